@@ -41,7 +41,8 @@ struct err {
 
 #define ERR_INIT {.code = ERR_NONE}
 
-/* Each of these returns -1, so that `return err_set(...)` reads well. They replace what was there. */
+/* Each of these returns -1, so that `return err_set(...)` reads well. They replace what was there.
+ */
 int err_set(struct err *err, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* As err_set with ERR_SYSTEM; captures errno first and appends its text. */

@@ -27,7 +27,8 @@ int ipc_pair(int ret_fds[2], struct err *err);
 enum ipc_outcome ipc_send(int fd, const void *msg, size_t size, int fd_to_pass)
     __attribute__((warn_unused_result));
 /* Receives one message of at most `size` bytes: *ret_len its length, *ret_passed the descriptor
- * (close-on-exec, the caller's) or -1. Longer messages, and more than one descriptor, are IPC_BAD. */
+ * (close-on-exec, the caller's) or -1. Longer messages, and more than one descriptor, are IPC_BAD.
+ */
 enum ipc_outcome ipc_recv(int fd, void *msg, size_t size, size_t *ret_len, int *ret_passed)
     __attribute__((warn_unused_result));
 

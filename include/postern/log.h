@@ -66,7 +66,8 @@ void log_msg(struct log *log, enum log_level level, const char *event, const cha
     __attribute__((format(printf, 4, 5)));
 void log_failure(struct log *log, enum log_level level, const char *event, const struct err *err);
 
-/* Escapes s as the inside of a JSON string into out (not terminated), cut to size; returns bytes. */
+/* Escapes s as the inside of a JSON string into out (not terminated), cut to size; returns bytes.
+ */
 size_t log_json_escape(struct str s, char *out, size_t size);
 
 #endif

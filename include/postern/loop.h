@@ -58,7 +58,8 @@ struct loop_deferred {
     void (*fn)(struct loop_deferred *d);
     bool queued;
 };
-/* Runs fn at the end of this turn, once, however often it is asked for; fn may free what embeds d. */
+/* Runs fn at the end of this turn, once, however often it is asked for; fn may free what embeds d.
+ */
 void loop_defer(struct loop *loop, struct loop_deferred *d);
 
 /* --- mail from other threads ------------------------------------------------------------------ */
@@ -67,10 +68,12 @@ struct loop_mail {
     void (*fn)(struct loop_mail *m);   /* on the loop's thread */
     void (*drop)(struct loop_mail *m); /* when the loop is freed unread; NULL: nothing to do */
 };
-/* Any thread; lock-free; in order per sender. The mail belongs to the loop until fn or drop has it. */
+/* Any thread; lock-free; in order per sender. The mail belongs to the loop until fn or drop has it.
+ */
 void loop_post(struct loop *loop, struct loop_mail *m);
 
-/* --- signals (one loop a process may take them) ------------------------------------------------ */
+/* --- signals (one loop a process may take them) ------------------------------------------------
+ */
 typedef void (*loop_signal_fn)(void *arg, int signo);
 int loop_signal(struct loop *loop, int signo, loop_signal_fn fn, void *arg, struct err *err);
 

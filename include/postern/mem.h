@@ -4,7 +4,8 @@
  * Two families, chosen by who can make us allocate:
  *  - mem_must_*: set-up and control plane. Running out there is no state we can go on from, so
  *    they panic and never return NULL.
- *  - plain calloc/malloc/realloc: whatever a peer's connection makes us hold. The caller handles NULL.
+ *  - plain calloc/malloc/realloc: whatever a peer's connection makes us hold. The caller handles
+ * NULL.
  *
  * Secrets (private keys, tokens) live in mem_secret: locked into memory, left out of core dumps
  * and wiped when freed. Nothing prints them.

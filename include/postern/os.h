@@ -31,15 +31,17 @@ int os_set_nonblock(int fd);
 /* write(2) until all is written; -1 with errno. For files and pipes outside the data path. */
 int os_write_all(int fd, const void *p, size_t n);
 
-/* Reads a whole regular file of at most max bytes; a NUL is put after the last byte and not counted.
- * *ret_data is the caller's to free(). The file is opened O_NOFOLLOW only if `nofollow`. */
+/* Reads a whole regular file of at most max bytes; a NUL is put after the last byte and not
+ * counted. *ret_data is the caller's to free(). The file is opened O_NOFOLLOW only if `nofollow`.
+ */
 int os_read_file(const char *path, size_t max, bool nofollow, char **ret_data, size_t *ret_len,
                  struct err *err);
 /* Writes a file as a whole: temporary beside it, fsync, rename, fsync of the directory. */
 int os_write_file_atomic(const char *path, const void *data, size_t len, mode_t mode,
                          struct err *err);
 
-/* CPUs that this process may use: the affinity mask capped by the cgroup's CPU quota, at least 1. */
+/* CPUs that this process may use: the affinity mask capped by the cgroup's CPU quota, at least 1.
+ */
 unsigned os_cpu_count(void);
 /* The directory of this executable, for finding helpers beside it: see proc_helper_path. */
 int os_self_dir(char *ret_path, size_t size, struct err *err);

@@ -12,12 +12,12 @@
 enum { PROC_FDS_MAX = 8 };
 
 struct proc_spec {
-    const char *path;            /* executable: see proc_helper_path */
-    const char *const *argv;     /* NULL-terminated, argv[0] included */
-    const char *const *env;      /* NULL-terminated "K=V"; NULL for none */
-    int fds[PROC_FDS_MAX];       /* becomes descriptor 3 + i in the child; 0, 1, 2 are kept */
+    const char *path;        /* executable: see proc_helper_path */
+    const char *const *argv; /* NULL-terminated, argv[0] included */
+    const char *const *env;  /* NULL-terminated "K=V"; NULL for none */
+    int fds[PROC_FDS_MAX];   /* becomes descriptor 3 + i in the child; 0, 1, 2 are kept */
     size_t n_fds;
-    int parent_death_signal;     /* sent to the child when the parent dies; 0 for none */
+    int parent_death_signal; /* sent to the child when the parent dies; 0 for none */
 };
 
 /* Starts it; *ret_pidfd (the caller's) polls readable when it has ended. Reaping is the caller's

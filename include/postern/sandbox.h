@@ -26,8 +26,8 @@ struct sandbox_report {
     uint64_t caps;         /* permitted, as a bit mask */
 };
 
-/* setgroups(0), setresgid, setresuid; keeps the capabilities in `keep` (bit mask of CAP_*) permitted
- * and effective across it. Not root: does nothing and leaves the ids as they are. */
+/* setgroups(0), setresgid, setresuid; keeps the capabilities in `keep` (bit mask of CAP_*)
+ * permitted and effective across it. Not root: does nothing and leaves the ids as they are. */
 int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err);
 /* Reduces permitted, effective, inheritable, ambient and bounding sets to `keep`. */
 int sandbox_drop_caps(uint64_t keep, struct err *err);
@@ -37,9 +37,10 @@ int sandbox_limits(bool allow_fork, struct err *err);
  * A kernel without Landlock is not a failure: the report shows it. */
 int sandbox_landlock(const char *const *read_paths, const char *const *write_paths,
                      struct err *err);
-/* Loads a filter that allows exactly `syscalls` (NULL-terminated names; names this architecture does
- * not have are skipped). Dangerous ones (execve, ptrace, bpf, mount, ...) kill the process; other
- * unlisted ones fail with EPERM, or kill too if `kill_all` (tests and CI). `name` is for the report. */
+/* Loads a filter that allows exactly `syscalls` (NULL-terminated names; names this architecture
+ * does not have are skipped). Dangerous ones (execve, ptrace, bpf, mount, ...) kill the process;
+ * other unlisted ones fail with EPERM, or kill too if `kill_all` (tests and CI). `name` is for the
+ * report. */
 int sandbox_seccomp(const char *name, const char *const *syscalls, bool kill_all, struct err *err);
 
 /* What is in force for this process now, read back from the kernel. */

@@ -1,0 +1,245 @@
+/*
+ * conf: what a configuration file says, as plain structs.
+ *
+ * A file is parsed strictly and whole: either a conf_* is returned, complete and checked, with
+ * every default filled in, or nothing is and the diagnostics hold every error of the file, each
+ * with file:line:column. The result is immutable, owned by the caller, and freed with conf_*_free.
+ * It holds no pointer into the file. Relative file names in it are made absolute against the
+ * directory of the file that names them.
+ *
+ * Units: milliseconds for *_ms, seconds for *_s. Thread: any; no global state.
+ * Lists are {items, n}; an absent list is n == 0 (and `has_*` where absent and empty differ).
+ */
+#ifndef POSTERN_CONF_H
+#define POSTERN_CONF_H
+
+#include <netinet/in.h>
+#include <postern/buf.h>
+#include <postern/err.h>
+#include <postern/log.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* The feature level that this binary understands; a file that asks for more is refused. */
+enum { CONF_LEVEL = 1 };
+
+/* --- diagnostics ------------------------------------------------------------------------------ */
+struct conf_diag; /* collects errors in file order; at most 100, then "and N more" */
+struct conf_diag *conf_diag_new(void);
+struct conf_diag *conf_diag_free(struct conf_diag *d);
+size_t conf_diag_count(const struct conf_diag *d);
+/* The i-th error as a struct err (where = file:line:column); lent. */
+const struct err *conf_diag_get(const struct conf_diag *d, size_t i);
+/* All of them, one line each. */
+bool conf_diag_print(const struct conf_diag *d, struct buf *out);
+
+/* --- shared pieces ---------------------------------------------------------------------------- */
+struct conf_strings {
+    char **items;
+    size_t n;
+};
+
+/* An address block; a plain address has the full prefix length. */
+struct conf_cidr {
+    int family;       /* AF_INET or AF_INET6 */
+    uint8_t addr[16]; /* network order; first 4 bytes for AF_INET; host bits are zero */
+    uint8_t prefix_len;
+};
+struct conf_cidrs {
+    struct conf_cidr *items;
+    size_t n;
+};
+
+struct conf_sockaddr {
+    struct sockaddr_storage ss;
+    socklen_t len; /* 0: not set */
+};
+
+enum conf_protocol { CONF_PROTOCOL_TCP, CONF_PROTOCOL_HTTP };
+
+struct conf_admin {
+    char *socket; /* NULL: none */
+    uid_t *allow_uids;
+    size_t n_allow_uids; /* default: root and the process's own uid */
+};
+
+enum conf_access_log { CONF_ACCESS_ALL, CONF_ACCESS_DENIED };
+
+/* --- Proxy ------------------------------------------------------------------------------------ */
+enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
+enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT };
+enum conf_key_mode { CONF_KEY_AUTO, CONF_KEY_CSR, CONF_KEY_AGENT };
+
+struct conf_port {
+    uint16_t port;
+    enum conf_protocol protocol;
+    struct conf_sockaddr local_address; /* port 0; not set: the original address */
+};
+
+struct conf_listener {
+    char *name;
+    enum conf_direction direction;
+    enum conf_capture capture;
+    struct conf_sockaddr address;
+    struct conf_port *ports; /* intercepted inbound only */
+    size_t n_ports;
+    struct conf_sockaddr to;        /* explicit only */
+    struct conf_strings identities; /* explicit outbound only; at least one there */
+    enum conf_protocol protocol;    /* explicit only */
+};
+
+struct conf_proxy {
+    char *path; /* the file itself, absolute */
+    char *name;
+    unsigned workers; /* 0: auto */
+    struct {
+        char *socket;    /* a path, or NULL: from SPIFFE_ENDPOINT_SOCKET */
+        char *spiffe_id; /* NULL: the first offered */
+        enum conf_key_mode key;
+        uint32_t wait_ms;
+    } identity;
+    char *mesh_path;   /* NULL: none */
+    char *policy_path; /* NULL: none, everything is denied */
+    struct conf_listener *listeners;
+    size_t n_listeners;
+    struct {
+        uint32_t connect_ms, handshake_ms, request_head_ms, idle_http_ms, idle_tcp_ms, drain_ms;
+    } timeouts;
+    struct {
+        uint32_t connections, request_head_bytes;
+    } limits;
+    struct conf_admin admin;
+    struct conf_sockaddr metrics;
+    enum log_level log_level;
+    enum conf_access_log access_log;
+};
+
+/* --- Mesh ------------------------------------------------------------------------------------- */
+enum conf_transport { CONF_TRANSPORT_DIRECT, CONF_TRANSPORT_DISABLE };
+
+struct conf_service {
+    char *name;
+    struct conf_cidrs addresses;
+    struct conf_port *ports; /* local_address unused; none: every port, tcp */
+    size_t n_ports;
+    struct conf_strings identities;
+    enum conf_transport transport;
+};
+
+struct conf_mesh {
+    char *path;
+    bool passthrough; /* unlisted: passthrough */
+    struct conf_service *services;
+    size_t n_services;
+};
+
+/* --- Policy ----------------------------------------------------------------------------------- */
+enum conf_action { CONF_ALLOW, CONF_DENY };
+
+struct conf_policy_from {
+    struct conf_strings principals, not_principals; /* "*" alone, exact, "prefix*", "*suffix" */
+    struct conf_strings trust_domains, not_trust_domains;
+    struct conf_cidrs ip_blocks, not_ip_blocks;
+};
+
+struct conf_policy_to {
+    uint16_t *ports;
+    size_t n_ports;
+    uint16_t *not_ports;
+    size_t n_not_ports;
+    struct conf_strings methods, not_methods;
+    struct conf_strings hosts,
+        not_hosts; /* exact, "prefix*", "*suffix"; case-insensitive; port cut */
+    struct conf_strings paths, not_paths; /* exact, "prefix*", "*suffix" */
+};
+
+struct conf_rule {
+    char *name;    /* unique in the file */
+    unsigned line; /* where it stands in the file */
+    enum conf_action action;
+    struct conf_strings target_principals; /* none: every target */
+    struct conf_policy_from *from;         /* none: anyone, peers without identity included */
+    size_t n_from;
+    struct conf_policy_to *to; /* none: anything */
+    size_t n_to;
+};
+
+struct conf_policy {
+    char *path;
+    struct conf_rule *rules;
+    size_t n_rules;
+};
+
+/* --- Agent ------------------------------------------------------------------------------------ */
+struct conf_agent {
+    char *path;
+    char *trust_domain;
+    char *socket;
+    char *state_dir;
+    char *entries_path;
+    uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
+    uid_t keeper_uid, attestor_uid, service_uid;
+    struct conf_admin admin;
+    struct conf_sockaddr metrics;
+    enum log_level log_level;
+};
+
+/* --- Entries ---------------------------------------------------------------------------------- */
+enum conf_selector_type { CONF_SELECTOR_UID, CONF_SELECTOR_GID, CONF_SELECTOR_PATH };
+
+struct conf_selector {
+    enum conf_selector_type type;
+    uint32_t number; /* uid, gid (user and group names are resolved at load) */
+    char *path;      /* absolute */
+};
+
+struct conf_entry {
+    char *id; /* unique in the file */
+    char *spiffe_id;
+    struct conf_selector *selectors; /* at least one */
+    size_t n_selectors;
+    uint32_t ttl_s; /* 0: the agent's default */
+    struct conf_strings dns_names;
+    char *hint; /* NULL: none */
+};
+
+struct conf_entries {
+    char *path;
+    struct conf_entry *entries;
+    size_t n_entries;
+};
+
+/* --- loading ---------------------------------------------------------------------------------- */
+/* Each reads one file of at most 4 MiB. 0 and *ret on success; -1 with at least one error in diag.
+ */
+int conf_load_proxy(const char *path, struct conf_diag *diag, struct conf_proxy **ret);
+int conf_load_mesh(const char *path, struct conf_diag *diag, struct conf_mesh **ret);
+int conf_load_policy(const char *path, struct conf_diag *diag, struct conf_policy **ret);
+int conf_load_agent(const char *path, struct conf_diag *diag, struct conf_agent **ret);
+int conf_load_entries(const char *path, struct conf_diag *diag, struct conf_entries **ret);
+/* The same over bytes in memory (name is for the messages): for the sandboxed loader, tests,
+ * fuzzers. */
+int conf_parse_policy(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                      struct conf_policy **ret);
+int conf_parse_entries(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                       struct conf_entries **ret);
+
+struct conf_proxy *conf_proxy_free(struct conf_proxy *c);
+struct conf_mesh *conf_mesh_free(struct conf_mesh *c);
+struct conf_policy *conf_policy_free(struct conf_policy *c);
+struct conf_agent *conf_agent_free(struct conf_agent *c);
+struct conf_entries *conf_entries_free(struct conf_entries *c);
+
+/* Reads the file's `kind:` and loads it as that, files that it names included; for `postern check`.
+ */
+int conf_check(const char *path, struct conf_diag *diag);
+
+/* The reference of one kind ("Proxy", ...) as Markdown, from the schema tables; false: no such
+ * kind. */
+bool conf_reference(const char *kind, struct buf *out);
+const char *const *conf_kinds(void); /* NULL-terminated */
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * policy: may this peer do this thing here?
+ *
+ * A policy is compiled once from its file into an immutable structure and then asked by any number
+ * of threads without a lock: nothing is allocated and nothing is written while deciding. Default
+ * deny: a DENY rule that matches wins, else an ALLOW rule that matches, else it is denied.
+ *
+ * A connection can be judged before a request is known (`http` false). A rule with request clauses
+ * (methods, hosts, paths) is then about something that is not there: it neither allows nor denies;
+ * policy_wants_requests tells the caller that the port must be judged by request.
+ *
+ * A clause about an identity that the peer does not have is false, positive or `not`, in ALLOW; in
+ * DENY a `not` clause is true for a peer without one, so that leaving out a certificate never
+ * helps.
+ *
+ * Bytes are judged as they are: the caller passes the path exactly as it will be forwarded, without
+ * query, and refuses ambiguous ones before asking (see http1).
+ */
+#ifndef POSTERN_POLICY_H
+#define POSTERN_POLICY_H
+
+#include <netinet/in.h>
+#include <postern/conf.h>
+#include <postern/str.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct policy;
+
+struct policy_query {
+    struct str target;             /* own SPIFFE ID: whose policy this is */
+    struct str peer;               /* verified SPIFFE ID, empty: none */
+    const struct sockaddr *source; /* of the connection as seen here; NULL: unknown */
+    uint16_t port;                 /* the workload's port */
+    bool http;                     /* the three below are set */
+    struct str method;
+    struct str host; /* without port */
+    struct str path; /* without query */
+};
+
+enum policy_reason {
+    POLICY_ALLOWED,        /* by an ALLOW rule */
+    POLICY_DENIED_BY_RULE, /* a DENY rule matched */
+    POLICY_NO_RULE,        /* nothing allowed it */
+    POLICY_NONE_LOADED,    /* there is no policy at all */
+};
+
+struct policy_verdict {
+    bool allow;
+    enum policy_reason reason;
+    const char *rule; /* the rule that decided; NULL: none. Lives as long as the policy. */
+    unsigned rule_line;
+};
+
+/* The whole is built before it is returned; conf is not kept. Owned by the caller; shared by const
+ * pointer. */
+struct policy *policy_new(const struct conf_policy *conf, struct err *err);
+struct policy *policy_free(struct policy *p);
+
+/* policy NULL: POLICY_NONE_LOADED. */
+void policy_decide(const struct policy *p, const struct policy_query *q,
+                   struct policy_verdict *ret);
+/* Whether any rule that can concern this target and port has a request clause. */
+bool policy_wants_requests(const struct policy *p, struct str target, uint16_t port);
+
+/* Why it is so, for people: the deciding rule, or the nearest ALLOW rule and its first clause that
+ * failed. A few lines of text. Off the data path (denials only); allocates in `out`. */
+bool policy_explain(const struct policy *p, const struct policy_query *q, struct buf *out);
+/* The one-clause near miss ("rule R: principal is not among ..."), for the log line; cut to size.
+ */
+void policy_near_miss(const struct policy *p, const struct policy_query *q, char *ret_text,
+                      size_t size);
+
+#endif

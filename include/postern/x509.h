@@ -1,0 +1,117 @@
+/*
+ * x509: X.509-SVIDs (X509-SVID.md): reading and judging them, making keys, CSRs and certificates.
+ * Pure functions over bytes and OpenSSL objects; no I/O, no clock (times are handed in), any
+ * thread.
+ *
+ * Judging a peer is one function, x509_verify_svid, and TLS uses nothing else: OpenSSL's own
+ * purpose checks accept things that the specification forbids, and its store pools trust domains.
+ */
+#ifndef POSTERN_X509_H
+#define POSTERN_X509_H
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <postern/err.h>
+#include <postern/mem.h>
+#include <postern/spiffe.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- trust ------------------------------------------------------------------------------------ */
+/* Trust bundles by trust domain: immutable once handed out, reference-counted (atomic). Each trust
+ * domain has a store of its own; roots of different domains are never pooled. */
+struct x509_trust;
+struct x509_trust *x509_trust_new(void);
+struct x509_trust *x509_trust_ref(const struct x509_trust *t);
+struct x509_trust *x509_trust_unref(struct x509_trust *t);
+/* Before it is shared: adds the bundle of `trust_domain`, DER CA certificates one after another.
+ * Each must be a CA certificate; an empty bundle means "trust nothing from there". */
+int x509_trust_add(struct x509_trust *t, struct str trust_domain, struct str ders, struct err *err);
+size_t x509_trust_count(const struct x509_trust *t);
+
+/* --- an own identity: chain and key ------------------------------------------------------------
+ */
+struct x509_svid {
+    char *spiffe_id;                   /* owned */
+    X509 *leaf;                        /* owned */
+    STACK_OF(X509) * intermediates;    /* owned; may be empty */
+    EVP_PKEY *key;                     /* owned */
+    int64_t not_before_s, not_after_s; /* not_after: the earliest of the whole chain */
+    char serial[48];                   /* hex, of the leaf */
+};
+/* chain: DER certificates one after another, leaf first. Takes a reference on key. Checks that the
+ * key fits and that the leaf is a proper SVID (section 2 of the specification's profile). */
+int x509_svid_new(struct str chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err);
+struct x509_svid *x509_svid_free(struct x509_svid *s);
+
+/* --- judging a peer ----------------------------------------------------------------------------
+ */
+/* Which step said no; the text for people comes in err. */
+enum x509_verdict {
+    X509_OK,
+    X509_NO_CERTIFICATE,
+    X509_BAD_ID,         /* no URI SAN, more than one, or not a SPIFFE ID with a path */
+    X509_BAD_LEAF,       /* CA bit, keyCertSign, cRLSign, wrong EKU, no digitalSignature */
+    X509_UNKNOWN_DOMAIN, /* no bundle for the ID's trust domain */
+    X509_EXPIRED,        /* expired or not yet valid, somewhere in the chain */
+    X509_BAD_CHAIN,      /* no path to that bundle */
+};
+const char *x509_verdict_name(enum x509_verdict v);
+
+struct x509_peer {
+    char spiffe_id[SPIFFE_ID_MAX + 1]; /* as shown, even if the verdict is no (may be empty) */
+    size_t spiffe_id_len;
+    int64_t not_after_s; /* the earliest of the verified chain */
+    char serial[48];
+};
+/* leaf and the certificates that came with it (may be NULL), judged at now_s against the bundle of
+ * the ID's own trust domain only. is_server: the peer acts as TLS server (EKU, if present). */
+enum x509_verdict x509_verify_svid(const struct x509_trust *trust, X509 *leaf,
+                                   STACK_OF(X509) * chain, bool is_server, int64_t now_s,
+                                   struct x509_peer *ret_peer, struct err *err);
+/* The SPIFFE ID a certificate shows: exactly one URI SAN, valid. Copies into ret (NUL-terminated).
+ */
+int x509_get_spiffe_id(X509 *cert, char ret[SPIFFE_ID_MAX + 1], struct err *err);
+
+/* --- keys and CSRs -----------------------------------------------------------------------------
+ */
+EVP_PKEY *x509_key_new(struct err *err); /* ECDSA P-256 */
+/* PKCS#8 DER, unencrypted, in mem_secret memory (free with mem_secret_free). */
+int x509_key_to_pkcs8(EVP_PKEY *key, uint8_t **ret, size_t *ret_len, struct err *err);
+EVP_PKEY *x509_key_from_pkcs8(struct str der, struct err *err);
+/* A PKCS#10 request (DER, caller's to free()) whose only statement is the key. */
+int x509_csr_new(EVP_PKEY *key, uint8_t **ret, size_t *ret_len, struct err *err);
+/* Checks the signature (proof of possession) and that the key is P-256; everything else that the
+ * request says is ignored. ret_point: the uncompressed point, 65 bytes. At most 4 kB are read. */
+int x509_csr_check(struct str der, uint8_t ret_point[65], struct err *err);
+/* The same form for a key of ours. */
+int x509_key_point(EVP_PKEY *key, uint8_t ret_point[65], struct err *err);
+
+/* --- making certificates (keeper) ---------------------------------------------------------------
+ */
+struct x509_issue {
+    struct str spiffe_id;        /* of the subject; a trust domain ID for a CA */
+    const uint8_t *point;        /* 65 bytes: the subject's P-256 key */
+    const struct str *dns_names; /* leaf only */
+    size_t n_dns_names;
+    bool ca;
+    int path_len;                      /* CA only; -1: none stated */
+    int64_t not_before_s, not_after_s; /* the issuer's end caps not_after */
+};
+/* issuer NULL: self-signed by issuer_key. 128-bit random serial. *ret is the caller's (X509_free).
+ */
+int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
+               struct err *err);
+/* DER, caller's to free(). */
+int x509_to_der(X509 *cert, uint8_t **ret, size_t *ret_len, struct err *err);
+/* Splits concatenated DER; at most 16 certificates, nothing left over. */
+STACK_OF(X509) * x509_chain_from_der(struct str ders, struct err *err);
+int64_t x509_not_after_s(X509 *cert);
+
+MEM_DEFINE_CLEANUP(X509, X509_free)
+MEM_DEFINE_CLEANUP(EVP_PKEY, EVP_PKEY_free)
+MEM_DEFINE_CLEANUP(struct x509_svid, x509_svid_free)
+MEM_DEFINE_CLEANUP(struct x509_trust, x509_trust_unref)
+
+#endif
