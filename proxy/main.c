@@ -1,0 +1,88 @@
+/*
+ * main: argv to role. Every role has its own wiring file; nothing here knows what a role does.
+ * This and the role files are the only places with state of file scope.
+ */
+#include "roles_priv.h"
+
+#include <errno.h>
+#include <postern/err.h>
+#include <postern/proc.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int intercept_main(int argc, char **argv);
+static int help_main(int argc, char **argv);
+
+static const struct role {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *use;
+    const char *what;
+} roles[] = {
+    {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
+    {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
+    {"intercept", intercept_main, "intercept [OPTIONS]",
+     "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
+    {"check", check_main, "check FILE...", "say what is wrong with configuration files, and run nothing"},
+    {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
+    {"svid", svid_main, "svid fetch|watch", "ask a SPIFFE Workload API as this process"},
+    {"version", version_main, "version", "version, commit, libraries, feature level"},
+    {"help", help_main, "help", "this list"},
+};
+enum { N_ROLES = sizeof(roles) / sizeof(roles[0]) };
+
+/* Interception links libnftables, which a process that holds keys and parses traffic must not: it is
+ * an executable of its own, and this only becomes it. */
+static int intercept_main(int argc, char **argv)
+{
+    char path[4096];
+    struct err err = ERR_INIT;
+    char text[1024];
+    (void)argc;
+    if (proc_helper_path("postern-intercept", path, sizeof(path), &err) != 0) {
+        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
+        return 1;
+    }
+    execv(path, argv);
+    fprintf(stderr, "postern: cannot run %s: %s\n", path, strerror(errno));
+    return 1;
+}
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "usage: postern ROLE [ARGUMENTS]\n\n");
+    for (size_t i = 0; i < N_ROLES; i++) {
+        fprintf(out, "  %-24s %s\n", roles[i].use, roles[i].what);
+    }
+}
+
+static int help_main(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    print_usage(stdout);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0) {
+        name = "version";
+    } else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        name = "help";
+    }
+    for (size_t i = 0; i < N_ROLES; i++) {
+        if (strcmp(name, roles[i].name) == 0) {
+            return roles[i].run(argc - 1, argv + 1);
+        }
+    }
+    fprintf(stderr, "postern: no role '%s'\n", name);
+    print_usage(stderr);
+    return 2;
+}

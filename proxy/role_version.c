@@ -1,0 +1,28 @@
+/* version: which binary this is, down to the libraries that it runs with. */
+#include "roles_priv.h"
+
+#include <event2/event.h>
+#include <jansson.h>
+#include <nghttp2/nghttp2.h>
+#include <openssl/crypto.h>
+#include <postern/conf.h>
+#include <protobuf-c/protobuf-c.h>
+#include <stdio.h>
+#include <yaml.h>
+
+#include "version_tag.h"
+
+int version_main(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    printf("postern %s (commit %s)\n", POSTERN_VERSION, POSTERN_COMMIT);
+    printf("feature level %d\n", CONF_LEVEL);
+    printf("%s\n", OpenSSL_version(OPENSSL_VERSION));
+    printf("libevent %s\n", event_get_version());
+    printf("nghttp2 %s\n", nghttp2_version(0)->version_str);
+    printf("libyaml %s\n", yaml_get_version_string());
+    printf("jansson %s\n", JANSSON_VERSION);
+    printf("protobuf-c %s\n", protobuf_c_version());
+    return 0;
+}
