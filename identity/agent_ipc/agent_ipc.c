@@ -1,0 +1,408 @@
+#include <postern/agent_ipc.h>
+
+#include <string.h>
+#include <unistd.h>
+
+/* Everything about a message that can be said without knowing what it is for stands in the two
+ * tables below: which way it may go, its size, its descriptor, and which of its bytes have a form.
+ * The dispatchers of the processes begin where this check ends. */
+
+enum field_kind {
+    FIELD_END = 0,
+    FIELD_TEXT,  /* a length (uint16_t at `aux`) and `max` bytes at `off`, no NUL among them */
+    FIELD_BYTES, /* a length (uint32_t at `aux`) of at most `max` */
+    FIELD_COUNT, /* a uint32_t of at most `max` */
+    FIELD_BOOL,  /* 0 or 1: another byte in a bool is undefined behaviour */
+    FIELD_ERR,   /* a struct err */
+    FIELD_REPORT,
+    FIELD_DNS, /* the DNS names of an entry: a uint16_t count at `aux` */
+};
+
+struct field {
+    enum field_kind kind;
+    size_t off;
+    size_t aux;
+    size_t max;
+};
+
+#define TEXT(type, name, most)                                                                     \
+    {FIELD_TEXT, offsetof(struct type, name), offsetof(struct type, name##_len), most}
+#define BYTES(type, name, most)                                                                    \
+    {FIELD_BYTES, offsetof(struct type, name), offsetof(struct type, name##_len), most}
+#define COUNT(type, name, most) {FIELD_COUNT, offsetof(struct type, name), 0, most}
+#define BOOL(type, name) {FIELD_BOOL, offsetof(struct type, name), 0, 0}
+#define ERROR(type, name) {FIELD_ERR, offsetof(struct type, name), 0, 0}
+
+enum { FIELDS_MAX = 12 };
+
+#define WAY(name) (1U << AGENT_WAY_##name)
+#define FROM_CHILDREN (WAY(KEEPER_SUPERVISOR) | WAY(ATTESTOR_SUPERVISOR) | WAY(SERVICE_SUPERVISOR))
+
+struct msg_rule {
+    const char *name;
+    size_t size;
+    unsigned ways;
+    bool has_fd;
+    struct field fields[FIELDS_MAX];
+};
+
+static const struct msg_rule RULES[AGENT_N_MSGS] = {
+    [AGENT_MSG_NONE] = {"none", 0, 0, false, {{FIELD_END, 0, 0, 0}}},
+    [AGENT_MSG_REPORT] = {"report",
+                          sizeof(struct agent_msg_report),
+                          FROM_CHILDREN | WAY(LOADER_SUPERVISOR),
+                          false,
+                          {COUNT(agent_msg_report, role, AGENT_N_ROLES - 1),
+                           COUNT(agent_msg_report, secret_kind, 2),
+                           BOOL(agent_msg_report, memory_locked),
+                           {FIELD_REPORT, offsetof(struct agent_msg_report, report), 0, 0}}},
+    [AGENT_MSG_READY] = {"ready", sizeof(struct agent_msg_plain), FROM_CHILDREN, false, {{0}}},
+    [AGENT_MSG_FAILED] = {"failed",
+                          sizeof(struct agent_msg_failed),
+                          FROM_CHILDREN | WAY(LOADER_SUPERVISOR),
+                          false,
+                          {ERROR(agent_msg_failed, error)}},
+    [AGENT_MSG_START_KEEPER] = {"start_keeper",
+                                sizeof(struct agent_msg_start_keeper),
+                                WAY(SUPERVISOR_KEEPER),
+                                false,
+                                {COUNT(agent_msg_start_keeper, log_level, LOG_DEBUG),
+                                 TEXT(agent_msg_start_keeper, trust_domain,
+                                      AGENT_TRUST_DOMAIN_MAX)}},
+    [AGENT_MSG_STATE_KEY] = {"state_key",
+                             sizeof(struct agent_msg_state),
+                             WAY(SUPERVISOR_KEEPER),
+                             true,
+                             {BOOL(agent_msg_state, fresh)}},
+    [AGENT_MSG_STATE_CERT] = {"state_cert",
+                              sizeof(struct agent_msg_state),
+                              WAY(SUPERVISOR_KEEPER),
+                              true,
+                              {BOOL(agent_msg_state, fresh)}},
+    [AGENT_MSG_STATE_WRITTEN] =
+        {"state_written", sizeof(struct agent_msg_plain), WAY(KEEPER_SUPERVISOR), false, {{0}}},
+    [AGENT_MSG_ENTRIES_BEGIN] = {"entries_begin",
+                                 sizeof(struct agent_msg_entries_begin),
+                                 WAY(SUPERVISOR_KEEPER),
+                                 false,
+                                 {COUNT(agent_msg_entries_begin, n_entries, AGENT_ENTRIES_MAX)}},
+    [AGENT_MSG_ENTRY] = {"entry",
+                         sizeof(struct agent_msg_entry),
+                         WAY(SUPERVISOR_KEEPER) | WAY(LOADER_SUPERVISOR),
+                         false,
+                         {COUNT(agent_msg_entry, index, AGENT_ENTRIES_MAX - 1),
+                          BOOL(agent_msg_entry, has_uid),
+                          BOOL(agent_msg_entry, has_gid),
+                          BOOL(agent_msg_entry, has_path),
+                          TEXT(agent_msg_entry, id, AGENT_NAME_MAX),
+                          TEXT(agent_msg_entry, spiffe_id, AGENT_ID_MAX),
+                          TEXT(agent_msg_entry, path, AGENT_PATH_MAX),
+                          TEXT(agent_msg_entry, hint, AGENT_HINT_MAX),
+                          {FIELD_DNS, offsetof(struct agent_msg_entry, dns_names),
+                           offsetof(struct agent_msg_entry, n_dns_names), AGENT_DNS_NAMES_MAX}}},
+    [AGENT_MSG_ENTRIES_COMMIT] = {"entries_commit",
+                                  sizeof(struct agent_msg_entries_begin),
+                                  WAY(SUPERVISOR_KEEPER),
+                                  false,
+                                  {COUNT(agent_msg_entries_begin, n_entries, AGENT_ENTRIES_MAX)}},
+    [AGENT_MSG_ENTRIES_APPLIED] = {"entries_applied",
+                                   sizeof(struct agent_msg_entries_applied),
+                                   WAY(KEEPER_SUPERVISOR),
+                                   false,
+                                   {BOOL(agent_msg_entries_applied, ok),
+                                    ERROR(agent_msg_entries_applied, error)}},
+    [AGENT_MSG_SERVICE] = {"service",
+                           sizeof(struct agent_msg_plain),
+                           WAY(SUPERVISOR_KEEPER) | WAY(SUPERVISOR_ATTESTOR),
+                           true,
+                           {{0}}},
+    [AGENT_MSG_START_ATTESTOR] = {"start_attestor",
+                                  sizeof(struct agent_msg_start_attestor),
+                                  WAY(SUPERVISOR_ATTESTOR),
+                                  false,
+                                  {COUNT(agent_msg_start_attestor, log_level, LOG_DEBUG),
+                                   BOOL(agent_msg_start_attestor, force_fallback)}},
+    [AGENT_MSG_START_SERVICE] = {"start_service",
+                                 sizeof(struct agent_msg_start_service),
+                                 WAY(SUPERVISOR_SERVICE),
+                                 false,
+                                 {COUNT(agent_msg_start_service, log_level, LOG_DEBUG),
+                                  TEXT(agent_msg_start_service, trust_domain,
+                                       AGENT_TRUST_DOMAIN_MAX)}},
+    [AGENT_MSG_LISTENER] = {"listener",
+                            sizeof(struct agent_msg_listener),
+                            WAY(SUPERVISOR_SERVICE),
+                            true,
+                            {COUNT(agent_msg_listener, which, AGENT_LISTENER_METRICS),
+                             COUNT(agent_msg_listener, n_uids, AGENT_UIDS_MAX)}},
+    [AGENT_MSG_PROCESS] = {"process",
+                           sizeof(struct agent_msg_process),
+                           WAY(SUPERVISOR_SERVICE),
+                           false,
+                           {COUNT(agent_msg_process, role, AGENT_N_ROLES - 1),
+                            COUNT(agent_msg_process, secret_kind, 2),
+                            BOOL(agent_msg_process, memory_locked),
+                            BOOL(agent_msg_process, separated),
+                            {FIELD_REPORT, offsetof(struct agent_msg_process, report), 0, 0}}},
+    [AGENT_MSG_ENTRIES_STATE] = {"entries_state",
+                                 sizeof(struct agent_msg_entries_state),
+                                 WAY(SUPERVISOR_SERVICE),
+                                 false,
+                                 {ERROR(agent_msg_entries_state, error)}},
+    [AGENT_MSG_STOP] =
+        {"stop", sizeof(struct agent_msg_plain), WAY(SUPERVISOR_SERVICE), false, {{0}}},
+    [AGENT_MSG_DIAGNOSTIC] = {"diagnostic",
+                              sizeof(struct agent_msg_failed),
+                              WAY(LOADER_SUPERVISOR),
+                              false,
+                              {ERROR(agent_msg_failed, error)}},
+    [AGENT_MSG_LOADED] = {"loaded",
+                          sizeof(struct agent_msg_loaded),
+                          WAY(LOADER_SUPERVISOR),
+                          false,
+                          {COUNT(agent_msg_loaded, n_entries, AGENT_ENTRIES_MAX)}},
+    [AGENT_MSG_ATTESTED] = {"attested",
+                            sizeof(struct agent_msg_caller),
+                            WAY(ATTESTOR_KEEPER),
+                            true,
+                            {TEXT(agent_msg_caller, path, AGENT_PATH_MAX)}},
+    [AGENT_MSG_UPDATED] = {"updated",
+                           sizeof(struct agent_msg_caller),
+                           WAY(ATTESTOR_KEEPER),
+                           false,
+                           {TEXT(agent_msg_caller, path, AGENT_PATH_MAX)}},
+    [AGENT_MSG_GONE] = {"gone",
+                        sizeof(struct agent_msg_handle),
+                        WAY(ATTESTOR_KEEPER) | WAY(ATTESTOR_SERVICE),
+                        false,
+                        {{0}}},
+    [AGENT_MSG_CONNECTION] =
+        {"connection", sizeof(struct agent_msg_connection), WAY(ATTESTOR_SERVICE), true, {{0}}},
+    [AGENT_MSG_REATTEST] =
+        {"reattest", sizeof(struct agent_msg_ask), WAY(SERVICE_ATTESTOR), false, {{0}}},
+    [AGENT_MSG_REATTESTED] = {"reattested",
+                              sizeof(struct agent_msg_reattested),
+                              WAY(ATTESTOR_SERVICE),
+                              false,
+                              {COUNT(agent_msg_reattested, outcome, AGENT_ATTEST_FAILED),
+                               BOOL(agent_msg_reattested, changed)}},
+    [AGENT_MSG_RELEASE] =
+        {"release", sizeof(struct agent_msg_handle), WAY(SERVICE_ATTESTOR), false, {{0}}},
+    [AGENT_MSG_IDENTITY_GET] =
+        {"identity_get", sizeof(struct agent_msg_identity_get), WAY(SERVICE_KEEPER), false, {{0}}},
+    [AGENT_MSG_IDENTITY] = {"identity",
+                            sizeof(struct agent_msg_identity),
+                            WAY(KEEPER_SERVICE),
+                            false,
+                            {COUNT(agent_msg_identity, outcome, AGENT_N_OUTCOMES - 1),
+                             TEXT(agent_msg_identity, spiffe_id, AGENT_ID_MAX),
+                             TEXT(agent_msg_identity, hint, AGENT_HINT_MAX)}},
+    [AGENT_MSG_ISSUE] =
+        {"issue", sizeof(struct agent_msg_issue), WAY(SERVICE_KEEPER), false, {{0}}},
+    [AGENT_MSG_ISSUED] = {"issued",
+                          sizeof(struct agent_msg_issued),
+                          WAY(KEEPER_SERVICE),
+                          false,
+                          {COUNT(agent_msg_issued, outcome, AGENT_N_OUTCOMES - 1),
+                           BYTES(agent_msg_issued, leaf, AGENT_LEAF_MAX),
+                           BYTES(agent_msg_issued, chain, AGENT_CHAIN_MAX)}},
+    [AGENT_MSG_BUNDLE_GET] =
+        {"bundle_get", sizeof(struct agent_msg_ask), WAY(SERVICE_KEEPER), false, {{0}}},
+    [AGENT_MSG_BUNDLE] = {"bundle",
+                          sizeof(struct agent_msg_bundle),
+                          WAY(KEEPER_SERVICE),
+                          false,
+                          {BYTES(agent_msg_bundle, roots, AGENT_BUNDLE_MAX)}},
+    [AGENT_MSG_CHANGED] =
+        {"changed", sizeof(struct agent_msg_changed), WAY(KEEPER_SERVICE), false, {{0}}},
+};
+
+/* --- checking --------------------------------------------------------------------------------- */
+static bool text_ok(const uint8_t *text, size_t len, size_t max)
+{
+    return len <= max && (len == 0 || memchr(text, 0, len) == NULL);
+}
+
+static bool bool_ok(const uint8_t *p)
+{
+    return *p <= 1;
+}
+
+static bool terminated(const uint8_t *text, size_t size)
+{
+    return memchr(text, 0, size) != NULL;
+}
+
+static bool err_ok(const uint8_t *p)
+{
+    uint32_t code;
+
+    _Static_assert(sizeof(enum err_code) == sizeof(code), "an enum of another size");
+    memcpy(&code, p + offsetof(struct err, code), sizeof(code));
+    return code <= ERR_UNSUPPORTED &&
+           terminated(p + offsetof(struct err, where), sizeof(((struct err *)0)->where)) &&
+           terminated(p + offsetof(struct err, what), sizeof(((struct err *)0)->what)) &&
+           terminated(p + offsetof(struct err, expected), sizeof(((struct err *)0)->expected)) &&
+           terminated(p + offsetof(struct err, advice), sizeof(((struct err *)0)->advice));
+}
+
+static bool report_ok(const uint8_t *p)
+{
+    return bool_ok(p + offsetof(struct sandbox_report, no_new_privs)) &&
+           bool_ok(p + offsetof(struct sandbox_report, dumpable)) &&
+           bool_ok(p + offsetof(struct sandbox_report, seccomp)) &&
+           terminated(p + offsetof(struct sandbox_report, seccomp_name),
+                      sizeof(((struct sandbox_report *)0)->seccomp_name));
+}
+
+static bool dns_ok(const uint8_t *msg, const struct field *f)
+{
+    uint16_t n;
+
+    memcpy(&n, msg + f->aux, sizeof(n));
+    if (n > f->max) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *name = msg + f->off + i * sizeof(struct agent_dns_name);
+        uint16_t len;
+
+        memcpy(&len, name + offsetof(struct agent_dns_name, len), sizeof(len));
+        if (len == 0 ||
+            !text_ok(name + offsetof(struct agent_dns_name, text), len, AGENT_DNS_NAME_MAX)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool field_ok(const uint8_t *msg, const struct field *f)
+{
+    uint16_t len16;
+    uint32_t n;
+
+    switch (f->kind) {
+    case FIELD_TEXT:
+        memcpy(&len16, msg + f->aux, sizeof(len16));
+        return text_ok(msg + f->off, len16, f->max);
+    case FIELD_BYTES:
+        memcpy(&n, msg + f->aux, sizeof(n));
+        return n <= f->max;
+    case FIELD_COUNT:
+        memcpy(&n, msg + f->off, sizeof(n));
+        return n <= f->max;
+    case FIELD_BOOL:
+        return bool_ok(msg + f->off);
+    case FIELD_ERR:
+        return err_ok(msg + f->off);
+    case FIELD_REPORT:
+        return report_ok(msg + f->off);
+    case FIELD_DNS:
+        return dns_ok(msg, f);
+    case FIELD_END:
+        break;
+    }
+    return true;
+}
+
+bool agent_ipc_check(enum agent_way way, const void *msg, size_t len, bool has_fd)
+{
+    struct agent_msg_head head;
+    const struct msg_rule *rule;
+
+    if (len < sizeof(head)) {
+        return false;
+    }
+    memcpy(&head, msg, sizeof(head));
+    if (head.type == AGENT_MSG_NONE || head.type >= AGENT_N_MSGS) {
+        return false;
+    }
+    rule = &RULES[head.type];
+    if ((rule->ways & (1U << way)) == 0 || len != rule->size || head.size != rule->size ||
+        has_fd != rule->has_fd) {
+        return false;
+    }
+    for (size_t i = 0; i < FIELDS_MAX && rule->fields[i].kind != FIELD_END; i++) {
+        if (!field_ok(msg, &rule->fields[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- sending and receiving -------------------------------------------------------------------- */
+void agent_ipc_init(void *msg, enum agent_msg_type type, uint64_t request_id)
+{
+    struct agent_msg_head head = {.type = type, .request_id = request_id};
+
+    POSTERN_ASSERT(type > AGENT_MSG_NONE && type < AGENT_N_MSGS);
+    head.size = (uint32_t)RULES[type].size;
+    memset(msg, 0, RULES[type].size); /* padding too: nothing of ours leaks into another process */
+    memcpy(msg, &head, sizeof(head));
+}
+
+enum ipc_outcome agent_ipc_send(int fd, const void *msg, int fd_to_pass)
+{
+    struct agent_msg_head head;
+
+    memcpy(&head, msg, sizeof(head));
+    POSTERN_ASSERT(head.type > AGENT_MSG_NONE && head.type < AGENT_N_MSGS &&
+                   head.size == RULES[head.type].size &&
+                   (fd_to_pass != -1) == RULES[head.type].has_fd);
+    return ipc_send(fd, msg, head.size, fd_to_pass);
+}
+
+enum ipc_outcome agent_ipc_recv(int fd, enum agent_way way, union agent_msg *ret_msg, int *ret_fd)
+{
+    enum ipc_outcome outcome;
+    size_t len = 0;
+    int passed = -1;
+
+    outcome = ipc_recv(fd, ret_msg, sizeof(*ret_msg), &len, &passed);
+    if (outcome != IPC_OK) {
+        return outcome;
+    }
+    if (!agent_ipc_check(way, ret_msg, len, passed != -1)) {
+        if (passed != -1) {
+            close(passed);
+        }
+        return IPC_BAD;
+    }
+    *ret_fd = passed;
+    return IPC_OK;
+}
+
+bool agent_ipc_put(char *text, size_t max, uint16_t *ret_len, struct str s)
+{
+    if (s.n > max || s.n > UINT16_MAX) {
+        return false;
+    }
+    if (s.n > 0) {
+        memcpy(text, s.p, s.n);
+    }
+    *ret_len = (uint16_t)s.n;
+    return true;
+}
+
+/* --- names ------------------------------------------------------------------------------------ */
+const char *agent_msg_name(uint32_t type)
+{
+    return type < AGENT_N_MSGS ? RULES[type].name : "unknown";
+}
+
+const char *agent_role_name(enum agent_role role)
+{
+    static const char *const NAMES[AGENT_N_ROLES] = {"supervisor", "keeper", "attestor", "service",
+                                                     "loader"};
+
+    return role < AGENT_N_ROLES ? NAMES[role] : "unknown";
+}
+
+const char *agent_outcome_name(uint32_t outcome)
+{
+    static const char *const NAMES[AGENT_N_OUTCOMES] = {
+        "ok",           "no_handle", "stale_facts", "stale_generation",
+        "not_entitled", "bad_key",   "limited",     "unavailable"};
+
+    return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
+}

@@ -1,0 +1,425 @@
+/*
+ * agent_ipc: what the processes of an agent say to each other.
+ *
+ * Five processes: supervisor, keeper, attestor, service and (for a moment) loader, joined by
+ * SOCK_SEQPACKET pairs of <postern/ipc.h>. A message is one struct of this header, sent and
+ * received whole; the table in agent_ipc.c says for each type which way it may go, its exact size
+ * and whether a descriptor comes with it. Who may ask what is in docs/privilege-separation.md.
+ *
+ *   supervisor <-> keeper, attestor, service: control; descriptor 3 of each child
+ *   attestor   ->  keeper                   : descriptor 4 of both
+ *   service    <-> attestor                 : descriptor 4 of the service
+ *   service    <-> keeper                   : descriptor 5 of the service
+ *   loader     ->  supervisor               : descriptor 3 of the loader; 4 is the entry file
+ *
+ * The receiver believes nothing: agent_ipc_recv gives a message only if type, direction, size,
+ * descriptor and every text of it are in order, else IPC_BAD, and the receiver ends the asker (the
+ * keeper closes that channel and lives on). A descriptor of a bad message is closed.
+ *
+ * Attested before issued, by cause and not by luck. The attestor queues ATTESTED (or UPDATED, or
+ * GONE) to the keeper *before* it says CONNECTION (or REATTESTED, or GONE) to the service. The
+ * keeper first takes one message from the service, then everything that is pending from the
+ * attestor, and only then acts on the service's message. So whatever the service could have heard
+ * about a handle, the keeper knows by the time it judges.
+ *
+ * A full queue is back pressure, never loss: a process whose peer's queue is full (IPC_AGAIN) stops
+ * reading what makes it send, and waits for POLLOUT. For that the service has at most
+ * AGENT_PIPELINE_MAX questions outstanding with each of keeper and attestor: every question has
+ * exactly one answer, with the question's request_id, in order. Pushes (CHANGED, GONE) come
+ * between and have request_id 0.
+ *
+ * Times: seconds since the epoch for certificates, os_now_ms elsewhere. Texts are not terminated.
+ */
+#ifndef POSTERN_AGENT_IPC_H
+#define POSTERN_AGENT_IPC_H
+
+#include <postern/err.h>
+#include <postern/ipc.h>
+#include <postern/log.h>
+#include <postern/sandbox.h>
+#include <postern/str.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    AGENT_FD_CONTROL = 3,          /* of keeper, attestor and service: to the supervisor */
+    AGENT_FD_KEEPER_ATTESTOR = 4,  /* of the keeper */
+    AGENT_FD_ATTESTOR_KEEPER = 4,  /* of the attestor */
+    AGENT_FD_ATTESTOR_LISTEN = 5,  /* of the attestor: the listening socket */
+    AGENT_FD_SERVICE_ATTESTOR = 4, /* of the service */
+    AGENT_FD_SERVICE_KEEPER = 5,   /* of the service */
+    AGENT_FD_LOADER_FILE = 4,      /* of the loader */
+};
+
+enum {
+    AGENT_ID_MAX = 2048,            /* a SPIFFE ID */
+    AGENT_TRUST_DOMAIN_MAX = 255,   /* a trust domain's name */
+    AGENT_PATH_MAX = 4095,          /* an executable's path */
+    AGENT_HINT_MAX = 1024,          /* a hint (Workload API) */
+    AGENT_NAME_MAX = 256,           /* an entry's id */
+    AGENT_DNS_NAME_MAX = 253,       /* one DNS name */
+    AGENT_DNS_NAMES_MAX = 16,       /* of an entry */
+    AGENT_ENTRIES_MAX = 4096,       /* of a file */
+    AGENT_IDENTITIES_MAX = 64,      /* of one caller; the first ones of the file count */
+    AGENT_LEAF_MAX = 8192,          /* DER of a leaf */
+    AGENT_CHAIN_MAX = 4096,         /* DER of the intermediates */
+    AGENT_BUNDLE_MAX = 8192,        /* DER of the roots, one after another */
+    AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
+    AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
+    AGENT_PIPELINE_MAX = 8,         /* questions without an answer yet */
+    AGENT_FACTS_MAX_AGE_MS = 10000, /* older facts are AGENT_STALE_FACTS: ask REATTEST first */
+};
+
+enum agent_role {
+    AGENT_ROLE_SUPERVISOR,
+    AGENT_ROLE_KEEPER,
+    AGENT_ROLE_ATTESTOR,
+    AGENT_ROLE_SERVICE,
+    AGENT_ROLE_LOADER,
+    AGENT_N_ROLES,
+};
+const char *agent_role_name(enum agent_role role);
+
+enum agent_msg_type {
+    AGENT_MSG_NONE,
+    /* child -> supervisor */
+    AGENT_MSG_REPORT, /* agent_msg_report: sandboxed, says what is in force; its first message */
+    AGENT_MSG_READY,  /* agent_msg_plain: doing its work; the service: it answers on connections */
+    AGENT_MSG_FAILED, /* agent_msg_failed: cannot go on; the child then exits with 1 */
+    /* supervisor <-> keeper */
+    AGENT_MSG_START_KEEPER,    /* agent_msg_start_keeper */
+    AGENT_MSG_STATE_KEY,       /* agent_msg_state + the key file */
+    AGENT_MSG_STATE_CERT,      /* agent_msg_state + the certificate file */
+    AGENT_MSG_STATE_WRITTEN,   /* agent_msg_plain, keeper's: new root written and synced */
+    AGENT_MSG_ENTRIES_BEGIN,   /* agent_msg_entries_begin: drops an unfinished set */
+    AGENT_MSG_ENTRY,           /* agent_msg_entry; also loader -> supervisor */
+    AGENT_MSG_ENTRIES_COMMIT,  /* agent_msg_entries_begin, the same again: applies whole or not */
+    AGENT_MSG_ENTRIES_APPLIED, /* agent_msg_entries_applied, keeper's answer */
+    /* supervisor -> keeper and attestor: the service's new end; the old one is dropped */
+    AGENT_MSG_SERVICE, /* agent_msg_plain + the channel */
+    /* supervisor -> attestor */
+    AGENT_MSG_START_ATTESTOR, /* agent_msg_start_attestor */
+    /* supervisor -> service */
+    AGENT_MSG_START_SERVICE, /* agent_msg_start_service: its first message */
+    AGENT_MSG_LISTENER,      /* agent_msg_listener + a listening socket */
+    AGENT_MSG_PROCESS,       /* agent_msg_process: for `postern status`; on every change */
+    AGENT_MSG_ENTRIES_STATE, /* agent_msg_entries_state: for status and metrics */
+    AGENT_MSG_STOP,          /* agent_msg_plain: end orderly; closing the channel means the same */
+    /* loader -> supervisor: ENTRY..., or DIAGNOSTIC..., then LOADED */
+    AGENT_MSG_DIAGNOSTIC, /* agent_msg_failed: one error of the file */
+    AGENT_MSG_LOADED,     /* agent_msg_loaded: the end */
+    /* attestor -> keeper; GONE also attestor -> service */
+    AGENT_MSG_ATTESTED, /* agent_msg_caller + the pidfd */
+    AGENT_MSG_UPDATED,  /* agent_msg_caller: facts read again (they may be the same) */
+    AGENT_MSG_GONE,     /* agent_msg_handle: process ended or released; the handle never returns */
+    /* attestor <-> service */
+    AGENT_MSG_CONNECTION, /* agent_msg_connection + the accepted socket */
+    AGENT_MSG_REATTEST,   /* agent_msg_ask */
+    AGENT_MSG_REATTESTED, /* agent_msg_reattested: its answer */
+    AGENT_MSG_RELEASE,    /* agent_msg_handle: the connection is closed; no answer */
+    /* service <-> keeper */
+    AGENT_MSG_IDENTITY_GET, /* agent_msg_identity_get */
+    AGENT_MSG_IDENTITY,     /* agent_msg_identity: its answer */
+    AGENT_MSG_ISSUE,        /* agent_msg_issue */
+    AGENT_MSG_ISSUED,       /* agent_msg_issued: its answer */
+    AGENT_MSG_BUNDLE_GET,   /* agent_msg_ask, handle 0 */
+    AGENT_MSG_BUNDLE,       /* agent_msg_bundle: its answer */
+    AGENT_MSG_CHANGED,      /* agent_msg_changed: keeper's push, and its first message */
+    AGENT_N_MSGS,
+};
+const char *agent_msg_name(uint32_t type);
+
+/* Every message begins with this. Fill with agent_ipc_init. */
+struct agent_msg_head {
+    uint32_t type; /* enum agent_msg_type */
+    uint32_t size; /* of the whole struct */
+    uint64_t request_id;
+};
+
+struct agent_msg_plain {
+    struct agent_msg_head head;
+};
+/* A handle is a number of the attestor's: never 0, never used twice in the life of an agent. */
+struct agent_msg_handle {
+    struct agent_msg_head head;
+    uint64_t handle;
+};
+struct agent_msg_ask {
+    struct agent_msg_head head;
+    uint64_t handle;
+};
+
+/* --- child -> supervisor ---------------------------------------------------------------------- */
+struct agent_msg_report {
+    struct agent_msg_head head;
+    uint32_t role;        /* enum agent_role */
+    uint32_t secret_kind; /* keeper: enum mem_secret_kind of its keys */
+    struct sandbox_report report;
+    bool memory_locked; /* keeper: mlockall took effect */
+};
+struct agent_msg_failed {
+    struct agent_msg_head head;
+    struct err error; /* every text of it is terminated */
+};
+
+/* --- supervisor <-> keeper -------------------------------------------------------------------- */
+struct agent_msg_start_keeper {
+    struct agent_msg_head head;
+    uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
+    uint32_t log_level;        /* enum log_level */
+    uint32_t max_handles;      /* bounds of what attested callers may make us hold */
+    uint32_t max_uid_handles;  /* of one uid */
+    uint32_t run_uid, run_gid; /* what to become, if started by root */
+    uint16_t trust_domain_len;
+    char trust_domain[AGENT_TRUST_DOMAIN_MAX];
+};
+/* fresh: the file is empty and the keeper makes the root; else it holds one. Both or neither. */
+struct agent_msg_state {
+    struct agent_msg_head head;
+    uint32_t owner_uid; /* whose the file has to be */
+    bool fresh;
+};
+struct agent_msg_entries_begin {
+    struct agent_msg_head head;
+    uint64_t generation; /* of the supervisor's: grows with every set */
+    uint32_t n_entries;
+};
+struct agent_dns_name {
+    uint16_t len;
+    char text[AGENT_DNS_NAME_MAX];
+};
+struct agent_msg_entry {
+    struct agent_msg_head head;
+    uint32_t index; /* place in the file, from 0 */
+    uint32_t uid, gid;
+    uint32_t ttl_s; /* 0: the agent's default */
+    bool has_uid, has_gid, has_path;
+    uint16_t n_dns_names;
+    uint16_t id_len, spiffe_id_len, path_len, hint_len;
+    char id[AGENT_NAME_MAX];
+    char spiffe_id[AGENT_ID_MAX];
+    char path[AGENT_PATH_MAX];
+    char hint[AGENT_HINT_MAX];
+    struct agent_dns_name dns_names[AGENT_DNS_NAMES_MAX];
+};
+struct agent_msg_entries_applied {
+    struct agent_msg_head head;
+    uint64_t generation; /* now in force */
+    bool ok;
+    uint32_t n_entries, n_added, n_removed, n_changed; /* by id */
+    struct err error;                                  /* if not ok: the old set stays */
+};
+
+/* --- supervisor -> attestor ------------------------------------------------------------------- */
+struct agent_msg_start_attestor {
+    struct agent_msg_head head;
+    uint32_t log_level;
+    uint32_t max_handles, max_uid_handles;
+    uint32_t run_uid, run_gid; /* what to become, if started by root */
+    bool force_fallback;       /* behave as a kernel without SO_PEERPIDFD (tests) */
+};
+
+/* --- supervisor -> service -------------------------------------------------------------------- */
+struct agent_msg_start_service {
+    struct agent_msg_head head;
+    uint32_t log_level;
+    uint32_t svid_ttl_s;
+    uint32_t restarts;         /* how often the service has been started again */
+    uint32_t run_uid, run_gid; /* what to become, if started by root */
+    uint16_t trust_domain_len;
+    char trust_domain[AGENT_TRUST_DOMAIN_MAX];
+};
+enum agent_listener { AGENT_LISTENER_ADMIN, AGENT_LISTENER_METRICS };
+struct agent_msg_listener {
+    struct agent_msg_head head;
+    uint32_t which; /* enum agent_listener */
+    uint32_t n_uids;
+    uint32_t uids[AGENT_UIDS_MAX]; /* admin: who may ask */
+};
+struct agent_msg_process {
+    struct agent_msg_head head;
+    uint32_t role;
+    int32_t pid;
+    uint32_t restarts;
+    uint32_t secret_kind; /* keeper's */
+    bool memory_locked;   /* keeper's */
+    bool separated;       /* false: not started by root, all processes share one uid */
+    int64_t started_s;
+    struct sandbox_report report;
+};
+struct agent_msg_entries_state {
+    struct agent_msg_head head;
+    uint64_t generation;
+    uint32_t n_entries;
+    uint32_t n_loads, n_failed_loads; /* since the start */
+    int64_t loaded_s;                 /* when the set in force was */
+    struct err error;                 /* of the last load, code ERR_NONE if it was good */
+};
+
+/* --- loader -> supervisor --------------------------------------------------------------------- */
+struct agent_msg_loaded {
+    struct agent_msg_head head;
+    uint32_t n_entries;
+    uint32_t n_diagnostics; /* 0: the entries are good */
+};
+
+/* --- attestor -> keeper, service -------------------------------------------------------------- */
+struct agent_msg_caller {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint64_t read_ms;    /* os_now_ms when the facts were read */
+    uint64_t start_time; /* of the process, clock ticks since boot */
+    int32_t pid;         /* for logs only */
+    uint32_t uid, gid;   /* effective */
+    uint16_t path_len;   /* 0: unknown, or not in the agent's own mount namespace */
+    char path[AGENT_PATH_MAX];
+};
+struct agent_msg_connection {
+    struct agent_msg_head head;
+    uint64_t handle;
+    int32_t pid; /* for logs only */
+    uint32_t uid, gid;
+};
+enum agent_attest {
+    AGENT_ATTEST_OK,     /* the keeper has fresh facts */
+    AGENT_ATTEST_GONE,   /* the process ended, or no such handle: close the connection */
+    AGENT_ATTEST_FAILED, /* its facts could not be read: Unavailable */
+};
+struct agent_msg_reattested {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint32_t outcome; /* enum agent_attest */
+    bool changed;     /* uid, gid or path are others than before */
+};
+
+/* --- service <-> keeper ----------------------------------------------------------------------- */
+enum agent_outcome {
+    AGENT_OK,
+    AGENT_NO_HANDLE,        /* never attested, or its process has ended: PermissionDenied */
+    AGENT_STALE_FACTS,      /* REATTEST, then ask again */
+    AGENT_STALE_GENERATION, /* entries changed: list again */
+    AGENT_NOT_ENTITLED,     /* no such entry for this caller (or no identity at all) */
+    AGENT_BAD_KEY,          /* the point is not on the curve: InvalidArgument */
+    AGENT_LIMITED,          /* too many issuances of this caller: Unavailable */
+    AGENT_UNAVAILABLE,      /* cannot sign now (clock, expired root): Unavailable */
+    AGENT_N_OUTCOMES,
+};
+const char *agent_outcome_name(uint32_t outcome);
+
+/* The identities of a caller, one at a time: position 0, 1, ... until `total`. If generation or
+ * facts differ between two answers, begin again at 0. */
+struct agent_msg_identity_get {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint32_t position;
+};
+struct agent_msg_identity {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint64_t generation; /* of the entries */
+    uint64_t facts;      /* counts the changes of this caller's facts */
+    uint32_t outcome;    /* the rest counts only if AGENT_OK */
+    uint32_t position, total;
+    uint32_t entry; /* for ISSUE, together with generation */
+    uint32_t ttl_s;
+    uint32_t n_dns_names;
+    uint16_t spiffe_id_len, hint_len;
+    char spiffe_id[AGENT_ID_MAX];
+    char hint[AGENT_HINT_MAX];
+};
+struct agent_msg_issue {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint64_t generation; /* of the entries, as listed */
+    uint32_t entry;
+    uint8_t point[AGENT_POINT_SIZE]; /* the subject's key: 0x04, X, Y */
+};
+struct agent_msg_issued {
+    struct agent_msg_head head;
+    uint64_t handle;
+    int64_t not_before_s, not_after_s; /* of the leaf */
+    uint32_t outcome;                  /* the rest counts only if AGENT_OK */
+    uint32_t leaf_len, chain_len;
+    uint8_t serial[16]; /* of the leaf */
+    uint8_t leaf[AGENT_LEAF_MAX];
+    uint8_t chain[AGENT_CHAIN_MAX];
+};
+struct agent_msg_bundle {
+    struct agent_msg_head head;
+    uint64_t generation; /* grows when the roots change */
+    uint32_t roots_len;
+    uint8_t roots[AGENT_BUNDLE_MAX]; /* DER, one after another */
+};
+struct agent_msg_changed {
+    struct agent_msg_head head;
+    uint64_t entries_generation;
+    uint64_t bundle_generation;
+    int64_t root_not_after_s, node_not_after_s; /* for status and metrics */
+    uint64_t n_issued, n_refused;               /* since the keeper's start */
+};
+
+/* Room for any message. */
+union agent_msg {
+    struct agent_msg_head head;
+    struct agent_msg_plain plain;
+    struct agent_msg_handle handle;
+    struct agent_msg_ask ask;
+    struct agent_msg_report report;
+    struct agent_msg_failed failed;
+    struct agent_msg_start_keeper start_keeper;
+    struct agent_msg_state state;
+    struct agent_msg_entries_begin entries_begin;
+    struct agent_msg_entry entry;
+    struct agent_msg_entries_applied entries_applied;
+    struct agent_msg_start_attestor start_attestor;
+    struct agent_msg_start_service start_service;
+    struct agent_msg_listener listener;
+    struct agent_msg_process process;
+    struct agent_msg_entries_state entries_state;
+    struct agent_msg_loaded loaded;
+    struct agent_msg_caller caller;
+    struct agent_msg_connection connection;
+    struct agent_msg_reattested reattested;
+    struct agent_msg_identity_get identity_get;
+    struct agent_msg_identity identity;
+    struct agent_msg_issue issue;
+    struct agent_msg_issued issued;
+    struct agent_msg_bundle bundle;
+    struct agent_msg_changed changed;
+};
+
+/* --- sending and receiving -------------------------------------------------------------------- */
+/* Which way a message goes. */
+enum agent_way {
+    AGENT_WAY_SUPERVISOR_KEEPER,
+    AGENT_WAY_KEEPER_SUPERVISOR,
+    AGENT_WAY_SUPERVISOR_ATTESTOR,
+    AGENT_WAY_ATTESTOR_SUPERVISOR,
+    AGENT_WAY_SUPERVISOR_SERVICE,
+    AGENT_WAY_SERVICE_SUPERVISOR,
+    AGENT_WAY_LOADER_SUPERVISOR,
+    AGENT_WAY_ATTESTOR_KEEPER,
+    AGENT_WAY_ATTESTOR_SERVICE,
+    AGENT_WAY_SERVICE_ATTESTOR,
+    AGENT_WAY_SERVICE_KEEPER,
+    AGENT_WAY_KEEPER_SERVICE,
+    AGENT_N_WAYS,
+};
+
+/* Zeroes the message of this type (its whole struct) and fills the head. The space is the caller's:
+ * a struct agent_msg_* of the type, or a union agent_msg. */
+void agent_ipc_init(void *msg, enum agent_msg_type type, uint64_t request_id);
+/* Sends a message made with agent_ipc_init; fd_to_pass (borrowed) exactly if the type wants one. */
+enum ipc_outcome agent_ipc_send(int fd, const void *msg, int fd_to_pass)
+    __attribute__((warn_unused_result));
+/* Receives and checks one message that came that way. *ret_fd is the caller's, or -1. On anything
+ * but IPC_OK *ret_msg is undefined. */
+enum ipc_outcome agent_ipc_recv(int fd, enum agent_way way, union agent_msg *ret_msg, int *ret_fd)
+    __attribute__((warn_unused_result));
+/* The check alone, a pure function of the bytes: for agent_ipc_recv and its fuzzer. */
+bool agent_ipc_check(enum agent_way way, const void *msg, size_t len, bool has_fd);
+/* Copies s into a text of `max` bytes; false, and nothing done, if it is longer. */
+bool agent_ipc_put(char *text, size_t max, uint16_t *ret_len, struct str s);
+
+#endif
