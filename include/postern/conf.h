@@ -27,7 +27,7 @@
 enum { CONF_LEVEL = 1 };
 
 /* --- diagnostics ------------------------------------------------------------------------------ */
-struct conf_diag; /* collects errors in file order; at most 100, then "and N more" */
+struct conf_diag; /* errors by file and position; at most 100, then "and N more" */
 struct conf_diag *conf_diag_new(void);
 struct conf_diag *conf_diag_free(struct conf_diag *d);
 size_t conf_diag_count(const struct conf_diag *d);
@@ -197,7 +197,8 @@ struct conf_selector {
 };
 
 struct conf_entry {
-    char *id; /* unique in the file */
+    char *id;      /* unique in the file */
+    unsigned line; /* where it stands in the file */
     char *spiffe_id;
     struct conf_selector *selectors; /* at least one */
     size_t n_selectors;
@@ -220,8 +221,15 @@ int conf_load_mesh(const char *path, struct conf_diag *diag, struct conf_mesh **
 int conf_load_policy(const char *path, struct conf_diag *diag, struct conf_policy **ret);
 int conf_load_agent(const char *path, struct conf_diag *diag, struct conf_agent **ret);
 int conf_load_entries(const char *path, struct conf_diag *diag, struct conf_entries **ret);
-/* The same over bytes in memory (name is for the messages): for the sandboxed loader, tests,
- * fuzzers. */
+/* The same over bytes in memory: for the sandboxed loader, tests, fuzzers. `name` is for the
+ * messages, and relative file names in the text stand against its directory. No file is opened,
+ * but entries that name users or groups look into the machine's databases. */
+int conf_parse_proxy(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                     struct conf_proxy **ret);
+int conf_parse_mesh(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                    struct conf_mesh **ret);
+int conf_parse_agent(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                     struct conf_agent **ret);
 int conf_parse_policy(const char *name, const char *text, size_t len, struct conf_diag *diag,
                       struct conf_policy **ret);
 int conf_parse_entries(const char *name, const char *text, size_t len, struct conf_diag *diag,
@@ -234,8 +242,8 @@ struct conf_agent *conf_agent_free(struct conf_agent *c);
 struct conf_entries *conf_entries_free(struct conf_entries *c);
 
 /* Reads the file's `kind:` and loads it as that, files that it names included; for `postern check`.
- */
-int conf_check(const char *path, struct conf_diag *diag);
+ * *ret_kind (may be NULL) is a constant, such as "Proxy". */
+int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind);
 
 /* The reference of one kind ("Proxy", ...) as Markdown, from the schema tables; false: no such
  * kind. */

@@ -1,0 +1,170 @@
+/* agent: the table of an Agent file; lifetimes that fit into each other, users that differ. */
+#include <postern/conf.h>
+
+#include "config_priv.h"
+
+static const char *const words_source[] = {"self", NULL};
+static const char *const words_key_at_rest[] = {"plain", NULL};
+
+static const struct field fields_ca[] = {
+    {.name = "source",
+     .type = TYPE_WORD,
+     .words = words_source,
+     .def = "self",
+     .doc = "`self`: a root of the agent's own, made at first start."},
+    {.name = "key_at_rest",
+     .type = TYPE_WORD,
+     .words = words_key_at_rest,
+     .def = "plain",
+     .doc = "`plain`: the root key's file has mode 0600 and nothing more protects it."},
+    {.name = "root_ttl",
+     .type = TYPE_DURATION_S,
+     .min = 10,
+     .max = 30 * UINT64_C(8760) * 3600,
+     AT(struct conf_agent, root_ttl_s),
+     .def = "87600h",
+     .doc = "Life of a root that is made."},
+    {.name = "node_ttl",
+     .type = TYPE_DURATION_S,
+     .min = 10,
+     .max = 10 * UINT64_C(8760) * 3600,
+     AT(struct conf_agent, node_ttl_s),
+     .def = "24h",
+     .doc = "Life of the intermediate that signs on this node."},
+};
+static const struct table table_ca = {.name = "ca", FIELDS(fields_ca)};
+
+static const struct field fields_svid[] = {
+    {.name = "ttl",
+     .type = TYPE_DURATION_S,
+     .min = 10,
+     .max = 720 * 3600,
+     AT(struct conf_agent, svid_ttl_s),
+     .def = "1h",
+     .doc = "For entries that name none."},
+};
+static const struct table table_svid = {.name = "svid", FIELDS(fields_svid)};
+
+static void check_users(struct context *c, const struct node *map, void *value);
+
+static const struct field fields_users[] = {
+    {.name = "keeper",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_agent, keeper_uid),
+     .def = "64601",
+     .doc = "The process with the CA keys."},
+    {.name = "attestor",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_agent, attestor_uid),
+     .def = "64602",
+     .doc = "The process that looks at callers."},
+    {.name = "service",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_agent, service_uid),
+     .def = "64603",
+     .doc = "The process that speaks gRPC."},
+};
+static const struct table table_users = {
+    .name = "users", FIELDS(fields_users), .check = check_users};
+
+static const struct field fields_log[] = {
+    {.name = "level",
+     .type = TYPE_WORD,
+     .words = words_log_level,
+     AT(struct conf_agent, log_level),
+     .def = "info",
+     .doc = "The least severe line that is written."},
+};
+static const struct table table_log = {.name = "log", FIELDS(fields_log)};
+
+static void check_agent(struct context *c, const struct node *map, void *value);
+
+static const struct field fields_agent[] = {
+    KIND_FIELDS("Agent"),
+    {.name = "trust_domain",
+     .type = TYPE_TRUST_DOMAIN,
+     .required = true,
+     AT(struct conf_agent, trust_domain),
+     .doc = "Whose identities it issues."},
+    {.name = "socket",
+     .type = TYPE_PATH,
+     .max = CONFIG_SOCKET_PATH_MAX,
+     .required = true,
+     AT(struct conf_agent, socket),
+     .doc = "The Unix socket of the SPIFFE Workload API."},
+    {.name = "state_dir",
+     .type = TYPE_PATH,
+     .required = true,
+     AT(struct conf_agent, state_dir),
+     .doc = "Root key (0600) and certificate. Made at first start, kept afterwards."},
+    {.name = "entries",
+     .type = TYPE_PATH,
+     .required = true,
+     AT(struct conf_agent, entries_path),
+     .doc = "Who gets which identity, a file of kind Entries. Read again on SIGHUP."},
+    {.name = "ca", .type = TYPE_MAP, .table = &table_ca, .doc = "The authority."},
+    {.name = "svid", .type = TYPE_MAP, .table = &table_svid, .doc = "What it issues."},
+    {.name = "users",
+     .type = TYPE_MAP,
+     .table = &table_users,
+     .doc = "What its processes run as when it is started by root; each its own."},
+    {.name = "admin",
+     .type = TYPE_MAP,
+     .table = &table_admin,
+     AT(struct conf_agent, admin),
+     .doc = "The admin socket."},
+    {.name = "metrics",
+     .type = TYPE_MAP,
+     .table = &table_metrics,
+     AT(struct conf_agent, metrics),
+     .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "log", .type = TYPE_MAP, .table = &table_log, .doc = "JSON lines on standard error."},
+};
+const struct table table_agent = {
+    .name = "the file",
+    .doc = "The node CA agent: `postern agent FILE`.",
+    .size = sizeof(struct conf_agent),
+    FIELDS(fields_agent),
+    .check = check_agent,
+};
+
+static void check_users(struct context *c, const struct node *map, void *value)
+{
+    const struct conf_agent *a = value;
+    const uid_t uids[] = {a->keeper_uid, a->attestor_uid, a->service_uid};
+    bool same = uids[0] == uids[1] || uids[0] == uids[2] || uids[1] == uids[2];
+    if (same && uids[0] != 0 && uids[1] != 0 && uids[2] != 0) {
+        report(c, map, "three different uids", NULL,
+               "two of the agent's processes share a uid, so that one could reach into the other");
+    }
+}
+
+/* Reports at the shorter-lived thing's key where the file has it, else at the longer-lived one's.
+ */
+static void check_order(struct context *c, const struct node *inner, const struct node *outer,
+                        uint32_t inner_s, uint32_t outer_s, const char *text)
+{
+    const struct node *at = inner != NULL ? inner : outer;
+    if (at != NULL && inner_s != 0 && outer_s != 0 && inner_s > outer_s) {
+        report(c, at, NULL, NULL, "%s", text);
+    }
+}
+
+static void check_agent(struct context *c, const struct node *map, void *value)
+{
+    struct conf_agent *a = value;
+    const struct node *root = node_get(node_get(map, "ca"), "root_ttl");
+    const struct node *node = node_get(node_get(map, "ca"), "node_ttl");
+    const struct node *svid = node_get(node_get(map, "svid"), "ttl");
+    check_order(c, node, root, a->node_ttl_s, a->root_ttl_s,
+                "'node_ttl' is longer than 'root_ttl': a certificate ends with its issuer");
+    check_order(c, svid, node, a->svid_ttl_s, a->node_ttl_s,
+                "the SVIDs' 'ttl' is longer than 'node_ttl': a certificate ends with its issuer");
+    admin_finish(&a->admin);
+}

@@ -1,0 +1,201 @@
+/*
+ * What the files of config/ share: positions, the tree of a YAML file, and the schema engine.
+ *
+ *   yaml.c    bytes -> struct tree       strict YAML with line and column on every node
+ *   schema.c  struct tree -> C structs   driven by struct table; defaults, freeing
+ *   value.c   one scalar -> one value    the types
+ *   proxy.c mesh.c policy.c agent.c entries.c   the tables and what they cannot say
+ *   load.c    files; kinds; the public functions
+ *   reference.c  tables -> Markdown
+ *
+ * Everything here runs on one thread and owns nothing beyond the call but what the tables fill in.
+ */
+#ifndef POSTERN_CONFIG_PRIV_H
+#define POSTERN_CONFIG_PRIV_H
+
+#include <postern/conf.h>
+#include <postern/str.h>
+
+/* --- bounds ----------------------------------------------------------------------------------- */
+enum {
+    CONFIG_FILE_MAX = 4 * 1024 * 1024,
+    CONFIG_DEPTH_MAX = 32,
+    CONFIG_NODES_MAX = 200000,
+    CONFIG_ERRORS_MAX = 100,
+    CONFIG_SOCKET_PATH_MAX = 107, /* sun_path, less its NUL */
+};
+
+/* --- the tree --------------------------------------------------------------------------------- */
+enum node_kind {
+    NODE_BAD, /* already reported; whoever meets it says nothing */
+    NODE_SCALAR,
+    NODE_LIST,
+    NODE_MAP,
+};
+
+struct node {
+    enum node_kind kind;
+    bool quoted;            /* a scalar in quotes or a block: never a number, a bool or a null */
+    unsigned line, column;  /* from 1 */
+    struct str text;        /* scalar: terminated, holds no NUL */
+    const struct node *key; /* in a mapping: the key of this value */
+    struct node *child, *last, *next;
+    size_t n; /* children; duplicate keys are not among them */
+};
+
+struct tree;
+struct context;
+
+/* Reports every error into the context; NULL when the text gives no tree at all. A tree with
+ * errors may be returned: look at the context's count. */
+struct tree *tree_parse(struct context *c, const char *text, size_t len);
+struct tree *tree_free(struct tree *t);
+const struct node *tree_root(const struct tree *t);
+/* The value under a key of a mapping, or NULL. */
+const struct node *node_get(const struct node *map, const char *key);
+/* Whether the scalar is one of YAML's words for nothing. */
+bool node_is_null(const struct node *n);
+
+/* --- diagnostics ------------------------------------------------------------------------------ */
+/* One file being read. */
+struct context {
+    struct conf_diag *diag;
+    const char *file; /* as messages name it */
+    const char *dir;  /* what relative file names in it stand against; absolute */
+    unsigned file_no; /* files keep the order in which they were opened */
+};
+
+unsigned diag_next_file(struct conf_diag *d);
+/* All errors so far, those beyond the limit included. */
+size_t diag_total(const struct conf_diag *d);
+void diag_add(struct conf_diag *d, unsigned file_no, unsigned line, unsigned column,
+              const struct err *err);
+
+/* An error at a place of the context's file; expected and advice may be NULL. */
+void report_at(struct context *c, unsigned line, unsigned column, const char *expected,
+               const char *advice, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void report(struct context *c, const struct node *at, const char *expected, const char *advice,
+            const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* Text of a file as a message may hold it: in quotes, control bytes replaced, cut. */
+enum { SHOWN_MAX = 72 };
+struct shown {
+    char text[SHOWN_MAX + 8];
+};
+const char *show(struct shown *s, struct str text);
+/* The nearest of the words if one is near enough, else NULL. `next` gives word i or NULL. */
+const char *nearest_word(struct str text, const char *(*next)(const void *set, size_t i),
+                         const void *set);
+
+/* --- the schema ------------------------------------------------------------------------------- */
+enum field_type {
+    TYPE_TEXT,
+    TYPE_NAME, /* of a thing in a file: letters, digits, and . _ - : / */
+    TYPE_BOOL,
+    TYPE_WORD, /* an enum */
+    TYPE_UINT,
+    TYPE_SIZE,
+    TYPE_DURATION_MS,
+    TYPE_DURATION_S,
+    TYPE_PORT,
+    TYPE_ADDRESS, /* with port */
+    TYPE_IP,      /* without */
+    TYPE_CIDR,
+    TYPE_SPIFFE_ID,
+    TYPE_TRUST_DOMAIN,
+    TYPE_PATH,
+    TYPE_UNIX, /* unix:/path */
+    TYPE_SELECTOR,
+    TYPE_MAP,
+};
+
+struct table;
+
+/* One key. The numbers are in the unit of the type: bytes of text for the text types, milliseconds
+ * or seconds for durations. */
+struct field {
+    const char *name;
+    enum field_type type;
+    bool required;
+    bool list;
+    bool may_be_empty;        /* a list that may be written out as [] */
+    size_t offset, size;      /* of the value, or of one element; size 0: checked, not stored */
+    size_t n_offset;          /* lists: the count */
+    uint64_t min, max;        /* both 0: the type's own */
+    const char *const *words; /* TYPE_WORD: value i is words[i] */
+    const char *zero_word;    /* TYPE_UINT: a word for 0, such as auto */
+    const struct table *table;
+    const char *def;                 /* default as it would be written */
+    const char *def_doc;             /* where the default is no constant */
+    const char *type_doc, *expected; /* where a check narrows the type */
+    const char *empty_advice;        /* lists: what to write instead of [] */
+    bool (*check)(struct context *c, const struct field *f, const struct node *n);
+    const char *doc;
+};
+
+struct table {
+    const char *name;
+    const char *doc;
+    size_t size;
+    const struct field *fields;
+    size_t n_fields;
+    const char *empty_advice; /* not NULL: a mapping without a key is an error */
+    /* What no single key can say. Values of keys that failed are zero; keys are looked up in map.
+     */
+    void (*check)(struct context *c, const struct node *map, void *value);
+};
+
+#define MEMBER_SIZE(type, member) sizeof(((type *)NULL)->member)
+#define AT(type, member) .offset = offsetof(type, member), .size = MEMBER_SIZE(type, member)
+#define LIST_AT(type, items, count)                                                                \
+    .list = true, .offset = offsetof(type, items), .size = sizeof(*((type *)NULL)->items),         \
+    .n_offset = offsetof(type, count)
+#define FIELDS(array) .fields = (array), .n_fields = sizeof(array) / sizeof((array)[0])
+
+/* Fills the zeroed struct at value; every error is reported. */
+void schema_parse(struct context *c, const struct table *t, const struct node *n, void *value);
+/* Frees what the struct holds, not the struct. */
+void schema_clear(const struct table *t, void *value);
+/* Reports every element whose key has the text of an earlier one's. */
+void schema_check_unique(struct context *c, const struct node *list, const char *key,
+                         const char *what);
+
+/* One scalar into *dst; false when it was reported. */
+bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst);
+void value_clear(const struct field *f, void *dst);
+/* The type in words: for messages, and for the reference. */
+void value_expected(const struct field *f, char *ret_text, size_t size);
+void value_type_doc(const struct field *f, struct buf *out);
+
+bool sockaddr_is_loopback(const struct conf_sockaddr *a);
+bool sockaddr_is_any(const struct conf_sockaddr *a);
+uint16_t sockaddr_port(const struct conf_sockaddr *a);
+bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b);
+
+/* --- the kinds -------------------------------------------------------------------------------- */
+/* The first two keys of every file. */
+#define KIND_FIELDS(kind_name)                                                                     \
+    {.name = "kind",                                                                               \
+     .type = TYPE_TEXT,                                                                            \
+     .required = true,                                                                             \
+     .type_doc = "`" kind_name "`",                                                                \
+     .doc = "What this file is."},                                                                 \
+        {.name = "level",                                                                          \
+         .type = TYPE_UINT,                                                                        \
+         .required = true,                                                                         \
+         .min = 1,                                                                                 \
+         .max = CONF_LEVEL,                                                                        \
+         .doc =                                                                                    \
+             "The feature level that the file needs; a binary that understands less refuses it."}
+
+extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries;
+extern const struct table table_admin, table_metrics, table_port;
+/* Who may use the admin socket when the file does not say. */
+void admin_finish(struct conf_admin *admin);
+
+extern const char *const words_protocol[];
+extern const char *const words_log_level[];
+
+bool reference_write(const char *kind, const struct table *t, struct buf *out);
+
+#endif

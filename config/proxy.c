@@ -1,0 +1,452 @@
+/* proxy: the table of a Proxy file, and what no single key can say: which keys go together in a
+ * listener. Also the pieces that other kinds share. */
+#include <postern/conf.h>
+
+#include <postern/mem.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config_priv.h"
+
+const char *const words_protocol[] = {"tcp", "http", NULL};
+const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
+static const char *const words_access[] = {"all", "denied", NULL};
+static const char *const words_direction[] = {"outbound", "inbound", NULL};
+static const char *const words_capture[] = {"intercepted", "explicit", NULL};
+static const char *const words_key[] = {"auto", "csr", "agent", NULL};
+
+/* --- shared pieces ---------------------------------------------------------------------------- */
+static const struct field fields_admin[] = {
+    {.name = "socket",
+     .type = TYPE_PATH,
+     .max = CONFIG_SOCKET_PATH_MAX,
+     AT(struct conf_admin, socket),
+     .def_doc = "none",
+     .doc = "A Unix socket for `postern status` and for operators."},
+    {.name = "allow_uids",
+     .type = TYPE_UINT,
+     .max = UINT32_MAX - 1,
+     LIST_AT(struct conf_admin, allow_uids, n_allow_uids),
+     .def_doc = "root and the process's own uid",
+     .empty_advice = "leave 'socket' out to have no admin socket",
+     .doc = "Who may connect to it."},
+};
+const struct table table_admin = {
+    .name = "admin", .size = sizeof(struct conf_admin), FIELDS(fields_admin)};
+
+void admin_finish(struct conf_admin *admin)
+{
+    if (admin->allow_uids != NULL) {
+        return;
+    }
+    admin->allow_uids = mem_must_calloc(2, sizeof(uid_t));
+    admin->allow_uids[admin->n_allow_uids++] = 0;
+    if (geteuid() != 0) {
+        admin->allow_uids[admin->n_allow_uids++] = geteuid();
+    }
+}
+
+static const struct field fields_metrics[] = {
+    {.name = "address",
+     .type = TYPE_ADDRESS,
+     .required = true,
+     .size = sizeof(struct conf_sockaddr),
+     .doc = "Where GET /metrics and GET /ready are answered, and nothing else."},
+};
+const struct table table_metrics = {
+    .name = "metrics", .size = sizeof(struct conf_sockaddr), FIELDS(fields_metrics)};
+
+static const struct field fields_port[] = {
+    {.name = "port",
+     .type = TYPE_PORT,
+     .required = true,
+     AT(struct conf_port, port),
+     .doc = "The workload's port."},
+    {.name = "protocol",
+     .type = TYPE_WORD,
+     .words = words_protocol,
+     AT(struct conf_port, protocol),
+     .def = "tcp",
+     .doc = "What is spoken there. On `http` ports each request is judged."},
+};
+const struct table table_port = {
+    .name = "a port", .size = sizeof(struct conf_port), FIELDS(fields_port)};
+
+/* --- listeners -------------------------------------------------------------------------------- */
+static const struct field fields_listener_port[] = {
+    {.name = "port",
+     .type = TYPE_PORT,
+     .required = true,
+     AT(struct conf_port, port),
+     .doc = "The workload's port."},
+    {.name = "protocol",
+     .type = TYPE_WORD,
+     .words = words_protocol,
+     AT(struct conf_port, protocol),
+     .def = "tcp",
+     .doc = "What is spoken there. On `http` ports each request is judged."},
+    {.name = "local_address",
+     .type = TYPE_IP,
+     AT(struct conf_port, local_address),
+     .def_doc = "the original address",
+     .doc = "Dial the workload here instead, for one that listens on 127.0.0.1 only."},
+};
+static const struct table table_listener_port = {
+    .name = "a port of a listener", .size = sizeof(struct conf_port), FIELDS(fields_listener_port)};
+
+static void check_listener(struct context *c, const struct node *map, void *value);
+
+static const struct field fields_listener[] = {
+    {.name = "name",
+     .type = TYPE_NAME,
+     .max = 64,
+     .required = true,
+     AT(struct conf_listener, name),
+     .doc = "Unique in the file; in logs and metrics."},
+    {.name = "direction",
+     .type = TYPE_WORD,
+     .words = words_direction,
+     .required = true,
+     AT(struct conf_listener, direction),
+     .doc = "`outbound`: plain in, mTLS out. `inbound`: mTLS in, plain out."},
+    {.name = "capture",
+     .type = TYPE_WORD,
+     .words = words_capture,
+     .required = true,
+     AT(struct conf_listener, capture),
+     .doc = "`intercepted`: takes connections that the kernel redirected (`postern intercept`) "
+            "and no others. `explicit`: clients connect to it knowingly."},
+    {.name = "address",
+     .type = TYPE_ADDRESS,
+     .required = true,
+     AT(struct conf_listener, address),
+     .doc = "Where it listens. An intercepted outbound listener stands on loopback."},
+    {.name = "ports",
+     .type = TYPE_MAP,
+     .table = &table_listener_port,
+     LIST_AT(struct conf_listener, ports, n_ports),
+     .def_doc = "every port, as `tcp`",
+     .doc = "Intercepted inbound only: what the workload's ports speak. Others are `tcp`."},
+    {.name = "to",
+     .type = TYPE_ADDRESS,
+     AT(struct conf_listener, to),
+     .doc = "Explicit only, and required there: where it connects."},
+    {.name = "identities",
+     .type = TYPE_SPIFFE_ID,
+     LIST_AT(struct conf_listener, identities.items, identities.n),
+     .empty_advice = "name the identities that the server may have",
+     .doc = "Explicit outbound only, and required there: whom it must find at `to`."},
+    {.name = "protocol",
+     .type = TYPE_WORD,
+     .words = words_protocol,
+     AT(struct conf_listener, protocol),
+     .def = "tcp",
+     .doc = "Explicit only: what is spoken."},
+};
+static const struct table table_listener = {
+    .name = "a listener",
+    .doc = "Which keys a listener takes depends on `direction` and `capture`.",
+    .size = sizeof(struct conf_listener),
+    FIELDS(fields_listener),
+    .check = check_listener,
+};
+
+/* A key that means nothing in this listener would be believed to do something. */
+static void refuse_key(struct context *c, const struct node *map, const char *key, const char *what,
+                       const char *advice)
+{
+    const struct node *n = node_get(map, key);
+    if (n != NULL) {
+        report(c, n->key, NULL, advice, "%s has no '%s'", what, key);
+    }
+}
+
+static void require_key(struct context *c, const struct node *map, const char *key,
+                        const char *what, const char *expected)
+{
+    if (node_get(map, key) == NULL) {
+        report(c, map, expected, NULL, "missing key '%s' of %s", key, what);
+    }
+}
+
+static bool word_is(const struct node *map, const char *key, const char *word)
+{
+    const struct node *n = node_get(map, key);
+    return n != NULL && n->kind == NODE_SCALAR && str_eq(n->text, str_of(word));
+}
+
+static void check_listener(struct context *c, const struct node *map, void *value)
+{
+    const struct conf_listener *l = value;
+    bool inbound = word_is(map, "direction", "inbound");
+    bool outbound = word_is(map, "direction", "outbound");
+    if (word_is(map, "capture", "explicit")) {
+        require_key(c, map, "to", "an explicit listener", "an address with port to connect to");
+        refuse_key(c, map, "ports", "an explicit listener",
+                   "it has one destination, 'to', and says 'protocol'");
+        if (outbound) {
+            require_key(c, map, "identities", "an explicit outbound listener",
+                        "the SPIFFE IDs that may answer at 'to'");
+        }
+        if (inbound) {
+            refuse_key(c, map, "identities", "an inbound listener",
+                       "who may come in is said in the policy");
+        }
+    }
+    if (word_is(map, "capture", "intercepted")) {
+        const char *what = "an intercepted listener";
+        refuse_key(c, map, "to", what, "it connects to each connection's original destination");
+        refuse_key(c, map, "identities", what, "who lives where is said in the mesh map");
+        refuse_key(c, map, "protocol", what,
+                   inbound ? "say it for each port under 'ports'" : "it is said in the mesh map");
+        if (outbound) {
+            refuse_key(c, map, "ports", "an outbound listener", "they are said in the mesh map");
+            const struct node *address = node_get(map, "address");
+            if (l->address.len > 0 && !sockaddr_is_loopback(&l->address)) {
+                report(c, address, "a loopback address such as 127.0.0.1:15001 or [::1]:15001",
+                       "whoever reaches it speaks with this workload's identity",
+                       "an intercepted outbound listener that others can reach");
+            }
+        }
+    }
+    schema_check_unique(c, node_get(map, "ports"), "port", "port");
+}
+
+/* --- the file --------------------------------------------------------------------------------- */
+static const struct field fields_identity[] = {
+    {.name = "socket",
+     .type = TYPE_UNIX,
+     AT(struct conf_proxy, identity.socket),
+     .def_doc = "`$SPIFFE_ENDPOINT_SOCKET`",
+     .doc = "The SPIFFE Workload API that gives this proxy its SVID."},
+    {.name = "spiffe_id",
+     .type = TYPE_SPIFFE_ID,
+     AT(struct conf_proxy, identity.spiffe_id),
+     .def_doc = "the first offered",
+     .doc = "Which identity to take where several are offered."},
+    {.name = "key",
+     .type = TYPE_WORD,
+     .words = words_key,
+     AT(struct conf_proxy, identity.key),
+     .def = "auto",
+     .doc = "`csr`: the key is made here and never leaves. `agent`: the agent makes it. `auto`: "
+            "`csr` where the agent can, and a warning in the log where not."},
+    {.name = "wait",
+     .type = TYPE_DURATION_MS,
+     .max = 600000,
+     AT(struct conf_proxy, identity.wait_ms),
+     .def = "30s",
+     .doc = "How long connections are held before the first SVID."},
+};
+static const struct table table_identity = {.name = "identity", FIELDS(fields_identity)};
+
+static const struct field fields_timeouts[] = {
+    {.name = "connect",
+     .type = TYPE_DURATION_MS,
+     .min = 10,
+     .max = 600000,
+     AT(struct conf_proxy, timeouts.connect_ms),
+     .def = "10s",
+     .doc = "To connect to the other side."},
+    {.name = "handshake",
+     .type = TYPE_DURATION_MS,
+     .min = 10,
+     .max = 600000,
+     AT(struct conf_proxy, timeouts.handshake_ms),
+     .def = "10s",
+     .doc = "For a TLS handshake."},
+    {.name = "request_head",
+     .type = TYPE_DURATION_MS,
+     .min = 10,
+     .max = 3600000,
+     AT(struct conf_proxy, timeouts.request_head_ms),
+     .def = "30s",
+     .doc = "From the first byte of a request to the end of its head."},
+    {.name = "idle_http",
+     .type = TYPE_DURATION_MS,
+     .min = 10,
+     .max = 86400000,
+     AT(struct conf_proxy, timeouts.idle_http_ms),
+     .def = "75s",
+     .doc = "For a kept connection between requests."},
+    {.name = "idle_tcp",
+     .type = TYPE_DURATION_MS,
+     .min = 3600000,
+     .max = 1000 * UINT64_C(3600000),
+     AT(struct conf_proxy, timeouts.idle_tcp_ms),
+     .def = "24h",
+     .doc = "For opaque TCP without a byte either way. Not under an hour: the proxy cannot know "
+            "what a quiet connection waits for."},
+    {.name = "drain",
+     .type = TYPE_DURATION_MS,
+     .max = 86400000,
+     AT(struct conf_proxy, timeouts.drain_ms),
+     .def = "30s",
+     .doc = "How long connections may go on after SIGTERM."},
+};
+static const struct table table_timeouts = {.name = "timeouts", FIELDS(fields_timeouts)};
+
+static const struct field fields_limits[] = {
+    {.name = "connections",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = 1000000,
+     AT(struct conf_proxy, limits.connections),
+     .def = "10000",
+     .doc = "Open downstream connections of the process."},
+    {.name = "request_head_bytes",
+     .type = TYPE_SIZE,
+     .min = 1024,
+     .max = 1024 * 1024,
+     AT(struct conf_proxy, limits.request_head_bytes),
+     .def = "65536",
+     .doc = "Length of a request's head."},
+};
+static const struct table table_limits = {.name = "limits", FIELDS(fields_limits)};
+
+static const struct field fields_log[] = {
+    {.name = "level",
+     .type = TYPE_WORD,
+     .words = words_log_level,
+     AT(struct conf_proxy, log_level),
+     .def = "info",
+     .doc = "The least severe line that is written."},
+    {.name = "access",
+     .type = TYPE_WORD,
+     .words = words_access,
+     AT(struct conf_proxy, access_log),
+     .def = "all",
+     .doc = "`all`: one line a connection or request. `denied`: refusals only."},
+};
+static const struct table table_log = {.name = "log", FIELDS(fields_log)};
+
+static void check_proxy(struct context *c, const struct node *map, void *value);
+
+static const struct field fields_proxy[] = {
+    KIND_FIELDS("Proxy"),
+    {.name = "name",
+     .type = TYPE_NAME,
+     .max = 64,
+     AT(struct conf_proxy, name),
+     .def_doc = "the host name",
+     .doc = "Shown in logs and by `postern status`."},
+    {.name = "workers",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = 256,
+     .zero_word = "auto",
+     AT(struct conf_proxy, workers),
+     .def = "auto",
+     .doc = "Threads. `auto`: as many as the process may use CPUs, two at most."},
+    {.name = "identity",
+     .type = TYPE_MAP,
+     .table = &table_identity,
+     .doc = "Where the proxy's own identity comes from."},
+    {.name = "mesh",
+     .type = TYPE_PATH,
+     AT(struct conf_proxy, mesh_path),
+     .def_doc = "none",
+     .doc = "The mesh map, a file of kind Mesh. Read again on SIGHUP."},
+    {.name = "policy",
+     .type = TYPE_PATH,
+     AT(struct conf_proxy, policy_path),
+     .def_doc = "none: everything is denied",
+     .doc = "Who may do what, a file of kind Policy. Read again on SIGHUP."},
+    {.name = "listeners",
+     .type = TYPE_MAP,
+     .table = &table_listener,
+     .required = true,
+     LIST_AT(struct conf_proxy, listeners, n_listeners),
+     .empty_advice = "a proxy without a listener does nothing",
+     .doc = "Where connections are taken."},
+    {.name = "timeouts", .type = TYPE_MAP, .table = &table_timeouts, .doc = "How long to wait."},
+    {.name = "limits", .type = TYPE_MAP, .table = &table_limits, .doc = "How much to hold."},
+    {.name = "admin",
+     .type = TYPE_MAP,
+     .table = &table_admin,
+     AT(struct conf_proxy, admin),
+     .doc = "The admin socket."},
+    {.name = "metrics",
+     .type = TYPE_MAP,
+     .table = &table_metrics,
+     AT(struct conf_proxy, metrics),
+     .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "log", .type = TYPE_MAP, .table = &table_log, .doc = "JSON lines on standard error."},
+};
+const struct table table_proxy = {
+    .name = "the file",
+    .doc = "A sidecar, or explicit listeners, for one workload: `postern proxy FILE`.",
+    .size = sizeof(struct conf_proxy),
+    FIELDS(fields_proxy),
+    .check = check_proxy,
+};
+
+/* Whether two sockets cannot both listen. */
+static bool addresses_clash(const struct conf_sockaddr *a, const struct conf_sockaddr *b)
+{
+    if (a->len == 0 || b->len == 0 || a->ss.ss_family != b->ss.ss_family ||
+        sockaddr_port(a) != sockaddr_port(b)) {
+        return false;
+    }
+    return sockaddr_equal(a, b) || sockaddr_is_any(a) || sockaddr_is_any(b);
+}
+
+/* Whether a connection to `to` would arrive at the listener of this very file. */
+static bool leads_to(const struct conf_sockaddr *to, const struct conf_sockaddr *listener)
+{
+    return to->len > 0 && listener->len > 0 && to->ss.ss_family == listener->ss.ss_family &&
+           sockaddr_port(to) == sockaddr_port(listener) &&
+           (sockaddr_equal(to, listener) ||
+            (sockaddr_is_any(listener) && sockaddr_is_loopback(to)));
+}
+
+static void check_addresses(struct context *c, const struct node *list, const struct conf_proxy *p)
+{
+    const struct node *n = list->child;
+    for (size_t i = 0; i < p->n_listeners; i++, n = n->next) {
+        const struct conf_listener *l = &p->listeners[i];
+        const struct node *address = node_get(n, "address");
+        const struct node *to = node_get(n, "to");
+        for (size_t k = 0; k < i; k++) {
+            if (addresses_clash(&l->address, &p->listeners[k].address)) {
+                struct shown s;
+                report(c, address, "an address of its own", NULL,
+                       "the address of listener %s already",
+                       show(&s, str_of(p->listeners[k].name)));
+                break;
+            }
+        }
+        for (size_t k = 0; k < p->n_listeners; k++) {
+            if (leads_to(&l->to, &p->listeners[k].address)) {
+                struct shown s;
+                report(c, to, "the address of a server", NULL,
+                       "it leads back to listener %s of this proxy",
+                       show(&s, str_of(p->listeners[k].name)));
+                break;
+            }
+        }
+        if (addresses_clash(&l->address, &p->metrics)) {
+            report(c, address, "an address of its own", NULL, "the address of 'metrics' already");
+        }
+    }
+}
+
+static void check_proxy(struct context *c, const struct node *map, void *value)
+{
+    enum { LISTENERS_MAX = 1024 };
+    struct conf_proxy *p = value;
+    const struct node *list = node_get(map, "listeners");
+    if (p->n_listeners > LISTENERS_MAX) {
+        report(c, list, NULL, NULL, "more than %d listeners", LISTENERS_MAX);
+    } else if (p->n_listeners > 0) {
+        schema_check_unique(c, list, "name", "listener");
+        check_addresses(c, list, p);
+    }
+    if (p->name == NULL) {
+        char host[65] = "";
+        (void)gethostname(host, sizeof(host) - 1);
+        p->name = mem_must_strdup(host[0] != '\0' ? host : "postern");
+    }
+    admin_finish(&p->admin);
+}
