@@ -113,7 +113,8 @@ enum http1_result {
 
 /* --- what is read ------------------------------------------------------------------------------*/
 
-/* The methods of the IANA registry but CONNECT and PRI; anything else is METHOD_UNKNOWN. */
+/* Known are the methods of the IANA registry but CONNECT and PRI, and PURGE, NOTIFY, SUBSCRIBE and
+ * UNSUBSCRIBE; anything else is METHOD_UNKNOWN. */
 enum http1_method {
     HTTP1_GET,
     HTTP1_HEAD,
@@ -188,8 +189,10 @@ struct http1_request {
     struct http1_header headers[HTTP1_MAX_HEADERS];
     unsigned n_headers;
 
-    /* Private: what host and judged_path point at if they differ from the received bytes. */
+    /* Private: for emitting, and what host and judged_path point at if they differ from the
+     * received bytes. */
     const uint8_t *data;
+    bool te_trailers;
     char host_text[HTTP1_MAX_HOST + 1];
     char path_text[HTTP1_MAX_TARGET + 1];
 };
