@@ -21,8 +21,8 @@ struct sandbox_report {
     bool no_new_privs;
     bool dumpable;
     bool seccomp;          /* a filter is loaded */
-    char seccomp_name[32]; /* which list */
-    int landlock_abi;      /* 0: not in force */
+    char seccomp_name[32]; /* which list; left to the caller, the kernel does not know names */
+    int landlock_abi;      /* 0: not in force, or not to be told from here */
     uint64_t caps;         /* permitted, as a bit mask */
 };
 
@@ -43,7 +43,8 @@ int sandbox_landlock(const char *const *read_paths, const char *const *write_pat
  * report. */
 int sandbox_seccomp(const char *name, const char *const *syscalls, bool kill_all, struct err *err);
 
-/* What is in force for this process now, read back from the kernel. */
+/* What is in force for this process now, asked of the kernel and not remembered. A role's filter
+ * must allow prctl, capget, geteuid, getegid (and openat, where Landlock is to be shown). */
 void sandbox_get_report(struct sandbox_report *ret);
 
 #endif
