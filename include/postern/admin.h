@@ -1,0 +1,64 @@
+/*
+ * admin: looking into a running process.
+ *
+ * On a Unix socket (never an abstract one), guarded by file mode and by the asker's uid as the
+ * kernel tells it: one line "GET NAME\n" in, one document out, then the end. The role registers
+ * documents by name. Over TCP only /metrics and /ready are answered, by HTTP/1.1 with "Connection:
+ * close".
+ *
+ * Everything runs on one loop; at most 32 clients at once, each with a deadline of 5 s and a
+ * request of at most 4 kB. Refusals are one line of JSON {"error": ...}.
+ */
+#ifndef POSTERN_ADMIN_H
+#define POSTERN_ADMIN_H
+
+#include <postern/buf.h>
+#include <postern/err.h>
+#include <postern/loop.h>
+#include <postern/str.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* Writes the document into out (at most 16 MiB); false: there is none now (an error is answered).
+ */
+typedef bool (*admin_document_fn)(void *arg, struct buf *out);
+
+struct admin_document {
+    const char *name; /* "status", "metrics", "ready" ... */
+    admin_document_fn fn;
+};
+
+struct admin_options {
+    const char *socket_path; /* NULL: no Unix socket */
+    const uid_t *allow_uids;
+    size_t n_allow_uids;
+    const struct sockaddr *http; /* NULL: no TCP listener; answers "metrics" and "ready" only */
+    socklen_t http_len;
+    const struct admin_document *documents; /* lent, n entries */
+    size_t n_documents;
+    void *arg; /* for all of them */
+};
+
+struct admin;
+/* Opens the listeners at once. A stale socket file is removed only if nobody answers on it. "ready"
+ * over HTTP is 200 if its document exists and 503 if not. */
+struct admin *admin_new(struct loop *loop, const struct admin_options *options, struct err *err);
+/* Ends all clients, removes the socket file. Takes NULL. */
+struct admin *admin_free(struct admin *a);
+
+/* The asker's side, blocking, for commands: the whole document into out. */
+int admin_ask(const char *socket_path, const char *name, unsigned timeout_ms, struct buf *out,
+              struct err *err);
+
+/* The parsers of what strangers send, for their fuzzers. Both look at a head of `len` bytes. */
+enum admin_parse { ADMIN_MORE, ADMIN_BAD, ADMIN_OK };
+/* "GET NAME\n": *ret_name views into data. */
+enum admin_parse admin_parse_line(const char *data, size_t len, struct str *ret_name);
+/* An HTTP/1.x request head: *ret_status is 200 and *ret_name the path without its slash, or the
+ * status to refuse with. */
+enum admin_parse admin_parse_http(const char *data, size_t len, struct str *ret_name,
+                                  int *ret_status);
+
+#endif
