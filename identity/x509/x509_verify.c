@@ -129,8 +129,9 @@ static enum x509_verdict refuse_time(const struct judgement *j, X509 *cert, int 
     os_time_text(j->now_s, now, sizeof(now));
     err_set(j->err, ERR_DENIED, "%s %s: valid from %s to %s, judged at %s", which,
             expired ? "has expired" : "is not valid yet", from, until, now);
-    err_advise(j->err, expired ? "see whether the peer still reaches its agent"
-                               : "compare the clocks of the two hosts");
+    err_advise(j->err, !expired              ? "compare the clocks of the two hosts"
+                       : depth == n_path - 1 ? "renew the authority"
+                                             : "see whether the peer still reaches its agent");
     return refuse(j, X509_EXPIRED);
 }
 
