@@ -1,0 +1,764 @@
+/*
+ * The HTTP/2 connection that both ends share: bytes in, frames out, and when it ends.
+ *
+ * Output is pulled: nghttp2 is asked for frames only while the fixed output buffer has room, and
+ * DATA payload goes from the calls' queues straight into that buffer. So a reader that is slow
+ * costs its queue and 36 kB, whatever it does with its windows. Sent bytes are wiped.
+ */
+#include "grpc_priv.h"
+
+#include <errno.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    READ_BYTES = 16 * 1024,
+    READS_PER_TURN = 4,
+    MAX_UNSENT_ACKS = 100,
+    HEAD_BOMB_FACTOR = 8, /* a head so many times too large ends the connection */
+};
+
+void grpc_limits_fill(struct grpc_limits *l, const struct grpc_limits *given)
+{
+    *l = given != NULL ? *given : (struct grpc_limits){0};
+#define DEFAULT(field, value) l->field = l->field != 0 ? l->field : (value)
+    DEFAULT(max_streams, 100);
+    DEFAULT(max_header_bytes, 16U * 1024);
+    DEFAULT(max_message_bytes, 4U * 1024 * 1024);
+    DEFAULT(max_conn_in_bytes, 8U * 1024 * 1024);
+    DEFAULT(max_call_out_bytes, 4U * 1024 * 1024);
+    DEFAULT(max_conn_out_bytes, 16U * 1024 * 1024);
+    DEFAULT(max_control_burst, 200);
+    DEFAULT(max_control_per_s, 20);
+    DEFAULT(handshake_timeout_ms, 10000);
+    DEFAULT(idle_timeout_ms, 600000);
+    DEFAULT(stall_timeout_ms, 60000);
+#undef DEFAULT
+}
+
+void grpc_conn_fail(struct grpc_conn *c, enum err_code code, const char *fmt, ...)
+{
+    if (c->closing) {
+        return;
+    }
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (c->why.code == ERR_NONE) {
+        (void)err_set(&c->why, code, "%s", text);
+    }
+    c->closing = true;
+    if (c->io != NULL) {
+        loop_io_want(c->io, 0);
+    }
+    loop_timer_disarm(&c->tick);
+    if (!c->in_turn_end) {
+        loop_defer(c->loop, &c->turn_end);
+    }
+}
+
+/* --- floods ----------------------------------------------------------------------------------- */
+
+/* Frames that cost us something and carry nothing are paid from a bucket. Frames that we send earn
+ * it back, because clients probe the path with a PING for each piece of data that they get. */
+static void earn_token(struct grpc_conn *c)
+{
+    uint64_t cap = (uint64_t)c->limits.max_control_burst * 1000;
+    c->tokens_milli = c->tokens_milli + 1000 > cap ? cap : c->tokens_milli + 1000;
+}
+
+static bool pay_token(struct grpc_conn *c)
+{
+    uint64_t now_ms = loop_now_ms(c->loop);
+    uint64_t cap = (uint64_t)c->limits.max_control_burst * 1000;
+    if (now_ms > c->tokens_at_ms) {
+        uint64_t passed_ms = now_ms - c->tokens_at_ms;
+        uint64_t earned = passed_ms > 1000000 ? cap : passed_ms * c->limits.max_control_per_s;
+        c->tokens_milli = c->tokens_milli + earned > cap ? cap : c->tokens_milli + earned;
+        c->tokens_at_ms = now_ms;
+    }
+    if (c->tokens_milli < 1000) {
+        return false;
+    }
+    c->tokens_milli -= 1000;
+    return true;
+}
+
+static bool frame_costs(const nghttp2_frame_hd *hd)
+{
+    switch (hd->type) {
+    case NGHTTP2_DATA:
+        return hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
+    case NGHTTP2_HEADERS:
+    case NGHTTP2_CONTINUATION:  /* nghttp2 counts these */
+    case NGHTTP2_WINDOW_UPDATE: /* comes with every piece of our own data */
+        return false;
+    default:
+        return true;
+    }
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+{
+    struct grpc_conn *c = arg;
+    if (!c->closing && frame_costs(hd) && !pay_token(c)) {
+        (void)nghttp2_session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM);
+        (void)err_set(&c->why, ERR_LIMIT, "too many control frames");
+    }
+    return c->closing ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+/* --- what nghttp2 tells ----------------------------------------------------------------------- */
+
+static struct grpc_stream *stream_of(struct grpc_conn *c, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(c->session, id);
+}
+
+static int carry_on(const struct grpc_conn *c)
+{
+    return c->closing ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *f, void *arg)
+{
+    (void)session;
+    struct grpc_conn *c = arg;
+    c->ops->on_begin_headers(c, f);
+    return carry_on(c);
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *f, const uint8_t *name,
+                     size_t n_name, const uint8_t *value, size_t n_value, uint8_t flags, void *arg)
+{
+    (void)session;
+    (void)flags;
+    struct grpc_conn *c = arg;
+    struct grpc_stream *s = stream_of(c, f->hd.stream_id);
+    if (s != NULL) {
+        c->ops->on_header(c, s, f, (struct str){(const char *)name, n_name},
+                          (struct str){(const char *)value, n_value});
+    }
+    return carry_on(c);
+}
+
+static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *f, void *arg)
+{
+    (void)session;
+    struct grpc_conn *c = arg;
+    if (f->hd.type == NGHTTP2_SETTINGS && (f->hd.flags & NGHTTP2_FLAG_ACK) == 0 && !c->ready) {
+        c->ready = true;
+        c->ops->on_ready(c);
+    }
+    if (f->hd.type == NGHTTP2_GOAWAY) {
+        c->going_away = true;
+    }
+    if (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA) {
+        return carry_on(c);
+    }
+    struct grpc_stream *s = stream_of(c, f->hd.stream_id);
+    if (s == NULL) {
+        return carry_on(c);
+    }
+    if (f->hd.type == NGHTTP2_HEADERS) {
+        c->ops->on_headers(c, s, f);
+    }
+    if ((f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && !c->closing) {
+        s->in_ended = true;
+        c->ops->on_end(c, s);
+    }
+    return carry_on(c);
+}
+
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p,
+                         size_t n, void *arg)
+{
+    (void)session;
+    (void)flags;
+    struct grpc_conn *c = arg;
+    struct grpc_stream *s = stream_of(c, id);
+    if (s != NULL && !c->closing) {
+        c->ops->on_data(c, s, p, n);
+    }
+    return carry_on(c);
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *arg)
+{
+    struct grpc_conn *c = arg;
+    struct grpc_stream *s = stream_of(c, id);
+    if (s != NULL) {
+        (void)nghttp2_session_set_stream_user_data(session, id, NULL);
+        c->ops->stream_gone(c, s, error_code);
+    }
+    return 0;
+}
+
+static int on_frame_send(nghttp2_session *session, const nghttp2_frame *f, void *arg)
+{
+    struct grpc_conn *c = arg;
+    if (f->hd.type == NGHTTP2_GOAWAY) {
+        c->going_away = true;
+    }
+    if (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA) {
+        return 0;
+    }
+    earn_token(c);
+    struct grpc_stream *s = stream_of(c, f->hd.stream_id);
+    if (c->ops->is_server && s != NULL && (f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
+        !s->in_ended) {
+        /* Answered before the request was whole: the rest is not wanted (RFC 9113 8.1). */
+        (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, f->hd.stream_id,
+                                        NGHTTP2_NO_ERROR);
+    }
+    return 0;
+}
+
+/* --- outgoing DATA ---------------------------------------------------------------------------- */
+
+static size_t out_room(const struct grpc_conn *c)
+{
+    return GRPC_OUT_BYTES - c->out_start - c->out_len;
+}
+
+static ssize_t read_queue(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length,
+                          uint32_t *data_flags, nghttp2_data_source *source, void *arg)
+{
+    (void)session;
+    (void)id;
+    (void)buf;
+    struct grpc_conn *c = arg;
+    struct grpc_stream *s = source->ptr;
+    size_t n = s->out.unsent < length ? s->out.unsent : length;
+    if (n == 0 && !s->out_ended) {
+        s->paused = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    if (s->out_ended && n == s->out.unsent) {
+        *data_flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (c->ops->submit_trailers != NULL) {
+            *data_flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+            c->ops->submit_trailers(c, s);
+        }
+    }
+    if (n > 0) {
+        *data_flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    }
+    return (ssize_t)n;
+}
+
+static int send_data(nghttp2_session *session, nghttp2_frame *f, const uint8_t *head, size_t n,
+                     nghttp2_data_source *source, void *arg)
+{
+    (void)session;
+    (void)f;
+    struct grpc_conn *c = arg;
+    struct grpc_stream *s = source->ptr;
+    enum { FRAME_HEAD = 9 };
+    if (out_room(c) < FRAME_HEAD + n) {
+        return NGHTTP2_ERR_WOULDBLOCK;
+    }
+    uint8_t *out = c->out + c->out_start + c->out_len;
+    memcpy(out, head, FRAME_HEAD);
+    grpc_queue_take(&s->out, out + FRAME_HEAD, n);
+    c->out_len += FRAME_HEAD + n;
+    c->out_bytes -= n;
+    s->drained = s->out.unsent == 0;
+    return 0;
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static void out_take_rest(struct grpc_conn *c)
+{
+    size_t n = c->n_rest < out_room(c) ? c->n_rest : out_room(c);
+    if (n > 0) {
+        memcpy(c->out + c->out_start + c->out_len, c->rest, n);
+        c->out_len += n;
+        c->rest += n;
+        c->n_rest -= n;
+    }
+}
+
+/* False: the session is beyond repair. */
+static bool out_fill(struct grpc_conn *c)
+{
+    if (c->out_len == 0) {
+        c->out_start = 0;
+    }
+    out_take_rest(c);
+    while (c->n_rest == 0 && out_room(c) > 0) {
+        size_t before = c->out_len;
+        const uint8_t *p = NULL;
+        ssize_t n = nghttp2_session_mem_send(c->session, &p);
+        if (n < 0) {
+            grpc_conn_fail(c, ERR_PROTOCOL, "HTTP/2: %s", nghttp2_strerror((int)n));
+            return false;
+        }
+        c->rest = p;
+        c->n_rest = (size_t)n;
+        out_take_rest(c);
+        if (n == 0 && c->out_len == before) {
+            break;
+        }
+    }
+    return true;
+}
+
+/* True: some was taken, or it may be tried again at once. */
+static bool out_write(struct grpc_conn *c)
+{
+    uint8_t *p = c->out + c->out_start;
+    ssize_t n = (ssize_t)c->out_len;
+    if (c->fd != -1) {
+        n = send(c->fd, p, c->out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    if (n == -1) {
+        if (errno != EAGAIN && errno != EINTR) {
+            grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer closed the connection");
+        }
+        return errno == EINTR;
+    }
+    mem_wipe(p, (size_t)n);
+    c->out_start += (size_t)n;
+    c->out_len -= (size_t)n;
+    c->last_write_ms = loop_now_ms(c->loop);
+    return n > 0;
+}
+
+static void out_free(struct grpc_conn *c)
+{
+    if (c->out != NULL) {
+        mem_wipe(c->out, GRPC_OUT_BYTES);
+        free(c->out);
+    }
+    c->out = NULL;
+    c->out_start = 0;
+    c->out_len = 0;
+}
+
+static void tell_drained(struct grpc_conn *c)
+{
+    for (struct grpc_stream *s = c->streams; s != NULL && !c->closing; s = s->next) {
+        if (s->drained) {
+            s->drained = false;
+            c->ops->on_drained(c, s);
+        }
+    }
+}
+
+static void rearm(struct grpc_conn *c);
+
+static void flush(struct grpc_conn *c)
+{
+    bool blocked = false;
+    bool was_empty = c->out_len == 0 && c->n_rest == 0;
+    if (was_empty) {
+        c->last_write_ms = loop_now_ms(c->loop); /* a stall begins with something to write */
+    }
+    while (!c->closing && !blocked) {
+        if (c->out == NULL) {
+            if (!nghttp2_session_want_write(c->session)) {
+                break;
+            }
+            c->out = malloc(GRPC_OUT_BYTES);
+            if (c->out == NULL) {
+                grpc_conn_fail(c, ERR_LIMIT, "out of memory");
+                break;
+            }
+        }
+        if (!out_fill(c)) {
+            break;
+        }
+        if (c->out_len == 0) {
+            tell_drained(c);
+            if (!nghttp2_session_want_write(c->session) || c->closing) {
+                break;
+            }
+            if (!out_fill(c) || c->out_len == 0) {
+                break; /* waits for windows */
+            }
+        }
+        blocked = !out_write(c);
+    }
+    if (c->closing) {
+        return;
+    }
+    if (c->out_len == 0 && c->n_rest == 0) {
+        out_free(c);
+        if (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session)) {
+            grpc_conn_fail(c, ERR_UNAVAILABLE, "the connection was ended (GOAWAY)");
+            return;
+        }
+    }
+    if (c->io != NULL) {
+        loop_io_want(c->io, blocked ? LOOP_READ | LOOP_WRITE : LOOP_READ);
+    }
+    rearm(c);
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+void grpc_conn_feed(struct grpc_conn *c, const uint8_t *p, size_t n)
+{
+    if (c->closing) {
+        return;
+    }
+    c->last_read_ms = loop_now_ms(c->loop);
+    ssize_t rc = nghttp2_session_mem_recv(c->session, p, n);
+    if (rc < 0) {
+        grpc_conn_fail(c, ERR_PROTOCOL, "HTTP/2: %s", nghttp2_strerror((int)rc));
+    }
+}
+
+static void read_some(struct grpc_conn *c)
+{
+    uint8_t bytes[READ_BYTES];
+    size_t dirty = 0;
+    for (int i = 0; i < READS_PER_TURN && !c->closing; i++) {
+        ssize_t n = recv(c->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        if (n == -1) {
+            if (errno != EAGAIN && errno != EINTR) {
+                grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer closed the connection");
+            }
+            break;
+        }
+        if (n == 0) {
+            grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer closed the connection");
+            break;
+        }
+        dirty = (size_t)n > dirty ? (size_t)n : dirty;
+        grpc_conn_feed(c, bytes, (size_t)n);
+        if ((size_t)n < sizeof(bytes)) {
+            break;
+        }
+    }
+    mem_wipe(bytes, dirty);
+}
+
+static void on_io(void *arg, unsigned ready)
+{
+    struct grpc_conn *c = arg;
+    if (c->closing) {
+        return;
+    }
+    if ((ready & LOOP_READ) != 0) {
+        read_some(c);
+    }
+    if (!c->closing) {
+        flush(c);
+    }
+}
+
+/* --- clocks ----------------------------------------------------------------------------------- */
+
+static bool out_waits(const struct grpc_conn *c)
+{
+    return c->out_len > 0 || c->n_rest > 0;
+}
+
+/* The next moment at which check_clocks could find something; 0: none. */
+static uint64_t next_due(const struct grpc_conn *c)
+{
+    uint64_t due = 0;
+#define EARLIER(when)                                                                              \
+    do {                                                                                           \
+        uint64_t when_ms = (when);                                                                 \
+        due = due == 0 || when_ms < due ? when_ms : due;                                           \
+    } while (0)
+    if (!c->ready) {
+        EARLIER(c->opened_ms + c->limits.handshake_timeout_ms);
+    }
+    if (out_waits(c)) {
+        EARLIER(c->last_write_ms + c->limits.stall_timeout_ms);
+    }
+    if (c->ops->is_server && c->n_streams == 0) {
+        EARLIER(c->idle_since_ms + c->limits.idle_timeout_ms);
+    }
+    if (c->limits.keepalive_ms != 0) {
+        uint64_t since_ms = c->ping_ms > c->last_read_ms ? c->ping_ms : c->last_read_ms;
+        EARLIER(since_ms + c->limits.keepalive_ms);
+    }
+#undef EARLIER
+    return due;
+}
+
+static void rearm(struct grpc_conn *c)
+{
+    uint64_t due_ms = next_due(c);
+    uint64_t now_ms = loop_now_ms(c->loop);
+    if (due_ms == 0) {
+        loop_timer_disarm(&c->tick);
+    } else {
+        loop_timer_arm(&c->tick, due_ms > now_ms ? due_ms - now_ms : 1);
+    }
+}
+
+static void on_tick(void *arg)
+{
+    struct grpc_conn *c = arg;
+    uint64_t now_ms = loop_now_ms(c->loop);
+    const struct grpc_limits *l = &c->limits;
+    if (!c->ready && now_ms >= c->opened_ms + l->handshake_timeout_ms) {
+        grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer did not speak HTTP/2 in time");
+    } else if (out_waits(c) && now_ms >= c->last_write_ms + l->stall_timeout_ms) {
+        grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer does not read");
+    } else if (c->ops->is_server && c->n_streams == 0 &&
+               now_ms >= c->idle_since_ms + l->idle_timeout_ms) {
+        c->idle_since_ms = now_ms; /* another such time for the peer to take the GOAWAY */
+        (void)nghttp2_session_terminate_session(c->session, NGHTTP2_NO_ERROR);
+        grpc_conn_kick(c);
+    } else if (l->keepalive_ms != 0 && now_ms >= c->last_read_ms + l->keepalive_ms) {
+        if (c->ping_ms > c->last_read_ms) {
+            grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer does not answer");
+        } else {
+            c->ping_ms = now_ms;
+            (void)nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL);
+            grpc_conn_kick(c);
+        }
+    }
+    if (!c->closing) {
+        rearm(c);
+    }
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static void conn_destroy(struct grpc_conn *c)
+{
+    while (c->streams != NULL) {
+        c->ops->stream_gone(c, c->streams, NGHTTP2_REFUSED_STREAM);
+    }
+    c->ops->conn_gone(c, &c->why);
+    nghttp2_session_del(c->session);
+    (void)loop_io_free(c->io);
+    loop_timer_disarm(&c->tick);
+    out_free(c);
+    if (c->fd != -1) {
+        (void)close(c->fd);
+    }
+    free(c);
+}
+
+static void on_turn_end(struct loop_deferred *d)
+{
+    struct grpc_conn *c = (struct grpc_conn *)((char *)d - offsetof(struct grpc_conn, turn_end));
+    c->in_turn_end = true; /* flush sees what is submitted meanwhile: no further turn is needed */
+    if (!c->closing) {
+        flush(c);
+    }
+    c->in_turn_end = false;
+    if (c->closing) {
+        conn_destroy(c);
+    }
+}
+
+void grpc_conn_kick(struct grpc_conn *c)
+{
+    if (!c->closing && !c->in_turn_end) {
+        loop_defer(c->loop, &c->turn_end);
+    }
+}
+
+void grpc_conn_go_away(struct grpc_conn *c)
+{
+    if (!c->closing && !c->going_away) {
+        (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE,
+                                    nghttp2_session_get_last_proc_stream_id(c->session),
+                                    NGHTTP2_NO_ERROR, NULL, 0);
+        grpc_conn_kick(c);
+    }
+}
+
+static nghttp2_session *session_new(struct grpc_conn *c)
+{
+    nghttp2_session_callbacks *cb = NULL;
+    nghttp2_option *o = NULL;
+    nghttp2_session *session = NULL;
+    if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&o) == 0) {
+        nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
+        nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+        nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+        nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
+        nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+        nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
+        nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+        nghttp2_option_set_no_http_messaging(o, 1);
+        nghttp2_option_set_no_closed_streams(o, 1);
+        nghttp2_option_set_max_outbound_ack(o, MAX_UNSENT_ACKS);
+        nghttp2_option_set_max_reserved_remote_streams(o, 0);
+        int rc = c->ops->is_server ? nghttp2_session_server_new2(&session, cb, c, o)
+                                   : nghttp2_session_client_new2(&session, cb, c, o);
+        if (rc != 0) {
+            session = NULL;
+        }
+    }
+    nghttp2_option_del(o);
+    nghttp2_session_callbacks_del(cb);
+    return session;
+}
+
+static bool submit_settings(struct grpc_conn *c)
+{
+    uint32_t head =
+        c->limits.max_header_bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)c->limits.max_header_bytes;
+    const nghttp2_settings_entry server[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, c->limits.max_streams},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, head},
+    };
+    const nghttp2_settings_entry client[] = {
+        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, head},
+    };
+    return nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE,
+                                   c->ops->is_server ? server : client, 2) == 0;
+}
+
+struct grpc_conn *grpc_conn_new(struct loop *loop, int fd, const struct grpc_conn_ops *ops,
+                                const struct grpc_limits *limits, void *owner, struct err *err)
+{
+    struct grpc_conn *c = calloc(1, sizeof(*c));
+    if (c == NULL) {
+        goto fail;
+    }
+    c->loop = loop;
+    c->ops = ops;
+    c->owner = owner;
+    c->limits = *limits;
+    c->fd = -1;
+    c->turn_end.fn = on_turn_end;
+    c->opened_ms = loop_now_ms(loop);
+    c->last_read_ms = c->last_write_ms = c->idle_since_ms = c->opened_ms;
+    c->tokens_milli = (uint64_t)limits->max_control_burst * 1000;
+    c->tokens_at_ms = c->opened_ms;
+    loop_timer_init(&c->tick, loop, on_tick, c);
+    c->session = session_new(c);
+    if (c->session == NULL || !submit_settings(c)) {
+        goto fail;
+    }
+    if (fd != -1) {
+        if (os_set_nonblock(fd) == -1) {
+            goto fail;
+        }
+        c->io = loop_io_new(loop, fd, on_io, c);
+        if (c->io == NULL) {
+            goto fail;
+        }
+        c->fd = fd;
+        loop_io_want(c->io, LOOP_READ);
+    }
+    grpc_conn_kick(c);
+    rearm(c);
+    return c;
+fail:
+    (void)err_set(err, ERR_LIMIT, "cannot set up a gRPC connection: out of memory");
+    if (c != NULL) {
+        nghttp2_session_del(c->session);
+        free(c);
+    }
+    if (fd != -1) {
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+/* --- streams ---------------------------------------------------------------------------------- */
+
+void grpc_stream_init(struct grpc_stream *s, struct grpc_conn *c, int32_t id)
+{
+    *s = (struct grpc_stream){.conn = c, .id = id};
+    s->in.max_bytes = c->limits.max_message_bytes;
+    s->next = c->streams;
+    if (s->next != NULL) {
+        s->next->prev = s;
+    }
+    c->streams = s;
+    c->n_streams++;
+}
+
+void grpc_stream_deinit(struct grpc_stream *s)
+{
+    struct grpc_conn *c = s->conn;
+    grpc_stream_release(s);
+    c->out_bytes -= s->out.unsent;
+    grpc_queue_reset(&s->out);
+    if (s->prev != NULL) {
+        s->prev->next = s->next;
+    } else {
+        c->streams = s->next;
+    }
+    if (s->next != NULL) {
+        s->next->prev = s->prev;
+    }
+    c->n_streams--;
+    if (c->n_streams == 0) {
+        c->idle_since_ms = loop_now_ms(c->loop);
+        grpc_conn_kick(c);
+    }
+}
+
+void grpc_stream_reset(struct grpc_stream *s, uint32_t error_code)
+{
+    (void)nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, error_code);
+    grpc_conn_kick(s->conn);
+}
+
+bool grpc_stream_count_field(struct grpc_stream *s, struct str name, struct str value)
+{
+    struct grpc_conn *c = s->conn;
+    s->head_bytes += name.n + value.n + 32; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
+    if (s->head_bytes / HEAD_BOMB_FACTOR > c->limits.max_header_bytes) {
+        grpc_conn_fail(c, ERR_LIMIT, "header fields without end");
+    }
+    return s->head_bytes <= c->limits.max_header_bytes;
+}
+
+nghttp2_data_provider grpc_stream_provider(struct grpc_stream *s)
+{
+    s->started = true;
+    return (nghttp2_data_provider){.source.ptr = s, .read_callback = read_queue};
+}
+
+enum grpc_send grpc_stream_push(struct grpc_stream *s, struct str message)
+{
+    struct grpc_conn *c = s->conn;
+    size_t call_max = c->limits.max_call_out_bytes;
+    size_t conn_max = c->limits.max_conn_out_bytes;
+    if (message.n > SIZE_MAX / 2 || s->out.unsent > call_max || c->out_bytes > conn_max) {
+        return GRPC_FULL;
+    }
+    size_t n = message.n + GRPC_PREFIX_BYTES;
+    if (n > call_max - s->out.unsent || n > conn_max - c->out_bytes ||
+        !grpc_queue_push(&s->out, message)) {
+        return GRPC_FULL;
+    }
+    c->out_bytes += n;
+    s->drained = false;
+    return GRPC_SENT;
+}
+
+enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t n,
+                                 size_t *ret_taken, struct str *ret_message)
+{
+    struct grpc_conn *c = s->conn;
+    enum grpc_split split = grpc_splitter_feed(&s->in, p, n, ret_taken, ret_message);
+    c->in_bytes -= s->in_held;
+    s->in_held = grpc_splitter_held(&s->in);
+    c->in_bytes += s->in_held;
+    return c->in_bytes > c->limits.max_conn_in_bytes ? GRPC_SPLIT_NO_MEMORY : split;
+}
+
+void grpc_stream_release(struct grpc_stream *s)
+{
+    s->conn->in_bytes -= s->in_held;
+    s->in_held = 0;
+    grpc_splitter_reset(&s->in);
+}

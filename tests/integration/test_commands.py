@@ -1,0 +1,79 @@
+"""The commands for people: check, version, help, and what they say when they are used wrongly."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+
+def postern(build, *argv):
+    return subprocess.run([build / "proxy" / "postern", *argv], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_version(build):
+    p = postern(build, "version")
+    assert p.returncode == 0
+    assert re.search(r"^postern \d+\.\d+\.\d+ \(commit \S+\)$", p.stdout, re.M), p.stdout
+    assert re.search(r"^feature level \d+$", p.stdout, re.M)
+    for library in ("OpenSSL 3.", "libevent ", "nghttp2 ", "llhttp ", "libyaml "):
+        assert library in p.stdout, p.stdout
+
+
+def test_no_role_and_unknown_role(build):
+    assert postern(build).returncode == 2
+    p = postern(build, "prox")
+    assert p.returncode == 2 and "prox" in p.stderr and "usage" in p.stderr
+    assert postern(build, "help").returncode == 0
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "config" / "examples").iterdir()))
+def test_every_example_is_valid(build, example):
+    p = postern(build, "check", ROOT / "config" / "examples" / example)
+    assert p.returncode == 0, p.stderr
+    assert "ok" in p.stdout
+
+
+BAD = {
+    "unknown key": ("kind: Policy\nlevel: 1\nrules:\n  - nam: x\n    action: ALLOW\n", r":4:5: .*nam.*did you mean.*name"),
+    "wrong type": ("kind: Mesh\nlevel: 1\nservices: 7\n", r":3:11: .*expected"),
+    "duplicate key": ("kind: Mesh\nlevel: 1\nunlisted: deny\nunlisted: deny\n", r":4:1: "),
+    "out of range": (
+        "kind: Mesh\nlevel: 1\nservices:\n  - name: a\n    addresses: [10.0.0.1]\n    ports: [{port: 70000}]\n"
+        "    identities: [spiffe://a/b]\n",
+        r":6:\d+: .*70000",
+    ),
+    "higher level": ("kind: Mesh\nlevel: 99\n", r":2:8: .*99"),
+    "no kind": ("level: 1\n", r"kind"),
+    "unknown kind": ("kind: Polcy\nlevel: 1\n", r":1:7: .*did you mean.*Policy"),
+    "not YAML": ("kind: [\n", r":\d+:\d+: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_file_says_where_and_what(build, tmp_path, name):
+    text, want = BAD[name]
+    f = tmp_path / "bad.yaml"
+    f.write_text(text)
+    p = postern(build, "check", f)
+    assert p.returncode == 2
+    assert re.search(re.escape(str(f)) + want, p.stderr, re.S) or re.search(want, p.stderr, re.S), p.stderr
+    assert str(f) in p.stderr
+
+
+def test_all_errors_at_once(build, tmp_path):
+    f = tmp_path / "bad.yaml"
+    f.write_text("kind: Mesh\nlevel: 1\nunlisted: maybe\nfoo: 1\nbar: 2\n")
+    p = postern(build, "check", f)
+    lines = [line for line in p.stderr.splitlines() if "bad.yaml:" in line]
+    assert [line.split(":")[1] for line in lines] == ["3", "4", "5"], p.stderr
+
+
+def test_run_with_a_bad_file_does_not_start(build, tmp_path):
+    f = tmp_path / "proxy.yaml"
+    f.write_text("kind: Proxy\nlevel: 1\nlisteners: []\nworkrs: 1\n")
+    for role in ("proxy", "agent"):
+        p = postern(build, role, f)
+        assert p.returncode == 2 and str(f) in p.stderr, (role, p.returncode, p.stderr)
+    p = postern(build, "proxy", tmp_path / "absent.yaml")
+    assert p.returncode == 2 and "absent.yaml" in p.stderr
