@@ -422,4 +422,20 @@ bool agent_ipc_check(enum agent_way way, const void *msg, size_t len, bool has_f
 /* Copies s into a text of `max` bytes; false, and nothing done, if it is longer. */
 bool agent_ipc_put(char *text, size_t max, uint16_t *ret_len, struct str s);
 
+/* --- what each child does before its first byte from outside ---------------------------------- */
+struct agent_confine {
+    enum agent_role role;
+    uint32_t uid, gid;             /* what to become, if this is root */
+    uint64_t keep_caps;            /* bit mask of CAP_*, of those that it has */
+    uint32_t max_fds;              /* soft limit of descriptors, as far as the hard one lets */
+    bool no_files;                 /* Landlock without a single path */
+    const char *const *read_files; /* Landlock with these, for reading; NULL: none */
+    const char *const *syscalls;   /* NULL-terminated: all that it calls from here on; with prctl */
+};
+/* In the order of <postern/sandbox.h>, and signals: SIGINT and SIGHUP of a terminal are the
+ * supervisor's; SIGKILL comes when the supervisor dies. Fills the message for the supervisor.
+ * With POSTERN_SANDBOX_KILL in the environment every call that is not listed kills (tests). */
+int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_report,
+                  struct err *err);
+
 #endif

@@ -1,0 +1,78 @@
+#include <postern/agent_ipc.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+static void set_signals(void)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+    (void)sigaction(SIGINT, &ignore, NULL);
+    (void)sigaction(SIGHUP, &ignore, NULL);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static void set_max_fds(uint32_t max_fds)
+{
+    struct rlimit limit;
+
+    if (max_fds > 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = max_fds < limit.rlim_max ? max_fds : limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* Asked before the filter, which may forbid asking; what the filter itself changes, after it. */
+static void fill_report(struct agent_msg_report *msg, const struct agent_confine *c,
+                        const struct sandbox_report *before)
+{
+    agent_ipc_init(msg, AGENT_MSG_REPORT, 0);
+    msg->role = c->role;
+    msg->report = *before;
+    msg->report.no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+    msg->report.seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2;
+    (void)snprintf(msg->report.seccomp_name, sizeof(msg->report.seccomp_name), "%s",
+                   agent_role_name(c->role));
+}
+
+int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_report,
+                  struct err *err)
+{
+    static const char *const nothing[] = {NULL};
+    bool kill_all = getenv("POSTERN_SANDBOX_KILL") != NULL;
+    pid_t parent = getppid();
+    struct sandbox_report report;
+    uint64_t keep;
+
+    tzset(); /* reads the zone's file, which gmtime and timegm want at their first use */
+    set_signals();
+    set_max_fds(c->max_fds);
+    sandbox_get_report(&report);
+    keep = c->keep_caps & report.caps;
+    if (sandbox_drop_user(c->uid, c->gid, keep, err) == -1 || sandbox_drop_caps(keep, err) == -1 ||
+        sandbox_limits(false, err) == -1) {
+        return err_prefix(err, "giving up privileges");
+    }
+    /* Changing the user took the parent-death signal away. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == -1) {
+        return err_sys(err, "no signal at the supervisor's death");
+    }
+    if (getppid() != parent) {
+        return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
+    }
+    if ((c->no_files || c->read_files != NULL) &&
+        sandbox_landlock(c->read_files != NULL ? c->read_files : nothing, nothing, err) == -1) {
+        return err_prefix(err, "confining the %s", agent_role_name(c->role));
+    }
+    sandbox_get_report(&report);
+    if (sandbox_seccomp(agent_role_name(c->role), c->syscalls, kill_all, err) == -1) {
+        return err_prefix(err, "confining the %s", agent_role_name(c->role));
+    }
+    fill_report(ret_report, c, &report);
+    return 0;
+}

@@ -1,0 +1,211 @@
+#include "keeper_priv.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { N_BUCKETS = 4096, N_ACCOUNT_BUCKETS = 1024 };
+
+/* What one uid has of us. Outlives its handles until its bucket is full again, so that closing a
+ * connection and opening another does not refill it. */
+struct keeper_account {
+    struct keeper_account *next;
+    uint32_t uid;
+    size_t n_handles;
+    struct keeper_bucket bucket;
+};
+
+struct keeper_callers {
+    struct keeper_caller *by_handle[N_BUCKETS];
+    struct keeper_account *by_uid[N_ACCOUNT_BUCKETS];
+    size_t n, max, max_uid;
+    uint64_t last_handle; /* handles only grow: none is ever used twice */
+};
+
+struct keeper_callers *keeper_callers_new(size_t max, size_t max_uid)
+{
+    struct keeper_callers *cs = mem_must_new(struct keeper_callers);
+
+    cs->max = max;
+    cs->max_uid = max_uid;
+    return cs;
+}
+
+static void caller_free(struct keeper_caller *c)
+{
+    close(c->pidfd);
+    free(c->path);
+    free(c);
+}
+
+struct keeper_callers *keeper_callers_free(struct keeper_callers *cs)
+{
+    if (cs == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < N_BUCKETS; i++) {
+        while (cs->by_handle[i] != NULL) {
+            struct keeper_caller *c = cs->by_handle[i];
+
+            cs->by_handle[i] = c->next;
+            caller_free(c);
+        }
+    }
+    for (size_t i = 0; i < N_ACCOUNT_BUCKETS; i++) {
+        while (cs->by_uid[i] != NULL) {
+            struct keeper_account *a = cs->by_uid[i];
+
+            cs->by_uid[i] = a->next;
+            free(a);
+        }
+    }
+    free(cs);
+    return NULL;
+}
+
+/* --- limits ----------------------------------------------------------------------------------- */
+static void bucket_refill(struct keeper_bucket *b, uint64_t now_ms, uint64_t burst, uint64_t per_s)
+{
+    uint64_t passed = now_ms > b->at_ms ? now_ms - b->at_ms : 0;
+
+    /* a millisecond brings per_s thousandths of a token */
+    if (passed >= burst * 1000 / per_s || b->milli + passed * per_s >= burst * 1000) {
+        b->milli = burst * 1000;
+    } else {
+        b->milli += passed * per_s;
+    }
+    b->at_ms = now_ms;
+}
+
+bool keeper_caller_charge(struct keeper_caller *c, uint64_t now_ms)
+{
+    struct keeper_bucket *uid = &c->account->bucket;
+
+    bucket_refill(&c->bucket, now_ms, KEEPER_HANDLE_BURST, KEEPER_HANDLE_PER_S);
+    bucket_refill(uid, now_ms, KEEPER_UID_BURST, KEEPER_UID_PER_S);
+    if (c->bucket.milli < 1000 || uid->milli < 1000) {
+        return false;
+    }
+    c->bucket.milli -= 1000;
+    uid->milli -= 1000;
+    return true;
+}
+
+/* Finds or makes the account of a uid, and on the way drops those of others that nobody needs. */
+static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t uid, uint64_t now_ms)
+{
+    struct keeper_account **at = &cs->by_uid[uid % N_ACCOUNT_BUCKETS];
+    struct keeper_account *found = NULL;
+
+    while (*at != NULL) {
+        struct keeper_account *a = *at;
+
+        bucket_refill(&a->bucket, now_ms, KEEPER_UID_BURST, KEEPER_UID_PER_S);
+        if (a->uid == uid) {
+            found = a;
+        } else if (a->n_handles == 0 && a->bucket.milli == KEEPER_UID_BURST * 1000) {
+            *at = a->next;
+            free(a);
+            continue;
+        }
+        at = &a->next;
+    }
+    if (found == NULL) {
+        found = mem_must_new(struct keeper_account);
+        found->uid = uid;
+        found->bucket = (struct keeper_bucket){.milli = KEEPER_UID_BURST * 1000, .at_ms = now_ms};
+        found->next = cs->by_uid[uid % N_ACCOUNT_BUCKETS];
+        cs->by_uid[uid % N_ACCOUNT_BUCKETS] = found;
+    }
+    return found;
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+static void take_facts(struct keeper_caller *c, const struct agent_msg_caller *msg)
+{
+    struct str now = {msg->path, msg->path_len};
+
+    if (c->uid != msg->uid || c->gid != msg->gid || !str_eq(str_of(c->path), now)) {
+        c->facts_count++;
+    }
+    c->uid = msg->uid;
+    c->gid = msg->gid;
+    c->read_ms = msg->read_ms;
+    free(c->path);
+    c->path = now.n > 0 ? mem_must_strndup(now.p, now.n) : NULL;
+}
+
+bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller *msg, int pidfd,
+                        uint64_t now_ms)
+{
+    struct keeper_account *account;
+    struct keeper_caller *c;
+
+    if (msg->handle <= cs->last_handle || cs->n >= cs->max) {
+        close(pidfd);
+        return false;
+    }
+    account = account_get(cs, msg->uid, now_ms);
+    if (account->n_handles >= cs->max_uid) {
+        close(pidfd);
+        return false;
+    }
+    c = mem_must_new(struct keeper_caller);
+    c->handle = msg->handle;
+    c->pidfd = pidfd;
+    c->pid = msg->pid;
+    c->account = account;
+    c->bucket = (struct keeper_bucket){.milli = KEEPER_HANDLE_BURST * 1000, .at_ms = now_ms};
+    take_facts(c, msg);
+    c->next = cs->by_handle[c->handle % N_BUCKETS];
+    cs->by_handle[c->handle % N_BUCKETS] = c;
+    cs->last_handle = c->handle;
+    cs->n++;
+    account->n_handles++;
+    return true;
+}
+
+struct keeper_caller *keeper_callers_find(struct keeper_callers *cs, uint64_t handle)
+{
+    struct keeper_caller *c = cs->by_handle[handle % N_BUCKETS];
+
+    while (c != NULL && c->handle != handle) {
+        c = c->next;
+    }
+    return c;
+}
+
+bool keeper_callers_update(struct keeper_callers *cs, const struct agent_msg_caller *msg)
+{
+    struct keeper_caller *c = keeper_callers_find(cs, msg->handle);
+
+    if (c == NULL) {
+        return false;
+    }
+    take_facts(c, msg);
+    return true;
+}
+
+void keeper_callers_remove(struct keeper_callers *cs, uint64_t handle)
+{
+    struct keeper_caller **at = &cs->by_handle[handle % N_BUCKETS];
+
+    while (*at != NULL && (*at)->handle != handle) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        struct keeper_caller *c = *at;
+
+        *at = c->next;
+        cs->n--;
+        c->account->n_handles--;
+        caller_free(c);
+    }
+}
+
+bool keeper_caller_alive(const struct keeper_caller *c)
+{
+    struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 0;
+}

@@ -1,0 +1,591 @@
+#include "keeper_priv.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <postern/os.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    TURN_MAX = 16,            /* questions of the service in one turn */
+    NODE_CHECK_MS = 30000,    /* the wall clock may jump: look again at least this often */
+    REFUSALS_LOGGED_MAX = 20, /* in one window; the rest is counted */
+    REFUSALS_WINDOW_MS = 10000,
+};
+
+/* --- answering -------------------------------------------------------------------------------- */
+/* Drops the service: its protocol is broken, or it went away. The next one comes by the supervisor.
+ */
+static void service_close(struct keeper *k, const char *why)
+{
+    if (why != NULL) {
+        log_msg(k->log, LOG_ERROR, "service_dropped",
+                "the service broke its protocol (%s): its channel is closed", why);
+    }
+    close(k->service);
+    k->service = -1;
+    k->answer_pending = false;
+    k->changed_pending = false;
+}
+
+/* Sends k->answer, or keeps it until the service's queue has room: nothing more is read from the
+ * service until then, so there is never a second one. */
+static void answer_flush(struct keeper *k)
+{
+    switch (agent_ipc_send(k->service, &k->answer, -1)) {
+    case IPC_OK:
+        k->answer_pending = false;
+        break;
+    case IPC_AGAIN:
+        k->answer_pending = true;
+        break;
+    case IPC_CLOSED:
+    case IPC_BAD:
+        service_close(k, NULL);
+        break;
+    }
+}
+
+static void changed_flush(struct keeper *k)
+{
+    struct agent_msg_changed msg;
+
+    if (k->service == -1 || k->answer_pending || !k->started) {
+        return;
+    }
+    agent_ipc_init(&msg, AGENT_MSG_CHANGED, 0);
+    msg.entries_generation = k->entries != NULL ? k->entries->generation : 0;
+    msg.bundle_generation = k->bundle_generation;
+    msg.root_not_after_s = x509_not_after_s(k->authority.root);
+    msg.node_not_after_s = x509_not_after_s(k->authority.node);
+    msg.n_issued = k->n_issued;
+    msg.n_refused = k->n_refused;
+    switch (agent_ipc_send(k->service, &msg, -1)) {
+    case IPC_OK:
+        k->changed_pending = false;
+        break;
+    case IPC_AGAIN:
+        break;
+    case IPC_CLOSED:
+    case IPC_BAD:
+        service_close(k, NULL);
+        break;
+    }
+}
+
+int keeper_tell(struct keeper *k, const void *msg, struct err *err)
+{
+    struct pollfd p = {.fd = k->control, .events = POLLOUT};
+
+    for (;;) {
+        switch (agent_ipc_send(k->control, msg, -1)) {
+        case IPC_OK:
+            return 0;
+        case IPC_AGAIN:
+            (void)poll(&p, 1, 1000);
+            break;
+        case IPC_CLOSED:
+        case IPC_BAD:
+            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
+        }
+    }
+}
+
+/* --- judging ---------------------------------------------------------------------------------- */
+/* One caller in its present state, or why there is none. */
+static enum agent_outcome caller_get(struct keeper *k, uint64_t handle, struct keeper_caller **ret)
+{
+    struct keeper_caller *c = keeper_callers_find(k->callers, handle);
+    uint64_t now_ms = os_now_ms();
+
+    if (c == NULL || !keeper_caller_alive(c)) {
+        return AGENT_NO_HANDLE;
+    }
+    if (now_ms > c->read_ms && now_ms - c->read_ms > AGENT_FACTS_MAX_AGE_MS) {
+        return AGENT_STALE_FACTS;
+    }
+    *ret = c;
+    return AGENT_OK;
+}
+
+static struct keeper_facts facts_of(const struct keeper_caller *c)
+{
+    return (struct keeper_facts){.uid = c->uid, .gid = c->gid, .path = c->path};
+}
+
+static uint32_t entry_ttl_s(const struct keeper *k, const struct keeper_entry *e)
+{
+    return e->ttl_s != 0 ? e->ttl_s : k->svid_ttl_s;
+}
+
+/* A refusal is worth a line, but whoever is refused must not fill the disk. */
+static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_caller *c,
+                        const struct keeper_entry *e, enum agent_outcome outcome)
+{
+    struct log_line l;
+    uint64_t now_ms = os_now_ms();
+
+    k->n_refused++;
+    if (now_ms - k->refusals_ms > REFUSALS_WINDOW_MS) {
+        k->refusals_ms = now_ms;
+        k->n_refusals_logged = 0;
+    }
+    if (k->n_refusals_logged++ >= REFUSALS_LOGGED_MAX) {
+        return;
+    }
+    log_begin(&l, k->log, LOG_WARN, "issue_refused");
+    log_str(&l, "reason", agent_outcome_name(outcome));
+    log_uint(&l, "handle", handle);
+    if (c != NULL) {
+        log_uint(&l, "uid", c->uid);
+        log_uint(&l, "gid", c->gid);
+        log_str(&l, "path", c->path);
+        log_int(&l, "pid", c->pid);
+    }
+    if (e != NULL) {
+        log_str(&l, "entry", e->id);
+        log_str(&l, "spiffe_id", e->spiffe_id);
+    }
+    log_uint(&l, "refused", k->n_refused);
+    log_end(&l);
+}
+
+static void log_issued(struct keeper *k, const struct keeper_caller *c,
+                       const struct keeper_entry *e, const struct keeper_leaf *leaf)
+{
+    struct log_line l;
+    char when[32], serial[2 * sizeof(leaf->serial) + 1];
+
+    for (size_t i = 0; i < sizeof(leaf->serial); i++) {
+        (void)snprintf(serial + 2 * i, 3, "%02x", leaf->serial[i]);
+    }
+    os_time_text(leaf->not_after_s, when, sizeof(when));
+    log_begin(&l, k->log, LOG_INFO, "issued");
+    log_str(&l, "spiffe_id", e->spiffe_id);
+    log_str(&l, "entry", e->id);
+    log_str(&l, "serial", serial);
+    log_str(&l, "not_after", when);
+    log_uint(&l, "handle", c->handle);
+    log_uint(&l, "uid", c->uid);
+    log_uint(&l, "gid", c->gid);
+    log_str(&l, "path", c->path);
+    log_int(&l, "pid", c->pid);
+    log_end(&l);
+}
+
+/* --- questions of the service ----------------------------------------------------------------- */
+static void on_identity_get(struct keeper *k)
+{
+    const struct agent_msg_identity_get *ask = &k->in.identity_get;
+    struct agent_msg_identity *a = &k->answer.identity;
+    struct keeper_caller *c = NULL;
+    uint32_t places[AGENT_IDENTITIES_MAX];
+    struct keeper_facts facts;
+    const struct keeper_entry *e;
+
+    agent_ipc_init(a, AGENT_MSG_IDENTITY, ask->head.request_id);
+    a->handle = ask->handle;
+    a->position = ask->position;
+    a->generation = k->entries != NULL ? k->entries->generation : 0;
+    a->outcome = caller_get(k, ask->handle, &c);
+    if (a->outcome != AGENT_OK) {
+        return;
+    }
+    facts = facts_of(c);
+    a->facts = c->facts_count;
+    a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
+    if (ask->position >= a->total) {
+        a->outcome = AGENT_NOT_ENTITLED;
+        return;
+    }
+    a->entry = places[ask->position];
+    e = &k->entries->items[a->entry];
+    a->ttl_s = entry_ttl_s(k, e);
+    a->n_dns_names = (uint32_t)e->n_dns_names;
+    POSTERN_ASSERT(
+        agent_ipc_put(a->spiffe_id, AGENT_ID_MAX, &a->spiffe_id_len, str_of(e->spiffe_id)) &&
+        agent_ipc_put(a->hint, AGENT_HINT_MAX, &a->hint_len, str_of(e->hint)));
+}
+
+/* The certificate, from this process's own entry and the caller's key. */
+static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_entry *e,
+                                     const uint8_t *point, struct keeper_leaf *ret)
+{
+    struct str dns_names[AGENT_DNS_NAMES_MAX];
+    struct x509_issue what = {
+        .spiffe_id = str_of(e->spiffe_id), .point = point, .dns_names = dns_names};
+    int64_t now_s = os_wall_s();
+    struct err err = ERR_INIT;
+
+    for (size_t i = 0; i < e->n_dns_names; i++) {
+        dns_names[what.n_dns_names++] = str_of(e->dns_names[i]);
+    }
+    if (keeper_authority_issue(&k->authority, &what, entry_ttl_s(k, e), now_s, ret, &err) == -1) {
+        log_failure(k->log, LOG_ERROR, "issue_failed", &err);
+        return AGENT_UNAVAILABLE;
+    }
+    return AGENT_OK;
+}
+
+static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_issue *ask,
+                                      struct keeper_caller **ret_caller,
+                                      const struct keeper_entry **ret_entry)
+{
+    struct keeper_facts facts;
+    enum agent_outcome outcome = caller_get(k, ask->handle, ret_caller);
+
+    if (outcome != AGENT_OK) {
+        return outcome;
+    }
+    if (k->entries == NULL || ask->generation != k->entries->generation) {
+        return AGENT_STALE_GENERATION;
+    }
+    facts = facts_of(*ret_caller);
+    if (ask->entry >= k->entries->n) {
+        return AGENT_NOT_ENTITLED;
+    }
+    *ret_entry = &k->entries->items[ask->entry];
+    if (!keeper_entry_grants(*ret_entry, &facts)) {
+        return AGENT_NOT_ENTITLED;
+    }
+    if (!keeper_point_ok(ask->point)) {
+        return AGENT_BAD_KEY;
+    }
+    return keeper_caller_charge(*ret_caller, os_now_ms()) ? AGENT_OK : AGENT_LIMITED;
+}
+
+static void on_issue(struct keeper *k)
+{
+    const struct agent_msg_issue *ask = &k->in.issue;
+    struct agent_msg_issued *a = &k->answer.issued;
+    struct keeper_caller *c = NULL;
+    const struct keeper_entry *e = NULL;
+    struct keeper_leaf leaf = {.der = NULL};
+    enum agent_outcome outcome;
+
+    agent_ipc_init(a, AGENT_MSG_ISSUED, ask->head.request_id);
+    a->handle = ask->handle;
+    outcome = issue_judge(k, ask, &c, &e);
+    if (outcome == AGENT_OK) {
+        outcome = issue_leaf(k, e, ask->point, &leaf);
+    }
+    a->outcome = outcome;
+    if (outcome != AGENT_OK) {
+        log_refusal(k, ask->handle, c, e, outcome);
+        return;
+    }
+    a->not_before_s = leaf.not_before_s;
+    a->not_after_s = leaf.not_after_s;
+    memcpy(a->serial, leaf.serial, sizeof(a->serial));
+    memcpy(a->leaf, leaf.der, leaf.len);
+    a->leaf_len = (uint32_t)leaf.len;
+    memcpy(a->chain, k->authority.node_der, k->authority.node_der_len);
+    a->chain_len = (uint32_t)k->authority.node_der_len;
+    k->n_issued++;
+    log_issued(k, c, e, &leaf);
+    free(leaf.der);
+}
+
+static void on_bundle_get(struct keeper *k)
+{
+    struct agent_msg_bundle *a = &k->answer.bundle;
+
+    agent_ipc_init(a, AGENT_MSG_BUNDLE, k->in.ask.head.request_id);
+    a->generation = k->bundle_generation;
+    memcpy(a->roots, k->authority.root_der, k->authority.root_der_len);
+    a->roots_len = (uint32_t)k->authority.root_der_len;
+}
+
+/* --- the attestor ----------------------------------------------------------------------------- */
+static int on_attestor_message(struct keeper *k, const union agent_msg *msg, int fd,
+                               struct err *err)
+{
+    bool ok = true;
+
+    switch (msg->head.type) {
+    case AGENT_MSG_ATTESTED:
+        ok = keeper_callers_add(k->callers, &msg->caller, fd, os_now_ms());
+        break;
+    case AGENT_MSG_UPDATED:
+        ok = keeper_callers_update(k->callers, &msg->caller);
+        break;
+    default:
+        keeper_callers_remove(k->callers, msg->handle.handle);
+        break;
+    }
+    return ok ? 0
+              : err_set(err, ERR_PROTOCOL, "the attestor's %s is out of order",
+                        agent_msg_name(msg->head.type));
+}
+
+/* Everything that is pending. Run between taking a message of the service and acting on it. */
+static int attestor_drain(struct keeper *k, struct err *err)
+{
+    static union agent_msg msg; /* too large for a stack that is kept small; one thread */
+    int fd = -1;
+
+    for (;;) {
+        switch (agent_ipc_recv(k->attestor, AGENT_WAY_ATTESTOR_KEEPER, &msg, &fd)) {
+        case IPC_OK:
+            if (on_attestor_message(k, &msg, fd, err) == -1) {
+                return -1;
+            }
+            break;
+        case IPC_AGAIN:
+            return 0;
+        case IPC_CLOSED:
+            return err_set(err, ERR_UNAVAILABLE, "the attestor is gone");
+        case IPC_BAD:
+            return err_set(err, ERR_PROTOCOL, "the attestor sent a bad message");
+        }
+    }
+}
+
+/* --- the service ------------------------------------------------------------------------------ */
+/* Who may ask what. A type that is not here never passed agent_ipc_recv. */
+static const struct {
+    uint32_t type;
+    void (*handle)(struct keeper *k);
+} SERVICE_MESSAGES[] = {
+    {AGENT_MSG_IDENTITY_GET, on_identity_get},
+    {AGENT_MSG_ISSUE, on_issue},
+    {AGENT_MSG_BUNDLE_GET, on_bundle_get},
+};
+
+static int service_turn(struct keeper *k, struct err *err)
+{
+    int fd = -1;
+
+    for (int i = 0; i < TURN_MAX && k->service != -1 && !k->answer_pending; i++) {
+        switch (agent_ipc_recv(k->service, AGENT_WAY_SERVICE_KEEPER, &k->in, &fd)) {
+        case IPC_OK:
+            break;
+        case IPC_AGAIN:
+            return 0;
+        case IPC_CLOSED:
+            service_close(k, NULL);
+            return 0;
+        case IPC_BAD:
+            service_close(k, "a bad message");
+            return 0;
+        }
+        if (attestor_drain(k, err) == -1) {
+            return -1;
+        }
+        for (size_t m = 0; m < sizeof(SERVICE_MESSAGES) / sizeof(SERVICE_MESSAGES[0]); m++) {
+            if (SERVICE_MESSAGES[m].type == k->in.head.type) {
+                SERVICE_MESSAGES[m].handle(k);
+                answer_flush(k);
+                break;
+            }
+        }
+    }
+    return 0;
+}
+
+/* --- the supervisor --------------------------------------------------------------------------- */
+/* The second of the two state files has come: there is a root, or no going on. */
+static int start_authority(struct keeper *k, int cert_fd, struct err *err)
+{
+    struct agent_msg_plain written;
+    int64_t now_s = os_wall_s();
+    int r;
+
+    if (k->key_state.fresh) {
+        r = keeper_authority_create(&k->authority, k->key_fd, cert_fd, now_s, err);
+    } else {
+        r = keeper_authority_load(&k->authority, k->key_fd, cert_fd, k->key_state.owner_uid, now_s,
+                                  err);
+    }
+    close(k->key_fd);
+    k->key_fd = -1;
+    if (r == -1 || keeper_authority_renew_node(&k->authority, now_s, err) == -1) {
+        return -1;
+    }
+    if (k->authority.root_der_len > AGENT_BUNDLE_MAX) {
+        return err_set(err, ERR_LIMIT, "the root certificate is too large");
+    }
+    k->bundle_generation = 1;
+    k->started = true;
+    k->changed_pending = true;
+    k->report.secret_kind = k->authority.secret_kind;
+    if (keeper_tell(k, &k->report, err) == -1) {
+        return -1;
+    }
+    if (k->key_state.fresh) {
+        agent_ipc_init(&written, AGENT_MSG_STATE_WRITTEN, 0);
+        if (keeper_tell(k, &written, err) == -1) {
+            return -1;
+        }
+    }
+    agent_ipc_init(&written, AGENT_MSG_READY, 0);
+    return keeper_tell(k, &written, err);
+}
+
+static int on_state(struct keeper *k, const struct agent_msg_state *msg, int fd, struct err *err)
+{
+    bool is_key = msg->head.type == AGENT_MSG_STATE_KEY;
+    os_autofd int file = fd;
+
+    if (k->started || is_key != (k->key_fd == -1) ||
+        (!is_key && msg->fresh != k->key_state.fresh)) {
+        return err_set(err, ERR_PROTOCOL, "state files came out of order");
+    }
+    if (is_key) {
+        k->key_state = *msg;
+        k->key_fd = file;
+        file = -1;
+        return 0;
+    }
+    return start_authority(k, file, err);
+}
+
+static int entries_commit(struct keeper *k, const struct agent_msg_entries_begin *msg,
+                          struct err *err)
+{
+    struct agent_msg_entries_applied applied;
+
+    agent_ipc_init(&applied, AGENT_MSG_ENTRIES_APPLIED, msg->head.request_id);
+    if (k->incoming == NULL || k->incoming->generation != msg->generation ||
+        k->incoming->expected != msg->n_entries) {
+        return err_set(err, ERR_PROTOCOL, "entries were committed that were not begun");
+    }
+    applied.ok = keeper_entries_check(k->incoming, k->entries, &applied.n_added, &applied.n_removed,
+                                      &applied.n_changed, &applied.error) == 0;
+    if (applied.ok) {
+        keeper_entries_free(k->entries);
+        k->entries = k->incoming;
+        k->changed_pending = true;
+    } else {
+        keeper_entries_free(k->incoming);
+    }
+    k->incoming = NULL;
+    applied.generation = k->entries != NULL ? k->entries->generation : 0;
+    applied.n_entries = k->entries != NULL ? (uint32_t)k->entries->n : 0;
+    return keeper_tell(k, &applied, err);
+}
+
+static int on_control_message(struct keeper *k, const union agent_msg *msg, int fd, struct err *err)
+{
+    switch (msg->head.type) {
+    case AGENT_MSG_STATE_KEY:
+    case AGENT_MSG_STATE_CERT:
+        return on_state(k, &msg->state, fd, err);
+    case AGENT_MSG_SERVICE:
+        if (k->service != -1) {
+            service_close(k, NULL);
+        }
+        k->service = fd;
+        k->changed_pending = true;
+        return 0;
+    case AGENT_MSG_ENTRIES_BEGIN:
+        keeper_entries_free(k->incoming);
+        k->incoming =
+            keeper_entries_new(msg->entries_begin.generation, msg->entries_begin.n_entries);
+        return 0;
+    case AGENT_MSG_ENTRY:
+        if (k->incoming == NULL) {
+            break;
+        }
+        keeper_entries_add(k->incoming, &msg->entry, str_of(k->trust_domain));
+        return 0;
+    case AGENT_MSG_ENTRIES_COMMIT:
+        return entries_commit(k, &msg->entries_begin, err);
+    default:
+        break;
+    }
+    return err_set(err, ERR_PROTOCOL, "the supervisor's %s is out of order",
+                   agent_msg_name(msg->head.type));
+}
+
+/* 1: the supervisor closed the channel. */
+static int control_turn(struct keeper *k, struct err *err)
+{
+    static union agent_msg msg;
+    int fd = -1;
+
+    for (;;) {
+        switch (agent_ipc_recv(k->control, AGENT_WAY_SUPERVISOR_KEEPER, &msg, &fd)) {
+        case IPC_OK:
+            if (on_control_message(k, &msg, fd, err) == -1) {
+                return -1;
+            }
+            break;
+        case IPC_AGAIN:
+            return 0;
+        case IPC_CLOSED:
+            return 1;
+        case IPC_BAD:
+            return err_set(err, ERR_PROTOCOL, "the supervisor sent a bad message");
+        }
+    }
+}
+
+/* --- the loop --------------------------------------------------------------------------------- */
+static void renew_if_due(struct keeper *k)
+{
+    struct err err = ERR_INIT;
+    int64_t now_s = os_wall_s();
+
+    if (!k->started || now_s < k->authority.node_renew_s) {
+        return;
+    }
+    if (keeper_authority_renew_node(&k->authority, now_s, &err) == -1) {
+        log_failure(k->log, LOG_ERROR, "node_renewal_failed", &err);
+        k->authority.node_renew_s = now_s + NODE_CHECK_MS / 1000;
+        return;
+    }
+    k->changed_pending = true;
+    log_msg(k->log, LOG_INFO, "node_renewed", "the node's intermediate has a new key");
+}
+
+static int next_wake_ms(const struct keeper *k)
+{
+    int64_t left_s;
+
+    if (!k->started) {
+        return NODE_CHECK_MS;
+    }
+    left_s = k->authority.node_renew_s - os_wall_s();
+    if (left_s <= 0) {
+        return 0;
+    }
+    return left_s > NODE_CHECK_MS / 1000 ? NODE_CHECK_MS : (int)left_s * 1000;
+}
+
+int keeper_run(struct keeper *k, struct err *err)
+{
+    for (;;) {
+        bool waiting = k->answer_pending || k->changed_pending;
+        struct pollfd fds[3] = {
+            {.fd = k->control, .events = POLLIN},
+            {.fd = k->attestor, .events = POLLIN},
+            /* nobody answers before there is a root; a negative descriptor is not watched */
+            {.fd = k->started ? k->service : -1,
+             .events = (short)((k->answer_pending ? 0 : POLLIN) | (waiting ? POLLOUT : 0))},
+        };
+        int r;
+
+        if (poll(fds, 3, next_wake_ms(k)) == -1 && errno != EINTR) {
+            return err_sys(err, "poll");
+        }
+        r = control_turn(k, err);
+        if (r != 0) {
+            return r == 1 ? 0 : -1;
+        }
+        renew_if_due(k);
+        if (k->service != -1 && k->answer_pending) {
+            answer_flush(k);
+        }
+        if (k->changed_pending) {
+            changed_flush(k);
+        }
+        if (attestor_drain(k, err) == -1) {
+            return -1;
+        }
+        if (k->started && service_turn(k, err) == -1) {
+            return -1;
+        }
+    }
+}

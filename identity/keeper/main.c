@@ -1,0 +1,98 @@
+/*
+ * postern-keeper: holds the CA keys of an agent and signs. docs/privilege-separation.md says what
+ * for whom. It starts as a list: its own descriptors, what the supervisor wants it to be, giving up
+ * everything else, and only then the state files and the first message that a workload can have
+ * caused.
+ */
+#include "keeper_priv.h"
+
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <postern/os.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The first message, which is the supervisor's. */
+static int wait_start(union agent_msg *msg, struct err *err)
+{
+    struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLIN};
+    int fd = -1;
+
+    for (;;) {
+        switch (agent_ipc_recv(AGENT_FD_CONTROL, AGENT_WAY_SUPERVISOR_KEEPER, msg, &fd)) {
+        case IPC_OK:
+            if (msg->head.type == AGENT_MSG_START_KEEPER) {
+                return 0;
+            }
+            return err_set(err, ERR_PROTOCOL, "the first message is not start_keeper");
+        case IPC_AGAIN:
+            (void)poll(&p, 1, -1);
+            break;
+        case IPC_CLOSED:
+            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
+        case IPC_BAD:
+            err_set(err, ERR_USAGE, "descriptor %d is not the supervisor's channel",
+                    AGENT_FD_CONTROL);
+            return err_advise(err, "postern-keeper is started by `postern agent`");
+        }
+    }
+}
+
+static int start(struct keeper *k, struct err *err)
+{
+    static union agent_msg msg;
+    const struct agent_msg_start_keeper *s = &msg.start_keeper;
+
+    /* No configuration file of OpenSSL's: it could load code. */
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) {
+        return err_set(err, ERR_CRYPTO, "libcrypto does not start");
+    }
+    if (wait_start(&msg, err) == -1 || keeper_drop_privileges(s, &k->report, err) == -1 ||
+        keeper_tell(k, &k->report, err) == -1) {
+        return -1;
+    }
+    log_set_level(k->log, (enum log_level)s->log_level);
+    memcpy(k->trust_domain, s->trust_domain, s->trust_domain_len);
+    k->svid_ttl_s = s->svid_ttl_s;
+    keeper_authority_init(&k->authority, str_of(k->trust_domain), s->root_ttl_s, s->node_ttl_s);
+    k->callers = keeper_callers_new(s->max_handles, s->max_uid_handles);
+    return 0;
+}
+
+static void tell_failure(const struct err *err)
+{
+    struct agent_msg_failed msg;
+
+    agent_ipc_init(&msg, AGENT_MSG_FAILED, 0);
+    msg.error = *err;
+    if (agent_ipc_send(AGENT_FD_CONTROL, &msg, -1) != IPC_OK) {
+        char text[1200];
+
+        (void)dprintf(STDERR_FILENO, "postern-keeper: %s\n", err_text(err, text, sizeof(text)));
+    }
+}
+
+int main(void)
+{
+    static struct keeper k = {.control = AGENT_FD_CONTROL,
+                              .attestor = AGENT_FD_KEEPER_ATTESTOR,
+                              .service = -1,
+                              .key_fd = -1};
+    struct err err = ERR_INIT;
+    int r;
+
+    k.log = log_new_fd(STDERR_FILENO, LOG_INFO, "keeper");
+    r = start(&k, &err);
+    if (r == 0) {
+        r = keeper_run(&k, &err);
+    }
+    if (r == -1) {
+        tell_failure(&err);
+    }
+    keeper_callers_free(k.callers);
+    keeper_entries_free(k.entries);
+    keeper_entries_free(k.incoming);
+    keeper_authority_deinit(&k.authority);
+    log_free(k.log);
+    _exit(r == -1 ? 1 : 0); /* no handlers: what they would do is not in the list of privs.c */
+}
