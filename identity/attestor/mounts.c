@@ -1,0 +1,89 @@
+#include "attestor_priv.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <postern/mem.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Mount ids are unique in the whole machine, so an id that stands in our own mountinfo is a mount
+ * of ours and of nobody else's. That matters because the path of an executable is text: a process
+ * in our namespace can run a file out of another one (through /proc/PID/root, or a descriptor), and
+ * the kernel then shows a path as it looks over there. */
+
+int attestor_mounts_init(struct attestor_mounts *m, int proc_fd, struct err *err)
+{
+    *m = (struct attestor_mounts){.fd = openat(proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC)};
+    return m->fd == -1 ? err_sys(err, "/proc/self/mountinfo") : 0;
+}
+
+void attestor_mounts_deinit(struct attestor_mounts *m)
+{
+    if (m->fd != -1) {
+        close(m->fd);
+    }
+    free(m->ids);
+    *m = (struct attestor_mounts){.fd = -1};
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void add_id(struct attestor_mounts *m, uint64_t id)
+{
+    if (m->n == m->cap) {
+        m->cap = m->cap > 0 ? 2 * m->cap : 256;
+        m->ids = mem_must_realloc(m->ids, m->cap * sizeof(*m->ids));
+    }
+    m->ids[m->n++] = id;
+}
+
+/* Each line begins with the id; the rest of it is not looked at. */
+static bool read_ids(struct attestor_mounts *m)
+{
+    char chunk[4096];
+    uint64_t id = 0;
+    bool in_id = true;
+    ssize_t n;
+
+    m->n = 0;
+    if (lseek(m->fd, 0, SEEK_SET) == -1) {
+        return false;
+    }
+    while ((n = read(m->fd, chunk, sizeof(chunk))) > 0) {
+        for (ssize_t i = 0; i < n; i++) {
+            if (chunk[i] == '\n') {
+                in_id = true;
+                id = 0;
+            } else if (in_id && chunk[i] >= '0' && chunk[i] <= '9') {
+                id = id * 10 + (uint64_t)(chunk[i] - '0');
+            } else if (in_id) {
+                in_id = false;
+                add_id(m, id);
+            }
+        }
+    }
+    if (n == 0 && m->n > 0) {
+        qsort(m->ids, m->n, sizeof(*m->ids), compare_ids);
+    }
+    return n == 0;
+}
+
+bool attestor_mounts_has(struct attestor_mounts *m, uint64_t id)
+{
+    /* The kernel marks the file when a mount of the namespace came or went (proc(5)). Asked after
+     * the id was read: an id that had been given back and used again shows as a change here. */
+    struct pollfd p = {.fd = m->fd, .events = POLLPRI};
+
+    if (poll(&p, 1, 0) != 0) {
+        m->valid = false;
+    }
+    if (!m->valid) {
+        m->valid = read_ids(m);
+    }
+    return m->valid && m->n > 0 && bsearch(&id, m->ids, m->n, sizeof(*m->ids), compare_ids) != NULL;
+}

@@ -1,0 +1,223 @@
+/*
+ * postern-loader: reads one entry file and says what is in it, field by field. The YAML parser runs
+ * here, where it can do nothing but answer: no root, no keys, no socket, no file but the one that
+ * was opened for it and the lists of users and groups.
+ *
+ * Arguments: the file's name (for messages), uid and gid to become. Descriptors: AGENT_FD_CONTROL,
+ * AGENT_FD_LOADER_FILE. Ends with 0 once everything is said, good or bad.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <postern/agent_ipc.h>
+#include <postern/conf.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { FILE_MAX = 4 << 20, CPU_MAX_S = 10 };
+
+/* All that it does after its start. openat is for /etc/passwd and /etc/group (Landlock lets nothing
+ * else through); the libc asks a name service first where one is configured, and is refused. */
+static const char *const SYSCALLS[] = {
+    "read",         "openat",         "fstat",        "newfstatat",    "lseek",
+    "close",        "sendmsg",        "poll",         "ppoll",         "write",
+    "brk",          "mmap",           "munmap",       "mremap",        "mprotect",
+    "madvise",      "getrandom",      "futex",        "clock_gettime", "gettimeofday",
+    "time",         "prctl",          "getpid",       "gettid",        "sched_yield",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",   "restart_syscall",
+    "tgkill",       "fcntl",          "exit",         "exit_group",    NULL};
+static const char *const NAME_FILES[] = {"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", NULL};
+
+static int tell(const void *msg, struct err *err)
+{
+    struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLOUT};
+
+    for (;;) {
+        switch (agent_ipc_send(AGENT_FD_CONTROL, msg, -1)) {
+        case IPC_OK:
+            return 0;
+        case IPC_AGAIN:
+            (void)poll(&p, 1, 1000);
+            break;
+        case IPC_CLOSED:
+        case IPC_BAD:
+            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
+        }
+    }
+}
+
+static int read_file(char **ret, size_t *ret_len, struct err *err)
+{
+    mem_autofree char *text = mem_must_calloc(FILE_MAX + 2, 1);
+    size_t len = 0;
+
+    while (len <= FILE_MAX) {
+        ssize_t n = read(AGENT_FD_LOADER_FILE, text + len, FILE_MAX + 1 - len);
+
+        if (n == -1 && errno != EINTR) {
+            return err_sys(err, "the file cannot be read");
+        }
+        if (n == 0) {
+            *ret = text;
+            *ret_len = len;
+            text = NULL;
+            return 0;
+        }
+        len += n > 0 ? (size_t)n : 0;
+    }
+    return err_set(err, ERR_LIMIT, "the file is larger than %d MiB", FILE_MAX >> 20);
+}
+
+/* --- an entry as a message -------------------------------------------------------------------- */
+static void put_selectors(struct agent_msg_entry *m, const struct conf_entry *e, bool *ret_fits)
+{
+    for (size_t i = 0; i < e->n_selectors; i++) {
+        const struct conf_selector *s = &e->selectors[i];
+
+        switch (s->type) {
+        case CONF_SELECTOR_UID:
+            m->has_uid = true;
+            m->uid = s->number;
+            break;
+        case CONF_SELECTOR_GID:
+            m->has_gid = true;
+            m->gid = s->number;
+            break;
+        case CONF_SELECTOR_PATH:
+            m->has_path = true;
+            *ret_fits &= agent_ipc_put(m->path, AGENT_PATH_MAX, &m->path_len, str_of(s->path));
+            break;
+        }
+    }
+}
+
+static int tell_entry(const struct conf_entries *set, size_t index, struct err *err)
+{
+    static struct agent_msg_entry m;
+    const struct conf_entry *e = &set->entries[index];
+    bool fits = e->dns_names.n <= AGENT_DNS_NAMES_MAX;
+
+    agent_ipc_init(&m, AGENT_MSG_ENTRY, 0);
+    m.index = (uint32_t)index;
+    m.ttl_s = e->ttl_s;
+    fits &= agent_ipc_put(m.id, AGENT_NAME_MAX, &m.id_len, str_of(e->id));
+    fits &= agent_ipc_put(m.spiffe_id, AGENT_ID_MAX, &m.spiffe_id_len, str_of(e->spiffe_id));
+    fits &= agent_ipc_put(m.hint, AGENT_HINT_MAX, &m.hint_len, str_of(e->hint));
+    put_selectors(&m, e, &fits);
+    for (size_t i = 0; fits && i < e->dns_names.n; i++) {
+        fits &= agent_ipc_put(m.dns_names[i].text, AGENT_DNS_NAME_MAX, &m.dns_names[i].len,
+                              str_of(e->dns_names.items[i]));
+        m.n_dns_names++;
+    }
+    if (!fits) {
+        err_set(err, ERR_LIMIT, "entry \"%.100s\" is too large", e->id);
+        err_where(err, "%s:%u", set->path, e->line);
+        return err_expected(err, "at most %d DNS names, and an id of at most %d bytes",
+                            AGENT_DNS_NAMES_MAX, AGENT_NAME_MAX);
+    }
+    return tell(&m, err);
+}
+
+static int tell_loaded(size_t n_entries, size_t n_diagnostics, struct err *err)
+{
+    struct agent_msg_loaded m;
+
+    agent_ipc_init(&m, AGENT_MSG_LOADED, 0);
+    m.n_entries = (uint32_t)n_entries;
+    m.n_diagnostics = (uint32_t)n_diagnostics;
+    return tell(&m, err);
+}
+
+static int tell_diagnostic(const struct err *diagnostic, struct err *err)
+{
+    struct agent_msg_failed m;
+
+    agent_ipc_init(&m, AGENT_MSG_DIAGNOSTIC, 0);
+    m.error = *diagnostic;
+    return tell(&m, err);
+}
+
+static int tell_entries(const struct conf_entries *set, struct err *err)
+{
+    struct err too_large = ERR_INIT;
+
+    if (set->n_entries > AGENT_ENTRIES_MAX) {
+        err_set(&too_large, ERR_LIMIT, "%zu entries", set->n_entries);
+        err_where(&too_large, "%s", set->path);
+        err_expected(&too_large, "at most %d", AGENT_ENTRIES_MAX);
+    }
+    for (size_t i = 0; too_large.code == ERR_NONE && i < set->n_entries; i++) {
+        if (tell_entry(set, i, &too_large) == -1 && too_large.code == ERR_UNAVAILABLE) {
+            *err = too_large;
+            return -1;
+        }
+    }
+    if (too_large.code != ERR_NONE) {
+        return tell_diagnostic(&too_large, err) == -1 ? -1 : tell_loaded(0, 1, err);
+    }
+    return tell_loaded(set->n_entries, 0, err);
+}
+
+static int load(const char *name, struct err *err)
+{
+    mem_autofree char *text = NULL;
+    size_t len = 0;
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_entries *set = NULL;
+    struct err unreadable = ERR_INIT;
+    int r = 0;
+
+    if (read_file(&text, &len, &unreadable) == -1) {
+        err_where(&unreadable, "%s", name);
+        r = tell_diagnostic(&unreadable, err) == -1 ? -1 : tell_loaded(0, 1, err);
+    } else if (conf_parse_entries(name, text, len, diag, &set) == 0) {
+        r = tell_entries(set, err);
+    } else {
+        for (size_t i = 0; r == 0 && i < conf_diag_count(diag); i++) {
+            r = tell_diagnostic(conf_diag_get(diag, i), err);
+        }
+        r = r == -1 ? -1 : tell_loaded(0, conf_diag_count(diag), err);
+    }
+    conf_entries_free(set);
+    conf_diag_free(diag);
+    return r;
+}
+
+static int start(int argc, char **argv, struct err *err)
+{
+    const struct rlimit cpu = {CPU_MAX_S, CPU_MAX_S};
+    struct agent_msg_report report;
+    struct agent_confine c = {
+        .role = AGENT_ROLE_LOADER, .max_fds = 16, .read_files = NAME_FILES, .syscalls = SYSCALLS};
+    uint64_t uid, gid;
+
+    if (argc != 4 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
+        !str_to_u64(str_of(argv[3]), UINT32_MAX - 1, &gid)) {
+        err_set(err, ERR_USAGE, "usage: postern-loader NAME UID GID");
+        return err_advise(err, "postern-loader is started by `postern agent`");
+    }
+    c.uid = (uint32_t)uid;
+    c.gid = (uint32_t)gid;
+    (void)setrlimit(RLIMIT_CPU, &cpu);
+    if (agent_confine(&c, &report, err) == -1) {
+        return -1;
+    }
+    return tell(&report, err);
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+
+    if (start(argc, argv, &err) == -1 || load(argv[1], &err) == -1) {
+        char text[1200];
+
+        (void)dprintf(STDERR_FILENO, "postern-loader: %s\n", err_text(&err, text, sizeof(text)));
+        _exit(1);
+    }
+    _exit(0);
+}
