@@ -66,10 +66,9 @@ static const struct field fields_mesh[] = {
     {.name = "services",
      .type = TYPE_MAP,
      .table = &table_service,
-     .required = true,
      .may_be_empty = true,
      LIST_AT(struct conf_mesh, services, n_services),
-     .doc = "Who lives where; `[]` for nobody."},
+     .doc = "Who lives where."},
 };
 const struct table table_mesh = {
     .name = "the file",

@@ -5,10 +5,22 @@
 
 #include "config_priv.h"
 
+static bool has_defaults(const struct table *t)
+{
+    for (size_t i = 0; i < t->n_fields; i++) {
+        if (t->fields[i].def != NULL || t->fields[i].def_doc != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void write_default(const struct field *f, struct buf *out)
 {
     if (f->required) {
         buf_printf(out, "required");
+    } else if (f->type == TYPE_MAP && f->def_doc == NULL && !f->list && has_defaults(f->table)) {
+        buf_printf(out, "as there");
     } else if (f->def_doc != NULL) {
         buf_printf(out, "%s", f->def_doc);
     } else if (f->def != NULL) {
@@ -64,5 +76,5 @@ bool reference_write(const char *kind, const struct table *t, struct buf *out)
     buf_printf(out, "Made from the tables of `config/` by `conf-reference`; do not edit.\n\n");
     buf_printf(out, "%s\n\n", t->doc);
     write_table(t, "", out);
-    return buf_printf(out, "%s", "\n");
+    return true;
 }

@@ -235,6 +235,9 @@ static bool parse_with_unit(struct context *c, const struct field *f, const stru
 /* The largest unit that divides it: 90000 ms is "90s". */
 static void unit_text(uint64_t v, const struct unit *units, char *ret_text, size_t size)
 {
+    if (v == 0 && units == units_time_ms) {
+        units++; /* "0s" reads better than "0ms" */
+    }
     const struct unit *best = units;
     for (const struct unit *u = units; u->suffix != NULL; u++) {
         if (v >= u->factor && v % u->factor == 0) {

@@ -142,6 +142,7 @@ static bool place_node(struct builder *b, struct node *n)
             }
             if (!n->quoted && str_eq(n->text, STR_LIT("<<"))) {
                 report(b->c, n, NULL, "write the keys out", "merge keys are not taken");
+                n->kind = NODE_BAD;
             }
             *key = n;
             return true;
@@ -299,6 +300,22 @@ static bool take_event(struct builder *b, const yaml_event_t *e)
     return true;
 }
 
+/* The reader knows how many bytes it took, not on which line they are. */
+static void report_reader(struct context *c, const yaml_parser_t *p, const char *text, size_t len)
+{
+    size_t end = p->problem_offset < len ? p->problem_offset : len;
+    unsigned line = 1;
+    size_t begin = 0;
+    for (size_t i = 0; i < end; i++) {
+        if (text[i] == '\n') {
+            line++;
+            begin = i + 1;
+        }
+    }
+    report_at(c, line, (unsigned)(end - begin) + 1, "UTF-8 text", NULL, "not text: %s",
+              p->problem != NULL ? p->problem : "not readable");
+}
+
 static void report_syntax(struct context *c, const yaml_parser_t *p)
 {
     unsigned line;
@@ -306,13 +323,11 @@ static void report_syntax(struct context *c, const yaml_parser_t *p)
     place_of(p->problem_mark, &line, &column);
     const char *problem = p->problem != NULL ? p->problem : "not readable";
     const char *advice = NULL;
-    if (p->error == YAML_READER_ERROR) { /* it knows the byte only, not the place */
-        report_at(c, 1, 1, "UTF-8 text", NULL, "not text: %s, at byte %zu", problem,
-                  p->problem_offset);
-        return;
-    }
-    if (strstr(problem, "cannot start any token") != NULL) {
-        advice = "tabs do not indent, and a text that begins with a sign stands in quotes";
+    if (strstr(problem, "tab character") != NULL) {
+        advice = "indent with blanks";
+    } else if (strstr(problem, "cannot start any token") != NULL) {
+        advice =
+            "indent with blanks; a text that begins with a sign such as @ or % stands in quotes";
     }
     if (p->context != NULL) {
         report_at(c, line, column, NULL, advice, "not valid YAML: %s %s", p->context, problem);
@@ -338,7 +353,11 @@ struct tree *tree_parse(struct context *c, const char *text, size_t len)
     while (go_on) {
         yaml_event_t e;
         if (yaml_parser_parse(&parser, &e) != 1) {
-            report_syntax(c, &parser);
+            if (parser.error == YAML_READER_ERROR) {
+                report_reader(c, &parser, text, len);
+            } else {
+                report_syntax(c, &parser);
+            }
             break;
         }
         whole = e.type == YAML_STREAM_END_EVENT;

@@ -1,0 +1,904 @@
+/*
+ * conf: bad files first, each with the place and the words that a person gets; then every example
+ * file, the defaults, and every prefix of every example.
+ */
+#include <postern/conf.h>
+
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* --- one text of any kind --------------------------------------------------------------------- */
+enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES };
+
+/* Parses as the kind and forgets the result; 0 or -1, and everything that was said. */
+static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
+{
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *proxy = NULL;
+    struct conf_mesh *mesh = NULL;
+    struct conf_policy *policy = NULL;
+    struct conf_agent *agent = NULL;
+    struct conf_entries *entries = NULL;
+    int rc = -1;
+    switch (kind) {
+    case PROXY:
+        rc = conf_parse_proxy("/etc/f.yaml", text, len, diag, &proxy);
+        break;
+    case MESH:
+        rc = conf_parse_mesh("/etc/f.yaml", text, len, diag, &mesh);
+        break;
+    case POLICY:
+        rc = conf_parse_policy("/etc/f.yaml", text, len, diag, &policy);
+        break;
+    case AGENT:
+        rc = conf_parse_agent("/etc/f.yaml", text, len, diag, &agent);
+        break;
+    case ENTRIES:
+        rc = conf_parse_entries("/etc/f.yaml", text, len, diag, &entries);
+        break;
+    }
+    assert_int_equal(rc, conf_diag_count(diag) == 0 ? 0 : -1);
+    assert_true(conf_diag_print(diag, said));
+    conf_proxy_free(proxy);
+    conf_mesh_free(mesh);
+    conf_policy_free(policy);
+    conf_agent_free(agent);
+    conf_entries_free(entries);
+    conf_diag_free(diag);
+    return rc;
+}
+
+/* Whole output, so that an error too many fails as well as one too few. */
+struct bad_case {
+    enum kind kind;
+    const char *text;
+    const char *said; /* each line without "/etc/f.yaml:" */
+};
+
+#define HEAD(kind) "kind: " kind "\nlevel: 1\n"
+#define PROXY_HEAD HEAD("Proxy")
+#define LISTENER                                                                                   \
+    "listeners:\n- {name: a, direction: inbound, capture: intercepted, address: '0.0.0.0:1'}\n"
+#define POLICY_HEAD HEAD("Policy") "rules:\n"
+#define RULE POLICY_HEAD "- {name: r, action: ALLOW, "
+#define ENTRIES_HEAD HEAD("Entries") "entries:\n"
+#define ENTRY ENTRIES_HEAD "- {id: e, spiffe_id: 'spiffe://td/a', "
+#define MESH_HEAD HEAD("Mesh") "services:\n"
+#define AGENT_HEAD                                                                                 \
+    HEAD("Agent") "trust_domain: td\nsocket: /run/s\nstate_dir: /var/s\nentries: e.yaml\n"
+
+static const struct bad_case bad_yaml[] = {
+    {PROXY, "",
+     "1:1: the file is empty, expected a mapping that begins with 'kind:' and "
+     "'level:'\n"},
+    {PROXY, "# nothing\n",
+     "1:1: the file is empty, expected a mapping that begins with 'kind:' and "
+     "'level:'\n"},
+    {PROXY, "hello",
+     "1:1: not a configuration file, expected a mapping that begins with 'kind:' "
+     "and 'level:'\n"},
+    {PROXY, "- kind: Proxy",
+     "1:1: not a configuration file, expected a mapping that begins with "
+     "'kind:' and 'level:'\n"},
+    {POLICY, "kind: Policy\nlevel: 1\nrules: [",
+     "4:1: not valid YAML: while parsing a flow node did "
+     "not find expected node content\n"},
+    {POLICY, "kind: Policy\n\tlevel: 1\n",
+     "2:1: not valid YAML: while scanning a plain scalar found a tab character that violates "
+     "indentation; indent with blanks\n"},
+    {POLICY, HEAD("Policy") "rules: @all\n",
+     "3:8: not valid YAML: while scanning for the next token found character that cannot start any "
+     "token; indent with blanks; a text that begins with a sign such as @ or % stands in quotes\n"},
+    {POLICY, HEAD("Policy") "rules\xff\n",
+     "3:6: not text: invalid leading UTF-8 octet, expected UTF-8 text\n"},
+    {POLICY, HEAD("Policy") "rules: []\n\x1b[2J: 1\n",
+     "4:1: not text: control characters are not allowed, expected UTF-8 text\n"},
+    {POLICY, HEAD("Policy") "rules: &all []\n",
+     "3:8: anchors are not taken; write the value out where it is used\n"},
+    {POLICY, POLICY_HEAD "- {name: *n, action: ALLOW}\n",
+     "4:10: aliases are not taken; write the value out; a text that begins with * stands in "
+     "quotes\n"},
+    {POLICY, HEAD("Policy") "rules: !!seq []\n",
+     "3:8: tags are not taken; remove it: each key has its own type\n"},
+    {POLICY, HEAD("Policy") "<<: {}\nrules: []\n",
+     "3:1: merge keys are not taken; write the keys out\n"},
+    {POLICY, HEAD("Policy") "rules: []\n---\nkind: Mesh\n",
+     "4:1: a second document begins, expected one document in a file; put it into a file of its "
+     "own\n"},
+    {POLICY, "%YAML 1.1\n---\n" HEAD("Policy") "rules: []\n",
+     "1:1: directives (%) are not taken; remove them\n"},
+    {POLICY, HEAD("Policy") "[a]: b\nrules: []\n",
+     "3:1: a key that is no text, expected text as the key\n"},
+    {POLICY, POLICY_HEAD "- {name: \"a\\0b\", action: ALLOW}\n",
+     "4:10: a NUL character in a text, expected text\n"},
+    {POLICY, HEAD("Policy") "rules: []\nlevel: 1\n",
+     "4:1: duplicate key 'level'; it stands at line 2, column 1 already; keep one\n"},
+    {POLICY, HEAD("Policy") "rules: []\nzz: 1\nzz: 2\n",
+     "4:1: unknown key 'zz', expected kind, level or rules\n"
+     "5:1: duplicate key 'zz'; it stands at line 4, column 1 already; keep one\n"},
+};
+
+static const struct bad_case bad_head[] = {
+    {POLICY, "level: 1\nrules: []\n",
+     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent or Entries; every file opens "
+     "with "
+     "'kind:' and 'level:'\n"},
+    {POLICY, "kind: Polizy\nlevel: 1\n",
+     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent or Entries; did you mean "
+     "'Policy'?\n"},
+    {POLICY, "kind: [Policy]\n",
+     "1:7: 'kind' holds no text, expected Proxy, Mesh, Policy, Agent or "
+     "Entries\n"},
+    {PROXY, "kind: Policy\nlevel: 1\nrules: []\n",
+     "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy file names it\n"},
+    {POLICY, "kind: Agent\nlevel: 1\n",
+     "1:7: a file of kind Agent, expected Policy; 'postern agent FILE' runs it\n"},
+    {POLICY, "kind: Policy\nrules: []\n", "1:1: missing key 'level', expected 1\n"},
+    {POLICY, "kind: Policy\nlevel: 2\nunknown: to us\n",
+     "2:8: needs feature level 2, this binary understands 1; use a newer binary\n"},
+    {POLICY, "kind: Policy\nlevel: 0\nrules: []\n",
+     "2:8: 'level' is '0', too little, expected 1\n"},
+    {POLICY, "kind: Policy\nlevel: '1'\nrules: []\n",
+     "2:8: 'level' is '1', not a number, expected 1; remove the quotes\n"},
+    {POLICY, "kind: Policy\nlevel: one\nrules: []\n",
+     "2:8: 'level' is 'one', not a number, expected 1\n"},
+};
+
+static const struct bad_case bad_values[] = {
+    {PROXY, PROXY_HEAD, "1:1: missing key 'listeners', expected a list\n"},
+    {PROXY, PROXY_HEAD "listeners: []\n",
+     "3:12: 'listeners' is an empty list, expected at least one element; a proxy without a "
+     "listener "
+     "does nothing\n"},
+    {PROXY, PROXY_HEAD "listeners: x\n",
+     "3:12: 'listeners' holds a single value, expected a list; write [ ] around it, or put '- ' "
+     "before each\n"},
+    {PROXY, PROXY_HEAD "listeners: [x]\n",
+     "3:13: a listener holds a single value, expected a mapping (key: value)\n"},
+    {PROXY, PROXY_HEAD LISTENER "mseh: m.yaml\n",
+     "5:1: unknown key 'mseh', expected kind, level, name, workers, identity, mesh, policy, "
+     "listeners, timeouts, limits, admin, metrics or log; did you mean 'mesh'?\n"},
+    {PROXY, PROXY_HEAD LISTENER "mesh:\n",
+     "5:6: 'mesh' has no value, expected a path; leave the key out where it does not apply\n"},
+    {PROXY, PROXY_HEAD LISTENER "name: a b\n",
+     "5:7: 'name' is 'a b', which holds other characters, expected a name of letters, digits and . "
+     "_ - : /\n"},
+    {PROXY, PROXY_HEAD LISTENER "workers: 0\n",
+     "5:10: 'workers' is '0', too little, expected auto or a number from 1 to 256\n"},
+    {PROXY, PROXY_HEAD LISTENER "workers: many\n",
+     "5:10: 'workers' is 'many', not a number, expected auto or a number from 1 to 256\n"},
+    {PROXY, PROXY_HEAD LISTENER "workers: 99999999999999999999\n",
+     "5:10: 'workers' is '99999999999999999999', not a number, expected auto or a number from 1 to "
+     "256\n"},
+    {PROXY, PROXY_HEAD LISTENER "timeouts: {connect: 10}\n",
+     "5:21: 'connect' is '10', a number without a unit, expected a number with ms, s, m or h, such "
+     "as 10s, 10ms to 10m\n"},
+    {PROXY, PROXY_HEAD LISTENER "timeouts: {connect: 1.5s}\n",
+     "5:21: 'connect' is '1.5s', not a duration, expected a number with ms, s, m or h, such as "
+     "10s, "
+     "10ms to 10m\n"},
+    {PROXY, PROXY_HEAD LISTENER "timeouts: {idle_tcp: 59m}\n",
+     "5:22: 'idle_tcp' is '59m', too little, expected a number with ms, s, m or h, such as 10s, 1h "
+     "to 1000h\n"},
+    {PROXY, PROXY_HEAD LISTENER "timeouts: {idle_tcp: 18446744073709551615h}\n",
+     "5:22: 'idle_tcp' is '18446744073709551615h', not a duration, expected a number with ms, s, m "
+     "or h, such as 10s, 1h to 1000h\n"},
+    {PROXY, PROXY_HEAD LISTENER "limits: {request_head_bytes: 2MiB}\n",
+     "5:30: 'request_head_bytes' is '2MiB', too much, expected a number of bytes, or with KiB, MiB "
+     "or GiB, 1KiB to 1MiB\n"},
+    {PROXY, PROXY_HEAD LISTENER "log: {level: Warning}\n",
+     "5:14: 'level' is 'Warning', no such value, expected error, warn, info or debug\n"},
+    {PROXY, PROXY_HEAD LISTENER "log: {level: INFO}\n",
+     "5:14: 'level' is 'INFO', no such value, expected error, warn, info or debug; did you mean "
+     "'info'?\n"},
+    {PROXY, PROXY_HEAD LISTENER "identity: {socket: /run/s}\n",
+     "5:20: 'socket' is '/run/s', which does not begin with unix:, expected unix: and an absolute "
+     "path\n"},
+    {PROXY, PROXY_HEAD LISTENER "identity: {socket: 'unix:s'}\n",
+     "5:20: 'socket' is 'unix:s', not an absolute path, expected unix: and an absolute path\n"},
+    {PROXY, PROXY_HEAD LISTENER "identity: {spiffe_id: 'spiffe://td'}\n",
+     "5:23: 'spiffe_id' is 'spiffe://td', the trust domain itself and no workload, expected a "
+     "SPIFFE "
+     "ID such as spiffe://example.org/orders\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {}\n",
+     "5:10: missing key 'address', expected such as 127.0.0.1:8080 or [::1]:8080\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: 'localhost:80'}\n",
+     "5:20: 'address' is 'localhost:80', not an address with a port, expected such as "
+     "127.0.0.1:8080 "
+     "or [::1]:8080; host names are not looked up\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: 127.0.0.1}\n",
+     "5:20: 'address' is '127.0.0.1', which has no port, expected such as 127.0.0.1:8080 or "
+     "[::1]:8080\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: '::1'}\n",
+     "5:20: 'address' is '::1', which has no port, expected such as 127.0.0.1:8080 or "
+     "[::1]:8080\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: '::1:80:90'}\n",
+     "5:20: 'address' is '::1:80:90', IPv6 without brackets, expected such as 127.0.0.1:8080 or "
+     "[::1]:8080\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: '127.0.0.1:65536'}\n",
+     "5:20: 'address' is '127.0.0.1:65536', not a port at the end, expected such as 127.0.0.1:8080 "
+     "or "
+     "[::1]:8080; ports go from 1 to 65535\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: '[::ffff:127.0.0.1]:80'}\n",
+     "5:20: 'address' is '[::ffff:127.0.0.1]:80', an IPv4 address in IPv6, expected such as "
+     "127.0.0.1:8080 or [::1]:8080; write it as IPv4\n"},
+    {PROXY, PROXY_HEAD LISTENER "admin: {allow_uids: [0, root]}\n",
+     "5:25: 'allow_uids' is 'root', not a number, expected a number from 0 to 4294967294\n"},
+};
+
+static const struct bad_case bad_listeners[] = {
+    {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: intercepted\n"
+                "  address: 0.0.0.0:15001\n",
+     "7:12: an intercepted outbound listener that others can reach, expected a loopback address "
+     "such "
+     "as 127.0.0.1:15001 or [::1]:15001; whoever reaches it speaks with this workload's "
+     "identity\n"},
+    {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: intercepted\n"
+                "  address: 127.0.0.1:15001\n  to: 1.2.3.4:5\n  protocol: http\n  ports: [{port: "
+                "1}]\n",
+     "8:3: an intercepted listener has no 'to'; it connects to each connection's original "
+     "destination\n"
+     "9:3: an intercepted listener has no 'protocol'; it is said in the mesh map\n"
+     "10:3: an outbound listener has no 'ports'; they are said in the mesh map\n"},
+    {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: explicit\n"
+                "  address: 127.0.0.1:9000\n",
+     "4:3: missing key 'to' of an explicit listener, expected an address with port to connect to\n"
+     "4:3: missing key 'identities' of an explicit outbound listener, expected the SPIFFE IDs that "
+     "may answer at 'to'\n"},
+    {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: inbound\n  capture: explicit\n"
+                "  address: 0.0.0.0:9000\n  to: 127.0.0.1:80\n  identities: ['spiffe://td/a']\n"
+                "  ports: [{port: 80}]\n",
+     "9:3: an inbound listener has no 'identities'; who may come in is said in the policy\n"
+     "10:3: an explicit listener has no 'ports'; it has one destination, 'to', and says "
+     "'protocol'\n"},
+    {PROXY,
+     PROXY_HEAD LISTENER "- {name: a, direction: inbound, capture: explicit, address: "
+                         "'127.0.0.1:1', to: '127.0.0.1:1'}\n",
+     "5:10: listener 'a' twice; the first is at line 4, column 10\n"
+     "5:61: the address of listener 'a' already, expected an address of its own\n"
+     "5:80: it leads back to listener 'a' of this proxy, expected the address of a server\n"},
+    {PROXY, PROXY_HEAD LISTENER "metrics: {address: '127.0.0.1:1'}\n",
+     "4:64: the address of 'metrics' already, expected an address of its own\n"},
+    {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: inbound\n  capture: intercepted\n"
+                "  address: 0.0.0.0:1\n  ports:\n  - port: 80\n  - {port: 80, protocol: htpt}\n"
+                "  - {port: 0, local_address: '127.0.0.1:1'}\n",
+     "10:12: port '80' twice; the first is at line 9, column 11\n"
+     "10:26: 'protocol' is 'htpt', no such value, expected tcp or http; did you mean 'http'?\n"
+     "11:12: 'port' is '0', too little, expected a port from 1 to 65535\n"
+     "11:30: 'local_address' is '127.0.0.1:1', not an IP address, expected an IP address without a "
+     "port\n"},
+};
+
+static const struct bad_case bad_mesh[] = {
+    {MESH, MESH_HEAD "- {name: a, addresses: [10.0.0.1]}\n",
+     "4:3: missing key 'identities' of a service with 'transport: direct', expected the SPIFFE IDs "
+     "that may answer there; 'transport: disable' reaches it in plaintext\n"},
+    {MESH,
+     MESH_HEAD "- {name: a, addresses: [10.0.0.1], transport: disable, identities: "
+               "['spiffe://td/a']}\n",
+     "4:56: with 'transport: disable' nobody's identity is verified; remove 'identities', or say "
+     "'transport: direct' to have them verified\n"},
+    {MESH, MESH_HEAD "- {name: a, addresses: [10.0.0.1/8], transport: disable}\n",
+     "4:25: 'addresses' is '10.0.0.1/8', which has bits beyond its prefix, expected such as "
+     "10.0.0.7, 10.0.0.0/8 or fd00::/8; did you mean '10.0.0.0/8'?\n"},
+    {MESH,
+     MESH_HEAD "- {name: a, addresses: [10.0.0.0/33, 'fd00::/129', host, '::ffff:10.0.0.1', 10/8], "
+               "transport: disable}\n",
+     "4:25: 'addresses' is '10.0.0.0/33', with a prefix length that cannot be, expected such as "
+     "10.0.0.7, 10.0.0.0/8 or fd00::/8\n"
+     "4:38: 'addresses' is 'fd00::/129', with a prefix length that cannot be, expected such as "
+     "10.0.0.7, 10.0.0.0/8 or fd00::/8\n"
+     "4:52: 'addresses' is 'host', not an address or address block, expected such as 10.0.0.7, "
+     "10.0.0.0/8 or fd00::/8\n"
+     "4:58: 'addresses' is '::ffff:10.0.0.1', not an address or address block, expected such as "
+     "10.0.0.7, 10.0.0.0/8 or fd00::/8; write it as IPv4\n"
+     "4:77: 'addresses' is '10/8', not an address or address block, expected such as 10.0.0.7, "
+     "10.0.0.0/8 or fd00::/8\n"},
+    {MESH,
+     MESH_HEAD "- {name: a, addresses: [10.0.0.1], ports: [{port: 80}], transport: disable}\n"
+               "- {name: a, addresses: [10.0.0.1/32], ports: [{port: 81}, {port: 80}], transport: "
+               "disable}\n"
+               "- {name: c, addresses: [10.0.0.1], transport: disable}\n"
+               "- {name: d, addresses: [10.0.0.1, 10.0.0.1], transport: disable}\n",
+     "5:10: service 'a' twice; the first is at line 4, column 10\n"
+     "5:25: port 80 of address '10.0.0.1/32' belongs to service 'a' already, expected one service "
+     "for each address and port\n"
+     "7:25: address '10.0.0.1' belongs to service 'c' already, expected one service for each "
+     "address "
+     "and port\n"
+     "7:35: address '10.0.0.1' belongs to service 'c' already, expected one service for each "
+     "address "
+     "and port\n"},
+};
+
+static const struct bad_case bad_policy[] = {
+    {POLICY, POLICY_HEAD "- {name: r}\n", "4:3: missing key 'action', expected ALLOW or DENY\n"},
+    {POLICY, POLICY_HEAD "- {name: r, action: allow}\n",
+     "4:21: 'action' is 'allow', no such value, expected ALLOW or DENY; did you mean 'ALLOW'?\n"},
+    {POLICY, POLICY_HEAD "- {name: r, action: ALLOW}\n- {name: r, action: DENY}\n",
+     "5:10: rule 'r' twice; the first is at line 4, column 10\n"},
+    {POLICY, RULE "from: []}\n",
+     "4:34: 'from' is an empty list, expected at least one element; leave 'from' out to speak of "
+     "every caller\n"},
+    {POLICY, RULE "from: [{}], to: [{}], target: {}}\n",
+     "4:35: an element of 'from' is empty, expected at least one key; leave 'from' out to speak of "
+     "every caller\n"
+     "4:45: an element of 'to' is empty, expected at least one key; leave 'to' out to speak of "
+     "everything\n"
+     "4:58: missing key 'principals', expected a list\n"},
+    {POLICY, RULE "from: [{principals: []}]}\n",
+     "4:48: 'principals' is an empty list, expected at least one element; leave the key out where "
+     "it "
+     "does not matter: an empty list would match nothing\n"},
+    {POLICY, RULE "from: [{principals: [example.org/a]}]}\n",
+     "4:49: 'principals' holds 'example.org/a', not a SPIFFE ID: it does not begin with "
+     "'spiffe://', "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "from: [{principals: ['spiffe://td/*/a', '**', '*a*']}]}\n",
+     "4:49: 'principals' holds 'spiffe://td/*/a', where one * may stand at the beginning or at the "
+     "end only, expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
+     "4:68: 'principals' holds '**', where one * may stand at the beginning or at the end only, "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
+     "4:74: 'principals' holds '*a*', where one * may stand at the beginning or at the end only, "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "from: [{principals: ['spiffe://td*', 'spiffe://td', '*/a/', '*%']}]}\n",
+     "4:49: 'principals' holds 'spiffe://td*', which matches trust domains that only begin alike, "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end; write 'trust_domains' for "
+     "a "
+     "whole trust domain, or put a / before the *\n"
+     "4:65: 'principals' holds 'spiffe://td', the trust domain itself and no workload, expected a "
+     "SPIFFE ID, *, or one with a * at its beginning or end; write 'trust_domains' for all of its "
+     "workloads\n"
+     "4:80: 'principals' holds '*/a/', which no SPIFFE ID can end with, expected a SPIFFE ID, *, "
+     "or "
+     "one with a * at its beginning or end\n"
+     "4:88: 'principals' holds '*%', which no SPIFFE ID can end with, expected a SPIFFE ID, *, or "
+     "one "
+     "with a * at its beginning or end\n"},
+    {POLICY, RULE "from: [{trust_domains: ['spiffe://td', TD]}]}\n",
+     "4:52: 'trust_domains' is 'spiffe://td', not a trust domain, expected a trust domain such as "
+     "example.org; leave 'spiffe://' and any path out\n"
+     "4:67: 'trust_domains' is 'TD', not a trust domain, expected a trust domain such as "
+     "example.org\n"},
+    {POLICY, RULE "to: [{methods: [get, 'G T', '*']}]}\n",
+     "4:44: 'methods' holds 'get', and methods are in capitals, expected a method such as GET; did "
+     "you mean 'GET'?\n"
+     "4:49: 'methods' holds 'G T', which no method can be, expected a method such as GET\n"
+     "4:56: 'methods' holds '*', which is no pattern here, expected a method such as GET; leave "
+     "the "
+     "key out for every method\n"},
+    {POLICY, RULE "to: [{hosts: ['a:80', a/b, '*.*']}]}\n",
+     "4:42: 'hosts' holds 'a:80', with a port, expected a host name, or one with a * at its "
+     "beginning "
+     "or end; ports are a key of their own\n"
+     "4:50: 'hosts' holds 'a/b', which no host name can be, expected a host name, or one with a * "
+     "at "
+     "its beginning or end; paths are a key of their own\n"
+     "4:55: 'hosts' holds '*.*', where one * may stand at the beginning or at the end only, "
+     "expected "
+     "a host name, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "to: [{paths: [a, '/a?b', '/a b', '/a*b']}]}\n",
+     "4:42: 'paths' holds 'a', which does not begin with /, expected a path such as /orders, "
+     "/orders/* or *.html\n"
+     "4:45: 'paths' holds '/a?b', but paths are judged without their query, expected a path such "
+     "as "
+     "/orders, /orders/* or *.html\n"
+     "4:53: 'paths' holds '/a b', which no path can be, expected a path such as /orders, /orders/* "
+     "or "
+     "*.html; write other bytes as %XX, as requests do\n"
+     "4:61: 'paths' holds '/a*b', where one * may stand at the beginning or at the end only, "
+     "expected "
+     "a path such as /orders, /orders/* or *.html\n"},
+    {POLICY, RULE "to: [{ports: [0, '80', 65536, http]}]}\n",
+     "4:42: 'ports' is '0', too little, expected a port from 1 to 65535\n"
+     "4:45: 'ports' is '80', not a number, expected a port from 1 to 65535; remove the quotes\n"
+     "4:51: 'ports' is '65536', too much, expected a port from 1 to 65535\n"
+     "4:58: 'ports' is 'http', not a number, expected a port from 1 to 65535\n"},
+    {POLICY, RULE "from: [{principal: [a]}]}\n",
+     "4:36: unknown key 'principal', expected principals, not_principals, trust_domains, "
+     "not_trust_domains, ip_blocks or not_ip_blocks; did you mean 'principals'?\n"},
+};
+
+static const struct bad_case bad_agent[] = {
+    {AGENT, HEAD("Agent"),
+     "1:1: missing key 'trust_domain', expected a trust domain such as example.org\n"
+     "1:1: missing key 'socket', expected a path\n"
+     "1:1: missing key 'state_dir', expected a path\n"
+     "1:1: missing key 'entries', expected a path\n"},
+    {AGENT, AGENT_HEAD "ca: {source: disk}\n",
+     "7:14: 'source' is 'disk', no such value, expected self\n"},
+    {AGENT, AGENT_HEAD "svid: {ttl: 9s}\n",
+     "7:13: 'ttl' is '9s', too little, expected a number with s, m or h, such as 10m, 10s to "
+     "720h\n"},
+    {AGENT, AGENT_HEAD "svid: {ttl: 500ms}\n",
+     "7:13: 'ttl' is '500ms', not a duration, expected a number with s, m or h, such as 10m, 10s "
+     "to "
+     "720h\n"},
+    {AGENT, AGENT_HEAD "ca: {root_ttl: 1h, node_ttl: 2h}\nsvid: {ttl: 3h}\n",
+     "7:30: 'node_ttl' is longer than 'root_ttl': a certificate ends with its issuer\n"
+     "8:13: the SVIDs' 'ttl' is longer than 'node_ttl': a certificate ends with its issuer\n"},
+    {AGENT, AGENT_HEAD "users: {keeper: 64602}\n",
+     "7:8: two of the agent's processes share a uid, so that one could reach into the other, "
+     "expected "
+     "three different uids\n"},
+    {AGENT, AGENT_HEAD "users: {keeper: 0}\n",
+     "7:17: 'keeper' is '0', too little, expected a number from 1 to 4294967294\n"},
+};
+
+static const struct bad_case bad_entries[] = {
+    {ENTRIES, ENTRY "selectors: []}\n",
+     "4:50: 'selectors' is an empty list, expected at least one element; an entry without "
+     "selectors "
+     "would give its identity to everyone\n"},
+    {ENTRIES, ENTRIES_HEAD "- {id: e}\n",
+     "4:3: missing key 'spiffe_id', expected a SPIFFE ID such as spiffe://example.org/orders\n"
+     "4:3: missing key 'selectors', expected a list\n"},
+    {ENTRIES,
+     ENTRY "selectors: ['unix:uid:x', 'unix:pid:1', 'unix:user:no-such-user-here', "
+           "'unix:path:bin/x']}\n",
+     "4:51: 'selectors' is 'unix:uid:x', not a number at the end, expected unix:uid:N, "
+     "unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "4:65: 'selectors' is 'unix:pid:1', no selector that this binary understands, expected "
+     "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "4:79: 'selectors' is 'unix:user:no-such-user-here', a user that this machine does not know, "
+     "expected unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "4:79: a second selector by uid or user: no process has both, expected at most one of each "
+     "type; "
+     "write an entry for each\n"
+     "4:110: 'selectors' is 'unix:path:bin/x', not the absolute path of an executable, expected "
+     "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"},
+    {ENTRIES, ENTRY "selectors: ['unix:uid:4294967295']}\n",
+     "4:51: 'selectors' is 'unix:uid:4294967295', not a number at the end, expected unix:uid:N, "
+     "unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"},
+    {ENTRIES, ENTRY "selectors: ['unix:uid:0'], dns_names: ['*.a', a..b, -a, a_b, '']}\n",
+     "4:78: 'dns_names' holds '*.a', which is no DNS name, expected a DNS name such as "
+     "orders.example.org; an SVID has no wildcards\n"
+     "4:85: 'dns_names' holds 'a..b', which is no DNS name, expected a DNS name such as "
+     "orders.example.org\n"
+     "4:91: 'dns_names' holds '-a', which is no DNS name, expected a DNS name such as "
+     "orders.example.org\n"
+     "4:95: 'dns_names' holds 'a_b', which is no DNS name, expected a DNS name such as "
+     "orders.example.org\n"
+     "4:100: 'dns_names' is empty, expected a DNS name such as orders.example.org\n"},
+    {ENTRIES, ENTRY "selectors: ['unix:uid:0'], ttl: 721h}\n",
+     "4:71: 'ttl' is '721h', too much, expected a number with s, m or h, such as 10m, 10s to "
+     "720h\n"},
+    {ENTRIES,
+     ENTRY "selectors: ['unix:uid:0']}\n- {id: e, spiffe_id: 'spiffe://td/b', selectors: "
+           "['unix:gid:0']}\n",
+     "5:8: entry 'e' twice; the first is at line 4, column 8\n"},
+    {ENTRIES, ENTRIES_HEAD "- {id: \"a\\e[2J\\x9b\", spiffe_id: x, selectors: ['unix:uid:0']}\n",
+     "4:8: 'id' is 'a?[2J?', which holds other characters, expected a name of letters, digits and "
+     ". "
+     "_ - : /\n"
+     "4:33: 'spiffe_id' is 'x', not a SPIFFE ID: it does not begin with 'spiffe://', expected a "
+     "SPIFFE ID such as spiffe://example.org/orders\n"},
+};
+
+/* Compares line by line, with the file's name put before each expected line. */
+static void check_said(const struct bad_case *t, const struct buf *said)
+{
+    struct buf want = BUF_INIT(65536);
+    for (const char *p = t->said; *p != '\0';) {
+        size_t n = strcspn(p, "\n") + 1;
+        assert_true(buf_printf(&want, "/etc/f.yaml:%.*s", (int)n, p));
+        p += n;
+    }
+    if (!str_eq(buf_str(&want), buf_str(said))) {
+        print_message("--- for\n%s\n--- said\n%.*s\n--- expected\n%.*s\n", t->text,
+                      (int)buf_len(said), (const char *)buf_head(said), (int)buf_len(&want),
+                      (const char *)buf_head(&want));
+        fail();
+    }
+    buf_reset(&want);
+}
+
+static void run_cases(const struct bad_case *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct buf said = BUF_INIT(65536);
+        assert_int_equal(parse(cases[i].kind, cases[i].text, strlen(cases[i].text), &said), -1);
+        check_said(&cases[i], &said);
+        buf_reset(&said);
+    }
+}
+#define RUN_CASES(cases) run_cases((cases), sizeof(cases) / sizeof((cases)[0]))
+
+static void test_bad_yaml(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_yaml);
+}
+
+static void test_bad_head(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_head);
+}
+
+static void test_bad_values(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_values);
+}
+
+static void test_bad_listeners(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_listeners);
+}
+
+static void test_bad_mesh(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_mesh);
+}
+
+static void test_bad_policy(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_policy);
+}
+
+static void test_bad_agent(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_agent);
+}
+
+static void test_bad_entries(void **state)
+{
+    (void)state;
+    RUN_CASES(bad_entries);
+}
+
+/* --- bounds ----------------------------------------------------------------------------------- */
+static void expect_one_error(enum kind kind, struct buf *text, const char *part)
+{
+    struct buf said = BUF_INIT(65536);
+    assert_int_equal(parse(kind, (const char *)buf_head(text), buf_len(text), &said), -1);
+    assert_true(buf_append(&said, "", 1));
+    if (strstr((const char *)buf_head(&said), part) == NULL) {
+        print_message("said: %s\n", (const char *)buf_head(&said));
+        fail();
+    }
+    buf_reset(&said);
+    buf_reset(text);
+}
+
+static void test_bounds(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT(8 * 1024 * 1024);
+    for (int i = 0; i < 1000; i++) {
+        assert_true(buf_append(&text, "[", 1));
+    }
+    expect_one_error(POLICY, &text, "/etc/f.yaml:1:33: nested deeper than 32 levels\n");
+
+    assert_true(buf_printf(&text, POLICY_HEAD));
+    for (int i = 0; i < 200001; i++) {
+        assert_true(buf_append(&text, "- 1\n", 4));
+    }
+    expect_one_error(POLICY, &text, ": more than 200000 values in one file\n");
+
+    assert_true(buf_printf(&text, HEAD("Policy")));
+    for (int i = 0; i < 150; i++) {
+        assert_true(buf_printf(&text, "k%d: 1\n", i));
+    }
+    assert_true(buf_printf(&text, "rules: []\n"));
+    expect_one_error(POLICY, &text,
+                     "/etc/f.yaml:102:1: unknown key 'k99', expected kind, level or "
+                     "rules\nand 50 more\n");
+
+    char *zeros = mem_must_calloc(1, 4 * 1024 * 1024 + 1);
+    memset(zeros, '#', 4 * 1024 * 1024 + 1);
+    assert_true(buf_append(&text, zeros, 4 * 1024 * 1024 + 1));
+    free(zeros);
+    expect_one_error(POLICY, &text, "/etc/f.yaml:1:1: larger than 4194304 bytes\n");
+
+    assert_true(buf_printf(&text, MESH_HEAD "- name: a\n  transport: disable\n  addresses:\n"));
+    for (int i = 0; i < 2048; i++) {
+        assert_true(buf_printf(&text, "  - 10.0.%d.%d\n", i / 256, i % 256));
+    }
+    assert_true(buf_printf(&text, "  ports:\n"));
+    for (int i = 1; i <= 200; i++) {
+        assert_true(buf_printf(&text, "  - port: %d\n", i));
+    }
+    expect_one_error(MESH, &text, ": more than 262144 pairs of address and port; ");
+}
+
+/* --- good files ------------------------------------------------------------------------------- */
+static const char *example_dir(void)
+{
+    const char *dir = getenv("POSTERN_EXAMPLES");
+    assert_non_null(dir);
+    return dir;
+}
+
+static char *example(const char *name)
+{
+    return mem_must_printf("%s/%s", example_dir(), name);
+}
+
+static void assert_no_errors(struct conf_diag *diag)
+{
+    struct buf said = BUF_INIT(65536);
+    conf_diag_print(diag, &said);
+    if (conf_diag_count(diag) > 0) {
+        print_message("%.*s", (int)buf_len(&said), (const char *)buf_head(&said));
+        fail();
+    }
+    buf_reset(&said);
+    conf_diag_free(diag);
+}
+
+static const struct {
+    const char *file;
+    const char *kind;
+    enum kind as;
+} examples[] = {
+    {"proxy.yaml", "Proxy", PROXY},       {"mesh.yaml", "Mesh", MESH},
+    {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
+    {"entries.yaml", "Entries", ENTRIES},
+};
+
+static void test_examples_load(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(examples) / sizeof(examples[0]); i++) {
+        mem_autofree char *path = example(examples[i].file);
+        struct conf_diag *diag = conf_diag_new();
+        const char *kind = NULL;
+        int rc = conf_check(path, diag, &kind);
+        assert_no_errors(diag);
+        assert_int_equal(rc, 0);
+        assert_string_equal(kind, examples[i].kind);
+    }
+}
+
+/* Cut anywhere, a file loads or is refused, and nothing is leaked or read beyond its end. */
+static void test_examples_cut(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(examples) / sizeof(examples[0]); i++) {
+        mem_autofree char *path = example(examples[i].file);
+        mem_autofree char *text = NULL;
+        size_t len;
+        struct err err = ERR_INIT;
+        assert_int_equal(os_read_file(path, 1 << 20, false, &text, &len, &err), 0);
+        for (size_t n = 0; n <= len; n++) {
+            struct buf said = BUF_INIT(65536);
+            char *cut = malloc(n > 0 ? n : 1);
+            assert_non_null(cut);
+            memcpy(cut, text, n);
+            int rc = parse(examples[i].as, cut, n, &said);
+            assert_true(n < len || rc == 0);
+            free(cut);
+            buf_reset(&said);
+        }
+    }
+}
+
+static void test_proxy_values(void **state)
+{
+    (void)state;
+    mem_autofree char *path = example("proxy.yaml");
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *p = NULL;
+    int rc = conf_load_proxy(path, diag, &p);
+    assert_no_errors(diag);
+    assert_int_equal(rc, 0);
+    assert_string_equal(p->path, path);
+    mem_autofree char *mesh = example("mesh.yaml");
+    assert_string_equal(p->mesh_path, mesh);
+    assert_int_equal(p->workers, 0);
+    assert_string_equal(p->identity.socket, "/run/postern/agent.sock");
+    assert_int_equal(p->identity.wait_ms, 30000);
+    assert_int_equal(p->n_listeners, 4);
+    assert_int_equal(p->listeners[0].direction, CONF_OUTBOUND);
+    assert_int_equal(p->listeners[1].n_ports, 2);
+    assert_int_equal(p->listeners[1].ports[0].protocol, CONF_PROTOCOL_HTTP);
+    assert_int_equal(p->listeners[1].ports[0].local_address.len, 0);
+    assert_int_equal(p->listeners[1].ports[1].local_address.len, sizeof(struct sockaddr_in));
+    assert_int_equal(p->listeners[2].capture, CONF_EXPLICIT);
+    assert_string_equal(p->listeners[2].identities.items[0], "spiffe://example.org/batch");
+    struct sockaddr_in to;
+    memcpy(&to, &p->listeners[2].to.ss, sizeof(to));
+    assert_int_equal(ntohl(to.sin_addr.s_addr), 0x0a000007);
+    assert_int_equal(ntohs(to.sin_port), 9000);
+    assert_int_equal(p->timeouts.idle_tcp_ms, 86400000);
+    assert_int_equal(p->admin.n_allow_uids, 1);
+    conf_proxy_free(p);
+}
+
+static void test_proxy_defaults(void **state)
+{
+    (void)state;
+    static const char text[] = PROXY_HEAD LISTENER "log: {access: denied}\n";
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *p = NULL;
+    assert_int_equal(conf_parse_proxy("/etc/p.yaml", text, strlen(text), diag, &p), 0);
+    assert_no_errors(diag);
+    assert_true(strlen(p->name) > 0);
+    assert_null(p->identity.socket);
+    assert_null(p->identity.spiffe_id);
+    assert_int_equal(p->identity.key, CONF_KEY_AUTO);
+    assert_int_equal(p->identity.wait_ms, 30000);
+    assert_null(p->mesh_path);
+    assert_null(p->policy_path);
+    assert_int_equal(p->timeouts.connect_ms, 10000);
+    assert_int_equal(p->timeouts.handshake_ms, 10000);
+    assert_int_equal(p->timeouts.request_head_ms, 30000);
+    assert_int_equal(p->timeouts.idle_http_ms, 75000);
+    assert_int_equal(p->timeouts.idle_tcp_ms, 86400000);
+    assert_int_equal(p->timeouts.drain_ms, 30000);
+    assert_int_equal(p->limits.connections, 10000);
+    assert_int_equal(p->limits.request_head_bytes, 65536);
+    assert_null(p->admin.socket);
+    assert_true(p->admin.n_allow_uids >= 1);
+    assert_int_equal(p->metrics.len, 0);
+    assert_int_equal(p->log_level, LOG_INFO);
+    assert_int_equal(p->access_log, CONF_ACCESS_DENIED);
+    conf_proxy_free(p);
+}
+
+static void test_agent_and_entries(void **state)
+{
+    (void)state;
+    static const char agent_text[] = AGENT_HEAD;
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_agent *a = NULL;
+    assert_int_equal(conf_parse_agent("/etc/a.yaml", agent_text, strlen(agent_text), diag, &a), 0);
+    assert_no_errors(diag);
+    assert_string_equal(a->entries_path, "/etc/e.yaml");
+    assert_int_equal(a->svid_ttl_s, 3600);
+    assert_int_equal(a->node_ttl_s, 86400);
+    assert_int_equal(a->root_ttl_s, 315360000);
+    assert_int_equal(a->keeper_uid, 64601);
+    assert_int_equal(a->attestor_uid, 64602);
+    assert_int_equal(a->service_uid, 64603);
+    conf_agent_free(a);
+
+    static const char text[] =
+        ENTRY "selectors: ['unix:user:root', 'unix:group:root', 'unix:path:/bin/x'], ttl: 10s}\n";
+    struct conf_entries *e = NULL;
+    diag = conf_diag_new();
+    assert_int_equal(conf_parse_entries("e.yaml", text, strlen(text), diag, &e), 0);
+    assert_no_errors(diag);
+    assert_int_equal(e->path[0], '/');
+    assert_int_equal(e->n_entries, 1);
+    assert_int_equal(e->entries[0].line, 4);
+    assert_int_equal(e->entries[0].n_selectors, 3);
+    assert_int_equal(e->entries[0].selectors[0].type, CONF_SELECTOR_UID);
+    assert_int_equal(e->entries[0].selectors[0].number, 0);
+    assert_int_equal(e->entries[0].selectors[1].type, CONF_SELECTOR_GID);
+    assert_string_equal(e->entries[0].selectors[2].path, "/bin/x");
+    assert_int_equal(e->entries[0].ttl_s, 10);
+    assert_null(e->entries[0].hint);
+    conf_entries_free(e);
+}
+
+static void test_policy_and_mesh(void **state)
+{
+    (void)state;
+    static const char text[] =
+        POLICY_HEAD "- name: r\n  action: DENY\n"
+                    "  from: [{principals: ['*', '*/a', 'spiffe://td/a*', 'spiffe://td/a/*'], "
+                    "not_ip_blocks: ['fd00::/8', 10.1.0.0/16, 10.0.0.1]}]\n"
+                    "  to: [{ports: [1, 65535], hosts: ['*', '*.org', '[fd00::1]'], paths: ['*', "
+                    "'/a*', '*.html']}, {methods: [PURGE]}]\n";
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_policy *p = NULL;
+    assert_int_equal(conf_parse_policy("p", text, strlen(text), diag, &p), 0);
+    assert_no_errors(diag);
+    const struct conf_rule *r = &p->rules[0];
+    assert_int_equal(r->line, 4);
+    assert_int_equal(r->action, CONF_DENY);
+    assert_int_equal(r->target_principals.n, 0);
+    assert_int_equal(r->from[0].principals.n, 4);
+    assert_int_equal(r->from[0].not_ip_blocks.n, 3);
+    assert_int_equal(r->from[0].not_ip_blocks.items[0].family, AF_INET6);
+    assert_int_equal(r->from[0].not_ip_blocks.items[2].prefix_len, 32);
+    assert_int_equal(r->n_to, 2);
+    assert_int_equal(r->to[0].ports[1], 65535);
+    assert_int_equal(r->to[1].methods.n, 1);
+    conf_policy_free(p);
+
+    static const char empty[] = HEAD("Policy") "rules: []\n";
+    diag = conf_diag_new();
+    assert_int_equal(conf_parse_policy("p", empty, strlen(empty), diag, &p), 0);
+    assert_no_errors(diag);
+    assert_int_equal(p->n_rules, 0);
+    conf_policy_free(p);
+
+    /* The same address with other ports, and a wider block, are no overlap. */
+    static const char mesh_text[] =
+        "kind: Mesh\nlevel: 1\nunlisted: passthrough\nservices:\n"
+        "- {name: a, addresses: [10.0.0.1], ports: [{port: 1}], transport: disable}\n"
+        "- {name: b, addresses: [10.0.0.1], ports: [{port: 2}], transport: disable}\n"
+        "- {name: c, addresses: [10.0.0.0/24], ports: [{port: 1}], transport: disable}\n"
+        "- {name: d, addresses: [0.0.0.0/0, '::/0'], identities: ['spiffe://td/d']}\n";
+    struct conf_mesh *m = NULL;
+    diag = conf_diag_new();
+    assert_int_equal(conf_parse_mesh("m", mesh_text, strlen(mesh_text), diag, &m), 0);
+    assert_no_errors(diag);
+    assert_true(m->passthrough);
+    assert_int_equal(m->n_services, 4);
+    assert_int_equal(m->services[3].transport, CONF_TRANSPORT_DIRECT);
+    conf_mesh_free(m);
+}
+
+/* --- several files ---------------------------------------------------------------------------- */
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    mem_autofree char *path = mem_must_printf("%s/%s", dir, name);
+    struct err err = ERR_INIT;
+    assert_int_equal(os_write_file_atomic(path, text, strlen(text), 0600, &err), 0);
+}
+
+static void test_check_follows_names(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/test_conf_XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    write_file(dir, "agent.yaml", AGENT_HEAD);
+    write_file(dir, "e.yaml",
+               ENTRY "selectors: ['unix:uid:0']}\n"
+                     "- {id: f, spiffe_id: 'spiffe://other/f', selectors: "
+                     "['unix:uid:1']}\n");
+    write_file(dir, "proxy.yaml", PROXY_HEAD LISTENER "mesh: none.yaml\npolicy: agent.yaml\n");
+    struct {
+        const char *file, *want;
+    } cases[] = {
+        {"agent.yaml", "/e.yaml:5:1: entry 'f' is of another trust domain, expected an identity in "
+                       "the agent's trust domain 'td'"},
+        {"proxy.yaml", "/none.yaml"},
+        {"proxy.yaml", "/agent.yaml:1:7: a file of kind Agent, expected Policy"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        mem_autofree char *path = mem_must_printf("%s/%s", dir, cases[i].file);
+        struct conf_diag *diag = conf_diag_new();
+        struct buf said = BUF_INIT(65536);
+        assert_int_equal(conf_check(path, diag, NULL), -1);
+        assert_true(conf_diag_print(diag, &said) && buf_append(&said, "", 1));
+        if (strstr((const char *)buf_head(&said), cases[i].want) == NULL) {
+            print_message("said: %s\n", (const char *)buf_head(&said));
+            fail();
+        }
+        buf_reset(&said);
+        conf_diag_free(diag);
+    }
+    static const char *const files[] = {"agent.yaml", "e.yaml", "proxy.yaml"};
+    for (size_t i = 0; i < 3; i++) {
+        mem_autofree char *path = mem_must_printf("%s/%s", dir, files[i]);
+        assert_int_equal(remove(path), 0);
+    }
+    assert_int_equal(remove(dir), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bad_yaml),        cmocka_unit_test(test_bad_head),
+        cmocka_unit_test(test_bad_values),      cmocka_unit_test(test_bad_listeners),
+        cmocka_unit_test(test_bad_mesh),        cmocka_unit_test(test_bad_policy),
+        cmocka_unit_test(test_bad_agent),       cmocka_unit_test(test_bad_entries),
+        cmocka_unit_test(test_bounds),          cmocka_unit_test(test_examples_load),
+        cmocka_unit_test(test_examples_cut),    cmocka_unit_test(test_proxy_values),
+        cmocka_unit_test(test_proxy_defaults),  cmocka_unit_test(test_agent_and_entries),
+        cmocka_unit_test(test_policy_and_mesh), cmocka_unit_test(test_check_follows_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
