@@ -1,0 +1,162 @@
+/*
+ * net: TCP sockets, the kernel's word about redirected ones, and streams.
+ *
+ * A stream is one end of a connection as the pump sees it: a small table of operations over a
+ * descriptor. Plain streams live here, TLS streams in tls.h; both are embedded by their owner and
+ * released with stream_deinit. Outcomes are enums, never errno and never logged here.
+ *
+ * Memory: a stream at rest holds no buffer. Reads go into buffers that all streams of a worker
+ * share (struct net_scratch); a write is taken whole, and what the kernel does not take is kept in
+ * the stream's own `out` until stream_flush has got rid of it. The caller's part of the bargain is
+ * to read no more from the source while stream_blocked(destination): that is the back pressure, and
+ * it bounds `out` by one scratch buffer.
+ *
+ * Thread: a stream and its scratch belong to one worker.
+ */
+#ifndef POSTERN_NET_H
+#define POSTERN_NET_H
+
+#include <netinet/in.h>
+#include <postern/buf.h>
+#include <postern/err.h>
+#include <postern/str.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* --- addresses -------------------------------------------------------------------------------- */
+/* An IP address and port; an IPv4 address is always AF_INET here, never v4-mapped. */
+struct net_addr {
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in4;
+        struct sockaddr_in6 in6;
+    };
+    socklen_t len; /* 0: none */
+};
+
+enum { NET_ADDR_TEXT_MAX = 64 };
+
+/* Folds a v4-mapped address to AF_INET; false if it is neither IPv4 nor IPv6. */
+bool net_addr_from(const struct sockaddr *sa, socklen_t len, struct net_addr *ret);
+uint16_t net_addr_port(const struct net_addr *a);
+void net_addr_set_port(struct net_addr *a, uint16_t port);
+bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
+bool net_addr_equal(const struct net_addr *a, const struct net_addr *b);
+bool net_addr_is_loopback(const struct net_addr *a);
+bool net_addr_is_any(const struct net_addr *a);
+/* "10.0.0.1:80" or "[fd00::1]:80"; "-" for none. Returns ret_text. */
+const char *net_addr_text(const struct net_addr *a, char ret_text[NET_ADDR_TEXT_MAX]);
+/* Whether the kernel would reach it without leaving this host (asks by an unsent datagram). */
+bool net_addr_is_local(const struct net_addr *a);
+
+/* --- sockets ---------------------------------------------------------------------------------- */
+/* A listening socket with what accepted ones inherit: no delay, keepalive. `::` is dual-stack. */
+int net_listen(const struct net_addr *addr, int *ret_fd, struct err *err);
+/* -1 with errno, as accept4. */
+int net_accept(int listen_fd, struct net_addr *ret_source);
+/* Where the socket is bound. */
+bool net_local_addr(int fd, struct net_addr *ret);
+/* Where the client wanted to go before the kernel redirected it here. False: it was not redirected,
+ * the connection was made to this listener itself. */
+bool net_original_dst(int fd, struct net_addr *ret);
+/* Connects: a descriptor, or -1 with errno when it failed at once. Unless *ret_done, wait until it
+ * is writable and ask net_dial_error. */
+int net_dial(const struct net_addr *to, bool *ret_done);
+int net_dial_error(int fd);
+/* Closes so that the peer sees a reset, whatever was queued. Takes -1; returns -1. */
+int net_reset(int fd);
+
+/* --- streams ---------------------------------------------------------------------------------- */
+enum {
+    NET_SCRATCH_SIZE = 128 * 1024,                 /* one read, one write */
+    NET_SEALED_SIZE = NET_SCRATCH_SIZE + 8 * 1024, /* the same with TLS records around it */
+    NET_READ_MIN = 16 * 1024,                      /* a read's size while nothing is known */
+};
+
+/* A worker's shared buffers: nothing in them outlives the call that filled them, but `plain`, which
+ * belongs to whoever called stream_read. Pages that were never used cost nothing. */
+struct net_scratch {
+    uint8_t *plain;  /* NET_SCRATCH_SIZE: for callers of stream_read */
+    uint8_t *raw;    /* NET_SCRATCH_SIZE: ciphertext as read */
+    uint8_t *sealed; /* NET_SEALED_SIZE: ciphertext to write */
+    size_t sealed_len;
+};
+int net_scratch_init(struct net_scratch *s, struct err *err);
+void net_scratch_deinit(struct net_scratch *s);
+/* Gives the pages back to the kernel, for a worker that went quiet. */
+void net_scratch_trim(struct net_scratch *s);
+
+enum stream_outcome {
+    STREAM_OK,
+    STREAM_AGAIN,  /* nothing now: wait for readable (read, handshake) or writable (flush) */
+    STREAM_EOF,    /* the peer ended its direction in order */
+    STREAM_FAILED, /* reset, truncated or broken: sys_errno and truncated say how */
+};
+
+struct stream;
+struct stream_ops {
+    const char *name;
+    enum stream_outcome (*read)(struct stream *s, uint8_t *dst, size_t cap, size_t *ret_n);
+    enum stream_outcome (*write)(struct stream *s, const uint8_t *src, size_t n);
+    enum stream_outcome (*shut)(struct stream *s);
+    bool (*has_input)(const struct stream *s);
+    void (*deinit)(struct stream *s);
+};
+
+struct stream {
+    const struct stream_ops *ops; /* NULL: not open */
+    struct net_scratch *scratch;
+    int fd;             /* owned */
+    int sys_errno;      /* of the system call that failed; 0: none did */
+    uint32_t read_size; /* of the next read: grows with the flow, shrinks when it stops */
+    bool eof;           /* read side: ended in order */
+    bool truncated;     /* read side: ended without the end that the protocol asks for */
+    bool failed;
+    bool shut_wanted; /* write side: to be ended once `out` is empty */
+    bool shut_done;
+    struct buf out; /* what the kernel has not taken yet */
+    uint64_t bytes_read, bytes_written;
+};
+
+/* Takes fd. */
+void stream_plain_init(struct stream *s, struct net_scratch *scratch, int fd);
+/* Takes a stream that was never opened, and one that is gone. `reset`: the peer sees a reset. */
+void stream_deinit(struct stream *s, bool reset);
+static inline bool stream_is_open(const struct stream *s)
+{
+    return s->ops != NULL;
+}
+
+/* At most cap bytes; *ret_n > 0 with STREAM_OK only. One system call at most. */
+static inline enum stream_outcome stream_read(struct stream *s, uint8_t *dst, size_t cap,
+                                              size_t *ret_n)
+{
+    return s->ops->read(s, dst, cap, ret_n);
+}
+/* Takes all n bytes (n at most NET_SCRATCH_SIZE; n 0 is fine): STREAM_OK, or STREAM_FAILED. */
+static inline enum stream_outcome stream_write(struct stream *s, const uint8_t *src, size_t n)
+{
+    return s->ops->write(s, src, n);
+}
+/* STREAM_OK: nothing is kept back any more (and a wanted end was sent). */
+enum stream_outcome stream_flush(struct stream *s);
+/* Ends our direction, after what is still kept back. */
+enum stream_outcome stream_shut(struct stream *s);
+/* Bytes are here already that no readiness event will announce. */
+static inline bool stream_has_input(const struct stream *s)
+{
+    return s->ops->has_input != NULL && s->ops->has_input(s);
+}
+static inline bool stream_blocked(const struct stream *s)
+{
+    return s->out.len > 0;
+}
+
+/* For stream implementations: sends now what the kernel takes and keeps the rest in `out`. */
+enum stream_outcome stream_send(struct stream *s, const uint8_t *src, size_t n);
+/* One recv of at most n bytes. */
+enum stream_outcome stream_recv(struct stream *s, uint8_t *dst, size_t n, size_t *ret_n);
+
+#endif

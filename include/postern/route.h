@@ -1,0 +1,46 @@
+/*
+ * route: which workload lives at an address, and how to reach it. Compiled from the mesh map into
+ * an immutable table that any number of threads ask without a lock; no I/O.
+ *
+ * The most specific address block that holds the address decides alone: if it does not serve the
+ * port, the destination is unlisted, even where a wider block would serve it. So a wide block (a
+ * plaintext one, say) never speaks for a workload that has an entry of its own. Services that share
+ * a block are asked in the order of the file.
+ */
+#ifndef POSTERN_ROUTE_H
+#define POSTERN_ROUTE_H
+
+#include <postern/conf.h>
+#include <postern/net.h>
+#include <postern/str.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct route {
+    const char *service; /* its name in the mesh map, or the explicit listener's */
+    enum conf_transport transport;
+    const struct str *identities; /* the set that the peer must be of; empty: plaintext only */
+    size_t n_identities;
+};
+
+struct route_table;
+/* mesh NULL: an empty table, where nothing is listed. The mesh is not kept. Fails only on a table
+ * that cannot be meant (two services for the same block and port). */
+int route_table_new(const struct conf_mesh *mesh, struct route_table **ret, struct err *err);
+struct route_table *route_table_free(struct route_table *t);
+
+/* NULL: unlisted. What is returned lives as long as the table. */
+const struct route *route_lookup(const struct route_table *t, const struct net_addr *dst);
+/* Whether unlisted destinations are forwarded as plain TCP. */
+bool route_passthrough(const struct route_table *t);
+size_t route_count(const struct route_table *t);
+
+/* Whether two routes lead to the same: a live connection made by one may stay under the other if
+ * `peer` (empty: plaintext) is still among the expected. */
+bool route_still_allows(const struct route *now, enum conf_transport transport, struct str peer);
+
+/* A route of an explicit listener; owned by the caller. */
+struct route *route_new_explicit(const char *name, const struct conf_strings *identities);
+struct route *route_free_explicit(struct route *r);
+
+#endif

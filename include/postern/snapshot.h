@@ -1,0 +1,88 @@
+/*
+ * snapshot: all that a worker decides by, as one immutable whole: own identity, trust, policy,
+ * routes, listeners, timeouts.
+ *
+ * It has two halves, each shared by the snapshots that did not change it: what the files say, and
+ * what the agent says. The main thread builds the new whole before anything old is touched, then
+ * hands it to the workers by mail. A worker takes one (atomic) reference and counts its
+ * connections' uses plainly below that; the last one frees it, on whichever thread that is.
+ */
+#ifndef POSTERN_SNAPSHOT_H
+#define POSTERN_SNAPSHOT_H
+
+#include <postern/conf.h>
+#include <postern/policy.h>
+#include <postern/route.h>
+#include <postern/tls.h>
+#include <postern/x509.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct snapshot_listener {
+    const struct conf_listener *conf; /* of the same files */
+    struct net_addr address;
+    struct net_addr to;           /* explicit only */
+    struct route *explicit_route; /* explicit outbound only; owned */
+};
+
+/* What the files say. */
+struct snapshot_files {
+    _Atomic unsigned refs;
+    uint64_t generation;                 /* 1 at start, one more for each reload that took effect */
+    struct conf_proxy *conf;             /* owned */
+    struct policy *policy;               /* owned; NULL: none, everything is denied */
+    size_t n_rules;                      /* of the policy */
+    struct route_table *routes;          /* owned */
+    struct snapshot_listener *listeners; /* owned; in the order of the file */
+    size_t n_listeners;
+};
+
+/* Loads the mesh and the policy that conf names, and compiles them. Takes conf, also on failure.
+ * Fails with every error of the files in diag. */
+int snapshot_files_new(struct conf_proxy *conf, uint64_t generation, struct conf_diag *diag,
+                       struct snapshot_files **ret, struct err *err);
+struct snapshot_files *snapshot_files_ref(struct snapshot_files *f);
+struct snapshot_files *snapshot_files_unref(struct snapshot_files *f);
+/* Whether `next` can take the place of `now` in a running process: 0, or -1 with what would need a
+ * restart (listeners, workers, sockets). */
+int snapshot_files_compatible(const struct snapshot_files *now, const struct snapshot_files *next,
+                              struct err *err);
+
+/* What the agent says. */
+struct snapshot_identity {
+    _Atomic unsigned refs;
+    struct tls_ctx *tls;      /* owned */
+    struct x509_trust *trust; /* a reference of ours */
+    char *own_id;             /* owned */
+    struct str own;           /* the same */
+    int64_t not_before_s, not_after_s;
+    char serial[48];
+};
+
+/* svid is not kept, trust is referenced. */
+int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust *trust,
+                          struct snapshot_identity **ret, struct err *err);
+struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i);
+struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i);
+
+struct snapshot {
+    _Atomic unsigned refs;
+    uint64_t generation;                /* every change of anything */
+    struct snapshot_files *files;       /* a reference of ours */
+    struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
+};
+
+/* Takes references of its own on both; identity may be NULL. */
+struct snapshot *snapshot_new(uint64_t generation, struct snapshot_files *files,
+                              struct snapshot_identity *identity);
+struct snapshot *snapshot_ref(struct snapshot *s);
+struct snapshot *snapshot_unref(struct snapshot *s);
+
+/* Whether `a` is one of this process's own listeners: a destination that would be a loop. `local`
+ * says that the host of `a` is known to be this one. */
+bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr *a, bool local);
+
+MEM_DEFINE_CLEANUP(struct snapshot_files, snapshot_files_unref)
+MEM_DEFINE_CLEANUP(struct snapshot_identity, snapshot_identity_unref)
+
+#endif

@@ -1,0 +1,248 @@
+/* Building snapshots, and letting go of them. */
+#include <postern/snapshot.h>
+
+#include <postern/mem.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool take_ref(_Atomic unsigned *refs)
+{
+    return atomic_fetch_add_explicit(refs, 1, memory_order_relaxed) > 0;
+}
+
+/* True for the last one, which then sees everything the others did before. */
+static bool drop_ref(_Atomic unsigned *refs)
+{
+    if (atomic_fetch_sub_explicit(refs, 1, memory_order_release) != 1) {
+        return false;
+    }
+    atomic_thread_fence(memory_order_acquire);
+    return true;
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+static void take_addr(const struct conf_sockaddr *c, struct net_addr *ret)
+{
+    if (c->len > 0) {
+        (void)net_addr_from((const struct sockaddr *)&c->ss, c->len, ret);
+    }
+}
+
+static void fill_listeners(struct snapshot_files *f)
+{
+    f->listeners = (struct snapshot_listener *)mem_must_calloc(f->conf->n_listeners + 1,
+                                                               sizeof(*f->listeners));
+    f->n_listeners = f->conf->n_listeners;
+    for (size_t i = 0; i < f->n_listeners; i++) {
+        struct snapshot_listener *l = &f->listeners[i];
+        l->conf = &f->conf->listeners[i];
+        take_addr(&l->conf->address, &l->address);
+        take_addr(&l->conf->to, &l->to);
+        if (l->conf->direction == CONF_OUTBOUND && l->conf->capture == CONF_EXPLICIT) {
+            l->explicit_route = route_new_explicit(l->conf->name, &l->conf->identities);
+        }
+    }
+}
+
+static int load_policy(struct snapshot_files *f, struct conf_diag *diag, struct err *err)
+{
+    if (f->conf->policy_path == NULL) {
+        return 0;
+    }
+    struct conf_policy *conf = NULL;
+    if (conf_load_policy(f->conf->policy_path, diag, &conf) == -1) {
+        return err_set(err, ERR_CONFIG, "the policy %s has errors", f->conf->policy_path);
+    }
+    f->n_rules = conf->n_rules;
+    f->policy = policy_new(conf, err);
+    conf_policy_free(conf);
+    return f->policy != NULL ? 0 : -1;
+}
+
+static int load_mesh(struct snapshot_files *f, struct conf_diag *diag, struct err *err)
+{
+    struct conf_mesh *conf = NULL;
+    if (f->conf->mesh_path != NULL && conf_load_mesh(f->conf->mesh_path, diag, &conf) == -1) {
+        return err_set(err, ERR_CONFIG, "the mesh map %s has errors", f->conf->mesh_path);
+    }
+    int r = route_table_new(conf, &f->routes, err);
+    conf_mesh_free(conf);
+    return r;
+}
+
+int snapshot_files_new(struct conf_proxy *conf, uint64_t generation, struct conf_diag *diag,
+                       struct snapshot_files **ret, struct err *err)
+{
+    mem_auto(snapshot_files_unref) struct snapshot_files *f = mem_must_new(struct snapshot_files);
+    atomic_init(&f->refs, 1);
+    f->generation = generation;
+    f->conf = conf;
+    /* Both, so that the errors of both are seen at once. */
+    int policy = load_policy(f, diag, err);
+    int mesh = load_mesh(f, diag, err);
+    if (policy == -1 || mesh == -1) {
+        return -1;
+    }
+    fill_listeners(f);
+    *ret = f;
+    f = NULL;
+    return 0;
+}
+
+struct snapshot_files *snapshot_files_ref(struct snapshot_files *f)
+{
+    POSTERN_ASSERT(take_ref(&f->refs));
+    return f;
+}
+
+struct snapshot_files *snapshot_files_unref(struct snapshot_files *f)
+{
+    if (f != NULL && drop_ref(&f->refs)) {
+        for (size_t i = 0; i < f->n_listeners; i++) {
+            route_free_explicit(f->listeners[i].explicit_route);
+        }
+        free(f->listeners);
+        policy_free(f->policy);
+        route_table_free(f->routes);
+        conf_proxy_free(f->conf);
+        free(f);
+    }
+    return NULL;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_addr(const struct conf_sockaddr *a, const struct conf_sockaddr *b)
+{
+    return a->len == b->len && memcmp(&a->ss, &b->ss, a->len) == 0;
+}
+
+static const char *changed_for_good(const struct conf_proxy *a, const struct conf_proxy *b)
+{
+    if (a->workers != b->workers) {
+        return "workers";
+    }
+    if (!same_text(a->identity.socket, b->identity.socket) ||
+        !same_text(a->identity.spiffe_id, b->identity.spiffe_id) ||
+        a->identity.key != b->identity.key) {
+        return "identity";
+    }
+    if (!same_text(a->admin.socket, b->admin.socket) || !same_addr(&a->metrics, &b->metrics)) {
+        return "admin or metrics";
+    }
+    if (a->n_listeners != b->n_listeners) {
+        return "listeners";
+    }
+    for (size_t i = 0; i < a->n_listeners; i++) {
+        const struct conf_listener *x = &a->listeners[i];
+        const struct conf_listener *y = &b->listeners[i];
+        if (!same_text(x->name, y->name) || x->direction != y->direction ||
+            x->capture != y->capture || !same_addr(&x->address, &y->address)) {
+            return "listeners";
+        }
+    }
+    return NULL;
+}
+
+int snapshot_files_compatible(const struct snapshot_files *now, const struct snapshot_files *next,
+                              struct err *err)
+{
+    const char *what = changed_for_good(now->conf, next->conf);
+    if (what == NULL) {
+        return 0;
+    }
+    err_set(err, ERR_CONFIG, "`%s` cannot be changed while running", what);
+    err_where(err, "%s", next->conf->path != NULL ? next->conf->path : "");
+    return err_advise(err, "restart the proxy for this change, or take it back");
+}
+
+bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr *a, bool local)
+{
+    uint16_t port = net_addr_port(a);
+    struct net_addr metrics = {.len = 0};
+    take_addr(&f->conf->metrics, &metrics);
+    if (metrics.len > 0 && net_addr_port(&metrics) == port &&
+        (local || net_addr_same_host(&metrics, a) || net_addr_is_local(a))) {
+        return true;
+    }
+    for (size_t i = 0; i < f->n_listeners; i++) {
+        const struct net_addr *own = &f->listeners[i].address;
+        if (net_addr_port(own) == port &&
+            (local || net_addr_same_host(own, a) || net_addr_is_local(a))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- identity --------------------------------------------------------------------------------- */
+
+int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust *trust,
+                          struct snapshot_identity **ret, struct err *err)
+{
+    mem_auto(snapshot_identity_unref) struct snapshot_identity *i =
+        mem_must_new(struct snapshot_identity);
+    atomic_init(&i->refs, 1);
+    if (tls_ctx_new(svid, &i->tls, err) == -1) {
+        return -1;
+    }
+    i->trust = x509_trust_ref(trust);
+    i->own_id = mem_must_strdup(svid->spiffe_id);
+    i->own = str_of(i->own_id);
+    i->not_before_s = svid->not_before_s;
+    i->not_after_s = svid->not_after_s;
+    memcpy(i->serial, svid->serial, sizeof(i->serial));
+    *ret = i;
+    i = NULL;
+    return 0;
+}
+
+struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i)
+{
+    POSTERN_ASSERT(take_ref(&i->refs));
+    return i;
+}
+
+struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i)
+{
+    if (i != NULL && drop_ref(&i->refs)) {
+        tls_ctx_free(i->tls);
+        x509_trust_unref(i->trust);
+        free(i->own_id);
+        free(i);
+    }
+    return NULL;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+struct snapshot *snapshot_new(uint64_t generation, struct snapshot_files *files,
+                              struct snapshot_identity *identity)
+{
+    struct snapshot *s = mem_must_new(struct snapshot);
+    atomic_init(&s->refs, 1);
+    s->generation = generation;
+    s->files = snapshot_files_ref(files);
+    s->identity = identity != NULL ? snapshot_identity_ref(identity) : NULL;
+    return s;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *s)
+{
+    POSTERN_ASSERT(take_ref(&s->refs));
+    return s;
+}
+
+struct snapshot *snapshot_unref(struct snapshot *s)
+{
+    if (s != NULL && drop_ref(&s->refs)) {
+        snapshot_files_unref(s->files);
+        snapshot_identity_unref(s->identity);
+        free(s);
+    }
+    return NULL;
+}

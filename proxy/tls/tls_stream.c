@@ -1,0 +1,269 @@
+/* TLS as a stream: handshake, reading, writing, ending. */
+#include <postern/tls.h>
+
+#include "tls_priv.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <stdlib.h>
+
+static struct tls_stream *tls_of(struct stream *s)
+{
+    return (struct tls_stream *)s;
+}
+
+/* Sends what OpenSSL has sealed. */
+static enum stream_outcome send_sealed(struct tls_stream *s)
+{
+    struct net_scratch *scratch = s->worker->scratch;
+    size_t n = scratch->sealed_len;
+    scratch->sealed_len = 0;
+    return n > 0 ? stream_send(&s->base, scratch->sealed, n) : STREAM_OK;
+}
+
+/* Gives OpenSSL something to read: what was kept back, else one recv into the worker's scratch. */
+static enum stream_outcome fill(struct tls_stream *s, size_t most)
+{
+    if (s->rest.len > 0) {
+        s->in = buf_head(&s->rest);
+        s->in_len = buf_len(&s->rest);
+        return STREAM_OK;
+    }
+    size_t n = 0;
+    enum stream_outcome o = stream_recv(&s->base, s->worker->scratch->raw, most, &n);
+    if (o == STREAM_OK) {
+        s->in = s->worker->scratch->raw;
+        s->in_len = n;
+    }
+    return o;
+}
+
+/* Keeps what OpenSSL has not taken, for the next call: the scratch belongs to others meanwhile. */
+static bool keep_rest(struct tls_stream *s)
+{
+    bool ok = true;
+    if (s->rest.len > 0) {
+        buf_consume(&s->rest, buf_len(&s->rest) - s->in_len);
+    } else if (s->in_len > 0) {
+        ok = buf_append(&s->rest, s->in, s->in_len);
+    }
+    if (s->rest.len == 0) {
+        buf_reset(&s->rest);
+    }
+    s->in = NULL;
+    s->in_len = 0;
+    return ok;
+}
+
+static enum stream_outcome fail(struct tls_stream *s, bool peer_gone)
+{
+    tls_explain(s, peer_gone);
+    s->base.failed = true;
+    return STREAM_FAILED;
+}
+
+enum stream_outcome tls_handshake(struct tls_stream *s)
+{
+    if (s->started || SSL_is_server(s->ssl) == 1) { /* a client's first flight needs no input */
+        enum stream_outcome o = fill(s, NET_READ_MIN);
+        if (o != STREAM_OK) {
+            return o == STREAM_AGAIN ? o : fail(s, true);
+        }
+    }
+    s->started = true;
+    ERR_clear_error();
+    int r = SSL_do_handshake(s->ssl);
+    int why = r == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, r);
+    if (r == 1) {
+        s->established = true;
+        if (s->peer == NULL) {
+            r = -1; /* cannot be: the verify callback ran or the handshake failed */
+            why = SSL_ERROR_SSL;
+        }
+    }
+    bool kept = keep_rest(s);
+    if (r != 1 && why != SSL_ERROR_WANT_READ) {
+        tls_explain(s, false); /* before the queue is touched again */
+    }
+    enum stream_outcome sent = send_sealed(s);
+    if (r != 1 && why != SSL_ERROR_WANT_READ) {
+        return fail(s, false);
+    }
+    if (sent == STREAM_FAILED || !kept) {
+        return fail(s, true);
+    }
+    return r == 1 ? STREAM_OK : STREAM_AGAIN;
+}
+
+/* What SSL_read said when it gave no bytes. */
+static enum stream_outcome read_outcome(struct tls_stream *s, int r)
+{
+    int why = SSL_get_error(s->ssl, r);
+    if (why == SSL_ERROR_WANT_READ) {
+        return STREAM_AGAIN;
+    }
+    if (why == SSL_ERROR_ZERO_RETURN) {
+        s->base.eof = true;
+        return STREAM_EOF;
+    }
+    return fail(s, false);
+}
+
+static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t cap, size_t *ret_n)
+{
+    struct tls_stream *s = tls_of(base);
+    if (base->eof) {
+        return STREAM_EOF;
+    }
+    if (base->failed) {
+        return STREAM_FAILED;
+    }
+    enum stream_outcome o = STREAM_OK;
+    if (SSL_pending(s->ssl) == 0 || s->rest.len > 0) {
+        /* No more than fits decrypted; for a small reader a whole record, the rest is kept. */
+        size_t most = cap < NET_READ_MIN ? NET_READ_MIN : cap;
+        o = fill(s, most < base->read_size ? most : base->read_size);
+        if (o == STREAM_EOF) {
+            /* No close_notify came before the FIN: someone may have cut the stream short. */
+            base->truncated = true;
+            base->failed = true;
+            return STREAM_FAILED;
+        }
+        if (o != STREAM_OK) {
+            return o;
+        }
+    }
+    ERR_clear_error();
+    size_t n = 0;
+    while (n < cap) {
+        size_t got = 0;
+        int r = SSL_read_ex(s->ssl, dst + n, cap - n, &got);
+        if (r != 1) {
+            o = read_outcome(s, r);
+            break;
+        }
+        n += got;
+        if (s->in_len == 0 && n < cap) {
+            break; /* all that came is decrypted: asking again would only say "no more" */
+        }
+    }
+    if (!keep_rest(s) || send_sealed(s) == STREAM_FAILED) {
+        base->failed = true;
+        return STREAM_FAILED;
+    }
+    if (n > 0) {
+        base->bytes_read += n;
+        *ret_n = n;
+        return STREAM_OK; /* an end behind the bytes is told by the next call */
+    }
+    return o == STREAM_OK ? STREAM_AGAIN : o;
+}
+
+static enum stream_outcome tls_write(struct stream *base, const uint8_t *src, size_t n)
+{
+    struct tls_stream *s = tls_of(base);
+    if (n == 0) {
+        return STREAM_OK;
+    }
+    ERR_clear_error();
+    size_t taken = 0;
+    if (SSL_write_ex(s->ssl, src, n, &taken) != 1 || taken != n) {
+        s->worker->scratch->sealed_len = 0;
+        return fail(s, false);
+    }
+    base->bytes_written += n;
+    return send_sealed(s);
+}
+
+static enum stream_outcome tls_shut(struct stream *base)
+{
+    struct tls_stream *s = tls_of(base);
+    base->shut_done = true;
+    if (!s->established || base->failed) {
+        return STREAM_OK;
+    }
+    ERR_clear_error();
+    (void)SSL_shutdown(s->ssl); /* 0 or 1: sent; the peer's own end is what tls_read reports */
+    return send_sealed(s);
+}
+
+static bool tls_has_input(const struct stream *base)
+{
+    const struct tls_stream *s = (const struct tls_stream *)base;
+    return s->rest.len > 0 || SSL_pending(s->ssl) > 0 ||
+           (!base->eof && (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0);
+}
+
+static void tls_deinit(struct stream *base)
+{
+    struct tls_stream *s = tls_of(base);
+    SSL_free(s->ssl);
+    s->ssl = NULL;
+    buf_reset(&s->rest);
+    free(s->peer);
+    s->peer = NULL;
+    free(s->failure);
+    s->failure = NULL;
+}
+
+static const struct stream_ops TLS_OPS = {
+    .name = "tls",
+    .read = tls_read,
+    .write = tls_write,
+    .shut = tls_shut,
+    .has_input = tls_has_input,
+    .deinit = tls_deinit,
+};
+
+static int init(struct tls_stream *s, struct tls_worker *w, SSL_CTX *ctx, int fd)
+{
+    *s = (struct tls_stream){.worker = w,
+                             .rest = BUF_INIT(NET_SCRATCH_SIZE),
+                             .alert_sent = TLS_NO_ALERT,
+                             .alert_received = TLS_NO_ALERT};
+    stream_plain_init(&s->base, w->scratch, fd);
+    s->base.ops = &TLS_OPS;
+    s->ssl = SSL_new(ctx);
+    BIO *bio = s->ssl != NULL ? tls_bio_new(w, s) : NULL;
+    if (bio == NULL) {
+        return -1;
+    }
+    SSL_set_bio(s->ssl, bio, bio);
+    SSL_set_app_data(s->ssl, s);
+    return 0;
+}
+
+int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
+                           const struct x509_trust *trust, int fd)
+{
+    if (init(s, w, ctx->server, fd) == -1) {
+        return -1;
+    }
+    s->trust = trust;
+    SSL_set_accept_state(s->ssl);
+    return 0;
+}
+
+int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
+                           const struct x509_trust *trust, const struct str *expected,
+                           size_t n_expected, int fd)
+{
+    if (init(s, w, ctx->client, fd) == -1) {
+        return -1;
+    }
+    s->trust = trust;
+    s->expected = expected;
+    s->n_expected = n_expected;
+    SSL_set_connect_state(s->ssl);
+    return 0;
+}
+
+const char *tls_version(const struct tls_stream *s)
+{
+    return s->established ? SSL_get_version(s->ssl) : NULL;
+}
+
+const char *tls_suite(const struct tls_stream *s)
+{
+    return s->established ? SSL_CIPHER_get_name(SSL_get_current_cipher(s->ssl)) : NULL;
+}

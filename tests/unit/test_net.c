@@ -1,0 +1,187 @@
+/* Addresses as they come from the kernel, and plain streams. */
+#include <postern/net.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void test_addresses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *ip6; /* as a dual-stack socket tells it */
+        const char *text;
+        bool loopback;
+    } cases[] = {
+        {"::ffff:127.0.0.9", "127.0.0.9:80", true},
+        {"::ffff:10.1.2.3", "10.1.2.3:80", false},
+        {"::1", "[::1]:80", true},
+        {"fd00::1", "[fd00::1]:80", false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(80)};
+        assert_int_equal(inet_pton(AF_INET6, cases[i].ip6, &in6.sin6_addr), 1);
+        struct net_addr a;
+        char text[NET_ADDR_TEXT_MAX];
+        assert_true(net_addr_from((struct sockaddr *)&in6, sizeof(in6), &a));
+        assert_string_equal(net_addr_text(&a, text), cases[i].text);
+        assert_int_equal(net_addr_is_loopback(&a), cases[i].loopback);
+        struct net_addr b = a;
+        net_addr_set_port(&b, 81);
+        assert_true(net_addr_same_host(&a, &b));
+        assert_false(net_addr_equal(&a, &b));
+        assert_int_equal(net_addr_port(&b), 81);
+    }
+    struct net_addr none = {.len = 0};
+    struct sockaddr un = {.sa_family = AF_UNIX};
+    assert_false(net_addr_from(&un, sizeof(un), &none));
+    assert_false(net_addr_equal(&none, &none));
+}
+
+static void test_local(void **state)
+{
+    (void)state;
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(9)};
+    struct net_addr a;
+    inet_pton(AF_INET, "127.3.2.1", &in4.sin_addr);
+    assert_true(net_addr_from((struct sockaddr *)&in4, sizeof(in4), &a));
+    assert_true(net_addr_is_local(&a));
+}
+
+struct pair {
+    struct net_scratch scratch;
+    struct stream s;
+    int other;
+};
+
+static void open_pair(struct pair *p)
+{
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    assert_int_equal(net_scratch_init(&p->scratch, NULL), 0);
+    stream_plain_init(&p->s, &p->scratch, fds[0]);
+    p->other = fds[1];
+}
+
+static void close_pair(struct pair *p)
+{
+    stream_deinit(&p->s, false);
+    stream_deinit(&p->s, false);
+    if (p->other != -1) {
+        close(p->other);
+    }
+    net_scratch_deinit(&p->scratch);
+}
+
+/* A reader that does not read: the rest is kept, the end comes after it, nothing is lost. */
+static void test_back_pressure(void **state)
+{
+    (void)state;
+    struct pair p;
+    open_pair(&p);
+    uint8_t *data = malloc(NET_SCRATCH_SIZE);
+    size_t total = 0;
+    while (!stream_blocked(&p.s)) {
+        for (size_t i = 0; i < NET_SCRATCH_SIZE; i++) {
+            data[i] = (uint8_t)((total + i) % 251);
+        }
+        assert_int_equal(stream_write(&p.s, data, NET_SCRATCH_SIZE), STREAM_OK);
+        total += NET_SCRATCH_SIZE;
+        assert_true(total < (64U << 20));
+    }
+    assert_true(p.s.out.len <= NET_SCRATCH_SIZE);
+    assert_int_equal(stream_shut(&p.s), STREAM_OK);
+    assert_false(p.s.shut_done);
+    size_t seen = 0;
+    for (;;) {
+        ssize_t n = read(p.other, data, 60000);
+        if (n == -1 && errno == EAGAIN) {
+            enum stream_outcome o = stream_flush(&p.s);
+            assert_true(o == STREAM_OK || o == STREAM_AGAIN);
+            continue;
+        }
+        assert_int_not_equal(n, -1);
+        if (n == 0) {
+            break;
+        }
+        for (ssize_t i = 0; i < n; i++) {
+            assert_int_equal(data[i], (uint8_t)((seen + (size_t)i) % 251));
+        }
+        seen += (size_t)n;
+    }
+    assert_int_equal(seen, total);
+    assert_true(p.s.shut_done);
+    assert_null(p.s.out.data); /* at rest it holds nothing */
+    free(data);
+    close_pair(&p);
+}
+
+static void test_ends(void **state)
+{
+    (void)state;
+    struct pair p;
+    open_pair(&p);
+    uint8_t byte = 0;
+    size_t n = 77;
+    assert_int_equal(stream_read(&p.s, &byte, 1, &n), STREAM_AGAIN);
+    assert_int_equal(n, 77); /* untouched */
+    assert_int_equal(write(p.other, "x", 1), 1);
+    shutdown(p.other, SHUT_WR);
+    assert_int_equal(stream_read(&p.s, &byte, 1, &n), STREAM_OK);
+    assert_int_equal(n, 1);
+    assert_int_equal(stream_read(&p.s, &byte, 1, &n), STREAM_EOF);
+    assert_true(p.s.eof);
+    /* Half-closed: our direction goes on. */
+    assert_int_equal(stream_write(&p.s, (const uint8_t *)"y", 1), STREAM_OK);
+    assert_int_equal(read(p.other, &byte, 1), 1);
+    close(p.other);
+    p.other = -1;
+    assert_int_equal(stream_write(&p.s, (const uint8_t *)"z", 1), STREAM_FAILED);
+    assert_int_equal(p.s.sys_errno, EPIPE);
+    close_pair(&p);
+}
+
+static void test_dial_refused(void **state)
+{
+    (void)state;
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct net_addr a;
+    int fd = -1;
+    struct net_addr want;
+    assert_true(net_addr_from((struct sockaddr *)&in4, sizeof(in4), &want));
+    assert_int_equal(net_listen(&want, &fd, NULL), 0);
+    assert_true(net_local_addr(fd, &a));
+    bool done = false;
+    int dialled = net_dial(&a, &done);
+    assert_int_not_equal(dialled, -1);
+    assert_true(done); /* on this host it is decided at once */
+    struct net_addr source;
+    struct net_addr original;
+    int accepted = net_accept(fd, &source);
+    assert_int_not_equal(accepted, -1);
+    assert_false(net_original_dst(accepted, &original)); /* it was made to us */
+    assert_int_equal(net_reset(accepted), -1);
+    char c;
+    assert_int_equal(recv(dialled, &c, 1, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    close(dialled);
+    close(fd);
+    assert_int_equal(net_dial(&a, &done), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_addresses),     cmocka_unit_test(test_local),
+        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_dial_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
