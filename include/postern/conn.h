@@ -1,0 +1,140 @@
+/*
+ * conn: the life of connections. A worker is a thread with a loop, listening sockets, connections,
+ * counters and a log ring of its own; this header is what the main thread may do with one.
+ *
+ * Made and started by the main thread; after conn_worker_start only the functions that say so may
+ * be called while it runs. Nothing on a worker takes a lock or blocks.
+ */
+#ifndef POSTERN_CONN_H
+#define POSTERN_CONN_H
+
+#include <postern/err.h>
+#include <postern/log.h>
+#include <postern/snapshot.h>
+#include <postern/tls.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- states and ends, as tables ----------------------------------------------------------------
+ */
+
+/* name, what happens in it */
+#define CONN_STATES(X)                                                                             \
+    X(NEW, "new")             /* accepted, nothing decided */                                      \
+    X(HELD, "held")           /* waits for the first identity */                                   \
+    X(DIAL, "dial")           /* connects to the next hop */                                       \
+    X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
+    X(HTTP, "http")           /* requests, one after the other */                                  \
+    X(PUMP, "pump")           /* bytes both ways */                                                \
+    X(LINGER, "linger")       /* said why, waits for the peer to have read it */                   \
+    X(CLOSED, "closed")       /* freed at the end of the turn */
+
+enum conn_state {
+#define CONN_STATE_ENUM(name, text) CONN_##name,
+    CONN_STATES(CONN_STATE_ENUM)
+#undef CONN_STATE_ENUM
+        CONN_STATE_COUNT
+};
+const char *conn_state_name(enum conn_state s);
+
+/* How the end looks to both sides: in order, by reset, or in order after a last word. */
+enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
+
+/* name, token for logs and counters, how it ends, level of its line, text for people */
+#define CONN_REASONS(X)                                                                            \
+    X(DONE, "done", ORDER, INFO, "both sides ended it")                                            \
+    X(DOWNSTREAM_RESET, "downstream_reset", RESET, INFO, "the side that opened it reset it")       \
+    X(UPSTREAM_RESET, "upstream_reset", RESET, INFO, "the side that was called reset it")          \
+    X(TRUNCATED, "truncated", RESET, WARN, "TCP ended without the end of TLS")                     \
+    X(DENIED, "policy_denied", RESET, WARN, "the policy does not allow it")                        \
+    X(POLICY_CHANGED, "policy_changed", RESET, WARN, "no longer allowed after a change")           \
+    X(UNLISTED, "unlisted", RESET, WARN, "the destination is not in the mesh map")                 \
+    X(NOT_REDIRECTED, "not_redirected", RESET, WARN,                                               \
+      "made to the listener itself and not brought by the kernel's redirection")                   \
+    X(LOOP, "loop", RESET, WARN, "the destination is a listener of this proxy")                    \
+    X(HANDSHAKE_FAILED, "handshake_failed", LINGER, WARN, "the TLS handshake failed")              \
+    X(HANDSHAKE_TIMEOUT, "handshake_timeout", RESET, WARN, "no TLS handshake in time")             \
+    X(CONNECT_REFUSED, "connect_refused", RESET, WARN, "the next hop refused the connection")      \
+    X(CONNECT_FAILED, "connect_failed", RESET, WARN, "the next hop cannot be reached")             \
+    X(CONNECT_TIMEOUT, "connect_timeout", RESET, WARN, "the next hop did not answer in time")      \
+    X(NO_IDENTITY, "no_identity", RESET, WARN, "there is no identity yet, and it waited its time") \
+    X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
+    X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
+    X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \
+    X(REQUEST_TIMEOUT, "request_timeout", LINGER, INFO, "no whole request head in time")           \
+    X(BAD_RESPONSE, "bad_response", LINGER, WARN, "the workload's answer was not usable")          \
+    X(ANSWERED, "answered", LINGER, INFO, "closed after an answer that ends the connection")       \
+    X(DRAINED, "drained", RESET, INFO, "still open when the drain time was over")                  \
+    X(STOPPED, "stopped", RESET, INFO, "the proxy stopped")                                        \
+    X(NO_MEMORY, "no_memory", RESET, ERROR, "out of memory or descriptors")
+
+enum conn_reason {
+#define CONN_REASON_ENUM(name, token, end, level, text) CONN_CLOSE_##name,
+    CONN_REASONS(CONN_REASON_ENUM)
+#undef CONN_REASON_ENUM
+        CONN_REASON_COUNT
+};
+const char *conn_reason_token(enum conn_reason r);
+const char *conn_reason_text(enum conn_reason r);
+
+/* --- counters ----------------------------------------------------------------------------------
+ * Written by their worker alone (relaxed, no lock prefix), read by main at any time. The first
+ * index is enum conf_direction. */
+enum { CONN_TLS_STEPS = TLS_STEP_PROTOCOL + 1, CONN_STATUS_CLASSES = 6 };
+
+struct conn_counters {
+    _Atomic uint64_t accepted[2];
+    _Atomic uint64_t states[2][CONN_STATE_COUNT]; /* a gauge: how many are in it now */
+    _Atomic uint64_t closed[2][CONN_REASON_COUNT];
+    _Atomic uint64_t handshakes[2];
+    _Atomic uint64_t handshake_failures[2][CONN_TLS_STEPS];
+    _Atomic uint64_t bytes_up[2];   /* from the side that opened towards the other */
+    _Atomic uint64_t bytes_down[2]; /* and back */
+    _Atomic uint64_t plaintext_disabled, plaintext_passthrough; /* outbound connections */
+    _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
+    _Atomic uint64_t requests_denied;
+    _Atomic uint64_t rejudged, rejudged_closed;
+    _Atomic uint64_t accept_errors;
+    _Atomic uint64_t generation; /* of the snapshot that it runs: a gauge */
+};
+
+/* --- workers -----------------------------------------------------------------------------------
+ */
+/* Shared by the workers of a process; outlives them. */
+struct conn_shared {
+    _Atomic unsigned open; /* downstream connections, for limits.connections */
+};
+
+struct conn_worker;
+
+struct conn_worker_spec {
+    unsigned index;
+    unsigned n_workers;
+    struct conn_shared *shared;
+    struct snapshot *first; /* a reference is taken */
+    int log_wake_fd;        /* borrowed; signalled when the log ring has lines */
+};
+
+/* Binds the listeners, allocates everything. Before the sandbox closes. */
+int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **ret, struct err *err);
+/* After conn_worker_stop, or never started. Takes NULL. */
+struct conn_worker *conn_worker_free(struct conn_worker *w);
+int conn_worker_start(struct conn_worker *w, struct err *err);
+/* Ends its connections, and waits for the thread. */
+void conn_worker_stop(struct conn_worker *w);
+
+/* While it runs: */
+/* Takes a reference. It is in force at the worker's next turn; connections are judged again. */
+void conn_worker_post_snapshot(struct conn_worker *w, struct snapshot *snapshot);
+/* Begins to drain: goes on accepting for accept_ms, answers with Connection: close, and cuts what
+ * is left after drain_ms. */
+void conn_worker_post_drain(struct conn_worker *w, uint32_t accept_ms, uint32_t drain_ms);
+/* True once draining has ended and nothing is open. */
+bool conn_worker_drained(const struct conn_worker *w);
+const struct conn_counters *conn_worker_counters(const struct conn_worker *w);
+/* Its log ring, for log_drain. */
+struct log *conn_worker_log(struct conn_worker *w);
+
+#endif

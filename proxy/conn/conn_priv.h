@@ -1,0 +1,240 @@
+/*
+ * What the files of conn share: the worker, the connection, and who does what.
+ *
+ *   worker.c    the thread, its mail, snapshots, drain          listener.c  accepting
+ *   state.c     states, reasons, the one way out                inbound.c   mesh -> workload
+ *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
+ *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
+ *   record.c    log lines
+ */
+#ifndef POSTERN_CONN_PRIV_H
+#define POSTERN_CONN_PRIV_H
+
+#include <postern/conn.h>
+#include <postern/http1.h>
+#include <postern/loop.h>
+#include <pthread.h>
+
+enum {
+    CONN_HELD_MAX = 1024,      /* connections that a worker holds before the first identity */
+    CONN_ACCEPT_BATCH = 32,    /* of one listener in one turn */
+    CONN_REJUDGE_BATCH = 256,  /* connections judged again in one turn */
+    CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
+    CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
+    CONN_DECISION_TEXT = 33,
+};
+
+struct conn;
+
+/* A worker's use of a snapshot. */
+struct worker_snapshot {
+    struct snapshot *snapshot; /* one atomic reference */
+    unsigned uses;             /* connections, and the worker itself for the current one */
+};
+
+struct worker_listener {
+    struct conn_worker *worker;
+    size_t index; /* into snapshot.files.listeners */
+    int fd;       /* owned */
+    struct loop_io *io;
+};
+
+struct conn_worker {
+    unsigned index, n_workers;
+    struct conn_shared *shared;
+    pthread_t thread;
+    bool started;
+    struct loop *loop;
+    struct log *log;
+    struct conn_counters counters;
+    struct net_scratch scratch;
+    struct tls_worker tls;
+
+    struct worker_snapshot *current;
+    struct worker_listener *listeners;
+    size_t n_listeners;
+    bool accepting;                 /* listeners are watched */
+    struct loop_timer accept_timer; /* on again, after a shortage */
+
+    struct conn *conns; /* newest first */
+    size_t n_conns, n_held;
+    uint64_t next_id;
+    uint64_t decision_prefix, decision_count;
+
+    struct conn *rejudge_at; /* the next one to judge again; NULL: none */
+    struct loop_timer rejudge_timer;
+
+    bool draining;   /* accepting goes on, answers say close */
+    bool drain_last; /* inbound accepting has ended */
+    struct loop_timer drain_timer;
+    uint64_t drain_end_ms;
+    _Atomic bool drained;
+
+    /* For HTTP, one of each a worker. */
+    struct http1_request *request;
+    struct http1_response *response;
+    struct buf emit; /* a head and what goes out with it */
+};
+
+/* One end of a connection, with what watches it. */
+struct conn_leg {
+    union {
+        struct stream s;
+        struct tls_stream tls; /* its base is s */
+    };
+    struct loop_io *io; /* owned; goes before the stream */
+    unsigned ready;     /* LOOP_*: became possible, not yet used */
+    bool is_tls;
+};
+
+struct conn_http;
+
+/* What a refusal says in the log. */
+struct conn_denial {
+    char decision[CONN_DECISION_TEXT];
+    char near_miss[240];
+};
+
+struct conn {
+    struct conn_worker *worker;
+    struct conn *prev, *next;
+    struct loop_deferred free_later;
+    struct loop_timer timer; /* of the state; while pumping, of idleness */
+    uint64_t number;         /* with the worker's index, the connection's id */
+    enum conn_state state;
+    enum conf_direction direction;
+    enum conf_protocol protocol;
+    size_t listener; /* index */
+
+    struct worker_snapshot *snap;
+    const struct route *route;     /* outbound; lent by snap; NULL: passthrough */
+    enum conf_transport transport; /* outbound */
+
+    struct net_addr source;   /* who opened it */
+    struct net_addr original; /* where that one wanted to go */
+    struct net_addr upstream; /* what we dial */
+
+    struct conn_leg app;  /* the workload's side: always plain */
+    struct conn_leg peer; /* the mesh's side: TLS, or plain by name */
+
+    struct policy_verdict verdict; /* of the connection; rule is lent by snap */
+    bool judged;
+    struct conn_denial *denial; /* owned; of a connection that was denied */
+    enum conn_reason reason;
+    bool closing;  /* reason is set */
+    bool upgraded; /* pumps what an HTTP upgrade switched to */
+    uint32_t linger_bytes;
+    int sys_errno;
+    uint64_t opened_ms, active_ms;
+    uint64_t up_bytes, down_bytes; /* already counted */
+    struct conn_http *http;        /* owned; protocol http only */
+};
+
+static inline const struct snapshot *conn_snapshot(const struct conn *c)
+{
+    return c->snap->snapshot;
+}
+static inline const struct conf_proxy *conn_conf(const struct conn *c)
+{
+    return c->snap->snapshot->files->conf;
+}
+/* The side that opened it, and the other. */
+static inline struct conn_leg *conn_downstream(struct conn *c)
+{
+    return c->direction == CONF_INBOUND ? &c->peer : &c->app;
+}
+static inline struct conn_leg *conn_upstream(struct conn *c)
+{
+    return c->direction == CONF_INBOUND ? &c->app : &c->peer;
+}
+static inline struct conn_leg *conn_other(struct conn *c, const struct conn_leg *leg)
+{
+    return leg == &c->app ? &c->peer : &c->app;
+}
+
+static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    /* One writer: no locked instruction is needed. */
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+/* --- state.c ---------------------------------------------------------------------------------- */
+/* Takes fd. NULL: no memory, fd is gone. The connection is in state NEW and on the worker's list.
+ */
+struct conn *conn_new(struct conn_worker *w, size_t listener, int fd,
+                      const struct net_addr *source);
+/* Checks the edge, stops the timer of the old state, counts, traces. */
+void conn_set_state(struct conn *c, enum conn_state next);
+/* The one way out; may be called again, and the first reason stays. The connection is no more
+ * usable: it is freed at the end of the turn. */
+void conn_close(struct conn *c, enum conn_reason reason);
+/* Forgets the old use and takes the worker's current snapshot. */
+void conn_use_current(struct conn *c);
+void conn_release_snapshot(struct conn_worker *w, struct worker_snapshot *s);
+
+/* Opens a leg over fd; false: no memory (fd is the leg's in any case). */
+bool conn_leg_watch(struct conn *c, struct conn_leg *leg);
+/* What is wanted of each side, by state; called after every step. */
+void conn_leg_want(struct conn_leg *leg, unsigned events);
+void conn_leg_close(struct conn_leg *leg, bool reset);
+
+/* The driver: runs the connection's state until it has to wait. Called with what became ready. */
+void conn_drive(struct conn *c);
+void conn_linger_step(struct conn *c);
+
+/* --- inbound.c, outbound.c -------------------------------------------------------------------- */
+void conn_inbound_start(struct conn *c);
+void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL */
+void conn_outbound_start(struct conn *c);
+void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */
+/* Waits for the first identity, or says no. True: there is one. */
+bool conn_hold(struct conn *c);
+void conn_resume_held(struct conn_worker *w);
+/* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
+bool conn_handshake(struct conn *c);
+/* Starts to dial `to` on a leg: true when connected. False: it waits (state DIAL), or closed. */
+bool conn_dial(struct conn *c, struct conn_leg *leg, const struct net_addr *to);
+/* After an event in DIAL: true when connected. */
+bool conn_dial_step(struct conn *c, struct conn_leg *leg);
+enum conn_reason conn_dial_reason(int sys_errno);
+
+/* --- pump.c ----------------------------------------------------------------------------------- */
+void conn_pump_start(struct conn *c);
+void conn_pump_step(struct conn *c);
+/* What the streams have moved since the last time, into the counters. */
+void conn_count_bytes(struct conn *c);
+
+/* --- judge.c ---------------------------------------------------------------------------------- */
+/* The connection by itself; fills verdict, and for a denial decision and near miss. */
+bool conn_judge(struct conn *c);
+void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT]);
+struct str conn_peer_id(const struct conn *c);
+struct str conn_own_id(const struct conn *c);
+/* The port that policies speak of. */
+uint16_t conn_port(const struct conn *c);
+/* After a change: false if it is no longer allowed. Moves it to the current snapshot. */
+bool conn_rejudge(struct conn *c);
+
+/* --- record.c --------------------------------------------------------------------------------- */
+void conn_record_close(struct conn *c);
+void conn_record_handshake(struct conn *c, const char *step, const struct err *err);
+void conn_record_common(struct log_line *l, const struct conn *c);
+
+/* --- http.c ----------------------------------------------------------------------------------- */
+bool conn_http_start(struct conn *c); /* false: no memory */
+void conn_http_step(struct conn *c);
+void conn_http_timeout(struct conn *c);
+/* False: the request in flight is no longer allowed. */
+bool conn_http_rejudge(struct conn *c);
+/* The worker drains: no further request on this connection. */
+void conn_http_drain(struct conn *c);
+void conn_http_free(struct conn *c);
+
+/* --- worker.c, listener.c --------------------------------------------------------------------- */
+void worker_conn_gone(struct conn_worker *w);
+int listener_open_all(struct conn_worker *w, const struct snapshot_files *files, struct err *err);
+void listener_watch_all(struct conn_worker *w, bool on);
+void listener_close(struct conn_worker *w, bool inbound_only);
+
+#endif

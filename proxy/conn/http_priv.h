@@ -1,0 +1,100 @@
+/*
+ * HTTP/1.1 on an inbound connection: what http.c (flow), http_request.c (client -> workload) and
+ * http_response.c (workload -> client) share.
+ *
+ * One exchange at a time. Bytes at rest: `in` holds a head that is not complete yet, or what came
+ * behind the request that is being answered; `rin` holds an incomplete response head. Bodies are
+ * passed on as they come and kept nowhere but in a blocked stream.
+ */
+#ifndef POSTERN_CONN_HTTP_PRIV_H
+#define POSTERN_CONN_HTTP_PRIV_H
+
+#include "conn_priv.h"
+
+enum http_request_phase {
+    REQ_HEAD,
+    REQ_BODY,
+    REQ_DISCARD, /* its answer does not need it: read away, bounded */
+    REQ_DONE,
+};
+
+enum http_response_phase {
+    RES_NONE, /* no request is waiting for one */
+    RES_HEAD,
+    RES_BODY,
+};
+
+enum http_upstream { UP_NONE, UP_DIALING, UP_OPEN };
+
+enum {
+    HTTP_DISCARD_MAX =
+        256 * 1024,             /* of a body behind an answer of ours; more ends the connection */
+    HTTP_AHEAD_MAX = 16 * 1024, /* what a client may send ahead while it is answered */
+    HTTP_JOIN_MAX = 16 * 1024,  /* body bytes that are copied behind a head for one write */
+};
+
+struct conn_http {
+    struct buf in, rin;
+    struct http1_scan scan, rscan;
+    struct http1_request_info req;
+    struct http1_response_info res;
+    struct http1_body body, rbody;
+    enum http_request_phase req_phase;
+    enum http_response_phase res_phase;
+    enum http_upstream up;
+    bool in_looked_at; /* `in` is incomplete: wait for more */
+    bool down_eof;     /* the client ended its direction */
+    bool head_sent;    /* of the response, at least in part */
+    bool close_said;   /* Connection: close went out */
+    bool up_broken;    /* writing to the workload failed; its answer may still be readable */
+    bool up_used;      /* this upstream connection has answered before */
+    bool in_flight;    /* a request is being served, allowed, and will be logged */
+    uint32_t discarded;
+    uint64_t deadline_ms; /* 0: none */
+    uint64_t began_ms;
+    uint64_t requests;
+
+    /* The facts of the request in flight, for the log and for judging again. */
+    struct buf facts; /* method, host and path, one after the other */
+    size_t method_len, host_len, path_len;
+    struct policy_verdict verdict;
+    char decision[CONN_DECISION_TEXT];
+    char near_miss[240];
+    const char *reason; /* static; NULL: none */
+    unsigned status;
+    uint64_t up_mark, down_mark; /* bytes of the connection when the request began */
+
+    /* Of the connection, as headers want them. */
+    char peer_hash[65];
+    char source_ip[NET_ADDR_TEXT_MAX];
+};
+
+/* --- http.c ----------------------------------------------------------------------------------- */
+void http_limits(const struct conn *c, struct http1_limits *ret);
+void http_set_deadline(struct conn *c, uint64_t delay_ms);
+/* Writes what is in the worker's `emit` to a leg; false: it failed. */
+bool http_send_emit(struct conn *c, struct conn_leg *leg);
+/* Body bytes: joined to what is in `emit` if small, else behind it. */
+bool http_send(struct conn *c, struct conn_leg *leg, const uint8_t *p, size_t n);
+/* Answers by ourselves. `end` is the reason to close with after it, or CONN_CLOSE_DONE to go on
+ * with the next request. */
+void http_answer(struct conn *c, unsigned status, const char *reason, const char *text,
+                 enum conn_reason end);
+/* The response is out: logs, and goes on or closes. */
+void http_exchange_end(struct conn *c);
+void http_close_upstream(struct conn *c, bool reset);
+void http_record(struct conn *c);
+
+/* --- http_request.c --------------------------------------------------------------------------- */
+/* Takes bytes of the client; returns how many are used up. The connection may be closed after. */
+size_t http_request_feed(struct conn *c, const uint8_t *data, size_t len);
+bool http_judge(struct conn *c);
+/* The workload's connection stands, or could not be made (errno). */
+void http_upstream_connected(struct conn *c, int sys_errno);
+
+/* --- http_response.c -------------------------------------------------------------------------- */
+size_t http_response_feed(struct conn *c, const uint8_t *data, size_t len);
+/* The workload ended or broke its connection. */
+void http_response_eof(struct conn *c, bool in_order);
+
+#endif

@@ -1,0 +1,100 @@
+/* Mesh -> workload: handshake, who is it, may it, dial the workload. */
+#include "conn_priv.h"
+
+#include <postern/os.h>
+
+static const struct conf_port *declared_port(const struct conf_listener *l, uint16_t port)
+{
+    for (size_t i = 0; i < l->n_ports; i++) {
+        if (l->ports[i].port == port) {
+            return &l->ports[i];
+        }
+    }
+    return NULL;
+}
+
+/* Where the client wanted to go, and where that is here. False: closed. */
+static bool find_workload(struct conn *c)
+{
+    const struct snapshot_files *files = conn_snapshot(c)->files;
+    const struct snapshot_listener *l = &files->listeners[c->listener];
+    if (l->conf->capture == CONF_EXPLICIT) {
+        c->original = c->upstream = l->to;
+        return true;
+    }
+    if (!net_original_dst(c->peer.s.fd, &c->original)) {
+        conn_close(c, CONN_CLOSE_NOT_REDIRECTED);
+        return false;
+    }
+    if (snapshot_is_own_port(files, &c->original, true)) {
+        conn_close(c, CONN_CLOSE_LOOP);
+        return false;
+    }
+    c->upstream = c->original;
+    const struct conf_port *p = declared_port(l->conf, net_addr_port(&c->original));
+    if (p != NULL) {
+        c->protocol = p->protocol;
+        if (p->local_address.len > 0 && net_addr_from((const struct sockaddr *)&p->local_address.ss,
+                                                      p->local_address.len, &c->upstream)) {
+            net_addr_set_port(&c->upstream, net_addr_port(&c->original));
+        }
+    }
+    return true;
+}
+
+void conn_inbound_start(struct conn *c)
+{
+    if (c->original.len == 0 && !find_workload(c)) {
+        return;
+    }
+    if (!conn_hold(c)) {
+        return;
+    }
+    const struct snapshot_identity *own = conn_snapshot(c)->identity;
+    int fd = c->peer.s.fd;
+    c->peer.is_tls = true;
+    conn_set_state(c, CONN_HANDSHAKE);
+    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    if (tls_stream_init_server(&c->peer.tls, &c->worker->tls, own->tls, own->trust, fd) == -1 ||
+        !conn_leg_watch(c, &c->peer)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    conn_inbound_step(c); /* the client speaks first, and mostly has by now */
+}
+
+static void connected(struct conn *c)
+{
+    if (!conn_leg_watch(c, &c->app)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    conn_pump_start(c);
+}
+
+void conn_inbound_step(struct conn *c)
+{
+    if (c->state == CONN_DIAL) {
+        if (conn_dial_step(c, &c->app)) {
+            connected(c);
+        }
+        return;
+    }
+    if (!conn_handshake(c)) {
+        return;
+    }
+    if (c->protocol == CONF_PROTOCOL_HTTP) {
+        conn_set_state(c, CONN_HTTP);
+        if (conn_http_start(c)) {
+            conn_http_step(c);
+        } else {
+            conn_close(c, CONN_CLOSE_NO_MEMORY);
+        }
+        return;
+    }
+    if (!conn_judge(c)) {
+        conn_close(c, CONN_CLOSE_DENIED);
+    } else if (conn_dial(c, &c->app, &c->upstream)) {
+        connected(c);
+    }
+}

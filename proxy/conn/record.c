@@ -1,0 +1,139 @@
+/* What a connection says in the log. Fields: docs/logs.md. */
+#include "conn_priv.h"
+
+#include <errno.h>
+#include <postern/os.h>
+#include <string.h>
+
+static const char *verdict_text(const struct conn *c)
+{
+    if (c->judged) {
+        return c->verdict.allow ? "allow" : "deny";
+    }
+    return NULL;
+}
+
+void conn_record_common(struct log_line *l, const struct conn *c)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    const struct snapshot_listener *on = &conn_snapshot(c)->files->listeners[c->listener];
+    log_fmt(l, "conn", "%u-%llu", c->worker->index, (unsigned long long)c->number);
+    log_str(l, "direction", c->direction == CONF_INBOUND ? "inbound" : "outbound");
+    log_str(l, "listener", on->conf->name);
+    log_str(l, "source", net_addr_text(&c->source, text));
+    if (c->original.len > 0) {
+        log_str(l, "destination", net_addr_text(&c->original, text));
+        log_uint(l, "port", net_addr_port(&c->original));
+    }
+    if (c->upstream.len > 0 && !net_addr_equal(&c->upstream, &c->original)) {
+        log_str(l, "upstream", net_addr_text(&c->upstream, text));
+    }
+    if (c->route != NULL) {
+        log_str(l, "service", c->route->service);
+    }
+    log_strn(l, "own_id", conn_own_id(c));
+    log_strn(l, "peer_id", conn_peer_id(c));
+}
+
+static bool wants_line(const struct conn *c, enum log_level level)
+{
+    if (level == LOG_INFO && conn_conf(c)->access_log == CONF_ACCESS_DENIED) {
+        return false;
+    }
+    return log_enabled(c->worker->log, level);
+}
+
+static enum log_level reason_level(enum conn_reason r)
+{
+    static const enum log_level levels[CONN_REASON_COUNT] = {
+#define REASON_LEVEL(name, token, end, level, text) [CONN_CLOSE_##name] = LOG_##level,
+        CONN_REASONS(REASON_LEVEL)
+#undef REASON_LEVEL
+    };
+    return levels[r];
+}
+
+void conn_record_close(struct conn *c)
+{
+    enum log_level level = reason_level(c->reason);
+    if (!wants_line(c, level)) {
+        return;
+    }
+    struct log_line l;
+    log_begin(&l, c->worker->log, level, "connection");
+    conn_record_common(&l, c);
+    if (c->direction == CONF_OUTBOUND && c->transport == CONF_TRANSPORT_DISABLE &&
+        c->upstream.len > 0) {
+        log_str(&l, "transport", c->route != NULL ? "plaintext" : "passthrough");
+    }
+    log_str(&l, "reason", conn_reason_token(c->reason));
+    log_str(&l, "message", conn_reason_text(c->reason));
+    log_str(&l, "verdict", verdict_text(c));
+    if (c->judged) {
+        log_str(&l, "rule", c->verdict.rule);
+    }
+    if (c->denial != NULL) {
+        log_str(&l, "decision", c->denial->decision);
+        log_str(&l, "near_miss", c->denial->near_miss);
+    }
+    if (c->sys_errno != 0) {
+        log_str(&l, "error", strerrordesc_np(c->sys_errno));
+    }
+    log_uint(&l, "bytes_up", c->up_bytes);
+    log_uint(&l, "bytes_down", c->down_bytes);
+    log_uint(&l, "duration_ms", loop_now_ms(c->worker->loop) - c->opened_ms);
+    if (c->peer.is_tls && c->peer.s.ops != NULL) {
+        log_str(&l, "tls_version", tls_version(&c->peer.tls));
+        log_str(&l, "tls_suite", tls_suite(&c->peer.tls));
+    }
+    log_end(&l);
+}
+
+static void record_shown(struct log_line *l, const struct tls_failure *f)
+{
+    char text[32];
+    if (f->shown_id[0] != '\0') {
+        log_str(l, "peer_id", f->shown_id);
+    }
+    if (f->shown_not_after_s != 0) {
+        os_time_text(f->shown_not_before_s, text, sizeof(text));
+        log_str(l, "peer_not_before", text);
+        os_time_text(f->shown_not_after_s, text, sizeof(text));
+        log_str(l, "peer_not_after", text);
+    }
+    if (f->alert_received != TLS_NO_ALERT) {
+        log_str(l, "alert_received", tls_alert_text(f->alert_received));
+    }
+    if (f->alert_sent != TLS_NO_ALERT) {
+        log_str(l, "alert_sent", tls_alert_text(f->alert_sent));
+    }
+    log_errinfo(l, &f->err);
+}
+
+void conn_record_handshake(struct conn *c, const char *step, const struct err *err)
+{
+    const struct tls_failure *f = c->peer.is_tls ? c->peer.tls.failure : NULL;
+    enum tls_step at = f != NULL ? f->step : TLS_STEP_CLOSED;
+    counter_add(&c->worker->counters.handshake_failures[c->direction][at], 1);
+    struct log_line l;
+    log_begin(&l, c->worker->log, LOG_WARN, "handshake_failed");
+    conn_record_common(&l, c);
+    if (step == NULL) {
+        bool judged = at == TLS_STEP_IDENTITY || at == TLS_STEP_CERTIFICATE;
+        step = judged ? x509_verdict_name(f->verdict) : tls_step_name(at);
+    }
+    log_str(&l, "step", step);
+    const struct snapshot_identity *own = conn_snapshot(c)->identity;
+    if (own != NULL) {
+        char text[32];
+        os_time_text(own->not_after_s, text, sizeof(text));
+        log_str(&l, "own_not_after", text);
+    }
+    if (f != NULL) {
+        record_shown(&l, f);
+    }
+    if (err != NULL) {
+        log_errinfo(&l, err);
+    }
+    log_end(&l);
+}

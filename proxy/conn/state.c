@@ -1,0 +1,359 @@
+/* A connection's states and its one way out. */
+#include "conn_priv.h"
+
+#include <errno.h>
+#include <postern/os.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const state_names[CONN_STATE_COUNT] = {
+#define STATE_NAME(name, text) [CONN_##name] = text,
+    CONN_STATES(STATE_NAME)
+#undef STATE_NAME
+};
+
+static const struct reason {
+    const char *token;
+    enum conn_end end;
+    enum log_level level;
+    const char *text;
+} reasons[CONN_REASON_COUNT] = {
+#define REASON_ROW(name, token, end, level, text)                                                  \
+    [CONN_CLOSE_##name] = {token, CONN_END_##end, LOG_##level, text},
+    CONN_REASONS(REASON_ROW)
+#undef REASON_ROW
+};
+
+#define TO(s) (1U << CONN_##s)
+/* From each state, where it may go. */
+static const unsigned edges[CONN_STATE_COUNT] = {
+    [CONN_NEW] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_HELD] = TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_DIAL] = TO(HANDSHAKE) | TO(PUMP) | TO(CLOSED),
+    [CONN_HANDSHAKE] = TO(DIAL) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_PUMP] = TO(CLOSED),
+    [CONN_LINGER] = TO(CLOSED),
+    [CONN_CLOSED] = 0,
+};
+#undef TO
+
+const char *conn_state_name(enum conn_state s)
+{
+    return state_names[s];
+}
+
+const char *conn_reason_token(enum conn_reason r)
+{
+    return reasons[r].token;
+}
+
+const char *conn_reason_text(enum conn_reason r)
+{
+    return reasons[r].text;
+}
+
+static void count_state(struct conn *c, enum conn_state s, uint64_t n)
+{
+    counter_add(&c->worker->counters.states[c->direction][s], n);
+}
+
+void conn_set_state(struct conn *c, enum conn_state next)
+{
+    if ((edges[c->state] & (1U << next)) == 0) {
+        err_panic(__FILE__, __LINE__, "edge", "connection %u-%llu: %s -> %s", c->worker->index,
+                  (unsigned long long)c->number, state_names[c->state], state_names[next]);
+    }
+    if (log_enabled(c->worker->log, LOG_DEBUG)) {
+        struct log_line l;
+        log_begin(&l, c->worker->log, LOG_DEBUG, "connection_state");
+        log_fmt(&l, "conn", "%u-%llu", c->worker->index, (unsigned long long)c->number);
+        log_str(&l, "from", state_names[c->state]);
+        log_str(&l, "to", state_names[next]);
+        log_end(&l);
+    }
+    loop_timer_disarm(&c->timer);
+    if (c->state == CONN_HELD) {
+        c->worker->n_held--;
+    }
+    count_state(c, c->state, UINT64_MAX); /* one less */
+    c->state = next;
+    if (next == CONN_HELD) {
+        c->worker->n_held++;
+    }
+    if (next != CONN_CLOSED) {
+        count_state(c, next, 1);
+    }
+}
+
+/* --- birth and death -------------------------------------------------------------------------- */
+
+void conn_release_snapshot(struct conn_worker *w, struct worker_snapshot *s)
+{
+    (void)w;
+    POSTERN_ASSERT(s->uses > 0);
+    if (--s->uses == 0) {
+        snapshot_unref(s->snapshot);
+        free(s);
+    }
+}
+
+void conn_use_current(struct conn *c)
+{
+    struct worker_snapshot *old = c->snap;
+    c->snap = c->worker->current;
+    c->snap->uses++;
+    if (old != NULL) {
+        conn_release_snapshot(c->worker, old);
+    }
+}
+
+static void free_now(struct loop_deferred *d)
+{
+    struct conn *c = (struct conn *)((char *)d - offsetof(struct conn, free_later));
+    struct conn_worker *w = c->worker;
+    conn_leg_close(&c->app, false);
+    conn_leg_close(&c->peer, false);
+    conn_http_free(c);
+    free(c->denial);
+    conn_release_snapshot(w, c->snap);
+    free(c);
+}
+
+static void on_timer(void *arg);
+
+struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const struct net_addr *source)
+{
+    struct conn *c = (struct conn *)calloc(1, sizeof(*c));
+    if (c == NULL) {
+        net_reset(fd);
+        return NULL;
+    }
+    c->worker = w;
+    c->listener = listener;
+    c->source = *source;
+    c->number = w->next_id++;
+    c->free_later.fn = free_now;
+    conn_use_current(c);
+    const struct conf_listener *conf = conn_snapshot(c)->files->listeners[listener].conf;
+    c->direction = conf->direction;
+    c->protocol = conf->protocol;
+    c->opened_ms = c->active_ms = loop_now_ms(w->loop);
+    loop_timer_init(&c->timer, w->loop, on_timer, c);
+    c->app.s.fd = c->peer.s.fd = -1;
+    stream_plain_init(&conn_downstream(c)->s, &w->scratch, fd);
+    c->next = w->conns;
+    if (c->next != NULL) {
+        c->next->prev = c;
+    }
+    w->conns = c;
+    w->n_conns++;
+    atomic_fetch_add_explicit(&w->shared->open, 1, memory_order_relaxed);
+    counter_add(&w->counters.accepted[c->direction], 1);
+    count_state(c, CONN_NEW, 1);
+    return c;
+}
+
+static void unlist(struct conn *c)
+{
+    struct conn_worker *w = c->worker;
+    if (w->rejudge_at == c) {
+        w->rejudge_at = c->next;
+    }
+    if (c->prev != NULL) {
+        c->prev->next = c->next;
+    } else {
+        w->conns = c->next;
+    }
+    if (c->next != NULL) {
+        c->next->prev = c->prev;
+    }
+    w->n_conns--;
+    atomic_fetch_sub_explicit(&w->shared->open, 1, memory_order_relaxed);
+}
+
+/* Our last word is said: end our direction and read away what still comes, for a while, so that the
+ * kernel does not answer late bytes with a reset that would overtake it. */
+static void begin_linger(struct conn *c)
+{
+    conn_leg_close(conn_upstream(c), c->reason != CONN_CLOSE_ANSWERED);
+    struct conn_leg *down = conn_downstream(c);
+    conn_set_state(c, CONN_LINGER);
+    loop_timer_arm(&c->timer, CONN_LINGER_MS);
+    (void)stream_shut(&down->s);
+    if (!stream_blocked(&down->s)) {
+        (void)shutdown(down->s.fd, SHUT_WR);
+    }
+    conn_leg_want(down, LOOP_READ | (stream_blocked(&down->s) ? LOOP_WRITE : 0U));
+}
+
+void conn_close(struct conn *c, enum conn_reason reason)
+{
+    if (c->state == CONN_CLOSED) {
+        return;
+    }
+    bool first = !c->closing;
+    if (first) {
+        c->closing = true;
+        c->reason = reason;
+        conn_count_bytes(c);
+        counter_add(&c->worker->counters.closed[c->direction][reason], 1);
+        conn_record_close(c);
+        if (reasons[reason].end == CONN_END_LINGER && c->direction == CONF_INBOUND &&
+            (c->state == CONN_HANDSHAKE || c->state == CONN_HTTP)) {
+            begin_linger(c);
+            return;
+        }
+    }
+    bool lingered = c->state == CONN_LINGER;
+    conn_set_state(c, CONN_CLOSED);
+    /* A side whose alert or last answer was not waited for gets it in order. */
+    bool reset = reasons[c->reason].end != CONN_END_ORDER && !lingered;
+    conn_leg_close(&c->app, reset);
+    conn_leg_close(&c->peer,
+                   reset && !(c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.is_tls));
+    unlist(c);
+    loop_defer(c->worker->loop, &c->free_later);
+    worker_conn_gone(c->worker);
+}
+
+void conn_linger_step(struct conn *c)
+{
+    struct conn_leg *down = conn_downstream(c);
+    if (stream_blocked(&down->s)) {
+        enum stream_outcome o = stream_flush(&down->s);
+        if (o == STREAM_OK) {
+            (void)shutdown(down->s.fd, SHUT_WR);
+        } else if (o == STREAM_FAILED) {
+            conn_close(c, c->reason);
+            return;
+        }
+    }
+    if ((down->ready & LOOP_READ) != 0) {
+        ssize_t n = recv(down->s.fd, c->worker->scratch.raw, NET_READ_MIN, 0);
+        if (n > 0) {
+            c->linger_bytes += (uint32_t)n;
+        }
+        if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR) ||
+            c->linger_bytes > CONN_LINGER_BYTES) {
+            conn_close(c, c->reason);
+            return;
+        }
+    }
+    down->ready = 0;
+    conn_leg_want(down, LOOP_READ | (stream_blocked(&down->s) ? LOOP_WRITE : 0U));
+}
+
+/* --- legs ------------------------------------------------------------------------------------- */
+
+static void on_app(void *arg, unsigned ready)
+{
+    struct conn *c = (struct conn *)arg;
+    c->app.ready |= ready;
+    conn_drive(c);
+}
+
+static void on_peer(void *arg, unsigned ready)
+{
+    struct conn *c = (struct conn *)arg;
+    c->peer.ready |= ready;
+    conn_drive(c);
+}
+
+bool conn_leg_watch(struct conn *c, struct conn_leg *leg)
+{
+    if (leg->io == NULL) {
+        leg->io = loop_io_new(c->worker->loop, leg->s.fd, leg == &c->app ? on_app : on_peer, c);
+    }
+    return leg->io != NULL;
+}
+
+void conn_leg_want(struct conn_leg *leg, unsigned events)
+{
+    if (leg->io != NULL) {
+        loop_io_want(leg->io, events);
+    }
+}
+
+void conn_leg_close(struct conn_leg *leg, bool reset)
+{
+    leg->io = loop_io_free(leg->io);
+    leg->ready = 0;
+    stream_deinit(&leg->s, reset);
+}
+
+/* --- the driver ------------------------------------------------------------------------------- */
+
+void conn_drive(struct conn *c)
+{
+    switch (c->state) {
+    case CONN_DIAL:
+    case CONN_HANDSHAKE:
+        if (c->direction == CONF_INBOUND) {
+            conn_inbound_step(c);
+        } else {
+            conn_outbound_step(c);
+        }
+        break;
+    case CONN_HTTP:
+        conn_http_step(c);
+        break;
+    case CONN_PUMP:
+        conn_pump_step(c);
+        break;
+    case CONN_LINGER:
+        conn_linger_step(c);
+        break;
+    case CONN_NEW:
+    case CONN_HELD:
+    case CONN_CLOSED:
+    case CONN_STATE_COUNT:
+        break;
+    }
+}
+
+static void on_idle(struct conn *c)
+{
+    uint64_t idle = loop_now_ms(c->worker->loop) - c->active_ms;
+    uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;
+    if (idle >= limit) {
+        conn_close(c, CONN_CLOSE_IDLE);
+    } else {
+        loop_timer_arm(&c->timer, limit - idle);
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct conn *c = (struct conn *)arg;
+    struct err err = ERR_INIT;
+    switch (c->state) {
+    case CONN_HELD:
+        conn_close(c, CONN_CLOSE_NO_IDENTITY);
+        break;
+    case CONN_DIAL:
+        c->sys_errno = ETIMEDOUT;
+        conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
+        break;
+    case CONN_HANDSHAKE:
+        err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
+                (unsigned)conn_conf(c)->timeouts.handshake_ms);
+        conn_record_handshake(c, "timeout", &err);
+        conn_close(c, CONN_CLOSE_HANDSHAKE_TIMEOUT);
+        break;
+    case CONN_HTTP:
+        conn_http_timeout(c);
+        break;
+    case CONN_PUMP:
+        on_idle(c);
+        break;
+    case CONN_LINGER:
+        conn_close(c, c->reason);
+        break;
+    case CONN_NEW:
+    case CONN_CLOSED:
+    case CONN_STATE_COUNT:
+        break;
+    }
+}

@@ -1,0 +1,280 @@
+/* The worker: its thread, what main tells it by mail, judging again, draining. */
+#include "conn_priv.h"
+
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <signal.h>
+#include <stdlib.h>
+
+enum {
+    STACK_BYTES = 256 * 1024,    /* a handshake needs a quarter of it; the rest stays unbacked */
+    LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
+    REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
+    EMIT_MAX = 256 * 1024,
+};
+
+/* --- judging again ---------------------------------------------------------------------------- */
+
+static void rejudge_some(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    unsigned n = 0;
+    while (w->rejudge_at != NULL && n < CONN_REJUDGE_BATCH) {
+        struct conn *c = w->rejudge_at;
+        w->rejudge_at = c->next;
+        if (c->snap == w->current) {
+            continue;
+        }
+        n++;
+        counter_add(&w->counters.rejudged, 1);
+        if (!conn_rejudge(c)) {
+            counter_add(&w->counters.rejudged_closed, 1);
+            conn_close(c, CONN_CLOSE_POLICY_CHANGED);
+        }
+    }
+    if (w->rejudge_at != NULL) {
+        loop_timer_arm(&w->rejudge_timer, REJUDGE_PAUSE_MS);
+    }
+}
+
+/* --- mail ------------------------------------------------------------------------------------- */
+
+struct snapshot_mail {
+    struct loop_mail mail; /* first */
+    struct conn_worker *worker;
+    struct snapshot *snapshot; /* a reference */
+};
+
+static void drop_snapshot_mail(struct loop_mail *m)
+{
+    struct snapshot_mail *sm = (struct snapshot_mail *)m;
+    snapshot_unref(sm->snapshot);
+    free(sm);
+}
+
+static void use_snapshot(struct conn_worker *w, struct snapshot *s)
+{
+    struct worker_snapshot *old = w->current;
+    w->current = mem_must_new(struct worker_snapshot);
+    w->current->snapshot = snapshot_ref(s);
+    w->current->uses = 1;
+    if (old != NULL) {
+        conn_release_snapshot(w, old);
+    }
+    log_set_level(w->log, s->files->conf->log_level);
+    atomic_store_explicit(&w->counters.generation, s->generation, memory_order_relaxed);
+}
+
+static void on_snapshot(struct loop_mail *m)
+{
+    struct snapshot_mail *sm = (struct snapshot_mail *)m;
+    struct conn_worker *w = sm->worker;
+    use_snapshot(w, sm->snapshot);
+    drop_snapshot_mail(m);
+    if (w->current->snapshot->identity != NULL) {
+        conn_resume_held(w);
+    }
+    w->rejudge_at = w->conns;
+    rejudge_some(w);
+}
+
+void conn_worker_post_snapshot(struct conn_worker *w, struct snapshot *snapshot)
+{
+    struct snapshot_mail *m = mem_must_new(struct snapshot_mail);
+    m->mail.fn = on_snapshot;
+    m->mail.drop = drop_snapshot_mail;
+    m->worker = w;
+    m->snapshot = snapshot_ref(snapshot);
+    loop_post(w->loop, &m->mail);
+}
+
+/* --- draining --------------------------------------------------------------------------------- */
+
+struct drain_mail {
+    struct loop_mail mail; /* first */
+    struct conn_worker *worker;
+    uint32_t accept_ms, drain_ms;
+};
+
+static void drop_drain_mail(struct loop_mail *m)
+{
+    free(m);
+}
+
+static void close_all(struct conn_worker *w, enum conn_reason reason)
+{
+    struct conn *next;
+    for (struct conn *c = w->conns; c != NULL; c = next) {
+        next = c->next;
+        conn_close(c, reason);
+        if (c->state == CONN_LINGER) {
+            conn_close(c, reason);
+        }
+    }
+}
+
+void worker_conn_gone(struct conn_worker *w)
+{
+    if (w->draining && w->drain_last && w->n_conns == 0) {
+        atomic_store_explicit(&w->drained, true, memory_order_release);
+    }
+}
+
+/* First the end of accepting, then the end of everything. */
+static void on_drain_timer(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    if (!w->drain_last) {
+        w->drain_last = true;
+        listener_close(w, true);
+        struct conn *next;
+        for (struct conn *c = w->conns; c != NULL; c = next) {
+            next = c->next;
+            conn_http_drain(c);
+        }
+        uint64_t now = loop_now_ms(w->loop);
+        loop_timer_arm(&w->drain_timer, w->drain_end_ms > now ? w->drain_end_ms - now : 0);
+    } else {
+        close_all(w, CONN_CLOSE_DRAINED);
+    }
+    worker_conn_gone(w);
+}
+
+static void on_drain(struct loop_mail *m)
+{
+    struct drain_mail *dm = (struct drain_mail *)m;
+    struct conn_worker *w = dm->worker;
+    if (!w->draining) {
+        w->draining = true;
+        w->drain_end_ms = loop_now_ms(w->loop) + dm->drain_ms;
+        loop_timer_arm(&w->drain_timer, dm->accept_ms);
+    }
+    free(dm);
+}
+
+void conn_worker_post_drain(struct conn_worker *w, uint32_t accept_ms, uint32_t drain_ms)
+{
+    struct drain_mail *m = mem_must_new(struct drain_mail);
+    m->mail.fn = on_drain;
+    m->mail.drop = drop_drain_mail;
+    m->worker = w;
+    m->accept_ms = accept_ms;
+    m->drain_ms = drain_ms;
+    loop_post(w->loop, &m->mail);
+}
+
+bool conn_worker_drained(const struct conn_worker *w)
+{
+    return atomic_load_explicit(&w->drained, memory_order_acquire);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static void accept_again(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    listener_watch_all(w, true);
+}
+
+int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **ret, struct err *err)
+{
+    struct conn_worker *w = mem_must_new(struct conn_worker);
+    w->index = spec->index;
+    w->n_workers = spec->n_workers;
+    w->shared = spec->shared;
+    w->emit = (struct buf)BUF_INIT(EMIT_MAX);
+    os_random(&w->decision_prefix, sizeof(w->decision_prefix));
+    w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, "proxy");
+    w->request = mem_must_new(struct http1_request);
+    w->response = mem_must_new(struct http1_response);
+    use_snapshot(w, spec->first);
+    w->loop = loop_new(err);
+    if (w->loop == NULL || net_scratch_init(&w->scratch, err) == -1 ||
+        tls_worker_init(&w->tls, &w->scratch, err) == -1) {
+        conn_worker_free(w);
+        return -1;
+    }
+    loop_timer_init(&w->accept_timer, w->loop, accept_again, w);
+    loop_timer_init(&w->rejudge_timer, w->loop, rejudge_some, w);
+    loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
+    if (listener_open_all(w, spec->first->files, err) == -1) {
+        conn_worker_free(w);
+        return -1;
+    }
+    *ret = w;
+    return 0;
+}
+
+static void *run(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    listener_watch_all(w, true);
+    loop_run(w->loop);
+    listener_close(w, false);
+    close_all(w, CONN_CLOSE_STOPPED);
+    return NULL;
+}
+
+int conn_worker_start(struct conn_worker *w, struct err *err)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+    /* Signals are the main thread's. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int e = pthread_create(&w->thread, &attr, run, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    if (e != 0) {
+        return err_set(err, ERR_SYSTEM, "cannot start worker %u: %s", w->index, strerrordesc_np(e));
+    }
+    w->started = true;
+    return 0;
+}
+
+void conn_worker_stop(struct conn_worker *w)
+{
+    if (w->started) {
+        loop_stop(w->loop);
+        pthread_join(w->thread, NULL);
+        w->started = false;
+    }
+}
+
+struct conn_worker *conn_worker_free(struct conn_worker *w)
+{
+    if (w == NULL) {
+        return NULL;
+    }
+    POSTERN_ASSERT(!w->started);
+    if (w->loop != NULL) {
+        listener_close(w, false);
+        close_all(w, CONN_CLOSE_STOPPED);
+        loop_timer_disarm(&w->accept_timer);
+        loop_timer_disarm(&w->rejudge_timer);
+        loop_timer_disarm(&w->drain_timer);
+        loop_free(w->loop);
+    }
+    free(w->listeners);
+    tls_worker_deinit(&w->tls);
+    net_scratch_deinit(&w->scratch);
+    conn_release_snapshot(w, w->current);
+    free(w->request);
+    free(w->response);
+    buf_reset(&w->emit);
+    log_free(w->log);
+    free(w);
+    return NULL;
+}
+
+const struct conn_counters *conn_worker_counters(const struct conn_worker *w)
+{
+    return &w->counters;
+}
+
+struct log *conn_worker_log(struct conn_worker *w)
+{
+    return w->log;
+}
