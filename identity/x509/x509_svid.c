@@ -68,3 +68,15 @@ struct x509_svid *x509_svid_free(struct x509_svid *s)
     }
     return NULL;
 }
+
+struct x509_svid *x509_svid_dup(const struct x509_svid *s)
+{
+    struct x509_svid *dup = mem_must_new(struct x509_svid);
+    *dup = *s;
+    dup->spiffe_id = mem_must_strdup(s->spiffe_id);
+    dup->intermediates = X509_chain_up_ref(s->intermediates);
+    POSTERN_ASSERT(dup->intermediates != NULL);
+    X509_up_ref(dup->leaf);
+    EVP_PKEY_up_ref(dup->key);
+    return dup;
+}

@@ -116,3 +116,36 @@ STACK_OF(X509) * x509_trust_roots(const struct x509_trust *t, struct str trust_d
     size_t at = find(t, trust_domain, &found);
     return found ? t->bundles[at].roots : NULL;
 }
+
+size_t x509_trust_root_count(const struct x509_trust *t, struct str trust_domain)
+{
+    STACK_OF(X509) *roots = x509_trust_roots(t, trust_domain);
+    return roots != NULL ? (size_t)sk_X509_num(roots) : 0;
+}
+
+static bool bundles_equal(const struct bundle *a, const struct bundle *b)
+{
+    if (strcmp(a->trust_domain, b->trust_domain) != 0 ||
+        sk_X509_num(a->roots) != sk_X509_num(b->roots)) {
+        return false;
+    }
+    for (int i = 0; i < sk_X509_num(a->roots); i++) {
+        if (X509_cmp(sk_X509_value(a->roots, i), sk_X509_value(b->roots, i)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool x509_trust_equal(const struct x509_trust *a, const struct x509_trust *b)
+{
+    if (a->n_bundles != b->n_bundles) {
+        return false;
+    }
+    for (size_t i = 0; i < a->n_bundles; i++) {
+        if (!bundles_equal(&a->bundles[i], &b->bundles[i])) {
+            return false;
+        }
+    }
+    return true;
+}

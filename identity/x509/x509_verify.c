@@ -16,7 +16,6 @@
 /* 112 bits and better: no SHA-1, no RSA below 2048. OpenSSL's own scale. */
 enum { SECURITY_LEVEL = 2 };
 
-MEM_DEFINE_CLEANUP(GENERAL_NAMES, GENERAL_NAMES_free)
 MEM_DEFINE_CLEANUP(X509_STORE_CTX, X509_STORE_CTX_free)
 
 static const char *const verdict_names[] = {

@@ -29,6 +29,10 @@ struct x509_trust *x509_trust_unref(struct x509_trust *t);
  * Each must be a CA certificate; an empty bundle means "trust nothing from there". */
 int x509_trust_add(struct x509_trust *t, struct str trust_domain, struct str ders, struct err *err);
 size_t x509_trust_count(const struct x509_trust *t);
+/* The roots of one trust domain; 0 also if it is not known. */
+size_t x509_trust_root_count(const struct x509_trust *t, struct str trust_domain);
+/* The same domains with the same certificates in the same order. */
+bool x509_trust_equal(const struct x509_trust *a, const struct x509_trust *b);
 
 /* --- an own identity: chain and key ------------------------------------------------------------
  */
@@ -44,6 +48,8 @@ struct x509_svid {
  * key fits and that the leaf is a proper SVID (section 2 of the specification's profile). */
 int x509_svid_new(struct str chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err);
 struct x509_svid *x509_svid_free(struct x509_svid *s);
+/* Another one of the same; shares certificates and key by reference. */
+struct x509_svid *x509_svid_dup(const struct x509_svid *s);
 
 /* --- judging a peer ----------------------------------------------------------------------------
  */
