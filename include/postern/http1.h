@@ -301,7 +301,7 @@ struct http1_answer {
     unsigned status;        /* one that http1_status_text knows */
     const char *reason;     /* x-postern-reason: a token */
     struct str decision_id; /* x-postern-decision; token bytes; empty: left out */
-    const char *text;       /* a sentence for the body; NULL: the status text */
+    const char *text;       /* a sentence for the body; NULL: the status alone */
     bool head;              /* the request was HEAD: no body is sent */
     bool close;             /* Connection: close */
 };

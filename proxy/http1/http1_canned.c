@@ -67,9 +67,9 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
     char decision[HTTP1_MAX_HOST] = "";
     char decision_line[HTTP1_MAX_HOST + 32] = "";
     const char *status = http1_status_text(answer->status);
-    const char *text = answer->text != NULL ? answer->text : status;
+    const char *text = answer->text != NULL ? answer->text : "";
     if (answer->status < 400 || answer->status > 599 || !http1_is_token(str_of(answer->reason)) ||
-        answer->reason == NULL || !is_line(text)) {
+        !is_line(text)) {
         return false;
     }
     if (answer->decision_id.n > 0) {
@@ -80,8 +80,8 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
         (void)snprintf(decision_line, sizeof(decision_line), "x-postern-decision: %.*s\r\n",
                        STR_ARG(answer->decision_id));
     }
-    int n = snprintf(body, sizeof(body), "%u %s: %.200s (reason %.64s%s)\n", answer->status, status,
-                     text, answer->reason, decision);
+    int n = snprintf(body, sizeof(body), "%u %s%s%.200s (reason %.64s%s)\n", answer->status, status,
+                     text[0] != '\0' ? ": " : "", text, answer->reason, decision);
     return n > 0 && (size_t)n < sizeof(body) &&
            buf_printf(out,
                       "HTTP/1.1 %u %s\r\n"
