@@ -16,7 +16,7 @@ uint8_t *buf_reserve(struct buf *b, size_t n)
     if (b->cap - b->start - b->len >= n && b->data != NULL) {
         return b->data + b->start + b->len;
     }
-    if (b->start > 0 && b->cap - b->len >= n) {
+    if (b->data != NULL && b->start > 0 && b->cap - b->len >= n) {
         memmove(b->data, b->data + b->start, b->len);
         b->start = 0;
         return b->data + b->len;
@@ -30,7 +30,7 @@ uint8_t *buf_reserve(struct buf *b, size_t n)
     if (data == NULL) {
         return NULL;
     }
-    if (b->len > 0) {
+    if (b->data != NULL && b->len > 0) {
         memcpy(data, b->data + b->start, b->len);
     }
     free(b->data);

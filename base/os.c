@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <postern/mem.h>
 #include <stdio.h>
@@ -161,7 +160,11 @@ int os_read_file(const char *path, size_t max, bool nofollow, char **ret_data, s
 static int sync_dir_of(const char *path, struct err *err)
 {
     mem_autofree char *copy = mem_must_strdup(path);
-    os_autofd int dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char *slash = strrchr(copy, '/');
+    if (slash != NULL) {
+        slash[slash == copy ? 1 : 0] = '\0';
+    }
+    os_autofd int dir = open(slash != NULL ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir == -1 || fsync(dir) != 0) {
         err_sys(err, "cannot flush the directory");
         return err_where(err, "%s", path);
@@ -195,10 +198,12 @@ int os_self_dir(char *ret_path, size_t size, struct err *err)
         return err_sys(err, "cannot read /proc/self/exe");
     }
     path[n] = '\0';
-    const char *dir = dirname(path);
-    if (strlen(dir) >= size) {
+    const char *slash = strrchr(path, '/'); /* the kernel gives an absolute path */
+    size_t len = slash != NULL && slash != path ? (size_t)(slash - path) : 1;
+    if (len >= size) {
         return err_set(err, ERR_LIMIT, "the path of this executable is too long");
     }
-    memcpy(ret_path, dir, strlen(dir) + 1);
+    memcpy(ret_path, path, len);
+    ret_path[len] = '\0';
     return 0;
 }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -48,7 +47,7 @@ __attribute__((noreturn)) static void run_child(const struct proc_spec *spec, pi
         syscall(SYS_close_range, (unsigned)base, ~0U, CLOEXEC_FLAG);
         sigset_t none;
         sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
+        pthread_sigmask(SIG_SETMASK, &none, NULL);
         if (spec->parent_death_signal != 0) {
             prctl(PR_SET_PDEATHSIG, spec->parent_death_signal, 0, 0, 0);
             if (getppid() != parent) {
@@ -108,7 +107,7 @@ int proc_helper_path(const char *name, char *ret_path, size_t size, struct err *
 {
     char self[4096];
     char tried[1024] = "";
-    const char *env = getauxval(AT_SECURE) == 0 ? getenv("POSTERN_LIBEXEC") : NULL;
+    const char *env = secure_getenv("POSTERN_LIBEXEC");
     if (os_self_dir(self, sizeof(self), err) != 0) {
         return -1;
     }

@@ -24,7 +24,8 @@ static const struct role {
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
-    {"check", check_main, "check FILE...", "say what is wrong with configuration files, and run nothing"},
+    {"check", check_main, "check FILE...",
+     "say what is wrong with configuration files, and run nothing"},
     {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
     {"svid", svid_main, "svid fetch|watch", "ask a SPIFFE Workload API as this process"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
@@ -32,8 +33,8 @@ static const struct role {
 };
 enum { N_ROLES = sizeof(roles) / sizeof(roles[0]) };
 
-/* Interception links libnftables, which a process that holds keys and parses traffic must not: it is
- * an executable of its own, and this only becomes it. */
+/* Interception links libnftables, which a process that holds keys and parses traffic must not: it
+ * is an executable of its own, and this only becomes it. */
 static int intercept_main(int argc, char **argv)
 {
     char path[4096];

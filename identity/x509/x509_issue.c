@@ -75,7 +75,7 @@ static int check_request(const struct x509_issue *what, struct err *err)
 /* RFC 7093, method 1: the leftmost 160 bits of the key's SHA-256. */
 static int key_id_of(const uint8_t point[X509_POINT_LEN], uint8_t ret[KEY_ID_LEN], struct err *err)
 {
-    uint8_t hash[EVP_MAX_MD_SIZE];
+    uint8_t hash[EVP_MAX_MD_SIZE] = {0};
     if (EVP_Digest(point, X509_POINT_LEN, hash, NULL, EVP_sha256(), NULL) != 1) {
         return x509_err_crypto(err, "SHA-256");
     }
