@@ -20,14 +20,10 @@ static const struct role {
     const char *use;
     const char *what;
 } roles[] = {
-    {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
-    {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"check", check_main, "check FILE...",
      "say what is wrong with configuration files, and run nothing"},
-    {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
-    {"svid", svid_main, "svid fetch|watch", "ask a SPIFFE Workload API as this process"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},
 };

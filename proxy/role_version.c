@@ -2,7 +2,7 @@
 #include "roles_priv.h"
 
 #include <event2/event.h>
-#include <jansson.h>
+#include <llhttp.h>
 #include <nghttp2/nghttp2.h>
 #include <openssl/crypto.h>
 #include <postern/conf.h>
@@ -22,7 +22,7 @@ int version_main(int argc, char **argv)
     printf("libevent %s\n", event_get_version());
     printf("nghttp2 %s\n", nghttp2_version(0)->version_str);
     printf("libyaml %s\n", yaml_get_version_string());
-    printf("jansson %s\n", JANSSON_VERSION);
+    printf("llhttp %d.%d.%d\n", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
     printf("protobuf-c %s\n", protobuf_c_version());
     return 0;
 }

@@ -6,11 +6,7 @@
 #ifndef POSTERN_ROLES_PRIV_H
 #define POSTERN_ROLES_PRIV_H
 
-int agent_main(int argc, char **argv);
-int proxy_main(int argc, char **argv);
 int check_main(int argc, char **argv);
-int status_main(int argc, char **argv);
-int svid_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 #endif
