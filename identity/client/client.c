@@ -169,11 +169,15 @@ static void denied(struct identity_client *c, const struct err *why)
     }
 }
 
+/* Told once, not at each retry that gets the same again. */
 static void bad_answer(struct identity_client *c, const struct err *why)
 {
+    bool again = c->status.failures_in_row > 0 && strcmp(c->status.last_error.what, why->what) == 0;
     c->status.last_error = *why;
     c->status.last_error_ms = os_now_ms();
-    notice(c, IDENTITY_BAD_ANSWER, why);
+    if (!again) {
+        notice(c, IDENTITY_BAD_ANSWER, why);
+    }
 }
 
 static void good_message(struct identity_client *c)
