@@ -407,6 +407,28 @@ struct admin *admin_new(struct loop *loop, const struct admin_options *options, 
     return a;
 }
 
+int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
+                       size_t n_allow_uids, struct err *err)
+{
+    if (a->n_listeners == sizeof(a->listeners) / sizeof(a->listeners[0])) {
+        close(fd);
+        return err_set(err, ERR_LIMIT, "there are two admin listeners already");
+    }
+    if (!http) {
+        a->allow_uids = mem_must_realloc(a->allow_uids, (n_allow_uids + 1) * sizeof(uid_t));
+        a->n_allow_uids = n_allow_uids;
+        for (size_t i = 0; i < n_allow_uids; i++) {
+            a->allow_uids[i] = allow_uids[i];
+        }
+    }
+    if (os_set_nonblock(fd) != 0) {
+        (void)err_sys(err, "cannot use an admin listener");
+        close(fd);
+        return -1;
+    }
+    return add_listener(a, fd, http, err);
+}
+
 struct admin *admin_free(struct admin *a)
 {
     if (a == NULL) {

@@ -605,6 +605,11 @@ void grpc_conn_close(struct grpc_conn *conn)
     grpc_conn_fail(conn, ERR_UNAVAILABLE, "closed by us");
 }
 
+void grpc_conn_drain(struct grpc_conn *conn)
+{
+    grpc_conn_go_away(conn);
+}
+
 size_t grpc_conn_call_count(const struct grpc_conn *conn)
 {
     return conn->n_streams;

@@ -45,6 +45,10 @@ struct admin;
 /* Opens the listeners at once. A stale socket file is removed only if nobody answers on it. "ready"
  * over HTTP is 200 if its document exists and 503 if not. */
 struct admin *admin_new(struct loop *loop, const struct admin_options *options, struct err *err);
+/* Takes over a listening socket that another process opened, also on failure. The Unix one (http
+ * false) brings the uids that may ask. */
+int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
+                       size_t n_allow_uids, struct err *err);
 /* Ends all clients, removes the socket file. Takes NULL. */
 struct admin *admin_free(struct admin *a);
 

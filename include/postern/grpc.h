@@ -111,6 +111,8 @@ size_t grpc_server_call_count(const struct grpc_server *server);
 
 /* Cancels its calls and closes it; conn is gone at the end of the turn. */
 void grpc_conn_close(struct grpc_conn *conn);
+/* GOAWAY: open calls go on, and it closes with the last one; perhaps at the end of this turn. */
+void grpc_conn_drain(struct grpc_conn *conn);
 size_t grpc_conn_call_count(const struct grpc_conn *conn);
 
 /* What the handler keeps for this call; NULL at first. */

@@ -1,0 +1,192 @@
+/* Questions and answers over one channel: in order, a bounded number at once, and pushes between.
+ */
+#include "service_priv.h"
+
+#include <postern/mem.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { MESSAGES_PER_TURN = 32 };
+
+struct service_ask {
+    struct service_ask *next;
+    uint32_t answer_type; /* AGENT_MSG_NONE: no answer comes */
+    service_answer_fn fn; /* NULL: nobody wants it any more */
+    void *arg;
+    union {
+        struct agent_msg_head head;
+        struct agent_msg_ask ask;
+        struct agent_msg_handle handle;
+        struct agent_msg_identity_get identity_get;
+        struct agent_msg_issue issue;
+        struct agent_msg_plain plain;
+        struct agent_msg_failed failed;
+        struct agent_msg_report report;
+    } msg;
+};
+
+static void drop_first(struct service_channel *ch)
+{
+    struct service_ask *ask = ch->first;
+    ch->first = ask->next;
+    if (ch->first == NULL) {
+        ch->last = NULL;
+    }
+    free(ask);
+}
+
+/* A question without an answer goes from the list when it is sent, wherever it stands in it. */
+static void drop(struct service_channel *ch, struct service_ask *ask)
+{
+    struct service_ask **at = &ch->first;
+    struct service_ask *before = NULL;
+    while (*at != ask) {
+        before = *at;
+        at = &before->next;
+    }
+    *at = ask->next;
+    if (ch->last == ask) {
+        ch->last = before;
+    }
+    free(ask);
+}
+
+static void pump(struct service_channel *ch)
+{
+    while (ch->unsent != NULL && !ch->lost) {
+        struct service_ask *ask = ch->unsent;
+        bool answered = ask->answer_type != AGENT_MSG_NONE;
+        if (answered && ch->n_outstanding >= AGENT_PIPELINE_MAX) {
+            break;
+        }
+        switch (agent_ipc_send(ch->fd, &ask->msg, -1)) {
+        case IPC_OK:
+            ch->unsent = ask->next;
+            if (answered) {
+                ch->n_outstanding++;
+            } else {
+                drop(ch, ask);
+            }
+            break;
+        case IPC_AGAIN:
+            loop_io_want(ch->io, LOOP_READ | LOOP_WRITE);
+            return;
+        case IPC_CLOSED:
+        case IPC_BAD:
+            service_channel_lost(ch, false);
+            return;
+        }
+    }
+    loop_io_want(ch->io, ch->lost ? 0 : LOOP_READ);
+}
+
+struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
+                                        enum agent_msg_type answer_type, service_answer_fn fn,
+                                        void *arg)
+{
+    struct service_ask *ask = mem_must_new(struct service_ask);
+    struct agent_msg_head *head = msg;
+    POSTERN_ASSERT(head->size <= sizeof(ask->msg));
+    memcpy(&ask->msg, msg, head->size);
+    if (answer_type != AGENT_MSG_NONE) {
+        ask->msg.head.request_id = ++ch->last_id;
+    }
+    ask->answer_type = answer_type;
+    ask->fn = fn;
+    ask->arg = arg;
+    if (ch->last != NULL) {
+        ch->last->next = ask;
+    } else {
+        ch->first = ask;
+    }
+    ch->last = ask;
+    if (ch->unsent == NULL) {
+        ch->unsent = ask;
+    }
+    /* Sent from the loop, so that no answer and no end comes from within an asker's function. */
+    loop_io_want(ch->io, ch->lost ? 0 : LOOP_READ | LOOP_WRITE);
+    return ask;
+}
+
+void service_ask_forget(struct service_ask *ask)
+{
+    if (ask != NULL) {
+        ask->fn = NULL;
+        ask->arg = NULL;
+    }
+}
+
+/* False: no such answer was due. */
+static bool take_answer(struct service_channel *ch, const union agent_msg *msg)
+{
+    struct service_ask *ask = ch->first;
+    if (ask == NULL || ask == ch->unsent || ask->msg.head.request_id != msg->head.request_id ||
+        ask->answer_type != msg->head.type) {
+        return false;
+    }
+    service_answer_fn fn = ask->fn;
+    void *arg = ask->arg;
+    drop_first(ch);
+    ch->n_outstanding--;
+    if (fn != NULL) {
+        fn(arg, msg);
+    }
+    return true;
+}
+
+static void receive(struct service_channel *ch)
+{
+    struct service *s = ch->s;
+    for (int i = 0; i < MESSAGES_PER_TURN && !ch->lost; i++) {
+        int fd = -1;
+        switch (agent_ipc_recv(ch->fd, ch->way, &s->in, &fd)) {
+        case IPC_OK:
+            break;
+        case IPC_AGAIN:
+            return;
+        case IPC_CLOSED:
+            service_channel_lost(ch, false);
+            return;
+        case IPC_BAD:
+            service_channel_lost(ch, true);
+            return;
+        }
+        if (s->in.head.request_id == 0) {
+            ch->on_push(s, &s->in, fd);
+        } else if (!take_answer(ch, &s->in)) {
+            if (fd != -1) {
+                (void)close(fd);
+            }
+            service_channel_lost(ch, true);
+            return;
+        }
+    }
+}
+
+static void on_io(void *arg, unsigned ready)
+{
+    struct service_channel *ch = arg;
+    if ((ready & LOOP_READ) != 0) {
+        receive(ch);
+    }
+    pump(ch);
+}
+
+void service_channel_init(struct service_channel *ch, struct service *s, int fd, enum agent_way way,
+                          const char *peer,
+                          void (*on_push)(struct service *s, const union agent_msg *msg, int fd))
+{
+    *ch = (struct service_channel){.s = s, .fd = fd, .way = way, .peer = peer, .on_push = on_push};
+    ch->io = loop_io_new(s->loop, fd, on_io, ch);
+    POSTERN_ASSERT(ch->io != NULL);
+    loop_io_want(ch->io, LOOP_READ);
+}
+
+void service_channel_deinit(struct service_channel *ch)
+{
+    while (ch->first != NULL) {
+        drop_first(ch);
+    }
+    ch->unsent = NULL;
+    ch->io = loop_io_free(ch->io);
+}

@@ -1,0 +1,142 @@
+/* What the supervisor and the keeper say of their own accord, and how this process ends. */
+#include "service_priv.h"
+
+#include <postern/mem.h>
+#include <unistd.h>
+
+/* --- ending ----------------------------------------------------------------------------------- */
+
+void service_fail(struct service *s, const struct err *err)
+{
+    log_failure(s->log, LOG_ERROR, "service_failed", err);
+    s->exit_status = 1;
+    loop_stop(s->loop);
+}
+
+static void on_stop_timer(void *arg)
+{
+    struct service *s = arg;
+    loop_stop(s->loop);
+}
+
+void service_stop(struct service *s)
+{
+    if (s->stopping) {
+        return;
+    }
+    s->stopping = true;
+    service_watches_end(s, NULL, GRPC_UNAVAILABLE, "the agent is ending: try again");
+    grpc_server_drain(s->server);
+    loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
+    loop_timer_arm(&s->stop_timer, grpc_server_conn_count(s->server) > 0 ? SERVICE_STOP_MS : 1);
+}
+
+void service_channel_lost(struct service_channel *ch, bool bad)
+{
+    struct service *s = ch->s;
+    struct err err = ERR_INIT;
+    if (ch->lost) {
+        return;
+    }
+    ch->lost = true;
+    loop_io_want(ch->io, 0);
+    if (ch == &s->control && !bad) {
+        service_stop(s); /* closing it means: end orderly */
+        return;
+    }
+    if (s->stopping && !bad) {
+        return;
+    }
+    if (bad) {
+        (void)err_set(&err, ERR_PROTOCOL, "the %s sent a bad message", ch->peer);
+    } else {
+        (void)err_set(&err, ERR_UNAVAILABLE, "the %s closed its channel", ch->peer);
+    }
+    service_fail(s, &err);
+}
+
+/* --- the keeper ------------------------------------------------------------------------------- */
+
+static void get_bundle(struct service *s);
+
+static void on_bundle(void *arg, const union agent_msg *answer)
+{
+    struct service *s = arg;
+    const struct agent_msg_bundle *b = &answer->bundle;
+    s->bundle_ask = NULL;
+    s->n_bundle = b->roots_len;
+    memcpy(s->bundle, b->roots, b->roots_len);
+    s->bundle_generation = b->generation;
+    s->have_bundle = true;
+    if (s->changed.bundle_generation != b->generation) {
+        get_bundle(s);
+    }
+    service_watches_changed(s);
+    if (!s->ready_told) {
+        struct agent_msg_plain ready;
+        s->ready_told = true;
+        agent_ipc_init(&ready, AGENT_MSG_READY, 0);
+        (void)service_channel_ask(&s->control, &ready, AGENT_MSG_NONE, NULL, NULL);
+    }
+}
+
+static void get_bundle(struct service *s)
+{
+    struct agent_msg_ask msg;
+    agent_ipc_init(&msg, AGENT_MSG_BUNDLE_GET, 0);
+    s->bundle_ask = service_channel_ask(&s->keeper, &msg, AGENT_MSG_BUNDLE, on_bundle, s);
+}
+
+void service_on_keeper_push(struct service *s, const union agent_msg *msg, int fd)
+{
+    (void)fd; /* none comes with any message of the keeper */
+    s->changed = msg->changed;
+    bool entries = s->entries_generation != s->changed.entries_generation;
+    s->entries_generation = s->changed.entries_generation;
+    if (!s->have_bundle || s->bundle_generation != s->changed.bundle_generation) {
+        if (s->bundle_ask == NULL) {
+            get_bundle(s);
+        }
+    }
+    if (entries && s->have_bundle) {
+        service_watches_changed(s);
+    }
+}
+
+/* --- the supervisor --------------------------------------------------------------------------- */
+
+static void on_listener(struct service *s, const struct agent_msg_listener *msg, int fd)
+{
+    uid_t uids[AGENT_UIDS_MAX];
+    struct err err = ERR_INIT;
+    for (uint32_t i = 0; i < msg->n_uids; i++) {
+        uids[i] = msg->uids[i];
+    }
+    if (admin_add_listener(s->admin, fd, msg->which == AGENT_LISTENER_METRICS, uids, msg->n_uids,
+                           &err) == -1) {
+        log_failure(s->log, LOG_ERROR, "listener_failed", &err);
+    }
+}
+
+void service_on_control_push(struct service *s, const union agent_msg *msg, int fd)
+{
+    switch (msg->head.type) { /* agent_ipc_recv let none but these pass */
+    case AGENT_MSG_LISTENER:
+        on_listener(s, &msg->listener, fd);
+        break;
+    case AGENT_MSG_PROCESS:
+        if (msg->process.role < AGENT_N_ROLES) {
+            s->processes[msg->process.role] = msg->process;
+        }
+        break;
+    case AGENT_MSG_ENTRIES_STATE:
+        s->entries_state = msg->entries_state;
+        break;
+    case AGENT_MSG_STOP:
+        service_stop(s);
+        break;
+    default:
+        service_channel_lost(&s->control, true); /* a second START_SERVICE */
+        break;
+    }
+}

@@ -1,0 +1,282 @@
+/*
+ * A job asks who the caller is now (attestor), which identities that gives (keeper, one at a time),
+ * and has certificates issued for them. It begins again when entries or facts change under it, a
+ * bounded number of times, and has one time limit as a whole.
+ */
+#include "service_priv.h"
+
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <stdlib.h>
+
+enum { RESTARTS_MAX = 5 };
+
+static void attest(struct service_job *job);
+static void list_next(struct service_job *job);
+static void issue_next(struct service_job *job);
+
+static void identity_clear(struct service_identity *i)
+{
+    free(i->spiffe_id);
+    free(i->hint);
+    free(i->chain);
+    EVP_PKEY_free(i->key);
+    *i = (struct service_identity){0};
+}
+
+static void list_clear(struct service_job *job)
+{
+    for (uint32_t i = 0; i < job->n; i++) {
+        identity_clear(&job->list[i]);
+    }
+    free(job->list);
+    job->list = NULL;
+    job->n = 0;
+    job->total = 0;
+    job->at = 0;
+}
+
+static void end(struct service_job *job, enum grpc_status status, const char *text)
+{
+    loop_timer_disarm(&job->timer);
+    service_ask_forget(job->ask);
+    job->ask = NULL;
+    job->done(job->arg, job, status, text);
+}
+
+static void on_timeout(void *arg)
+{
+    end(arg, GRPC_UNAVAILABLE, "the agent is busy: try again");
+}
+
+static void begin_again(struct service_job *job, void (*step)(struct service_job *job))
+{
+    if (++job->restarts > RESTARTS_MAX) {
+        end(job, GRPC_UNAVAILABLE, "entries keep changing: try again");
+        return;
+    }
+    list_clear(job);
+    step(job);
+}
+
+/* What the keeper's refusals mean to the caller (SPIFFE_Workload_Endpoint.md, error codes). */
+static void refused(struct service_job *job, uint32_t outcome)
+{
+    switch ((enum agent_outcome)outcome) {
+    case AGENT_STALE_FACTS:
+        begin_again(job, attest);
+        return;
+    case AGENT_STALE_GENERATION:
+        begin_again(job, list_next);
+        return;
+    case AGENT_NO_HANDLE:
+    case AGENT_NOT_ENTITLED:
+        end(job, GRPC_PERMISSION_DENIED, "no identity issued");
+        return;
+    case AGENT_BAD_KEY:
+        end(job, GRPC_INVALID_ARGUMENT, "the key is not a point of P-256");
+        return;
+    case AGENT_LIMITED:
+        end(job, GRPC_UNAVAILABLE, "too many certificates were asked for: try again later");
+        return;
+    case AGENT_OK:
+    case AGENT_UNAVAILABLE:
+    case AGENT_N_OUTCOMES:
+        break;
+    }
+    end(job, GRPC_UNAVAILABLE, "the agent cannot issue now: try again");
+}
+
+/* --- issue ------------------------------------------------------------------------------------ */
+
+static bool take_chain(struct service_identity *i, const struct agent_msg_issued *a)
+{
+    free(i->chain);
+    i->n_chain = (size_t)a->leaf_len + a->chain_len;
+    i->chain = malloc(i->n_chain);
+    if (i->chain == NULL) {
+        return false;
+    }
+    memcpy(i->chain, a->leaf, a->leaf_len);
+    memcpy(i->chain + a->leaf_len, a->chain, a->chain_len);
+    i->not_before_s = a->not_before_s;
+    i->not_after_s = a->not_after_s;
+    return true;
+}
+
+static void on_issued(void *arg, const union agent_msg *answer)
+{
+    struct service_job *job = arg;
+    const struct agent_msg_issued *a = &answer->issued;
+    job->ask = NULL;
+    if (a->outcome != AGENT_OK) {
+        refused(job, a->outcome);
+    } else if (a->handle != job->handle || !take_chain(&job->list[job->at], a)) {
+        end(job, GRPC_UNAVAILABLE, "the agent cannot issue now: try again");
+    } else {
+        job->s->last_issued_s = os_wall_s();
+        job->at++;
+        if (job->want == SERVICE_WANT_ONE || job->at == job->n) {
+            job->at = job->want == SERVICE_WANT_ONE ? job->at - 1 : 0;
+            end(job, GRPC_OK, NULL);
+        } else {
+            issue_next(job);
+        }
+    }
+}
+
+static void issue_next(struct service_job *job)
+{
+    struct service_identity *i = &job->list[job->at];
+    struct agent_msg_issue msg;
+    struct err err = ERR_INIT;
+    agent_ipc_init(&msg, AGENT_MSG_ISSUE, 0);
+    msg.handle = job->handle;
+    msg.generation = job->generation;
+    msg.entry = i->entry;
+    memcpy(msg.point, job->point, sizeof(msg.point));
+    if (job->want == SERVICE_WANT_ALL) {
+        i->key = x509_key_new(&err);
+        if (i->key == NULL || x509_key_point(i->key, msg.point, &err) == -1) {
+            log_failure(job->s->log, LOG_ERROR, "key_failed", &err);
+            end(job, GRPC_UNAVAILABLE, "the agent cannot make a key now: try again");
+            return;
+        }
+    }
+    job->ask = service_channel_ask(&job->s->keeper, &msg, AGENT_MSG_ISSUED, on_issued, job);
+}
+
+/* --- list ------------------------------------------------------------------------------------- */
+
+static void listed(struct service_job *job)
+{
+    job->at = 0;
+    if (job->want == SERVICE_WANT_LIST) {
+        end(job, GRPC_OK, NULL);
+        return;
+    }
+    while (job->want == SERVICE_WANT_ONE && job->wanted_id != NULL && job->at < job->n &&
+           strcmp(job->list[job->at].spiffe_id, job->wanted_id) != 0) {
+        job->at++;
+    }
+    if (job->at == job->n) {
+        end(job, GRPC_PERMISSION_DENIED, "this identity is not the caller's");
+        return;
+    }
+    issue_next(job);
+}
+
+static void take_identity(struct service_job *job, const struct agent_msg_identity *a)
+{
+    struct service_identity *i = &job->list[job->n++];
+    i->spiffe_id = mem_must_strndup(a->spiffe_id, a->spiffe_id_len);
+    i->hint = a->hint_len > 0 ? mem_must_strndup(a->hint, a->hint_len) : NULL;
+    i->entry = a->entry;
+    i->ttl_s = a->ttl_s;
+    i->n_dns_names = a->n_dns_names;
+}
+
+static void on_identity(void *arg, const union agent_msg *answer)
+{
+    struct service_job *job = arg;
+    const struct agent_msg_identity *a = &answer->identity;
+    job->ask = NULL;
+    if (a->outcome != AGENT_OK) {
+        if (a->outcome == AGENT_NOT_ENTITLED && job->n > 0) {
+            begin_again(job, list_next); /* there are fewer than a moment ago */
+        } else {
+            refused(job, a->outcome);
+        }
+        return;
+    }
+    if (job->n == 0 && a->position == 0 && a->total > 0 && a->total <= AGENT_IDENTITIES_MAX) {
+        job->generation = a->generation;
+        job->facts = a->facts;
+        job->total = a->total;
+        job->list = mem_must_calloc(job->total, sizeof(*job->list));
+    }
+    if (a->generation != job->generation || a->facts != job->facts || a->total != job->total ||
+        a->position != job->n || a->handle != job->handle || job->n >= job->total) {
+        begin_again(job, list_next);
+        return;
+    }
+    take_identity(job, a);
+    if (job->n < job->total) {
+        list_next(job);
+    } else {
+        listed(job);
+    }
+}
+
+static void list_next(struct service_job *job)
+{
+    struct agent_msg_identity_get msg;
+    agent_ipc_init(&msg, AGENT_MSG_IDENTITY_GET, 0);
+    msg.handle = job->handle;
+    msg.position = job->n;
+    job->ask = service_channel_ask(&job->s->keeper, &msg, AGENT_MSG_IDENTITY, on_identity, job);
+}
+
+/* --- attest ----------------------------------------------------------------------------------- */
+
+static void on_reattested(void *arg, const union agent_msg *answer)
+{
+    struct service_job *job = arg;
+    job->ask = NULL;
+    switch ((enum agent_attest)answer->reattested.outcome) {
+    case AGENT_ATTEST_OK:
+        list_next(job);
+        return;
+    case AGENT_ATTEST_GONE:
+        end(job, GRPC_PERMISSION_DENIED, "the process that opened this connection has ended");
+        return;
+    case AGENT_ATTEST_FAILED:
+        break;
+    }
+    end(job, GRPC_UNAVAILABLE, "the caller could not be attested: try again");
+}
+
+static void attest(struct service_job *job)
+{
+    struct agent_msg_ask msg;
+    agent_ipc_init(&msg, AGENT_MSG_REATTEST, 0);
+    msg.handle = job->handle;
+    job->ask =
+        service_channel_ask(&job->s->attestor, &msg, AGENT_MSG_REATTESTED, on_reattested, job);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+struct service_job *service_job_new(struct service *s, uint64_t handle, enum service_want want,
+                                    struct str wanted_id, const uint8_t *point,
+                                    void (*done)(void *arg, struct service_job *job,
+                                                 enum grpc_status status, const char *text),
+                                    void *arg)
+{
+    struct service_job *job = mem_must_new(struct service_job);
+    job->s = s;
+    job->handle = handle;
+    job->want = want;
+    job->wanted_id = wanted_id.n > 0 ? mem_must_strndup(wanted_id.p, wanted_id.n) : NULL;
+    if (point != NULL) {
+        memcpy(job->point, point, sizeof(job->point));
+    }
+    job->done = done;
+    job->arg = arg;
+    loop_timer_init(&job->timer, s->loop, on_timeout, job);
+    loop_timer_arm(&job->timer, SERVICE_JOB_TIMEOUT_MS);
+    attest(job);
+    return job;
+}
+
+struct service_job *service_job_free(struct service_job *job)
+{
+    if (job != NULL) {
+        loop_timer_disarm(&job->timer);
+        service_ask_forget(job->ask);
+        list_clear(job);
+        free(job->wanted_id);
+        free(job);
+    }
+    return NULL;
+}

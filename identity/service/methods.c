@@ -1,0 +1,169 @@
+/*
+ * What is served, and what comes before all of it: the metadata that shows that the call was meant
+ * for this API, on every method and before anything is done about identity
+ * (SPIFFE_Workload_Endpoint.md section 5).
+ */
+#include "service_priv.h"
+
+#include <postern/proto.h>
+
+static enum service_metric metric_of(enum grpc_status status)
+{
+    switch (status) {
+    case GRPC_OK:
+        return SERVICE_METRIC_RPC_OK;
+    case GRPC_CANCELLED:
+        return SERVICE_METRIC_RPC_CANCELLED;
+    case GRPC_INVALID_ARGUMENT:
+        return SERVICE_METRIC_RPC_INVALID;
+    case GRPC_PERMISSION_DENIED:
+        return SERVICE_METRIC_RPC_DENIED;
+    case GRPC_UNAVAILABLE:
+        return SERVICE_METRIC_RPC_UNAVAILABLE;
+    case GRPC_UNIMPLEMENTED:
+        return SERVICE_METRIC_RPC_UNIMPLEMENTED;
+    case GRPC_UNKNOWN:
+    case GRPC_DEADLINE_EXCEEDED:
+    case GRPC_NOT_FOUND:
+    case GRPC_ALREADY_EXISTS:
+    case GRPC_RESOURCE_EXHAUSTED:
+    case GRPC_FAILED_PRECONDITION:
+    case GRPC_ABORTED:
+    case GRPC_OUT_OF_RANGE:
+    case GRPC_INTERNAL:
+    case GRPC_DATA_LOSS:
+    case GRPC_UNAUTHENTICATED:
+        break;
+    }
+    return SERVICE_METRIC_RPC_OTHER;
+}
+
+void service_finish(struct grpc_call *call, enum grpc_status status, const char *text)
+{
+    const struct service_caller *c = grpc_call_conn_context(call);
+    service_count(c->s, metric_of(status));
+    if (status == GRPC_PERMISSION_DENIED && log_enabled(c->s->log, LOG_INFO)) {
+        struct log_line l;
+        log_begin(&l, c->s->log, LOG_INFO, "denied");
+        log_str(&l, "method", grpc_call_method(call)->path);
+        log_str(&l, "reason", text);
+        log_uint(&l, "uid", c->uid);
+        log_uint(&l, "gid", c->gid);
+        log_int(&l, "pid", c->pid);
+        log_end(&l);
+    }
+    grpc_call_finish(call, status, text);
+}
+
+static bool check_metadata(struct grpc_call *call)
+{
+    struct str value;
+    struct str key = STR_LIT(PROTO_WORKLOAD_KEY);
+    if (grpc_call_metadata(call, key, 0, &value) && str_eq(value, STR_LIT(PROTO_WORKLOAD_VALUE)) &&
+        !grpc_call_metadata(call, key, 1, &value)) {
+        return true;
+    }
+    service_finish(call, GRPC_INVALID_ARGUMENT,
+                   "security header missing: metadata " PROTO_WORKLOAD_KEY
+                   " has to be there once, with the value " PROTO_WORKLOAD_VALUE);
+    return false;
+}
+
+/* Charged here, discharged by whoever ends the call. */
+static bool open_call(struct grpc_call *call, void *arg)
+{
+    const struct service *s = arg;
+    struct service_caller *c = grpc_call_conn_context(call);
+    if (!check_metadata(call)) {
+        return false;
+    }
+    if (c->gone) {
+        service_finish(call, GRPC_PERMISSION_DENIED,
+                       "the process that opened this connection has ended");
+        return false;
+    }
+    if (s->stopping || !s->have_bundle) {
+        service_finish(call, GRPC_UNAVAILABLE, "the agent is starting or ending: try again");
+        return false;
+    }
+    if (grpc_conn_call_count(c->conn) > SERVICE_CONN_CALLS_MAX || !service_caller_charge(c)) {
+        service_finish(call, GRPC_UNAVAILABLE, "too many calls are open");
+        return false;
+    }
+    return true;
+}
+
+static void on_open(struct grpc_call *call, void *arg)
+{
+    (void)open_call(call, arg);
+}
+
+static void on_open_unserved(struct grpc_call *call, void *arg)
+{
+    (void)arg;
+    if (check_metadata(call)) {
+        service_finish(call, GRPC_UNIMPLEMENTED, "not served by this agent");
+    }
+}
+
+static void unserved(struct grpc_call *call, void *arg, struct str message)
+{
+    (void)arg;
+    (void)message;
+    service_finish(call, GRPC_UNIMPLEMENTED, "not served by this agent");
+}
+
+/* Empty requests: whatever fields a later version of the API adds, this one does not know. */
+static void fetch_svids(struct grpc_call *call, void *arg, struct str message)
+{
+    (void)arg;
+    (void)message;
+    service_watch_start(call, false);
+}
+
+static void fetch_bundles(struct grpc_call *call, void *arg, struct str message)
+{
+    (void)arg;
+    (void)message;
+    service_watch_start(call, true);
+}
+
+static void watch_drained(struct grpc_call *call, void *arg)
+{
+    (void)arg;
+    service_watch_drained(call);
+}
+
+/* A call without data was charged and has not been asked yet. */
+static void watch_cancel(struct grpc_call *call, void *arg)
+{
+    service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
+    if (grpc_call_data(call) != NULL) {
+        service_watch_cancel(call);
+    } else {
+        service_caller_discharge(grpc_call_conn_context(call));
+    }
+}
+
+static void sign_cancel(struct grpc_call *call, void *arg)
+{
+    service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
+    if (grpc_call_data(call) != NULL) {
+        service_sign_cancel(call, arg);
+    } else {
+        service_caller_discharge(grpc_call_conn_context(call));
+    }
+}
+
+#define UNSERVED(path, streaming) {path, streaming, on_open_unserved, unserved, NULL, NULL}
+const struct grpc_method service_methods[] = {
+    {PROTO_FETCH_X509_SVID, true, on_open, fetch_svids, watch_drained, watch_cancel},
+    {PROTO_FETCH_X509_BUNDLES, true, on_open, fetch_bundles, watch_drained, watch_cancel},
+    {PROTO_SIGN_X509_SVID, false, on_open, service_sign_request, NULL, sign_cancel},
+    UNSERVED(PROTO_FETCH_JWT_SVID, false),
+    UNSERVED(PROTO_FETCH_JWT_BUNDLES, true),
+    UNSERVED(PROTO_VALIDATE_JWT_SVID, false),
+    UNSERVED(PROTO_FETCH_WIT_SVID, true),
+    UNSERVED(PROTO_FETCH_WIT_BUNDLES, true),
+};
+const size_t service_n_methods = sizeof(service_methods) / sizeof(service_methods[0]);

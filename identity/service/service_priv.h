@@ -1,0 +1,217 @@
+/*
+ * postern-agent-service: the process of an agent that speaks gRPC with the node's workloads. It has
+ * no privileges and no CA key; who a caller is, the attestor knows, and what a caller may have, the
+ * keeper. docs/workload-api.md says what it serves, docs/privilege-separation.md what it may do.
+ *
+ * One thread, one loop. A call goes like this: methods.c (metadata) -> watch.c or sign.c (what is
+ * wanted) -> job.c (attest, list, issue: questions by channel.c) -> answer.
+ */
+#ifndef POSTERN_SERVICE_PRIV_H
+#define POSTERN_SERVICE_PRIV_H
+
+#include <postern/admin.h>
+#include <postern/agent_ipc.h>
+#include <postern/grpc.h>
+#include <postern/log.h>
+#include <postern/loop.h>
+#include <postern/metrics.h>
+#include <postern/x509.h>
+
+enum {
+    SERVICE_CALLS_MAX = 8192,     /* open at once, of all callers */
+    SERVICE_UID_CALLS_MAX = 1024, /* of one uid */
+    SERVICE_CONN_CALLS_MAX = 64,  /* of one connection */
+    SERVICE_REQUEST_MAX = 65536,  /* bytes of a request message */
+    SERVICE_FDS_MAX = 16384,
+    SERVICE_JOB_TIMEOUT_MS = 10000, /* attestor and keeper have to answer by then */
+    SERVICE_STOP_MS = 2000,         /* for callers to take their last words */
+};
+
+struct service;
+
+/* --- questions to the attestor and the keeper (channel.c) --------------------------------------
+ */
+/* answer: as it came, borrowed. */
+typedef void (*service_answer_fn)(void *arg, const union agent_msg *answer);
+struct service_ask; /* one question on its way; owned by its channel */
+struct service_channel {
+    struct service *s;
+    int fd;
+    struct loop_io *io;
+    enum agent_way way; /* of what is received */
+    const char *peer;
+    struct service_ask *first, *last; /* in order; those that were sent stand first */
+    struct service_ask *unsent;       /* the first that was not; NULL: none */
+    size_t n_outstanding;
+    uint64_t last_id;
+    bool lost; /* the process is about to end */
+    void (*on_push)(struct service *s, const union agent_msg *msg, int fd);
+};
+void service_channel_init(struct service_channel *ch, struct service *s, int fd, enum agent_way way,
+                          const char *peer,
+                          void (*on_push)(struct service *s, const union agent_msg *msg, int fd));
+void service_channel_deinit(struct service_channel *ch);
+/* msg: made with agent_ipc_init (the id is filled in here), copied. fn gets the answer, of
+ * answer_type; NULL: there is none. */
+struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
+                                        enum agent_msg_type answer_type, service_answer_fn fn,
+                                        void *arg);
+/* The answer is no longer wanted. Takes NULL. */
+void service_ask_forget(struct service_ask *ask);
+
+/* --- callers: one a connection (callers.c) ------------------------------------------------------
+ */
+struct service_account; /* what one uid has open */
+struct service_caller {
+    struct service_caller *prev, *next;
+    struct service *s;
+    uint64_t handle;
+    uint32_t uid, gid;
+    int32_t pid;
+    struct grpc_conn *conn;
+    struct service_account *account;
+    bool gone; /* its process has ended */
+};
+void service_on_attestor_push(struct service *s, const union agent_msg *msg, int fd);
+void service_on_conn_closed(void *arg, void *conn_context);
+/* Counts a call; false: the uid or the service has too many. */
+bool service_caller_charge(struct service_caller *c);
+void service_caller_discharge(struct service_caller *c);
+/* The process that connected has ended: nothing more for this connection. */
+void service_caller_gone(struct service_caller *c);
+void service_accounts_deinit(struct service *s);
+
+/* --- attest, list, issue (job.c) ----------------------------------------------------------------
+ */
+struct service_identity {
+    char *spiffe_id, *hint; /* owned; hint NULL: none */
+    uint32_t entry, ttl_s, n_dns_names;
+    EVP_PKEY *key;  /* owned; NULL: the caller's own */
+    uint8_t *chain; /* owned: leaf and intermediates, DER */
+    size_t n_chain;
+    int64_t not_before_s, not_after_s;
+};
+enum service_want {
+    SERVICE_WANT_LIST, /* attest and list */
+    SERVICE_WANT_ALL,  /* and issue for each identity, with keys made here */
+    SERVICE_WANT_ONE,  /* and issue for one of them and a given key */
+};
+struct service_job {
+    struct service *s;
+    uint64_t handle;
+    enum service_want want;
+    char *wanted_id; /* ONE: owned; NULL: the first */
+    uint8_t point[AGENT_POINT_SIZE];
+    struct service_identity *list; /* owned */
+    uint32_t n, total;
+    uint32_t at; /* the identity that is being issued */
+    uint64_t generation, facts;
+    unsigned restarts;
+    struct service_ask *ask;
+    struct loop_timer timer;
+    void (*done)(void *arg, struct service_job *job, enum grpc_status status, const char *text);
+    void *arg;
+};
+/* done is called once, never from within this; it owns the job then (service_job_free). With
+ * GRPC_OK the list is there (and is issued); ONE: `at` says which. */
+struct service_job *service_job_new(struct service *s, uint64_t handle, enum service_want want,
+                                    struct str wanted_id, const uint8_t *point,
+                                    void (*done)(void *arg, struct service_job *job,
+                                                 enum grpc_status status, const char *text),
+                                    void *arg);
+/* Also before it is done. Takes NULL, returns NULL. */
+struct service_job *service_job_free(struct service_job *job);
+
+/* --- streams (watch.c), and what they carry (pack.c) --------------------------------------------
+ */
+struct service_watch;
+void service_watch_start(struct grpc_call *call, bool bundles_only);
+void service_watch_drained(struct grpc_call *call);
+void service_watch_cancel(struct grpc_call *call);
+/* Entries or roots are others than before: every stream looks. */
+void service_watches_changed(struct service *s);
+/* Ends the streams of one caller (NULL: all). */
+void service_watches_end(struct service *s, const struct service_caller *c, enum grpc_status status,
+                         const char *text);
+
+enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
+                                  struct service_job *job);
+enum grpc_send service_send_bundles(struct grpc_call *call, const struct service *s);
+
+/* --- unary (sign.c) ----------------------------------------------------------------------------
+ */
+void service_sign_request(struct grpc_call *call, void *arg, struct str message);
+void service_sign_cancel(struct grpc_call *call, void *arg);
+
+/* --- the table of methods (methods.c) ----------------------------------------------------------
+ */
+extern const struct grpc_method service_methods[];
+extern const size_t service_n_methods;
+/* Ends a call and counts how. */
+void service_finish(struct grpc_call *call, enum grpc_status status, const char *text);
+
+/* --- what can be asked from outside (status.c) -------------------------------------------------
+ */
+enum service_metric {
+    SERVICE_METRIC_SVID_PUSHES,
+    SERVICE_METRIC_BUNDLE_PUSHES,
+    SERVICE_METRIC_SIGNED,
+    SERVICE_METRIC_RPC_OK,
+    SERVICE_METRIC_RPC_CANCELLED,
+    SERVICE_METRIC_RPC_INVALID,
+    SERVICE_METRIC_RPC_DENIED,
+    SERVICE_METRIC_RPC_UNAVAILABLE,
+    SERVICE_METRIC_RPC_UNIMPLEMENTED,
+    SERVICE_METRIC_RPC_OTHER,
+    SERVICE_METRIC_CONNECTIONS,
+    SERVICE_METRIC_CONNECTIONS_REFUSED,
+    SERVICE_N_METRICS,
+};
+void service_count(struct service *s, enum service_metric which);
+struct admin *service_admin_new(struct service *s, struct err *err);
+
+/* --- the process (main.c, control.c, privs.c) --------------------------------------------------
+ */
+struct service {
+    struct loop *loop;
+    struct log *log;
+    struct service_channel control, attestor, keeper;
+    struct grpc_server *server;
+    struct admin *admin;
+    struct metrics_block *metrics;
+    struct loop_timer stop_timer;
+
+    struct agent_msg_start_service start;
+    char *own_domain_id; /* "spiffe://td" */
+    union agent_msg in;  /* being handled */
+
+    struct service_caller *callers;
+    struct service_account *accounts;
+    struct service_watch *watches;
+    size_t n_callers, n_calls;
+
+    bool have_bundle; /* and so may serve */
+    bool ready_told;
+    struct service_ask *bundle_ask;
+    uint64_t entries_generation, bundle_generation;
+    uint8_t bundle[AGENT_BUNDLE_MAX];
+    size_t n_bundle;
+    struct agent_msg_changed changed; /* the last one */
+
+    struct agent_msg_process processes[AGENT_N_ROLES]; /* role known: head.type is set */
+    struct agent_msg_entries_state entries_state;
+    int64_t started_s, last_issued_s;
+    bool stopping;
+    int exit_status;
+};
+int service_drop_privileges(const struct agent_msg_start_service *start,
+                            struct agent_msg_report *ret_report, struct err *err);
+void service_on_control_push(struct service *s, const union agent_msg *msg, int fd);
+void service_on_keeper_push(struct service *s, const union agent_msg *msg, int fd);
+/* A channel is closed or broke its protocol. */
+void service_channel_lost(struct service_channel *ch, bool bad);
+void service_stop(struct service *s);
+/* Ends the process with status 1. */
+void service_fail(struct service *s, const struct err *err);
+
+#endif
