@@ -13,8 +13,10 @@
  * DENY a `not` clause is true for a peer without one, so that leaving out a certificate never
  * helps.
  *
- * Bytes are judged as they are: the caller passes the path exactly as it will be forwarded, without
- * query, and refuses ambiguous ones before asking (see http1).
+ * Bytes are judged as they are: the caller passes what the HTTP reader made for judging (host and
+ * judged_path of http1), and refuses ambiguous requests before asking.
+ *
+ * The whole language, who may do what, and the attack cases: docs/authorization.md.
  */
 #ifndef POSTERN_POLICY_H
 #define POSTERN_POLICY_H
@@ -36,8 +38,8 @@ struct policy_query {
     uint16_t port;                 /* the workload's port */
     bool http;                     /* the three below are set */
     struct str method;
-    struct str host; /* without port */
-    struct str path; /* without query */
+    struct str host; /* without port; a final dot and case do not count */
+    struct str path; /* without query, decoded once: http1's judged_path */
 };
 
 enum policy_reason {
