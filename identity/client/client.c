@@ -40,6 +40,7 @@ struct identity_client {
 
     struct x509_svid *svid; /* owned; waits for the first trust, or is the state's */
     struct x509_trust *trust;
+    char **offered;      /* owned; with the agent's key: what its last message held */
     bool published_svid; /* svid is in the state */
     int64_t renewed_at_s;
     uint64_t generation;
@@ -83,17 +84,20 @@ static void publish(struct identity_client *c)
     if (c->svid == NULL || c->trust == NULL) {
         return;
     }
-    enum identity_notice what = c->published_svid ? IDENTITY_TRUST_CHANGED : IDENTITY_RENEWED;
+    enum identity_notice news = c->published_svid ? IDENTITY_TRUST_CHANGED : IDENTITY_RENEWED;
     struct identity_state *old = c->state;
     c->generation++;
-    c->state = client_state_new(x509_svid_dup(c->svid), x509_trust_ref(c->trust), c->generation,
-                                c->renewed_at_s,
-                                c->use_agent_key ? IDENTITY_FROM_AGENT : IDENTITY_FROM_CSR);
+    struct identity_state what = {.generation = c->generation,
+                                  .renewed_at_s = c->renewed_at_s,
+                                  .source =
+                                      c->use_agent_key ? IDENTITY_FROM_AGENT : IDENTITY_FROM_CSR};
+    c->state = client_state_new(x509_svid_dup(c->svid), x509_trust_ref(c->trust),
+                                c->use_agent_key ? client_offered_dup(c->offered) : NULL, &what);
     c->published_svid = true;
     arm_expiry(c);
     c->events->on_state(c->arg, c->state);
     identity_state_unref(old);
-    notice(c, what, NULL);
+    notice(c, news, NULL);
 }
 
 static void on_expiry(void *arg)
@@ -286,7 +290,8 @@ static void on_svids(void *arg, struct str message)
     struct err warning = ERR_INIT;
     struct x509_svid *svid = NULL;
     struct x509_trust *trust = NULL;
-    if (client_read_svids(message, c->spiffe_id, &svid, &trust, &warning, &err) == -1) {
+    mem_auto(client_offered_free) char **offered = NULL;
+    if (client_read_svids(message, c->spiffe_id, &svid, &trust, &offered, &warning, &err) == -1) {
         if (err.code == ERR_DENIED) {
             denied(c, &err); /* each message is the whole state: what is absent is withdrawn */
         } else {
@@ -302,6 +307,9 @@ static void on_svids(void *arg, struct str message)
         return;
     }
     good_message(c);
+    client_offered_free(c->offered);
+    c->offered = offered;
+    offered = NULL;
     bool new_svid = take_svid(c, svid);
     bool new_trust = take_trust(c, trust);
     if (new_svid || new_trust) {
@@ -553,6 +561,7 @@ struct identity_client *identity_client_free(struct identity_client *c)
         x509_svid_free(c->svid);
         x509_trust_unref(c->trust);
         identity_state_unref(c->state);
+        client_offered_free(c->offered);
         free(c->spiffe_id);
         free(c);
     }

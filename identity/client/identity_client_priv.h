@@ -5,10 +5,12 @@
 #include <postern/identity_client.h>
 
 /* --- state.c --- */
-/* Takes svid and trust over. */
+/* Takes svid, trust and the list over; what says the rest. */
 struct identity_state *client_state_new(struct x509_svid *svid, struct x509_trust *trust,
-                                        uint64_t generation, int64_t renewed_at_s,
-                                        enum identity_source source);
+                                        char **offered, const struct identity_state *what);
+char **client_offered_dup(char *const *offered);
+void client_offered_free(char **offered);
+MEM_DEFINE_CLEANUP(char *, client_offered_free)
 
 /* --- messages.c: pure functions over what an agent sends --- */
 
@@ -16,8 +18,9 @@ struct identity_state *client_state_new(struct x509_svid *svid, struct x509_trus
  * cannot be read is left out and told in *ret_warning (ERR_NONE if there is none). A refusal has
  * code ERR_DENIED if the message is in order but does not hold the identity wanted. */
 int client_read_svids(struct str message, const char *wanted, struct x509_svid **ret_svid,
-                      struct x509_trust **ret_trust, struct err *ret_warning, struct err *err);
-/* X509BundlesResponse; the bundle of `own` (a trust domain, NULL: not known yet) must be in order,
+                      struct x509_trust **ret_trust, char ***ret_offered, struct err *ret_warning,
+                      struct err *err);
+/* X509BundlesResponse; the bundle of own_id's trust domain (NULL: not known yet) must be in order,
  * others as above. */
 int client_read_bundles(struct str message, const char *own_id, struct x509_trust **ret_trust,
                         struct err *ret_warning, struct err *err);

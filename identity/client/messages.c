@@ -195,7 +195,8 @@ static int not_offered(const Workload__X509SVIDResponse *m, const char *wanted, 
 }
 
 int client_read_svids(struct str message, const char *wanted, struct x509_svid **ret_svid,
-                      struct x509_trust **ret_trust, struct err *ret_warning, struct err *err)
+                      struct x509_trust **ret_trust, char ***ret_offered, struct err *ret_warning,
+                      struct err *err)
 {
     struct err warning = ERR_INIT;
     const Workload__X509SVID *chosen = NULL;
@@ -225,6 +226,11 @@ int client_read_svids(struct str message, const char *wanted, struct x509_svid *
     if (trust_of_svids(m, chosen, ret_trust, &warning, err) == -1) {
         return -1;
     }
+    char **offered = mem_must_calloc(m->n_svids + 1, sizeof(*offered));
+    for (size_t i = 0; i < m->n_svids; i++) {
+        offered[i] = mem_must_strdup(m->svids[i]->spiffe_id);
+    }
+    *ret_offered = offered;
     *ret_svid = svid;
     svid = NULL;
     *ret_warning = warning;

@@ -14,6 +14,7 @@ struct counted_state {
     struct identity_state public;
     struct x509_svid *svid;   /* owned */
     struct x509_trust *trust; /* one reference */
+    char **offered;           /* owned; may be NULL */
     atomic_uint refs;
 };
 
@@ -23,19 +24,42 @@ static struct counted_state *counted(const struct identity_state *state)
     return (struct counted_state *)((uintptr_t)state - offsetof(struct counted_state, public));
 }
 
+char **client_offered_dup(char *const *offered)
+{
+    size_t n = 0;
+    if (offered == NULL) {
+        return NULL;
+    }
+    while (offered[n] != NULL) {
+        n++;
+    }
+    char **dup = mem_must_calloc(n + 1, sizeof(*dup));
+    for (size_t i = 0; i < n; i++) {
+        dup[i] = mem_must_strdup(offered[i]);
+    }
+    return dup;
+}
+
+void client_offered_free(char **offered)
+{
+    for (size_t i = 0; offered != NULL && offered[i] != NULL; i++) {
+        free(offered[i]);
+    }
+    free(offered);
+}
+
 struct identity_state *client_state_new(struct x509_svid *svid, struct x509_trust *trust,
-                                        uint64_t generation, int64_t renewed_at_s,
-                                        enum identity_source source)
+                                        char **offered, const struct identity_state *what)
 {
     struct counted_state *c = mem_must_new(struct counted_state);
     c->svid = svid;
     c->trust = trust;
+    c->offered = offered;
     atomic_init(&c->refs, 1);
-    c->public = (struct identity_state){.svid = svid,
-                                        .trust = trust,
-                                        .generation = generation,
-                                        .renewed_at_s = renewed_at_s,
-                                        .source = source};
+    c->public = *what;
+    c->public.svid = svid;
+    c->public.trust = trust;
+    c->public.offered = offered;
     return &c->public;
 }
 
@@ -54,6 +78,7 @@ struct identity_state *identity_state_unref(struct identity_state *state)
         if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {
             x509_svid_free(c->svid);
             x509_trust_unref(c->trust);
+            client_offered_free(c->offered);
             free(c);
         }
     }

@@ -42,8 +42,4 @@ int x509_ca_check(X509 *cert, bool anchor, struct err *err);
  * minting names of another. */
 int x509_ca_domain_check(X509 *cert, struct str trust_domain, struct err *err);
 
-/* --- x509_trust.c --- */
-/* The roots of a trust domain, NULL if it is not known. Lent; lives as long as the trust. */
-STACK_OF(X509) * x509_trust_roots(const struct x509_trust *t, struct str trust_domain);
-
 #endif

@@ -110,6 +110,12 @@ size_t x509_trust_count(const struct x509_trust *t)
     return t->n_bundles;
 }
 
+struct str x509_trust_domain(const struct x509_trust *t, size_t i)
+{
+    POSTERN_ASSERT(i < t->n_bundles);
+    return str_of(t->bundles[i].trust_domain);
+}
+
 STACK_OF(X509) * x509_trust_roots(const struct x509_trust *t, struct str trust_domain)
 {
     bool found = false;

@@ -38,6 +38,8 @@ struct identity_state {
     uint64_t generation;  /* grows with each state of a client; 1 is the first */
     int64_t renewed_at_s; /* when this SVID came; a change of trust alone leaves it */
     enum identity_source source;
+    /* All IDs that the agent offers, in its order, the last one NULL; itself NULL with `csr`. */
+    char *const *offered;
 };
 struct identity_state *identity_state_ref(const struct identity_state *state);
 struct identity_state *identity_state_unref(struct identity_state *state);

@@ -29,7 +29,11 @@ struct x509_trust *x509_trust_unref(struct x509_trust *t);
  * Each must be a CA certificate; an empty bundle means "trust nothing from there". */
 int x509_trust_add(struct x509_trust *t, struct str trust_domain, struct str ders, struct err *err);
 size_t x509_trust_count(const struct x509_trust *t);
-/* The roots of one trust domain; 0 also if it is not known. */
+/* The i-th trust domain's name, in an order that stays; lent. */
+struct str x509_trust_domain(const struct x509_trust *t, size_t i);
+/* The roots of one trust domain, NULL if it is not known. Lent; not to be changed. */
+STACK_OF(X509) * x509_trust_roots(const struct x509_trust *t, struct str trust_domain);
+/* How many they are; 0 also if the domain is not known. */
 size_t x509_trust_root_count(const struct x509_trust *t, struct str trust_domain);
 /* The same domains with the same certificates in the same order. */
 bool x509_trust_equal(const struct x509_trust *a, const struct x509_trust *b);

@@ -31,10 +31,13 @@ static void read_svids(struct str message, const char *wanted)
     struct err warning = ERR_INIT;
     struct x509_svid *svid = NULL;
     struct x509_trust *trust = NULL;
-    if (client_read_svids(message, wanted, &svid, &trust, &warning, &err) == -1) {
-        CHECK(err.what[0] != '\0' && svid == NULL && trust == NULL);
+    char **offered = NULL;
+    if (client_read_svids(message, wanted, &svid, &trust, &offered, &warning, &err) == -1) {
+        CHECK(err.what[0] != '\0' && svid == NULL && trust == NULL && offered == NULL);
         return;
     }
+    CHECK(offered[0] != NULL);
+    client_offered_free(offered);
     CHECK(x509_trust_count(trust) > 0);
     x509_trust_unref(trust);
     check_svid(svid, wanted);

@@ -431,7 +431,9 @@ static void test_csr(void **state)
     assert_int_equal(t->state->generation, 1);
     assert_string_equal(t->state->svid->spiffe_id, "spiffe://example.org/first");
     assert_string_equal(t->agent->last_sign_id, "");
+    assert_null(t->state->offered);
     assert_int_equal(x509_trust_count(t->state->trust), 1);
+    assert_true(str_eq(x509_trust_domain(t->state->trust, 0), STR_LIT("example.org")));
     assert_int_equal(x509_trust_root_count(t->state->trust, STR_LIT("example.org")), 1);
     assert_int_equal(t->agent->n_svids, 0); /* a key of the agent's was never asked for */
     assert_int_equal(t->notices[IDENTITY_RENEWED], 1);
@@ -483,6 +485,9 @@ static void test_agent_key(void **state)
     assert_string_equal(t->state->svid->spiffe_id, "spiffe://example.org/first");
     assert_int_equal(t->agent->n_sign, 0);
     assert_int_equal(t->agent->n_bundles, 0);
+    assert_string_equal(t->state->offered[0], "spiffe://example.org/first");
+    assert_string_equal(t->state->offered[1], "spiffe://example.org/second");
+    assert_null(t->state->offered[2]);
     /* The same again is no news; what is new is. */
     fake_agent_push(t->agent, false);
     fake_agent_push(t->agent, true);
