@@ -24,6 +24,8 @@ static const struct role {
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"check", check_main, "check FILE...",
      "say what is wrong with configuration files, and run nothing"},
+    {"svid", svid_main, "svid fetch|watch [OPTIONS]",
+     "ask a SPIFFE agent who we are (--socket, --id, --key, --write DIR)"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},
 };

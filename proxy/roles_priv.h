@@ -7,6 +7,7 @@
 #define POSTERN_ROLES_PRIV_H
 
 int check_main(int argc, char **argv);
+int svid_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 #endif

@@ -486,7 +486,7 @@ static int proceed(struct identity_client *c, struct err *err)
     if (c->conn == NULL) {
         c->conn = grpc_client_connect(c->loop, c->socket_path, &limits, &conn_events, c, err);
         if (c->conn == NULL) {
-            return err_where(err, "%s", c->socket_path);
+            return -1;
         }
     }
     if (c->watch == NULL && start_watch(c, err) == -1) {

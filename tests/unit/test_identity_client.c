@@ -227,7 +227,7 @@ static void test_no_agent(void **state)
     start(t, IDENTITY_KEY_AUTO, NULL);
     RUN_UNTIL(t, failed_thrice);
     assert_int_equal(t->notices[IDENTITY_AGENT_AWAY], 1); /* told once and not each time */
-    assert_non_null(strstr(t->last[IDENTITY_AGENT_AWAY].where, t->agent->path));
+    assert_non_null(strstr(t->last[IDENTITY_AGENT_AWAY].what, t->agent->path));
     assert_int_equal(t->n_states, 0);
     fake_agent_up(t->agent);
     RUN_UNTIL(t, one_state);

@@ -1,0 +1,313 @@
+/*
+ * svid: a person's client of any SPIFFE agent. Shows who the agent says that we are, and writes it
+ * to files if asked; shows no key.
+ */
+#include "roles_priv.h"
+
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <postern/identity_client.h>
+#include <postern/os.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { DEFAULT_TIMEOUT_S = 10 };
+
+struct svid_options {
+    bool watch;
+    const char *socket;    /* NULL: the environment */
+    const char *spiffe_id; /* NULL: the first offered */
+    const char *write_dir; /* NULL: none */
+    enum identity_key_mode key;
+    uint64_t timeout_s; /* fetch only */
+};
+
+struct svid_run {
+    struct svid_options options;
+    struct loop *loop;
+    struct identity_client *client;
+    struct loop_timer timeout;
+    int rc;
+};
+
+static const char usage[] =
+    "usage: postern svid fetch|watch [OPTIONS]\n\n"
+    "Asks a SPIFFE agent who we are. fetch: once; watch: until it is interrupted.\n\n"
+    "  --socket ADDRESS   the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)\n"
+    "  --id SPIFFE-ID     which one of several identities (default: the first offered)\n"
+    "  --key agent|csr|auto\n"
+    "                     who makes the key: the agent (default, any agent does that), or this\n"
+    "                     process, so that the key never travels\n"
+    "  --write DIR        write svid.pem, svid_key.pem, bundle.pem, and bundle_NAME.pem of each\n"
+    "                     other trust domain, anew at each change (files 0600)\n"
+    "  --timeout SECONDS  how long fetch waits (default 10)\n";
+
+static void say_err(const char *what, const struct err *err)
+{
+    char text[1200];
+    fprintf(stderr, "postern svid: %s%s%s\n", what, what[0] != '\0' ? ": " : "",
+            err_text(err, text, sizeof(text)));
+}
+
+static void stop(struct svid_run *run, int rc)
+{
+    run->rc = rc;
+    loop_stop(run->loop);
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+/* secret: the memory is wiped when it goes. */
+static BIO *memory_new(bool secret)
+{
+    BIO *bio = BIO_new(secret ? BIO_s_secmem() : BIO_s_mem());
+    POSTERN_ASSERT(bio != NULL);
+    return bio;
+}
+
+static int write_memory(const char *dir, const char *name, BIO *bio, struct err *err)
+{
+    char *data = NULL;
+    mem_autofree char *path = mem_must_printf("%s/%s", dir, name);
+    long len = BIO_get_mem_data(bio, &data);
+    return os_write_file_atomic(path, data, len > 0 ? (size_t)len : 0, 0600, err);
+}
+
+static int write_certs(const char *dir, const char *name, X509 *first, STACK_OF(X509) * rest,
+                       struct err *err)
+{
+    BIO *bio = memory_new(false);
+    bool ok = first == NULL || PEM_write_bio_X509(bio, first) == 1;
+    for (int i = 0; ok && i < sk_X509_num(rest); i++) {
+        ok = PEM_write_bio_X509(bio, sk_X509_value(rest, i)) == 1;
+    }
+    int rc = ok ? write_memory(dir, name, bio, err)
+                : err_set(err, ERR_CRYPTO, "%s: a certificate cannot be written", name);
+    BIO_free(bio);
+    return rc;
+}
+
+static int write_key(const char *dir, EVP_PKEY *key, struct err *err)
+{
+    BIO *bio = memory_new(true);
+    int rc = PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1
+                 ? write_memory(dir, "svid_key.pem", bio, err)
+                 : err_set(err, ERR_CRYPTO, "svid_key.pem: the key cannot be written");
+    BIO_free(bio);
+    return rc;
+}
+
+static int write_bundles(const char *dir, const struct identity_state *state, struct err *err)
+{
+    struct spiffe_id id;
+    int rc = spiffe_id_parse(str_of(state->svid->spiffe_id), &id, err);
+    for (size_t i = 0; rc == 0 && i < x509_trust_count(state->trust); i++) {
+        struct str td = x509_trust_domain(state->trust, i);
+        mem_autofree char *name = str_eq(td, id.trust_domain)
+                                      ? mem_must_strdup("bundle.pem")
+                                      : mem_must_printf("bundle_%.*s.pem", STR_ARG(td));
+        rc = write_certs(dir, name, NULL, x509_trust_roots(state->trust, td), err);
+    }
+    return rc;
+}
+
+/* Key before certificate: whoever waits for the certificate finds its key. */
+static int write_files(const char *dir, const struct identity_state *state, struct err *err)
+{
+    if (mkdir(dir, 0700) == -1 && errno != EEXIST) {
+        return err_sys(err, "%s", dir);
+    }
+    if (write_bundles(dir, state, err) == -1 || write_key(dir, state->svid->key, err) == -1) {
+        return -1;
+    }
+    return write_certs(dir, "svid.pem", state->svid->leaf, state->svid->intermediates, err);
+}
+
+/* --- what is shown ---------------------------------------------------------------------------- */
+
+static void show(const struct identity_state *state)
+{
+    char from[32];
+    char until[32];
+    const struct x509_svid *svid = state->svid;
+    os_time_text(svid->not_before_s, from, sizeof(from));
+    os_time_text(svid->not_after_s, until, sizeof(until));
+    int64_t left_s = svid->not_after_s - os_wall_s();
+    printf("identity      %s\n", svid->spiffe_id);
+    printf("serial        %s\n", svid->serial);
+    printf("valid         %s to %s (%lldm %02llds left)\n", from, until, (long long)left_s / 60,
+           (long long)left_s % 60);
+    printf("intermediates %d\n", sk_X509_num(svid->intermediates));
+    printf("key           %s\n", state->source == IDENTITY_FROM_CSR
+                                     ? "made here, signed by the agent"
+                                     : "made by the agent");
+    for (size_t i = 0; i < x509_trust_count(state->trust); i++) {
+        struct str td = x509_trust_domain(state->trust, i);
+        size_t n = x509_trust_root_count(state->trust, td);
+        printf("trust         %.*s: %zu %s\n", STR_ARG(td), n,
+               n == 1 ? "authority" : "authorities");
+    }
+    for (size_t i = 0; state->offered != NULL && state->offered[i] != NULL; i++) {
+        if (strcmp(state->offered[i], svid->spiffe_id) != 0) {
+            printf("also offered  %s\n", state->offered[i]);
+        }
+    }
+    (void)fflush(stdout);
+}
+
+static void on_state(void *arg, const struct identity_state *state)
+{
+    struct svid_run *run = arg;
+    struct err err = ERR_INIT;
+    if (state == NULL) {
+        return; /* the notice says why */
+    }
+    if (run->options.watch && state->generation > 1) {
+        printf("\n");
+    }
+    show(state);
+    if (run->options.write_dir != NULL && write_files(run->options.write_dir, state, &err) == -1) {
+        say_err("", &err);
+        stop(run, 1);
+    } else if (!run->options.watch) {
+        stop(run, 0);
+    }
+}
+
+static void on_notice(void *arg, enum identity_notice notice, const struct err *why)
+{
+    struct svid_run *run = arg;
+    char now[32];
+    if (why == NULL) {
+        return;
+    }
+    if (run->options.watch) {
+        os_wall_text(now, sizeof(now));
+        fprintf(stderr, "%s ", now);
+    }
+    say_err(identity_notice_name(notice), why);
+    bool final = notice == IDENTITY_AGENT_AWAY || notice == IDENTITY_DENIED;
+    if (notice == IDENTITY_GAVE_UP || (!run->options.watch && final)) {
+        stop(run, 1);
+    }
+}
+
+static void on_timeout(void *arg)
+{
+    struct svid_run *run = arg;
+    struct identity_status status;
+    identity_client_get_status(run->client, &status);
+    fprintf(stderr, "postern svid: no identity within %llu s%s\n",
+            (unsigned long long)run->options.timeout_s,
+            status.connected ? ", though the agent is there" : "");
+    stop(run, 1);
+}
+
+static void on_signal(void *arg, int signo)
+{
+    (void)signo;
+    stop(arg, 0);
+}
+
+/* --- the command line ------------------------------------------------------------------------- */
+
+static int parse_key(const char *text, enum identity_key_mode *ret)
+{
+    static const struct {
+        const char *name;
+        enum identity_key_mode mode;
+    } modes[] = {
+        {"agent", IDENTITY_KEY_AGENT}, {"csr", IDENTITY_KEY_CSR}, {"auto", IDENTITY_KEY_AUTO}};
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (strcmp(text, modes[i].name) == 0) {
+            *ret = modes[i].mode;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int parse_option(struct svid_options *o, const char *name, const char *value)
+{
+    if (strcmp(name, "--socket") == 0) {
+        o->socket = value;
+    } else if (strcmp(name, "--id") == 0) {
+        o->spiffe_id = value;
+    } else if (strcmp(name, "--write") == 0) {
+        o->write_dir = value;
+    } else if (strcmp(name, "--key") == 0) {
+        return parse_key(value, &o->key);
+    } else if (strcmp(name, "--timeout") == 0) {
+        return str_to_u64(str_of(value), 3600, &o->timeout_s) ? 0 : -1;
+    } else {
+        return -1;
+    }
+    return 0;
+}
+
+static int parse(int argc, char **argv, struct svid_options *o)
+{
+    if (argc < 2 || (strcmp(argv[1], "fetch") != 0 && strcmp(argv[1], "watch") != 0)) {
+        return -1;
+    }
+    o->watch = strcmp(argv[1], "watch") == 0;
+    for (int i = 2; i < argc; i += 2) {
+        if (i + 1 == argc || parse_option(o, argv[i], argv[i + 1]) == -1) {
+            fprintf(stderr, "postern svid: '%s': no such option, or a wrong value\n\n", argv[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static const struct identity_client_events events = {on_state, on_notice};
+
+static int start(struct svid_run *run, struct err *err)
+{
+    const struct svid_options *o = &run->options;
+    struct identity_client_options options = {o->socket, o->spiffe_id, o->key};
+    if (loop_signal(run->loop, SIGINT, on_signal, run, err) == -1 ||
+        loop_signal(run->loop, SIGTERM, on_signal, run, err) == -1) {
+        return -1;
+    }
+    run->client = identity_client_new(run->loop, &options, &events, run, err);
+    if (run->client == NULL) {
+        return -1;
+    }
+    loop_timer_init(&run->timeout, run->loop, on_timeout, run);
+    if (!o->watch) {
+        loop_timer_arm(&run->timeout, o->timeout_s * 1000);
+    }
+    return 0;
+}
+
+int svid_main(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+    struct svid_run run = {.options = {.key = IDENTITY_KEY_AGENT, .timeout_s = DEFAULT_TIMEOUT_S}};
+    if (parse(argc, argv, &run.options) == -1) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    (void)signal(SIGPIPE, SIG_IGN); /* lint: before any loop; a reader that went away is no crash */
+    run.loop = loop_new(&err);
+    if (run.loop == NULL) {
+        say_err("", &err);
+        return 1;
+    }
+    if (start(&run, &err) == -1) {
+        say_err("", &err);
+        run.rc = 2;
+    } else {
+        loop_run(run.loop);
+        loop_timer_disarm(&run.timeout);
+    }
+    identity_client_free(run.client);
+    loop_free(run.loop);
+    return run.rc;
+}
