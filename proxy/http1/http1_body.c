@@ -240,7 +240,8 @@ static enum http1_reason chunk_byte(struct http1_body *b, uint8_t c)
     case OVER:
         break;
     }
-    POSTERN_ASSERT(!"a byte of data or behind the end");
+    /* A byte of data, or behind the end. */
+    POSTERN_ASSERT(b->state != DATA && b->state != OVER);
     return HTTP1_CHUNK_END;
 }
 
