@@ -20,6 +20,7 @@ static const struct role {
     const char *use;
     const char *what;
 } roles[] = {
+    {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"check", check_main, "check FILE...",

@@ -6,6 +6,7 @@
 #ifndef POSTERN_ROLES_PRIV_H
 #define POSTERN_ROLES_PRIV_H
 
+int agent_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int version_main(int argc, char **argv);

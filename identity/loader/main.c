@@ -203,6 +203,8 @@ static int start(int argc, char **argv, struct err *err)
     c.uid = (uint32_t)uid;
     c.gid = (uint32_t)gid;
     (void)setrlimit(RLIMIT_CPU, &cpu);
+    /* Looking up a user, the libc tries a socket first: it has to be refused, not killed. */
+    (void)unsetenv("POSTERN_SANDBOX_KILL");
     if (agent_confine(&c, &report, err) == -1) {
         return -1;
     }

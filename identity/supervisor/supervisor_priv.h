@@ -1,0 +1,121 @@
+/*
+ * supervisor: what its files share.
+ *
+ * supervisor.c the order of things: start, watch, end
+ * children.c   starting processes and joining them
+ * messages.c   what the processes say
+ * entries.c    entry file -> loader -> keeper
+ * state.c      the state directory
+ * sockets.c    listening sockets
+ * privs.c      what it keeps after the start
+ *
+ * One thread.
+ */
+#ifndef POSTERN_SUPERVISOR_PRIV_H
+#define POSTERN_SUPERVISOR_PRIV_H
+
+#include <postern/agent.h>
+#include <postern/agent_ipc.h>
+#include <sys/stat.h>
+
+/* --- state ------------------------------------------------------------------------------------ */
+struct supervisor_state {
+    const char *path; /* lent */
+    int dir_fd, lock_fd;
+    int key_fd, cert_fd; /* until the keeper has them */
+    bool fresh;          /* made now: to be put in place when the keeper has written them */
+};
+/* Makes or checks the directory, takes its lock, removes left-overs, opens or makes the files. */
+int supervisor_state_open(struct supervisor_state *st, const char *path, struct log *log,
+                          struct err *err);
+/* Puts the new root in place: after this, and only after this, there is one. */
+int supervisor_state_commit(struct supervisor_state *st, struct err *err);
+void supervisor_state_close_files(struct supervisor_state *st);
+void supervisor_state_close(struct supervisor_state *st);
+
+/* --- sockets ---------------------------------------------------------------------------------- */
+struct supervisor_socket {
+    int fd;
+    const char *path; /* lent; NULL: TCP */
+    struct stat file; /* which one was made, so that no other is removed at the end */
+};
+/* A listening Unix socket. Makes the last directory of its path; one that others may write to is
+ * refused. A stale socket is removed only if nobody answers on it. */
+int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
+                           struct err *err);
+int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,
+                               struct err *err);
+void supervisor_socket_close(struct supervisor_socket *s);
+
+/* --- children --------------------------------------------------------------------------------- */
+struct supervisor_child {
+    enum agent_role role;
+    pid_t pid;
+    int pidfd;   /* -1: not running */
+    int control; /* our end */
+    bool reported, ready;
+    uint32_t restarts;
+    int64_t started_s;
+    struct agent_msg_report report;
+    struct err failure; /* what it said before it ended */
+};
+
+enum { SUPERVISOR_RESTARTS_MAX = 5, SUPERVISOR_RESTARTS_WINDOW_MS = 60000 };
+
+struct supervisor {
+    const struct conf_agent *conf;
+    struct log *log;
+    bool separated; /* started by root: each process has a user of its own */
+    bool force_fallback;
+    int signal_fd;
+    int keeper_fd; /* the attestor's end of its channel to the keeper, until it has it */
+    struct supervisor_state state;
+    struct supervisor_socket api, admin, metrics;
+    struct supervisor_child
+        children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
+    bool applied;                /* the keeper has answered the last commit */
+    bool running;  /* everything has been ready once: a service that ends is started again */
+    bool stopping; /* asked to end */
+    bool reload;   /* SIGHUP */
+    uint64_t generation;
+    struct agent_msg_entries_state entries; /* for the service */
+    struct agent_msg_entries_applied last_applied;
+    uint64_t restart_ms[SUPERVISOR_RESTARTS_MAX]; /* when the service was started again */
+    size_t n_restarts;
+    struct agent_msg_entry *loaded; /* owned; between loading and the keeper */
+    size_t n_loaded;
+    union agent_msg in;
+};
+
+int supervisor_spawn_keeper(struct supervisor *s, struct err *err);
+int supervisor_spawn_attestor(struct supervisor *s, struct err *err);
+int supervisor_spawn_service(struct supervisor *s, struct err *err);
+/* The loader: its channel and pidfd are the caller's. */
+int supervisor_spawn_loader(struct supervisor *s, int file, pid_t *ret_pid, int *ret_pidfd,
+                            int *ret_channel, struct err *err);
+/* Sends to a child and waits for room; a child that does not take it within seconds has failed. */
+int supervisor_tell(struct supervisor *s, enum agent_role role, const void *msg, int fd,
+                    struct err *err);
+/* Its end: collects it and fills err with who, how and why. */
+void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct err *err);
+/* Ends all that run: asks, waits, kills. */
+void supervisor_stop_children(struct supervisor *s);
+
+/* --- messages --------------------------------------------------------------------------------- */
+/* Everything that the child has said. */
+int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err *err);
+/* What the service has to know for its status page. */
+int supervisor_tell_processes(struct supervisor *s, struct err *err);
+int supervisor_tell_entries(struct supervisor *s, struct err *err);
+
+/* --- entries ---------------------------------------------------------------------------------- */
+/* Reads the file through a loader into s->loaded. Each of its errors is logged; err then tells how
+ * many. */
+int supervisor_load_entries(struct supervisor *s, struct err *err);
+/* Hands what was loaded to the keeper; the answer comes as a message. */
+int supervisor_send_entries(struct supervisor *s, struct err *err);
+
+/* --- privs ------------------------------------------------------------------------------------ */
+int supervisor_drop_privileges(struct supervisor *s, struct err *err);
+
+#endif

@@ -1,0 +1,64 @@
+/* role_agent: `postern agent FILE`: configuration, and what people see of a failed start. */
+#include "roles_priv.h"
+
+#include <postern/agent.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: postern agent [--attest-fallback] FILE\n"
+                    "  --attest-fallback  attest as on a kernel without SO_PEERPIDFD (Linux "
+                    "before 6.5); for tests\n");
+    return 2;
+}
+
+static void print_diagnostics(const struct conf_diag *diag)
+{
+    char text[1200];
+
+    for (size_t i = 0; i < conf_diag_count(diag); i++) {
+        fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
+    }
+}
+
+static int run(const struct agent_options *options)
+{
+    struct log *log = log_new_fd(STDERR_FILENO, options->conf->log_level, "supervisor");
+    struct err err = ERR_INIT;
+    int status = 0;
+
+    if (agent_run(options, log, &err) == -1) {
+        log_failure(log, LOG_ERROR, "agent_failed", &err);
+        status = err.code == ERR_CONFIG || err.code == ERR_USAGE ? 2 : 1;
+    } else {
+        log_msg(log, LOG_INFO, "stopped", "the agent has ended");
+    }
+    log_free(log);
+    return status;
+}
+
+int agent_main(int argc, char **argv)
+{
+    struct agent_options options = {.conf = NULL};
+    struct conf_diag *diag = NULL;
+    struct conf_agent *conf = NULL;
+    int status = 2;
+
+    if (argc == 3 && strcmp(argv[1], "--attest-fallback") == 0) {
+        options.force_fallback = true;
+    } else if (argc != 2 || argv[1][0] == '-') {
+        return usage();
+    }
+    diag = conf_diag_new();
+    if (conf_load_agent(argv[argc - 1], diag, &conf) == 0) {
+        options.conf = conf;
+        status = run(&options);
+    } else {
+        print_diagnostics(diag);
+    }
+    conf_agent_free(conf);
+    conf_diag_free(diag);
+    return status;
+}
