@@ -41,9 +41,12 @@ struct loop {
     struct loop_signal_watch *signals;
 };
 
+/* An event each way: one of them comes or goes with one epoll_ctl, while one event for both would
+ * have to be deleted and added again. */
 struct loop_io {
     struct loop *loop;
-    struct event event;
+    struct event read_event;
+    struct event write_event;
     loop_io_fn fn;
     void *arg;
     unsigned wanted;
@@ -147,16 +150,25 @@ struct loop *loop_new(struct err *err)
     return loop;
 }
 
+/* What was asked for before: work that asks for itself again waits for the next turn, so that it
+ * cannot keep the descriptors from being looked at. */
 static void run_deferred(struct loop *loop)
 {
-    while (loop->deferred != NULL) {
-        struct loop_deferred *d = loop->deferred;
-        loop->deferred = d->next;
-        if (loop->deferred == NULL) {
-            loop->deferred_tail = &loop->deferred;
-        }
+    struct loop_deferred *d = loop->deferred;
+    loop->deferred = NULL;
+    loop->deferred_tail = &loop->deferred;
+    while (d != NULL) {
+        struct loop_deferred *next = d->next;
         d->queued = false;
         d->fn(d); /* may free d */
+        d = next;
+    }
+}
+
+static void run_all_deferred(struct loop *loop)
+{
+    while (loop->deferred != NULL) {
+        run_deferred(loop);
     }
 }
 
@@ -165,7 +177,7 @@ struct loop *loop_free(struct loop *loop)
     if (loop == NULL) {
         return NULL;
     }
-    run_deferred(loop);
+    run_all_deferred(loop);
     for (struct loop_mail *m = take_mail(loop); m != NULL;) {
         struct loop_mail *next = m->next;
         if (m->drop != NULL) {
@@ -173,7 +185,7 @@ struct loop *loop_free(struct loop *loop)
         }
         m = next;
     }
-    run_deferred(loop);
+    run_all_deferred(loop);
     while (loop->signals != NULL) {
         struct loop_signal_watch *s = loop->signals;
         loop->signals = s->next;
@@ -238,7 +250,8 @@ struct loop_io *loop_io_new(struct loop *loop, int fd, loop_io_fn fn, void *arg)
         io->loop = loop;
         io->fn = fn;
         io->arg = arg;
-        event_assign(&io->event, loop->base, fd, EV_PERSIST, on_io, io);
+        event_assign(&io->read_event, loop->base, fd, EV_READ | EV_PERSIST, on_io, io);
+        event_assign(&io->write_event, loop->base, fd, EV_WRITE | EV_PERSIST, on_io, io);
     }
     return io;
 }
@@ -257,18 +270,21 @@ void loop_io_want(struct loop_io *io, unsigned events)
     if (io->wanted == events) {
         return;
     }
-    /* The kernel's set changes once: libevent merges a delete and an add before it waits. */
-    struct event_base *base = io->loop->base;
-    int fd = event_get_fd(&io->event);
-    if (io->wanted != 0) {
-        event_del(&io->event);
-    }
+    unsigned add = events & ~io->wanted;
+    unsigned del = io->wanted & ~events;
     io->wanted = events;
-    if (events != 0) {
-        short what = (short)(EV_PERSIST | ((events & LOOP_READ) != 0 ? EV_READ : 0) |
-                             ((events & LOOP_WRITE) != 0 ? EV_WRITE : 0));
-        event_assign(&io->event, base, fd, what, on_io, io);
-        event_add(&io->event, NULL);
+    /* What is new first: a descriptor that stays watched is not taken out of the kernel's set. */
+    if ((add & LOOP_READ) != 0) {
+        event_add(&io->read_event, NULL);
+    }
+    if ((add & LOOP_WRITE) != 0) {
+        event_add(&io->write_event, NULL);
+    }
+    if ((del & LOOP_READ) != 0) {
+        event_del(&io->read_event);
+    }
+    if ((del & LOOP_WRITE) != 0) {
+        event_del(&io->write_event);
     }
 }
 

@@ -110,7 +110,9 @@ int os_write_all(int fd, const void *p, size_t n)
 int os_read_file(const char *path, size_t max, bool nofollow, char **ret_data, size_t *ret_len,
                  struct err *err)
 {
-    os_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (nofollow ? O_NOFOLLOW : 0));
+    /* O_NONBLOCK: to open a FIFO would wait for a writer; for a regular file it changes nothing. */
+    int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (nofollow ? O_NOFOLLOW : 0);
+    os_autofd int fd = open(path, flags);
     if (fd == -1) {
         err_sys(err, "cannot open the file");
         return err_where(err, "%s", path);

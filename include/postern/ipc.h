@@ -3,8 +3,8 @@
  * one descriptor attached. A message is one struct of a protocol header, sent and received whole.
  *
  * The receiver trusts nothing: a wrong size, an unknown type or an unexpected descriptor is
- * IPC_BAD, and the caller ends the asker. Messages never hold pointers; strings in them are
- * {uint16_t len; char text[N]} and are checked with ipc_text_ok. Thread: any, one a socket.
+ * IPC_BAD, and the caller ends the asker. Messages never hold pointers; a text in them is a length
+ * and an array, and whoever receives it checks the length. Thread: any, one a socket.
  */
 #ifndef POSTERN_IPC_H
 #define POSTERN_IPC_H

@@ -34,7 +34,7 @@ struct loop_io; /* embed by pointer: owned by the caller, freed with loop_io_fre
 struct loop_io *loop_io_new(struct loop *loop, int fd, loop_io_fn fn, void *arg);
 struct loop_io *loop_io_free(struct loop_io *io);
 /* Sets the wanted events (LOOP_READ | LOOP_WRITE, 0 for none). Asking for what is already watched
- * costs nothing. */
+ * costs nothing. A turn in which both are ready may call fn twice, once for each. */
 void loop_io_want(struct loop_io *io, unsigned events);
 
 /* --- timers ----------------------------------------------------------------------------------- */
@@ -59,7 +59,7 @@ struct loop_deferred {
     bool queued;
 };
 /* Runs fn at the end of this turn, once, however often it is asked for; fn may free what embeds d.
- */
+ * Asked for by deferred work itself, it runs at the end of the next turn, which comes at once. */
 void loop_defer(struct loop *loop, struct loop_deferred *d);
 
 /* --- mail from other threads ------------------------------------------------------------------ */

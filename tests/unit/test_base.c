@@ -152,6 +152,9 @@ static void test_files(void **state)
     assert_int_equal(os_read_file(path, 100, false, &data, &len, &err), -1);
     assert_int_equal(err.sys_errno, ENOENT);
     assert_int_equal(os_read_file(dir, 100, false, &data, &len, &err), -1);
+    assert_int_equal(mkfifo(path, 0600), 0); /* nobody writes: must not wait for one */
+    assert_int_equal(os_read_file(path, 100, false, &data, &len, &err), -1);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(os_write_file_atomic(path, "hello", 5, 0600, &err), 0);
     struct stat st;
     assert_int_equal(stat(path, &st), 0);

@@ -89,6 +89,55 @@ static void test_deferred_runs_once(void **state)
     loop_free(x.loop);
 }
 
+/* Work that always asks for itself again must not keep a descriptor from being read. */
+struct greedy {
+    struct loop_deferred deferred;
+    struct loop *loop;
+    struct loop_io *io;
+    int fds[2];
+    int turns;
+};
+
+static void on_greedy(struct loop_deferred *d)
+{
+    struct greedy *x = (struct greedy *)(void *)d;
+    assert_true(++x->turns < 1000);
+    if (x->turns == 10) {
+        assert_int_equal(write(x->fds[1], "x", 1), 1);
+    }
+    loop_defer(x->loop, d);
+}
+
+static void on_greedy_last(struct loop_deferred *d)
+{
+    ((struct greedy *)(void *)d)->turns++;
+}
+
+static void on_greedy_read(void *arg, unsigned ready)
+{
+    struct greedy *x = arg;
+    (void)ready;
+    loop_io_want(x->io, 0);
+    loop_stop(x->loop);
+    x->deferred.fn = on_greedy_last;
+}
+
+static void test_deferred_does_not_starve(void **state)
+{
+    (void)state;
+    struct greedy x = {.deferred = {.fn = on_greedy}, .loop = loop_new(NULL)};
+    assert_int_equal(pipe(x.fds), 0);
+    x.io = loop_io_new(x.loop, x.fds[0], on_greedy_read, &x);
+    loop_io_want(x.io, LOOP_READ);
+    loop_defer(x.loop, &x.deferred);
+    loop_run(x.loop);
+    assert_true(x.turns >= 10);
+    loop_io_free(x.io);
+    loop_free(x.loop);
+    close(x.fds[0]);
+    close(x.fds[1]);
+}
+
 enum { SENDERS = 4, MAILS = 5000 };
 
 struct inbox {
@@ -201,6 +250,46 @@ static void test_io(void **state)
     close(s[1]);
 }
 
+/* Each step of what is wanted is what the next turn reports, in every order of steps. */
+struct wants {
+    struct loop *loop;
+    struct loop_timer end;
+    unsigned seen;
+};
+
+static void on_want(void *arg, unsigned ready)
+{
+    ((struct wants *)arg)->seen |= ready;
+}
+
+static void on_end(void *arg)
+{
+    loop_stop(((struct wants *)arg)->loop);
+}
+
+static void test_wants(void **state)
+{
+    (void)state;
+    int s[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    assert_int_equal(write(s[1], "a", 1), 1); /* never read: both ways stay ready */
+    struct wants x = {.loop = loop_new(NULL)};
+    loop_timer_init(&x.end, x.loop, on_end, &x);
+    struct loop_io *io = loop_io_new(x.loop, s[0], on_want, &x);
+    static const unsigned steps[] = {1, 3, 2, 3, 1, 2, 1, 0, 3, 0, 2, 0, 1};
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        x.seen = 0;
+        loop_io_want(io, steps[i]);
+        loop_timer_arm(&x.end, 1);
+        loop_run(x.loop);
+        assert_int_equal(x.seen, steps[i]);
+    }
+    loop_io_free(io);
+    loop_free(x.loop);
+    close(s[0]);
+    close(s[1]);
+}
+
 static void on_usr1(void *arg, int signo)
 {
     assert_int_equal(signo, SIGUSR1);
@@ -223,8 +312,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_timers_fire_in_order),
         cmocka_unit_test(test_deferred_runs_once),
+        cmocka_unit_test(test_deferred_does_not_starve),
         cmocka_unit_test(test_mail_from_threads),
         cmocka_unit_test(test_io),
+        cmocka_unit_test(test_wants),
         cmocka_unit_test(test_signal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
