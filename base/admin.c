@@ -1,42 +1,41 @@
 #include <postern/admin.h>
 
+#include "admin_priv.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
-enum {
-    ADMIN_CLIENTS_MAX = 32,
-    ADMIN_HEAD_MAX = 4096,
-    ADMIN_DOCUMENT_MAX = 16 << 20,
-    ADMIN_DEADLINE_MS = 5000,
-};
+enum { ADMIN_RETRY_MS = 200, ADMIN_DISCARD_MAX = 65536 };
 
 struct listener {
     struct admin *admin;
     struct loop_io *io;
+    struct loop_timer retry; /* after accept() found no descriptor or memory */
     int fd;
     bool http;
+    uid_t *allow_uids; /* owned */
+    size_t n_allow_uids;
+    size_t n_clients;
 };
+
+enum client_state { CLIENT_READS, CLIENT_WRITES, CLIENT_LINGERS, CLIENT_CLOSED };
 
 struct client {
     struct loop_deferred deferred; /* first: the deferred free casts back */
     struct client *next;
     struct client *prev;
-    struct admin *admin;
+    struct listener *listener;
     struct loop_io *io;
     struct loop_timer deadline;
     int fd;
-    bool http;
-    bool answering;
-    bool closed;
+    enum client_state state;
+    size_t discarded; /* bytes after the question */
     struct buf in;
     struct buf out;
 };
@@ -45,44 +44,54 @@ struct admin {
     struct loop *loop;
     struct admin_document *documents;
     size_t n_documents;
-    uid_t *allow_uids;
-    size_t n_allow_uids;
     void *arg;
-    char *socket_path; /* ours to remove */
-    struct listener listeners[2];
-    size_t n_listeners;
+    char *socket_path;            /* ours to remove; NULL: not */
+    struct listener listeners[2]; /* the Unix socket, HTTP */
     struct client *clients;
-    size_t n_clients;
 };
+enum { LISTENER_SOCKET, LISTENER_HTTP, N_LISTENERS };
 
 /* --- clients ---------------------------------------------------------------------------------- */
 static void free_client(struct loop_deferred *d)
 {
     struct client *c = (struct client *)(void *)d;
+    loop_io_free(c->io);
+    close(c->fd);
     buf_reset(&c->in);
     buf_reset(&c->out);
     free(c);
 }
 
+static void accept_more(struct listener *l)
+{
+    bool full = l->n_clients >= ADMIN_CLIENTS_MAX;
+    loop_io_want(l->io, full || l->retry.due_ms != 0 ? 0 : LOOP_READ);
+}
+
+/* May be called twice. The rest is freed at the end of the turn, when no callback of it runs. */
 static void close_client(struct client *c)
 {
-    if (c->closed) {
+    if (c->state == CLIENT_CLOSED) {
         return;
     }
-    c->closed = true;
+    struct listener *l = c->listener;
+    struct admin *a = l->admin;
+    c->state = CLIENT_CLOSED;
     loop_timer_disarm(&c->deadline);
-    c->io = loop_io_free(c->io);
-    close(c->fd);
+    if (c->io != NULL) {
+        loop_io_want(c->io, 0);
+    }
     if (c->prev != NULL) {
         c->prev->next = c->next;
     } else {
-        c->admin->clients = c->next;
+        a->clients = c->next;
     }
     if (c->next != NULL) {
         c->next->prev = c->prev;
     }
-    c->admin->n_clients--;
-    loop_defer(c->admin->loop, &c->deferred);
+    l->n_clients--;
+    accept_more(l);
+    loop_defer(a->loop, &c->deferred);
 }
 
 static void on_deadline(void *arg)
@@ -120,13 +129,26 @@ static const char *http_reason(int status)
     }
 }
 
-static void answer_http(struct client *c, int status, struct str name)
+/* RFC 9110 section 6.6.1: a server with a clock sends the date. */
+static void http_date(char *ret_text, size_t size)
 {
+    time_t now = (time_t)os_wall_s();
+    struct tm tm;
+    if (gmtime_r(&now, &tm) == NULL ||
+        strftime(ret_text, size, "%a, %d %b %Y %H:%M:%S GMT", &tm) == 0) {
+        snprintf(ret_text, size, "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+}
+
+/* The answers return false if there is no memory for them. */
+static bool answer_http(struct client *c, int status, struct str name)
+{
+    struct admin *a = c->listener->admin;
     struct buf body = BUF_INIT(ADMIN_DOCUMENT_MAX);
     bool known = false;
     const char *type = "text/plain; charset=utf-8";
     if (status == 200 && (str_eq(name, STR_LIT("metrics")) || str_eq(name, STR_LIT("ready")))) {
-        if (!make_document(c->admin, name, &known, &body)) {
+        if (!make_document(a, name, &known, &body)) {
             status = known ? 503 : 404;
         } else if (str_eq(name, STR_LIT("metrics"))) {
             type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -134,52 +156,84 @@ static void answer_http(struct client *c, int status, struct str name)
     } else if (status == 200) {
         status = 404;
     }
+    bool ok = true;
     if (status != 200) {
         buf_reset(&body);
-        buf_printf(&body, "%s\n", http_reason(status));
+        ok = buf_printf(&body, "%s\n", http_reason(status));
     }
-    buf_printf(
-        &c->out,
-        "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n%s\r\n",
-        status, http_reason(status), type, buf_len(&body), status == 405 ? "Allow: GET\r\n" : "");
-    buf_append(&c->out, buf_head(&body), buf_len(&body));
+    char date[40];
+    http_date(date, sizeof(date));
+    ok = ok &&
+         buf_printf(&c->out,
+                    "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+                    "Cache-Control: no-store\r\nConnection: close\r\n%s\r\n",
+                    status, http_reason(status), date, type, buf_len(&body),
+                    status == 405 ? "Allow: GET\r\n" : "") &&
+         buf_append_str(&c->out, buf_str(&body));
     buf_reset(&body);
+    return ok;
 }
 
-static void answer_line(struct client *c, struct str name)
+static bool answer_line(struct client *c, struct str name)
 {
+    struct admin *a = c->listener->admin;
     bool known = false;
-    if (!make_document(c->admin, name, &known, &c->out)) {
-        buf_reset(&c->out);
-        buf_printf(&c->out, "{\"error\":\"%s\"}\n",
-                   known ? "not available now" : "no such document");
-    }
-}
-
-/* True once an answer stands in out. */
-static bool parse_request(struct client *c)
-{
-    struct str name = STR_NONE;
-    const char *data = (const char *)buf_head(&c->in);
-    if (c->http) {
-        int status = 400;
-        enum admin_parse p = admin_parse_http(data, buf_len(&c->in), &name, &status);
-        if (p == ADMIN_MORE) {
-            return false;
-        }
-        answer_http(c, status, name);
+    if (make_document(a, name, &known, &c->out)) {
         return true;
     }
-    enum admin_parse p = admin_parse_line(data, buf_len(&c->in), &name);
-    if (p == ADMIN_MORE) {
-        return false;
+    buf_reset(&c->out);
+    if (known) {
+        return buf_printf(&c->out, ADMIN_ERROR_PREFIX "not available now\"}\n");
     }
-    if (p == ADMIN_OK) {
-        answer_line(c, name);
+    bool ok = buf_printf(&c->out, ADMIN_ERROR_PREFIX "no such document\",\"expected\":[");
+    for (size_t i = 0; ok && i < a->n_documents; i++) {
+        ok = buf_printf(&c->out, "%s\"%s\"", i > 0 ? "," : "", a->documents[i].name);
+    }
+    return ok && buf_printf(&c->out, "]}\n");
+}
+
+enum request { REQUEST_MORE, REQUEST_ANSWERED, REQUEST_FAILED };
+
+static enum request parse_request(struct client *c)
+{
+    struct str in = buf_str(&c->in);
+    struct str name = STR_NONE;
+    bool ok;
+    if (c->listener->http) {
+        int status = 400;
+        if (admin_parse_http(in.p, in.n, &name, &status) == ADMIN_MORE) {
+            return REQUEST_MORE;
+        }
+        ok = answer_http(c, status, name);
     } else {
-        buf_printf(&c->out, "{\"error\":\"expected GET NAME\"}\n");
+        enum admin_parse p = admin_parse_line(in.p, in.n, &name);
+        if (p == ADMIN_MORE) {
+            return REQUEST_MORE;
+        }
+        ok = p == ADMIN_OK ? answer_line(c, name)
+                           : buf_printf(&c->out, ADMIN_ERROR_PREFIX "expected GET NAME\"}\n");
     }
-    return true;
+    return ok ? REQUEST_ANSWERED : REQUEST_FAILED;
+}
+
+static void read_request(struct client *c)
+{
+    uint8_t *to = buf_reserve(&c->in, ADMIN_HEAD_MAX - buf_len(&c->in));
+    ssize_t n = to != NULL ? recv(c->fd, to, ADMIN_HEAD_MAX - buf_len(&c->in), MSG_DONTWAIT) : 0;
+    if (n == -1 && errno == EAGAIN) {
+        return;
+    }
+    if (n <= 0) {
+        close_client(c);
+        return;
+    }
+    buf_commit(&c->in, (size_t)n);
+    enum request r = parse_request(c);
+    if (r == REQUEST_FAILED) {
+        close_client(c);
+    } else if (r == REQUEST_ANSWERED) {
+        c->state = CLIENT_WRITES;
+    }
 }
 
 static void write_answer(struct client *c)
@@ -189,60 +243,78 @@ static void write_answer(struct client *c)
         if (n == -1) {
             if (errno == EAGAIN) {
                 loop_io_want(c->io, LOOP_WRITE);
-                return;
+            } else {
+                close_client(c);
             }
-            break;
+            return;
         }
         buf_consume(&c->out, (size_t)n);
     }
-    /* What the client still sends is read and thrown away by the kernel only if we end cleanly. */
+    /* To close with bytes unread would send a reset that can overtake the answer: wait for the
+     * client to end, within the deadline. */
     shutdown(c->fd, SHUT_WR);
-    close_client(c);
+    buf_reset(&c->out);
+    c->state = CLIENT_LINGERS;
+    loop_io_want(c->io, LOOP_READ);
+}
+
+static void discard(struct client *c)
+{
+    uint8_t piece[4096];
+    ssize_t n = recv(c->fd, piece, sizeof(piece), MSG_DONTWAIT);
+    if (n == -1 && errno == EAGAIN) {
+        return;
+    }
+    c->discarded += n > 0 ? (size_t)n : 0;
+    if (n <= 0 || c->discarded > ADMIN_DISCARD_MAX) {
+        close_client(c);
+    }
 }
 
 static void on_client(void *arg, unsigned ready)
 {
     struct client *c = arg;
     (void)ready;
-    if (c->closed) {
-        return;
+    if (c->state == CLIENT_READS) {
+        read_request(c);
+    } else if (c->state == CLIENT_LINGERS) {
+        discard(c);
     }
-    if (!c->answering) {
-        uint8_t *to = buf_reserve(&c->in, ADMIN_HEAD_MAX - buf_len(&c->in));
-        if (to == NULL || buf_len(&c->in) == ADMIN_HEAD_MAX) {
-            close_client(c);
-            return;
-        }
-        ssize_t n = recv(c->fd, to, ADMIN_HEAD_MAX - buf_len(&c->in), MSG_DONTWAIT);
-        if (n == -1 && errno == EAGAIN) {
-            return;
-        }
-        if (n <= 0) {
-            close_client(c);
-            return;
-        }
-        buf_commit(&c->in, (size_t)n);
-        if (!parse_request(c)) {
-            return;
-        }
-        c->answering = true;
+    if (c->state == CLIENT_WRITES) {
+        write_answer(c);
     }
-    write_answer(c);
 }
 
-static bool may_ask(const struct admin *a, int fd)
+/* --- accepting -------------------------------------------------------------------------------- */
+static bool may_ask(const struct listener *l, int fd)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) != 0) {
         return false;
     }
-    for (size_t i = 0; i < a->n_allow_uids; i++) {
-        if (a->allow_uids[i] == who.uid) {
+    for (size_t i = 0; i < l->n_allow_uids; i++) {
+        if (l->allow_uids[i] == who.uid) {
             return true;
         }
     }
     return false;
+}
+
+/* Told at once, so that a stranger takes no place among the clients. */
+static void refuse_stranger(int fd)
+{
+    static const char no[] = ADMIN_ERROR_PREFIX "this uid may not ask\"}\n";
+    char question[256];
+    ssize_t ignored = send(fd, no, sizeof(no) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ignored = recv(fd, question, sizeof(question), MSG_DONTWAIT); /* unread, it would be a reset */
+    (void)ignored;
+    close(fd);
+}
+
+static void on_retry(void *arg)
+{
+    accept_more(arg);
 }
 
 static void on_accept(void *arg, unsigned ready)
@@ -252,24 +324,25 @@ static void on_accept(void *arg, unsigned ready)
     (void)ready;
     int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd == -1) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            /* The listener stays readable: without a pause the loop would spin. */
+            loop_timer_arm(&l->retry, ADMIN_RETRY_MS);
+            accept_more(l);
+        }
         return;
     }
-    if (a->n_clients >= ADMIN_CLIENTS_MAX) {
+    if (!l->http && !may_ask(l, fd)) {
+        refuse_stranger(fd);
+        return;
+    }
+    struct client *c = calloc(1, sizeof(*c));
+    if (c == NULL) {
         close(fd);
         return;
     }
-    if (!l->http && !may_ask(a, fd)) {
-        static const char no[] = "{\"error\":\"this uid may not ask\"}\n";
-        ssize_t ignored = send(fd, no, sizeof(no) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-        (void)ignored;
-        close(fd);
-        return;
-    }
-    struct client *c = mem_must_new(struct client);
     c->deferred.fn = free_client;
-    c->admin = a;
+    c->listener = l;
     c->fd = fd;
-    c->http = l->http;
     c->in.max = ADMIN_HEAD_MAX;
     c->out.max = ADMIN_DOCUMENT_MAX + ADMIN_HEAD_MAX;
     c->next = a->clients;
@@ -277,7 +350,7 @@ static void on_accept(void *arg, unsigned ready)
         c->next->prev = c;
     }
     a->clients = c;
-    a->n_clients++;
+    l->n_clients++;
     loop_timer_init(&c->deadline, a->loop, on_deadline, c);
     loop_timer_arm(&c->deadline, ADMIN_DEADLINE_MS);
     c->io = loop_io_new(a->loop, fd, on_client, c);
@@ -286,103 +359,56 @@ static void on_accept(void *arg, unsigned ready)
         return;
     }
     loop_io_want(c->io, LOOP_READ);
+    accept_more(l);
 }
 
-/* --- listeners -------------------------------------------------------------------------------- */
-static int unix_address(const char *path, struct sockaddr_un *ret, struct err *err)
+/* --- life ------------------------------------------------------------------------------------- */
+int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
+                       size_t n_allow_uids, struct err *err)
 {
-    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (path[0] != '/' || strlen(path) >= sizeof(ret->sun_path)) {
-        err_set(err, ERR_CONFIG, "not a usable socket path");
-        err_where(err, "%s", path);
-        return err_expected(err, "an absolute path of at most %zu bytes",
-                            sizeof(ret->sun_path) - 1);
+    struct listener *l = &a->listeners[http ? LISTENER_HTTP : LISTENER_SOCKET];
+    os_autofd int taken = fd;
+    if (l->io != NULL) {
+        return err_set(err, ERR_LIMIT, "there is such an admin listener already");
     }
-    memcpy(ret->sun_path, path, strlen(path) + 1);
-    return 0;
-}
-
-/* A socket file on which nobody answers was left by a process that was killed. */
-static int remove_stale(const struct sockaddr_un *addr, struct err *err)
-{
-    struct stat st;
-    if (lstat(addr->sun_path, &st) != 0) {
-        return 0;
+    if (os_set_nonblock(fd) != 0) {
+        return err_sys(err, "cannot use an admin listener");
     }
-    if (!S_ISSOCK(st.st_mode)) {
-        err_set(err, ERR_CONFIG, "there is something that is not a socket");
-        return err_where(err, "%s", addr->sun_path);
-    }
-    os_autofd int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (probe != -1 && connect(probe, (const struct sockaddr *)addr, sizeof(*addr)) == 0) {
-        err_set(err, ERR_UNAVAILABLE, "another process answers on this socket");
-        err_where(err, "%s", addr->sun_path);
-        return err_advise(err, "end it, or name another socket");
-    }
-    unlink(addr->sun_path);
-    return 0;
-}
-
-static int add_listener(struct admin *a, int fd, bool http, struct err *err)
-{
-    struct listener *l = &a->listeners[a->n_listeners];
-    l->admin = a;
-    l->fd = fd;
-    l->http = http;
     l->io = loop_io_new(a->loop, fd, on_accept, l);
-    a->n_listeners++;
     if (l->io == NULL) {
         return err_set(err, ERR_SYSTEM, "no memory for a listener");
     }
-    loop_io_want(l->io, LOOP_READ);
+    l->fd = taken;
+    taken = -1;
+    if (!http) {
+        l->n_allow_uids = n_allow_uids;
+        l->allow_uids = mem_must_calloc(n_allow_uids, sizeof(*l->allow_uids));
+        for (size_t i = 0; i < n_allow_uids; i++) {
+            l->allow_uids[i] = allow_uids[i];
+        }
+    }
+    accept_more(l);
     return 0;
 }
 
-static int listen_unix(struct admin *a, const char *path, struct err *err)
+static int open_all(struct admin *a, const struct admin_options *o, struct err *err)
 {
-    struct sockaddr_un addr;
-    if (unix_address(path, &addr, err) != 0 || remove_stale(&addr, err) != 0) {
-        return -1;
-    }
-    os_autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd == -1) {
-        return err_sys(err, "cannot make a socket");
-    }
-    /* Created for its owner alone, then opened to whom the list allows by uid: 0666 when others
-     * than the owner are allowed, since connect() needs write permission. */
-    mode_t old = umask(0177);
-    int rc = bind(fd, (const struct sockaddr *)&addr, sizeof(addr));
-    umask(old);
-    if (rc != 0) {
-        err_sys(err, "cannot bind the admin socket");
-        err_where(err, "%s", path);
-        return err_advise(err, "make its directory, writable for uid %u", geteuid());
-    }
-    a->socket_path = mem_must_strdup(path);
-    for (size_t i = 0; i < a->n_allow_uids; i++) {
-        if (a->allow_uids[i] != geteuid() && a->allow_uids[i] != 0 && chmod(path, 0666) != 0) {
-            return err_sys(err, "cannot set the mode of %s", path);
+    int fd = -1;
+    if (o->socket_path != NULL) {
+        if (admin_open_socket(o->socket_path, o->allow_uids, o->n_allow_uids, &fd, err) != 0) {
+            return -1;
+        }
+        a->socket_path = mem_must_strdup(o->socket_path);
+        if (admin_add_listener(a, fd, false, o->allow_uids, o->n_allow_uids, err) != 0) {
+            return -1;
         }
     }
-    if (listen(fd, ADMIN_CLIENTS_MAX) != 0) {
-        return err_sys(err, "cannot listen on %s", path);
+    if (o->http != NULL) {
+        return admin_open_http(o->http, o->http_len, &fd, err) != 0
+                   ? -1
+                   : admin_add_listener(a, fd, true, NULL, 0, err);
     }
-    rc = add_listener(a, fd, false, err);
-    fd = -1;
-    return rc;
-}
-
-static int listen_http(struct admin *a, const struct sockaddr *addr, socklen_t len, struct err *err)
-{
-    os_autofd int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int one = 1;
-    if (fd == -1 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
-        bind(fd, addr, len) != 0 || listen(fd, ADMIN_CLIENTS_MAX) != 0) {
-        return err_sys(err, "cannot listen for metrics");
-    }
-    int rc = add_listener(a, fd, true, err);
-    fd = -1;
-    return rc;
+    return 0;
 }
 
 struct admin *admin_new(struct loop *loop, const struct admin_options *options, struct err *err)
@@ -395,38 +421,11 @@ struct admin *admin_new(struct loop *loop, const struct admin_options *options, 
     for (size_t i = 0; i < a->n_documents; i++) {
         a->documents[i] = options->documents[i];
     }
-    a->n_allow_uids = options->n_allow_uids;
-    a->allow_uids = mem_must_calloc(a->n_allow_uids, sizeof(*a->allow_uids));
-    for (size_t i = 0; i < a->n_allow_uids; i++) {
-        a->allow_uids[i] = options->allow_uids[i];
+    for (size_t i = 0; i < N_LISTENERS; i++) {
+        a->listeners[i] = (struct listener){.admin = a, .fd = -1, .http = i == LISTENER_HTTP};
+        loop_timer_init(&a->listeners[i].retry, loop, on_retry, &a->listeners[i]);
     }
-    if ((options->socket_path != NULL && listen_unix(a, options->socket_path, err) != 0) ||
-        (options->http != NULL && listen_http(a, options->http, options->http_len, err) != 0)) {
-        return admin_free(a);
-    }
-    return a;
-}
-
-int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
-                       size_t n_allow_uids, struct err *err)
-{
-    if (a->n_listeners == sizeof(a->listeners) / sizeof(a->listeners[0])) {
-        close(fd);
-        return err_set(err, ERR_LIMIT, "there are two admin listeners already");
-    }
-    if (!http) {
-        a->allow_uids = mem_must_realloc(a->allow_uids, (n_allow_uids + 1) * sizeof(uid_t));
-        a->n_allow_uids = n_allow_uids;
-        for (size_t i = 0; i < n_allow_uids; i++) {
-            a->allow_uids[i] = allow_uids[i];
-        }
-    }
-    if (os_set_nonblock(fd) != 0) {
-        (void)err_sys(err, "cannot use an admin listener");
-        close(fd);
-        return -1;
-    }
-    return add_listener(a, fd, http, err);
+    return open_all(a, options, err) == 0 ? a : admin_free(a);
 }
 
 struct admin *admin_free(struct admin *a)
@@ -437,58 +436,20 @@ struct admin *admin_free(struct admin *a)
     while (a->clients != NULL) {
         close_client(a->clients);
     }
-    for (size_t i = 0; i < a->n_listeners; i++) {
-        loop_io_free(a->listeners[i].io);
-        close(a->listeners[i].fd);
+    for (size_t i = 0; i < N_LISTENERS; i++) {
+        struct listener *l = &a->listeners[i];
+        loop_timer_disarm(&l->retry);
+        if (l->io != NULL) {
+            loop_io_free(l->io);
+            close(l->fd);
+        }
+        free(l->allow_uids);
     }
     if (a->socket_path != NULL) {
         unlink(a->socket_path);
         free(a->socket_path);
     }
     free(a->documents);
-    free(a->allow_uids);
     free(a);
     return NULL;
-}
-
-/* --- the asker's side ------------------------------------------------------------------------- */
-int admin_ask(const char *socket_path, const char *name, unsigned timeout_ms, struct buf *out,
-              struct err *err)
-{
-    struct sockaddr_un addr;
-    if (unix_address(socket_path, &addr, err) != 0) {
-        return -1;
-    }
-    os_autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
-    if (fd == -1 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) != 0) {
-        return err_sys(err, "cannot make a socket");
-    }
-    if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0) {
-        err_sys(err, "cannot reach the process");
-        err_where(err, "%s", socket_path);
-        return err_advise(err, "is it running, and may this uid ask it (admin.allow_uids)?");
-    }
-    char line[256];
-    int n = snprintf(line, sizeof(line), "GET %s\n", name);
-    if (n < 0 || (size_t)n >= sizeof(line) || os_write_all(fd, line, (size_t)n) != 0) {
-        return err_sys(err, "cannot ask");
-    }
-    for (;;) {
-        uint8_t piece[16384];
-        ssize_t got = read(fd, piece, sizeof(piece));
-        if (got == 0) {
-            return 0;
-        }
-        if (got == -1 && errno == EINTR) {
-            continue;
-        }
-        if (got == -1) {
-            return err_sys(err, "no whole answer");
-        }
-        if (!buf_append(out, piece, (size_t)got)) {
-            return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes", out->max);
-        }
-    }
 }

@@ -6,8 +6,12 @@
  * documents by name. Over TCP only /metrics and /ready are answered, by HTTP/1.1 with "Connection:
  * close".
  *
- * Everything runs on one loop; at most 32 clients at once, each with a deadline of 5 s and a
+ * Everything runs on one loop; at most 32 clients of a listener at once (further ones wait in the
+ * kernel's queue, so that scrapers never keep operators out), each with a deadline of 5 s and a
  * request of at most 4 kB. Refusals are one line of JSON {"error": ...}.
+ *
+ * System calls that a role's filter must allow for it: accept4, getsockopt, recvfrom, sendto,
+ * shutdown, close, epoll_ctl, and what the documents need.
  */
 #ifndef POSTERN_ADMIN_H
 #define POSTERN_ADMIN_H
@@ -42,17 +46,26 @@ struct admin_options {
 };
 
 struct admin;
-/* Opens the listeners at once. A stale socket file is removed only if nobody answers on it. "ready"
- * over HTTP is 200 if its document exists and 503 if not. */
+/* Opens the listeners at once. A stale socket file is removed only if the kernel says that nobody
+ * listens on it. "ready" over HTTP is 200 if its document exists and 503 if not. */
 struct admin *admin_new(struct loop *loop, const struct admin_options *options, struct err *err);
-/* Takes over a listening socket that another process opened, also on failure. The Unix one (http
- * false) brings the uids that may ask. */
+/* Takes over a listening socket that another process opened, also on failure; at most one of each
+ * kind. The Unix one (http false) brings the uids that may ask. */
 int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
                        size_t n_allow_uids, struct err *err);
-/* Ends all clients, removes the socket file. Takes NULL. */
+/* Ends all clients, removes the socket file if admin_new made it. Takes NULL; before loop_free. */
 struct admin *admin_free(struct admin *a);
 
-/* The asker's side, blocking, for commands: the whole document into out. */
+/* The opening alone, for a process that hands its listening sockets on to another one. The socket
+ * file is 0600, or 0666 if uids other than the own and 0 may ask (the uid still decides);
+ * its directory must be one in which nobody else can replace it. Removing the file is the opener's.
+ */
+int admin_open_socket(const char *path, const uid_t *allow_uids, size_t n_allow_uids, int *ret_fd,
+                      struct err *err);
+int admin_open_http(const struct sockaddr *addr, socklen_t len, int *ret_fd, struct err *err);
+
+/* The asker's side, blocking, for commands: the whole document is appended to out. A refusal of the
+ * process is a failure with its reason, and nothing is appended. */
 int admin_ask(const char *socket_path, const char *name, unsigned timeout_ms, struct buf *out,
               struct err *err);
 
