@@ -21,12 +21,14 @@ static const struct role {
     const char *what;
 } roles[] = {
     {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
+    {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"check", check_main, "check FILE...",
      "say what is wrong with configuration files, and run nothing"},
     {"svid", svid_main, "svid fetch|watch [OPTIONS]",
      "ask a SPIFFE agent who we are (--socket, --id, --key, --write DIR)"},
+    {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},
 };

@@ -9,6 +9,8 @@
 int agent_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
+int proxy_main(int argc, char **argv);
+int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 #endif

@@ -103,7 +103,6 @@ static enum stream_outcome read_outcome(struct tls_stream *s, int r)
         return STREAM_AGAIN;
     }
     if (why == SSL_ERROR_ZERO_RETURN) {
-        s->base.eof = true;
         return STREAM_EOF;
     }
     return fail(s, false);
@@ -112,11 +111,12 @@ static enum stream_outcome read_outcome(struct tls_stream *s, int r)
 static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t cap, size_t *ret_n)
 {
     struct tls_stream *s = tls_of(base);
-    if (base->eof) {
-        return STREAM_EOF;
-    }
     if (base->failed) {
         return STREAM_FAILED;
+    }
+    if (base->eof || (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0) {
+        base->eof = true; /* told once all bytes before it were handed out */
+        return STREAM_EOF;
     }
     enum stream_outcome o = STREAM_OK;
     if (SSL_pending(s->ssl) == 0 || s->rest.len > 0) {
@@ -156,6 +156,7 @@ static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t ca
         *ret_n = n;
         return STREAM_OK; /* an end behind the bytes is told by the next call */
     }
+    base->eof = o == STREAM_EOF;
     return o == STREAM_OK ? STREAM_AGAIN : o;
 }
 
@@ -190,8 +191,11 @@ static enum stream_outcome tls_shut(struct stream *base)
 static bool tls_has_input(const struct stream *base)
 {
     const struct tls_stream *s = (const struct tls_stream *)base;
-    return s->rest.len > 0 || SSL_pending(s->ssl) > 0 ||
-           (!base->eof && (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0);
+    if (base->eof || !s->established) {
+        return false;
+    }
+    return base->failed || s->rest.len > 0 || SSL_pending(s->ssl) > 0 ||
+           (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
 }
 
 static void tls_deinit(struct stream *base)

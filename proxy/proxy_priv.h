@@ -1,0 +1,57 @@
+/*
+ * The proxy role's own state, shared by its wiring (role_proxy.c), what it may do (proxy_privs.c)
+ * and what it tells (proxy_report.c). Main thread only.
+ */
+#ifndef POSTERN_PROXY_PRIV_H
+#define POSTERN_PROXY_PRIV_H
+
+#include <postern/admin.h>
+#include <postern/conn.h>
+#include <postern/identity_client.h>
+#include <postern/loop.h>
+#include <postern/sandbox.h>
+
+struct proxy_reload_result {
+    uint64_t ok, failed;
+    int64_t at_s; /* of the last one; 0: none yet */
+    bool last_failed;
+    char error[600]; /* of the last one */
+};
+
+struct proxy {
+    const char *path; /* of the configuration */
+    struct loop *loop;
+    struct log *log;
+    struct snapshot_files *files;
+    struct snapshot_identity *identity; /* NULL: none (yet, or any more) */
+    struct snapshot *snapshot;          /* what the workers were told last */
+    uint64_t generation;
+
+    struct conn_shared shared;
+    struct conn_worker **workers;
+    unsigned n_workers;
+    int log_wake_fd;
+    struct loop_io *log_io;
+    uint64_t log_lines_lost;
+
+    struct identity_client *client;
+    uint64_t svid_renewals;
+    struct admin *admin;
+    struct proxy_reload_result reload;
+
+    bool draining;
+    struct loop_timer drain_timer;
+    uint64_t drain_end_ms;
+    int64_t started_s;
+    int exit_status;
+};
+
+/* The last step of the set-up: capabilities, limits, file system, system calls. */
+int proxy_confine(const struct proxy *p, struct err *err);
+
+/* Documents of the admin socket. */
+bool proxy_report_status(void *arg, struct buf *out);
+bool proxy_report_metrics(void *arg, struct buf *out);
+bool proxy_report_ready(void *arg, struct buf *out);
+
+#endif

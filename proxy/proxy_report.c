@@ -1,0 +1,311 @@
+/* What a running proxy tells: the status document, the metrics, whether it is ready. */
+#include "proxy_priv.h"
+
+#include <jansson.h>
+#include <postern/metrics.h>
+#include <postern/os.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INBOUND] = "inbound"};
+
+bool proxy_report_ready(void *arg, struct buf *out)
+{
+    const struct proxy *p = (const struct proxy *)arg;
+    return p->identity != NULL && !p->draining && buf_printf(out, "ready\n");
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+static json_t *text_or_null(const char *s)
+{
+    return s != NULL && s[0] != '\0' ? json_string(s) : json_null();
+}
+
+static json_t *time_or_null(int64_t at_s)
+{
+    char text[32];
+    if (at_s == 0) {
+        return json_null();
+    }
+    os_time_text(at_s, text, sizeof(text));
+    return json_string(text);
+}
+
+static json_t *identity(const struct proxy *p)
+{
+    struct identity_status st;
+    identity_client_get_status(p->client, &st);
+    const struct snapshot_identity *i = p->identity;
+    const struct identity_state *state = identity_client_state(p->client);
+    char error[600] = "";
+    if (st.failures_in_row > 0 || st.denied || st.gave_up) {
+        err_text(&st.last_error, error, sizeof(error));
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "spiffe_id", text_or_null(i != NULL ? i->own_id : NULL));
+    json_object_set_new(o, "serial", text_or_null(i != NULL ? i->serial : NULL));
+    json_object_set_new(o, "not_before", time_or_null(i != NULL ? i->not_before_s : 0));
+    json_object_set_new(o, "not_after", time_or_null(i != NULL ? i->not_after_s : 0));
+    json_object_set_new(o, "expires_in_s",
+                        i != NULL ? json_integer(i->not_after_s - os_wall_s()) : json_null());
+    json_object_set_new(o, "key",
+                        state == NULL
+                            ? json_null()
+                            : json_string(state->source == IDENTITY_FROM_CSR ? "csr" : "agent"));
+    json_object_set_new(o, "trust_domains",
+                        json_integer(i != NULL ? (json_int_t)x509_trust_count(i->trust) : 0));
+    json_object_set_new(o, "agent_connected", json_boolean(st.connected));
+    json_object_set_new(o, "failures_in_row", json_integer(st.failures_in_row));
+    json_object_set_new(o, "last_error", text_or_null(error));
+    return o;
+}
+
+static uint64_t load_u64(const _Atomic uint64_t *v)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)v, memory_order_relaxed);
+}
+
+/* One counter over all workers, by its place in struct conn_counters. */
+static uint64_t sum(const struct proxy *p, size_t offset)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < p->n_workers; i++) {
+        const char *base = (const char *)conn_worker_counters(p->workers[i]);
+        n += load_u64((const _Atomic uint64_t *)(const void *)(base + offset));
+    }
+    return n;
+}
+#define SUM(p, member) sum(p, offsetof(struct conn_counters, member))
+
+static size_t state_offset(size_t direction, size_t state)
+{
+    return offsetof(struct conn_counters, states) +
+           (direction * CONN_STATE_COUNT + state) * sizeof(uint64_t);
+}
+
+static json_t *connections(const struct proxy *p)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "open",
+                        json_integer(atomic_load_explicit(
+                            &((struct proxy *)(uintptr_t)p)->shared.open, memory_order_relaxed)));
+    for (size_t d = 0; d < 2; d++) {
+        json_t *states = json_object();
+        for (size_t s = 0; s < CONN_CLOSED; s++) {
+            json_object_set_new(states, conn_state_name((enum conn_state)s),
+                                json_integer((json_int_t)sum(p, state_offset(d, s))));
+        }
+        json_object_set_new(o, DIRECTIONS[d], states);
+    }
+    return o;
+}
+
+static json_t *listeners(const struct proxy *p)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < p->files->n_listeners; i++) {
+        const struct snapshot_listener *l = &p->files->listeners[i];
+        char text[NET_ADDR_TEXT_MAX];
+        json_t *o = json_object();
+        json_object_set_new(o, "name", json_string(l->conf->name));
+        json_object_set_new(o, "direction", json_string(DIRECTIONS[l->conf->direction]));
+        json_object_set_new(
+            o, "capture",
+            json_string(l->conf->capture == CONF_EXPLICIT ? "explicit" : "intercepted"));
+        json_object_set_new(o, "address", json_string(net_addr_text(&l->address, text)));
+        if (l->to.len > 0) {
+            json_object_set_new(o, "to", json_string(net_addr_text(&l->to, text)));
+        }
+        json_array_append_new(a, o);
+    }
+    return a;
+}
+
+static json_t *hardening(void)
+{
+    struct sandbox_report r;
+    sandbox_get_report(&r);
+    char caps[24];
+    snprintf(caps, sizeof(caps), "0x%llx", (unsigned long long)r.caps);
+    json_t *o = json_object();
+    json_object_set_new(o, "uid", json_integer(r.uid));
+    json_object_set_new(o, "gid", json_integer(r.gid));
+    json_object_set_new(o, "capabilities", json_string(caps));
+    json_object_set_new(o, "no_new_privs", json_boolean(r.no_new_privs));
+    json_object_set_new(o, "dumpable", json_boolean(r.dumpable));
+    json_object_set_new(o, "seccomp", r.seccomp ? json_string("proxy") : json_null());
+    json_object_set_new(o, "landlock_abi", json_integer(r.landlock_abi));
+    return o;
+}
+
+static json_t *reload_result(const struct proxy *p)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "at", time_or_null(p->reload.at_s));
+    json_object_set_new(o, "ok", json_boolean(!p->reload.last_failed));
+    json_object_set_new(o, "error", text_or_null(p->reload.error));
+    return o;
+}
+
+bool proxy_report_status(void *arg, struct buf *out)
+{
+    const struct proxy *p = (const struct proxy *)arg;
+    const struct conf_proxy *conf = p->files->conf;
+    json_t *o = json_object();
+    json_object_set_new(o, "role", json_string("proxy"));
+    json_object_set_new(o, "name", text_or_null(conf->name));
+    json_object_set_new(o, "pid", json_integer(getpid()));
+    json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - p->started_s));
+    json_object_set_new(o, "ready", json_boolean(p->identity != NULL && !p->draining));
+    json_object_set_new(o, "draining", json_boolean(p->draining));
+    json_object_set_new(o, "identity", identity(p));
+    json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
+    json_t *policy = json_object();
+    json_object_set_new(policy, "file", text_or_null(conf->policy_path));
+    json_object_set_new(policy, "rules", json_integer((json_int_t)p->files->n_rules));
+    json_object_set_new(policy, "generation", json_integer((json_int_t)p->files->generation));
+    json_object_set_new(o, "policy", policy);
+    json_t *mesh = json_object();
+    json_object_set_new(mesh, "file", text_or_null(conf->mesh_path));
+    json_object_set_new(mesh, "services", json_integer((json_int_t)route_count(p->files->routes)));
+    json_object_set_new(mesh, "unlisted",
+                        json_string(route_passthrough(p->files->routes) ? "passthrough" : "deny"));
+    json_object_set_new(o, "mesh", mesh);
+    json_object_set_new(o, "last_reload", reload_result(p));
+    json_object_set_new(o, "workers", json_integer(p->n_workers));
+    json_object_set_new(o, "listeners", listeners(p));
+    json_object_set_new(o, "connections", connections(p));
+    json_object_set_new(o, "hardening", hardening());
+    char *text = json_dumps(o, JSON_INDENT(2));
+    bool ok = text != NULL && buf_printf(out, "%s\n", text);
+    free(text);
+    json_decref(o);
+    return ok;
+}
+
+/* --- metrics ---------------------------------------------------------------------------------- */
+
+static void one(struct buf *out, const char *name, enum metric_type type, const char *help,
+                uint64_t value)
+{
+    (void)metrics_write_value(out, name, type, help, "", (double)value);
+}
+
+/* A family whose member is [2][n] or [2]: one row a direction and a label's value. */
+static void family(const struct proxy *p, struct buf *out, const char *name, enum metric_type type,
+                   const char *help, size_t offset, size_t n, const char *label,
+                   const char *(*value_name)(size_t))
+{
+    for (size_t d = 0; d < 2; d++) {
+        for (size_t i = 0; i < n; i++) {
+            char labels[128];
+            int len = snprintf(labels, sizeof(labels), "direction=\"%s\"", DIRECTIONS[d]);
+            if (label != NULL) {
+                snprintf(labels + len, sizeof(labels) - (size_t)len, ",%s=\"%s\"", label,
+                         value_name(i));
+            }
+            bool first = d == 0 && i == 0;
+            uint64_t value = sum(p, offset + (d * n + i) * sizeof(uint64_t));
+            (void)metrics_write_value(out, name, type, first ? help : NULL, labels, (double)value);
+        }
+    }
+}
+#define MEMBER(m) offsetof(struct conn_counters, m)
+
+static const char *reason_name(size_t i)
+{
+    return conn_reason_token((enum conn_reason)i);
+}
+static const char *state_name(size_t i)
+{
+    return conn_state_name((enum conn_state)i);
+}
+static const char *step_name(size_t i)
+{
+    return tls_step_name((enum tls_step)i);
+}
+
+static void connection_metrics(const struct proxy *p, struct buf *out)
+{
+    family(p, out, "postern_connections_accepted", METRIC_COUNTER, "Connections accepted.",
+           MEMBER(accepted), 1, NULL, NULL);
+    family(p, out, "postern_connections", METRIC_GAUGE, "Connections now, by state.",
+           MEMBER(states), CONN_STATE_COUNT, "state", state_name);
+    family(p, out, "postern_connections_closed", METRIC_COUNTER, "Connections ended, by reason.",
+           MEMBER(closed), CONN_REASON_COUNT, "reason", reason_name);
+    family(p, out, "postern_handshakes", METRIC_COUNTER, "TLS handshakes that succeeded.",
+           MEMBER(handshakes), 1, NULL, NULL);
+    family(p, out, "postern_handshake_failures", METRIC_COUNTER,
+           "TLS handshakes that failed, by the step that said no.", MEMBER(handshake_failures),
+           CONN_TLS_STEPS, "step", step_name);
+    family(p, out, "postern_bytes_up", METRIC_COUNTER,
+           "Plaintext bytes from the side that opened a connection.", MEMBER(bytes_up), 1, NULL,
+           NULL);
+    family(p, out, "postern_bytes_down", METRIC_COUNTER,
+           "Plaintext bytes to the side that opened a connection.", MEMBER(bytes_down), 1, NULL,
+           NULL);
+    const char *help = "Outbound connections without TLS, by what allowed it.";
+    (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, help,
+                              "by=\"transport\"", (double)SUM(p, plaintext_disabled));
+    (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
+                              "by=\"passthrough\"", (double)SUM(p, plaintext_passthrough));
+    one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",
+        SUM(p, rejudged));
+    one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",
+        SUM(p, rejudged_closed));
+    one(out, "postern_accept_errors", METRIC_COUNTER, "Accepts that failed.",
+        SUM(p, accept_errors));
+}
+
+static void request_metrics(const struct proxy *p, struct buf *out)
+{
+    static const char *const classes[CONN_STATUS_CLASSES] = {"none", "1xx", "2xx",
+                                                             "3xx",  "4xx", "5xx"};
+    for (size_t i = 0; i < CONN_STATUS_CLASSES; i++) {
+        char labels[40];
+        snprintf(labels, sizeof(labels), "direction=\"inbound\",status=\"%s\"", classes[i]);
+        (void)metrics_write_value(out, "postern_requests", METRIC_COUNTER,
+                                  i == 0 ? "HTTP requests, by the answer's class." : NULL, labels,
+                                  (double)sum(p, MEMBER(requests) + i * sizeof(uint64_t)));
+    }
+    one(out, "postern_requests_denied", METRIC_COUNTER, "HTTP requests that the policy denied.",
+        SUM(p, requests_denied));
+}
+
+static void process_metrics(const struct proxy *p, struct buf *out)
+{
+    const struct snapshot_identity *i = p->identity;
+    one(out, "postern_ready", METRIC_GAUGE, "1 if there is an identity and no drain.",
+        i != NULL && !p->draining ? 1 : 0);
+    one(out, "postern_svid_not_after_seconds", METRIC_GAUGE,
+        "When the own certificate ends, seconds since the epoch; 0: there is none.",
+        i != NULL ? (uint64_t)i->not_after_s : 0);
+    one(out, "postern_svid_renewals", METRIC_COUNTER, "Own certificates received.",
+        p->svid_renewals);
+    one(out, "postern_generation", METRIC_GAUGE, "Generation of what the workers decide by.",
+        p->generation);
+    one(out, "postern_policy_generation", METRIC_GAUGE, "How often the files were loaded.",
+        p->files->generation);
+    one(out, "postern_policy_rules", METRIC_GAUGE, "Rules of the policy.", p->files->n_rules);
+    (void)metrics_write_value(out, "postern_reloads", METRIC_COUNTER,
+                              "Reloads of the files, by result.", "result=\"ok\"",
+                              (double)p->reload.ok);
+    (void)metrics_write_value(out, "postern_reloads", METRIC_COUNTER, NULL, "result=\"failed\"",
+                              (double)p->reload.failed);
+    one(out, "postern_reload_last_failed", METRIC_GAUGE,
+        "1 while an older configuration runs because the newest has errors.",
+        p->reload.last_failed ? 1 : 0);
+    one(out, "postern_log_lines_lost", METRIC_COUNTER, "Log lines that did not fit the rings.",
+        p->log_lines_lost);
+}
+
+bool proxy_report_metrics(void *arg, struct buf *out)
+{
+    const struct proxy *p = (const struct proxy *)arg;
+    process_metrics(p, out);
+    connection_metrics(p, out);
+    request_metrics(p, out);
+    return metrics_write_end(out);
+}

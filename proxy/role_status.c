@@ -1,0 +1,133 @@
+/* status: what a running proxy or agent says about itself, for people. */
+#include "roles_priv.h"
+
+#include <glob.h>
+#include <jansson.h>
+#include <postern/admin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ASK_TIMEOUT_MS = 5000, STATUS_MAX = 16 << 20 };
+static const char DEFAULT_SOCKETS[] = "/run/postern/*admin.sock";
+
+static void print_value(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_STRING:
+        printf("%s\n", json_string_value(v));
+        break;
+    case JSON_INTEGER:
+        printf("%lld\n", (long long)json_integer_value(v));
+        break;
+    case JSON_REAL:
+        printf("%g\n", json_real_value(v));
+        break;
+    case JSON_TRUE:
+        printf("yes\n");
+        break;
+    case JSON_FALSE:
+        printf("no\n");
+        break;
+    case JSON_NULL:
+        printf("-\n");
+        break;
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+        break;
+    }
+}
+
+/* Documents are ours and flat: three levels at most are printed. */
+static void print_tree(json_t *v, int depth)
+{
+    const char *key;
+    json_t *value;
+    size_t i;
+    if (depth > 3) {
+        return;
+    }
+    if (json_is_array(v)) {
+        json_array_foreach(v, i, value)
+        {
+            printf("%*s-\n", depth * 2, "");
+            print_tree(value, depth + 1);
+        }
+        return;
+    }
+    json_object_foreach(v, key, value)
+    {
+        printf("%*s%-*s ", depth * 2, "", 18, key);
+        if (json_is_object(value) || json_is_array(value)) {
+            printf("\n");
+            print_tree(value, depth + 1);
+        } else {
+            print_value(value);
+        }
+    }
+}
+
+/* Without --socket: the environment's, or the only one that is there. */
+static int find_socket(char *ret, size_t size)
+{
+    const char *env = getenv("POSTERN_ADMIN_SOCKET");
+    if (env != NULL && env[0] != '\0') {
+        snprintf(ret, size, "%s", env);
+        return 0;
+    }
+    glob_t g;
+    int r = glob(DEFAULT_SOCKETS, 0, NULL, &g);
+    if (r == 0 && g.gl_pathc == 1) {
+        snprintf(ret, size, "%s", g.gl_pathv[0]);
+        globfree(&g);
+        return 0;
+    }
+    if (r == 0) {
+        fprintf(stderr, "postern: several admin sockets; choose one with --socket:\n");
+        for (size_t i = 0; i < g.gl_pathc; i++) {
+            fprintf(stderr, "  %s\n", g.gl_pathv[i]);
+        }
+        globfree(&g);
+    } else {
+        fprintf(stderr, "postern: no admin socket at %s; name it with --socket\n", DEFAULT_SOCKETS);
+    }
+    return -1;
+}
+
+int status_main(int argc, char **argv)
+{
+    char path[108] = "";
+    bool raw = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            raw = true;
+        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
+            snprintf(path, sizeof(path), "%s", argv[++i]);
+        } else {
+            fprintf(stderr, "usage: postern status [--socket PATH] [--json]\n");
+            return 2;
+        }
+    }
+    if (path[0] == '\0' && find_socket(path, sizeof(path)) == -1) {
+        return 2;
+    }
+    struct buf out = BUF_INIT(STATUS_MAX);
+    struct err err = ERR_INIT;
+    if (admin_ask(path, "status", ASK_TIMEOUT_MS, &out, &err) == -1) {
+        char text[1024];
+        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
+        buf_reset(&out);
+        return 1;
+    }
+    json_t *doc =
+        raw ? NULL
+            : json_loadb((const char *)buf_head(&out), buf_len(&out), JSON_REJECT_DUPLICATES, NULL);
+    if (doc != NULL) {
+        print_tree(doc, 0);
+        json_decref(doc);
+    } else {
+        fwrite(buf_head(&out), 1, buf_len(&out), stdout);
+    }
+    buf_reset(&out);
+    return 0;
+}

@@ -1,0 +1,728 @@
+/*
+ * Whole connections: a client-side and a server-side worker in this process, each with its own
+ * thread, between a client and a workload that the test plays over loopback. Identities come from
+ * the certificate factory; everything else is what the product runs.
+ */
+#include <postern/conn.h>
+
+#include "certs.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WAIT_MS = 10000 };
+
+static const char ALLOW[] = "kind: Policy\nlevel: 1\nrules:\n  - name: client-may\n"
+                            "    action: ALLOW\n    from:\n"
+                            "      - principals: [\"spiffe://a.b/client\"]\n";
+static const char ALLOW_GET[] = "kind: Policy\nlevel: 1\nrules:\n  - name: client-reads\n"
+                                "    action: ALLOW\n    from:\n"
+                                "      - principals: [\"spiffe://a.b/client\"]\n    to:\n"
+                                "      - methods: [GET, POST]\n        paths: [\"/pub*\"]\n";
+static const char ALLOW_NOBODY[] = "kind: Policy\nlevel: 1\nrules:\n  - name: nobody\n"
+                                   "    action: ALLOW\n    from:\n"
+                                   "      - principals: [\"spiffe://a.b/nobody\"]\n";
+
+/* --- one side --------------------------------------------------------------------------------- */
+struct side {
+    char dir[64];
+    uint64_t generation;
+    struct snapshot_files *files;
+    struct snapshot_identity *identity;
+    struct conn_shared shared;
+    struct conn_worker *worker;
+    int log_wake, log_fd;
+    char log_path[96];
+};
+
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    char path[160];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static struct snapshot_files *load_files(struct side *s)
+{
+    char path[160];
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *conf = NULL;
+    struct snapshot_files *files = NULL;
+    struct err err = ERR_INIT;
+    snprintf(path, sizeof(path), "%s/proxy.yaml", s->dir);
+    if (conf_load_proxy(path, diag, &conf) == -1 ||
+        snapshot_files_new(conf, ++s->generation, diag, &files, &err) == -1) {
+        char text[1000] = "";
+        if (conf_diag_count(diag) > 0) {
+            err_text(conf_diag_get(diag, 0), text, sizeof(text));
+        }
+        fail_msg("%s %s", err.what, text);
+    }
+    conf_diag_free(diag);
+    return files;
+}
+
+static void post(struct side *s)
+{
+    struct snapshot *snap = snapshot_new(++s->generation, s->files, s->identity);
+    conn_worker_post_snapshot(s->worker, snap);
+    snapshot_unref(snap);
+}
+
+static void side_start(struct side *s, const char *conf, const char *policy)
+{
+    struct err err = ERR_INIT;
+    strcpy(s->dir, "/tmp/postern-test-conn-XXXXXX");
+    assert_non_null(mkdtemp(s->dir));
+    write_file(s->dir, "proxy.yaml", conf);
+    if (policy != NULL) {
+        write_file(s->dir, "policy.yaml", policy);
+    }
+    s->files = load_files(s);
+    s->log_wake = eventfd(0, EFD_NONBLOCK);
+    snprintf(s->log_path, sizeof(s->log_path), "%s/log", s->dir);
+    FILE *f = fopen(s->log_path, "w+");
+    s->log_fd = dup(fileno(f));
+    fclose(f);
+    struct snapshot *snap = snapshot_new(++s->generation, s->files, s->identity);
+    struct conn_worker_spec spec = {
+        .n_workers = 1, .shared = &s->shared, .first = snap, .log_wake_fd = s->log_wake};
+    if (conn_worker_new(&spec, &s->worker, &err) == -1 ||
+        conn_worker_start(s->worker, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    snapshot_unref(snap);
+}
+
+static void side_stop(struct side *s)
+{
+    char path[160];
+    conn_worker_stop(s->worker);
+    conn_worker_free(s->worker);
+    snapshot_files_unref(s->files);
+    snapshot_identity_unref(s->identity);
+    assert_int_equal(s->shared.open, 0);
+    close(s->log_wake);
+    close(s->log_fd);
+    static const char *const names[] = {"proxy.yaml", "policy.yaml", "log"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
+        unlink(path);
+    }
+    rmdir(s->dir);
+}
+
+/* Waits until a line of the log holds all of the words, and returns it. */
+static char *log_line(struct side *s, const char *a, const char *b)
+{
+    static char text[1 << 20];
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (os_now_ms() < end) {
+        log_drain(conn_worker_log(s->worker), s->log_fd);
+        ssize_t n = pread(s->log_fd, text, sizeof(text) - 1, 0);
+        text[n > 0 ? n : 0] = '\0';
+        char *save = NULL;
+        for (char *l = strtok_r(text, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save)) {
+            if (strstr(l, a) != NULL && strstr(l, b) != NULL) {
+                return l;
+            }
+        }
+        struct pollfd p = {.fd = s->log_wake, .events = POLLIN};
+        poll(&p, 1, 20);
+        uint64_t drop;
+        (void)!read(s->log_wake, &drop, sizeof(drop));
+    }
+    fail_msg("no line with %s and %s", a, b);
+    return NULL;
+}
+
+/* --- the world -------------------------------------------------------------------------------- */
+struct world {
+    struct side client, server;
+    int workload;                /* listening */
+    uint16_t port, tls, backend; /* where the client connects, and so on */
+    struct certs_pair root;
+    struct x509_trust *trust;
+};
+
+static int listen_any(uint16_t *ret_port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    getsockname(fd, (struct sockaddr *)&a, &len);
+    *ret_port = ntohs(a.sin_port);
+    return fd;
+}
+
+static struct snapshot_identity *make_identity(struct world *w, const char *id)
+{
+    struct certs_spec spec = certs_leaf(id);
+    spec.not_before_s = os_wall_s() - 60;
+    spec.not_after_s = os_wall_s() + 3600;
+    struct certs_pair leaf = certs_make(&spec, &w->root);
+    size_t len = 0;
+    uint8_t *der = certs_der(&leaf.cert, 1, &len);
+    struct x509_svid *svid = NULL;
+    struct snapshot_identity *i = NULL;
+    struct err err = ERR_INIT;
+    if (x509_svid_new((struct str){(char *)der, len}, leaf.key, &svid, &err) == -1 ||
+        snapshot_identity_new(svid, w->trust, &i, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    x509_svid_free(svid);
+    free(der);
+    certs_free(&leaf);
+    return i;
+}
+
+static struct world *world_new(const char *protocol, const char *policy, bool identities)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct certs_spec spec = certs_ca("spiffe://a.b");
+    spec.not_before_s = os_wall_s() - 3600;
+    spec.not_after_s = os_wall_s() + 86400;
+    w->root = certs_make(&spec, NULL);
+    w->trust = x509_trust_new();
+    size_t len = 0;
+    uint8_t *der = certs_der(&w->root.cert, 1, &len);
+    assert_int_equal(x509_trust_add(w->trust, STR_LIT("a.b"), (struct str){(char *)der, len}, NULL),
+                     0);
+    free(der);
+    w->workload = listen_any(&w->backend);
+    close(listen_any(&w->port));
+    close(listen_any(&w->tls));
+    if (identities) {
+        w->client.identity = make_identity(w, "spiffe://a.b/client");
+        w->server.identity = make_identity(w, "spiffe://a.b/server");
+    }
+    char conf[1200];
+    snprintf(conf, sizeof(conf),
+             "kind: Proxy\nlevel: 1\nname: server\nidentity:\n  socket: unix:/nowhere\n%s"
+             "listeners:\n  - name: in\n    direction: inbound\n    capture: explicit\n"
+             "    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n    protocol: %s\n"
+             "timeouts:\n  handshake: 2s\n  request_head: 1s\n",
+             policy != NULL ? "policy: policy.yaml\n" : "", w->tls, w->backend, protocol);
+    side_start(&w->server, conf, policy);
+    snprintf(conf, sizeof(conf),
+             "kind: Proxy\nlevel: 1\nname: client\nidentity:\n  socket: unix:/nowhere\n"
+             "  wait: 2s\nlisteners:\n  - name: out\n    direction: outbound\n"
+             "    capture: explicit\n    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n"
+             "    identities: [\"spiffe://a.b/server\"]\n    protocol: tcp\n",
+             w->port, w->tls);
+    side_start(&w->client, conf, NULL);
+    return w;
+}
+
+static void world_free(struct world *w)
+{
+    side_stop(&w->client);
+    side_stop(&w->server);
+    close(w->workload);
+    certs_free(&w->root);
+    x509_trust_unref(w->trust);
+    free(w);
+}
+
+static void set_timeouts(int fd)
+{
+    struct timeval t = {.tv_sec = WAIT_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
+
+static int dial(uint16_t port)
+{
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    set_timeouts(fd);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+static int take(struct world *w)
+{
+    struct pollfd p = {.fd = w->workload, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    int fd = accept(w->workload, NULL, NULL);
+    assert_int_not_equal(fd, -1);
+    set_timeouts(fd);
+    return fd;
+}
+
+static bool nobody_came(struct world *w)
+{
+    struct pollfd p = {.fd = w->workload, .events = POLLIN};
+    return poll(&p, 1, 0) == 0;
+}
+
+static void say(int fd, const char *text)
+{
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+static void hear(int fd, const char *text)
+{
+    char got[4096];
+    size_t n = 0;
+    while (n < strlen(text)) {
+        ssize_t r = recv(fd, got + n, strlen(text) - n, 0);
+        if (r <= 0) {
+            fail_msg("instead of '%s': %s", text, r == 0 ? "the end" : strerror(errno));
+        }
+        n += (size_t)r;
+    }
+    got[n] = '\0';
+    assert_string_equal(got, text);
+}
+
+static void hear_end(int fd)
+{
+    char c;
+    ssize_t n = recv(fd, &c, 1, 0);
+    if (n != 0) {
+        fail_msg("instead of the end: %s", n > 0 ? "a byte" : strerror(errno));
+    }
+}
+
+static void hear_reset(int fd)
+{
+    char c;
+    ssize_t n;
+    while ((n = recv(fd, &c, 1, 0)) > 0) {
+    }
+    if (n != -1 || errno != ECONNRESET) {
+        fail_msg("instead of a reset: %s", n == 0 ? "the end" : strerror(errno));
+    }
+    close(fd);
+}
+
+/* Everything until the end, or until the text has come. */
+static const char *hear_until(int fd, const char *text)
+{
+    static char got[65536];
+    size_t n = 0;
+    for (;;) {
+        ssize_t r = recv(fd, got + n, sizeof(got) - 1 - n, 0);
+        n += r > 0 ? (size_t)r : 0;
+        got[n] = '\0';
+        if (r <= 0 || strstr(got, text) != NULL) {
+            return got;
+        }
+    }
+}
+
+static void expect_in(const char *text, const char *part)
+{
+    if (strstr(text, part) == NULL) {
+        fail_msg("no '%s' in '%s'", part, text);
+    }
+}
+
+/* --- TCP -------------------------------------------------------------------------------------- */
+
+static void test_denied(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *policy;
+        const char *says;
+    } cases[] = {{NULL, "policy"}, {ALLOW_NOBODY, "nobody"}, {ALLOW_GET, "client-reads"}};
+    for (size_t i = 0; i < 3; i++) {
+        struct world *w = world_new("tcp", cases[i].policy, true);
+        int c = dial(w->port);
+        hear_reset(c);
+        const char *l = log_line(&w->server, "\"connection\"", "policy_denied");
+        expect_in(l, "\"peer_id\":\"spiffe://a.b/client\"");
+        expect_in(l, "\"own_id\":\"spiffe://a.b/server\"");
+        expect_in(l, "\"decision\":\"");
+        expect_in(l, cases[i].says);
+        assert_true(nobody_came(w));
+        world_free(w);
+    }
+}
+
+static void test_tcp(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, true);
+    /* The server speaks first; then each way; the client ends, the server goes on. */
+    int c = dial(w->port);
+    int s = take(w);
+    say(s, "220 ready\r\n");
+    hear(c, "220 ready\r\n");
+    say(c, "one");
+    hear(s, "one");
+    shutdown(c, SHUT_WR);
+    hear_end(s);
+    say(s, "still");
+    hear(c, "still");
+    close(s);
+    hear_end(c);
+    close(c);
+    const char *l = log_line(&w->server, "\"connection\"", "\"reason\":\"done\"");
+    expect_in(l, "\"rule\":\"client-may\"");
+    expect_in(l, "\"bytes_up\":3");
+    expect_in(l, "\"bytes_down\":16");
+    expect_in(l, "\"tls_version\":\"TLSv1.3\"");
+    log_line(&w->client, "\"connection\"", "\"reason\":\"done\"");
+    /* A reset travels, either way. */
+    for (int way = 0; way < 2; way++) {
+        c = dial(w->port);
+        s = take(w);
+        say(c, "x");
+        hear(s, "x");
+        struct linger hard = {.l_onoff = 1};
+        setsockopt(way == 0 ? c : s, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+        close(way == 0 ? c : s);
+        hear_reset(way == 0 ? s : c);
+    }
+    /* The workload is away. */
+    close(w->workload);
+    c = dial(w->port);
+    hear_reset(c);
+    log_line(&w->server, "\"connection\"", "connect_refused");
+    w->workload = dup(0);
+    world_free(w);
+}
+
+/* A lot at once, with a reader that stops in between: what goes in comes out. */
+static void test_tcp_bulk(void **state)
+{
+    (void)state;
+    enum { TOTAL = 24 << 20 };
+    struct world *w = world_new("tcp", ALLOW, true);
+    int c = dial(w->port);
+    int s = take(w);
+    uint8_t *out = malloc(1 << 20);
+    uint8_t *in = malloc(1 << 20);
+    size_t sent = 0;
+    size_t seen = 0;
+    while (seen < TOTAL) {
+        if (sent < TOTAL) {
+            size_t n = TOTAL - sent < (1 << 20) ? TOTAL - sent : (1 << 20);
+            for (size_t i = 0; i < n; i++) {
+                out[i] = (uint8_t)((sent + i) * 7 % 251);
+            }
+            ssize_t r = send(c, out, n, MSG_DONTWAIT);
+            sent += r > 0 ? (size_t)r : 0;
+            if (r > 0 && sent < TOTAL / 2) {
+                continue; /* the reader does not read yet */
+            }
+        } else {
+            shutdown(c, SHUT_WR);
+        }
+        ssize_t r = recv(s, in, 1 << 20, 0);
+        assert_true(r > 0);
+        for (ssize_t i = 0; i < r; i++) {
+            if (in[i] != (uint8_t)((seen + (size_t)i) * 7 % 251)) {
+                fail_msg("byte %zu is wrong", seen + (size_t)i);
+            }
+        }
+        seen += (size_t)r;
+    }
+    hear_end(s);
+    close(s);
+    hear_end(c);
+    close(c);
+    free(out);
+    free(in);
+    world_free(w);
+}
+
+static void test_wrong_peer(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, true);
+    struct snapshot_identity *good = w->server.identity;
+    w->server.identity = make_identity(w, "spiffe://a.b/other");
+    post(&w->server);
+    int c = dial(w->port);
+    hear_reset(c);
+    const char *l = log_line(&w->client, "handshake_failed", "\"step\":\"expected\"");
+    expect_in(l, "\"peer_id\":\"spiffe://a.b/other\"");
+    expect_in(l, "\"expected\":\"spiffe://a.b/server\"");
+    l = log_line(&w->server, "handshake_failed", "\"step\":\"refused\"");
+    expect_in(l, "bad certificate");
+    snapshot_identity_unref(good);
+    /* Not TLS at all, and nothing at all. */
+    int plain = dial(w->tls);
+    say(plain, "GET / HTTP/1.1\r\n\r\n");
+    log_line(&w->server, "handshake_failed", "not TLS");
+    close(plain);
+    int silent = dial(w->tls);
+    log_line(&w->server, "handshake_failed", "timeout");
+    close(silent);
+    assert_true(nobody_came(w));
+    world_free(w);
+}
+
+static void test_held(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, false);
+    int c = dial(w->port);
+    say(c, "early");
+    w->server.identity = make_identity(w, "spiffe://a.b/server");
+    post(&w->server);
+    w->client.identity = make_identity(w, "spiffe://a.b/client");
+    post(&w->client);
+    int s = take(w);
+    hear(s, "early");
+    close(s);
+    close(c);
+    world_free(w);
+    w = world_new("tcp", ALLOW, false);
+    c = dial(w->port);
+    hear_reset(c); /* after identity.wait */
+    log_line(&w->client, "\"connection\"", "no_identity");
+    world_free(w);
+}
+
+static void test_rejudged(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, true);
+    int c = dial(w->port);
+    int s = take(w);
+    say(c, "x");
+    hear(s, "x");
+    /* Rotation: nothing happens to it. */
+    snapshot_identity_unref(w->server.identity);
+    w->server.identity = make_identity(w, "spiffe://a.b/server");
+    post(&w->server);
+    say(c, "y");
+    hear(s, "y");
+    write_file(w->server.dir, "policy.yaml", ALLOW_NOBODY);
+    struct snapshot_files *next = load_files(&w->server);
+    assert_int_equal(snapshot_files_compatible(w->server.files, next, NULL), 0);
+    snapshot_files_unref(w->server.files);
+    w->server.files = next;
+    post(&w->server);
+    hear_reset(c);
+    hear_reset(s);
+    const char *l = log_line(&w->server, "\"connection\"", "policy_changed");
+    expect_in(l, "\"peer_id\":\"spiffe://a.b/client\"");
+    expect_in(l, "near_miss");
+    world_free(w);
+}
+
+static void test_drain(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, true);
+    int c = dial(w->port);
+    int s = take(w);
+    conn_worker_post_drain(w->server.worker, 1, 60000);
+    conn_worker_post_drain(w->client.worker, 1, 300);
+    say(c, "x");
+    hear(s, "x");
+    assert_false(conn_worker_drained(w->server.worker));
+    hear_reset(c); /* the client side's time is over */
+    hear_reset(s);
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (!conn_worker_drained(w->server.worker) && os_now_ms() < end) {
+        poll(NULL, 0, 5);
+    }
+    assert_true(conn_worker_drained(w->server.worker));
+    log_line(&w->client, "\"connection\"", "drained");
+    world_free(w);
+}
+
+/* --- HTTP ------------------------------------------------------------------------------------- */
+
+static void test_http(void **state)
+{
+    (void)state;
+    struct world *w = world_new("http", ALLOW_GET, true);
+    int c = dial(w->port);
+    say(c, "GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
+    const char *got = hear_until(c, "\n\0");
+    expect_in(got, "HTTP/1.1 403 ");
+    expect_in(got, "x-postern-decision: ");
+    const char *l = log_line(&w->server, "\"request\"", "\"status\":403");
+    expect_in(l, "\"path\":\"/secret\"");
+    expect_in(l, "client-reads");
+    assert_true(nobody_came(w));
+    /* The same connection goes on. */
+    say(c, "GET /pub/1?q=1 HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: By=forged\r\n\r\n");
+    int s = take(w);
+    got = hear_until(s, "\r\n\r\n");
+    expect_in(got, "GET /pub/1?q=1 HTTP/1.1\r\n");
+    expect_in(got, "URI=spiffe://a.b/client");
+    assert_null(strstr(got, "forged"));
+    say(s, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
+    hear_until(c, "he");
+    say(s, "llo");
+    hear(c, "llo");
+    l = log_line(&w->server, "\"request\"", "\"status\":200");
+    expect_in(l, "\"rule\":\"client-reads\"");
+    /* A body behind a refusal is read away, pipelined requests are answered in order. */
+    say(c, "POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET /pub/2 HTTP/1.1\r\n"
+           "Host: a\r\n\r\nGET /pub/3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    expect_in(hear_until(c, "\n\0"), "403");
+    got = hear_until(s, "\r\n\r\n");
+    expect_in(got, "GET /pub/2 ");
+    say(s, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+           "3\r\nabc\r\n0\r\n\r\n");
+    got = hear_until(c, "0\r\n\r\n");
+    expect_in(got, "100 Continue");
+    expect_in(got, "3\r\nabc\r\n");
+    expect_in(hear_until(s, "\r\n\r\n"), "GET /pub/3 ");
+    say(s, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    close(s);
+    expect_in(hear_until(c, "\r\n\r\n"), "204");
+    /* The workload's connection ended: the next request dials again. */
+    say(c, "POST /pub/4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
+    s = take(w);
+    expect_in(hear_until(s, "hi\r\n"), "POST /pub/4 ");
+    say(c, "0\r\n\r\n");
+    hear(s, "0\r\n\r\n");
+    say(s, "HTTP/1.1 200 OK\r\n\r\nuntil the end");
+    close(s);
+    got = hear_until(c, "until the end");
+    expect_in(got, "HTTP/1.1 200");
+    hear_end(c);
+    close(c);
+    world_free(w);
+}
+
+static void test_http_refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *request;
+        const char *status;
+    } cases[] = {
+        {"GET /pub HTTP/1.1\r\n\r\n", "HTTP/1.1 400"},
+        {"GET /pub\\x HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400"},
+        {"POST /pub HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "HTTP/1.1 400"},
+        {"GET /pub HTTP/2.0\r\nHost: a\r\n\r\n", "HTTP/1.1 505"},
+        {"GET /pub HT", "HTTP/1.1 408"}, /* and no more */
+    };
+    struct world *w = world_new("http", ALLOW_GET, true);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int c = dial(w->port);
+        say(c, cases[i].request);
+        const char *got = hear_until(c, "\n\0");
+        expect_in(got, cases[i].status);
+        hear_end(c);
+        close(c);
+    }
+    assert_true(nobody_came(w));
+    /* The workload is away: 503, and the connection goes on. */
+    close(w->workload);
+    int c = dial(w->port);
+    for (int i = 0; i < 2; i++) {
+        say(c, "GET /pub HTTP/1.1\r\nHost: a\r\n\r\n");
+        const char *got = hear_until(c, "\n\0");
+        expect_in(got, "HTTP/1.1 503");
+        expect_in(got, "connect_refused");
+    }
+    close(c);
+    w->workload = dup(0);
+    world_free(w);
+}
+
+static void test_http_bad_workload(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer;
+        const char *status; /* NULL: too late for one */
+    } cases[] = {
+        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "HTTP/1.1 502"},
+        {"garbage\r\n\r\n", "HTTP/1.1 502"},
+        {"", "HTTP/1.1 502"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", NULL},
+    };
+    struct world *w = world_new("http", ALLOW_GET, true);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int c = dial(w->port);
+        say(c, "GET /pub HTTP/1.1\r\nHost: a\r\n\r\n");
+        int s = take(w);
+        hear_until(s, "\r\n\r\n");
+        say(s, cases[i].answer);
+        close(s);
+        if (cases[i].status != NULL) {
+            expect_in(hear_until(c, "\n\0"), cases[i].status);
+            close(c);
+        } else {
+            hear_reset(c);
+        }
+    }
+    world_free(w);
+}
+
+static void test_http_upgrade(void **state)
+{
+    (void)state;
+    struct world *w = world_new("http", ALLOW_GET, true);
+    int c = dial(w->port);
+    say(c, "GET /pub HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    int s = take(w);
+    hear_until(s, "\r\n\r\n");
+    say(s, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nfirst");
+    expect_in(hear_until(c, "first"), "HTTP/1.1 101");
+    say(c, "raw");
+    hear(s, "raw");
+    /* What was allowed as a request is judged again as one. */
+    write_file(w->server.dir, "policy.yaml", ALLOW_NOBODY);
+    struct snapshot_files *next = load_files(&w->server);
+    snapshot_files_unref(w->server.files);
+    w->server.files = next;
+    post(&w->server);
+    hear_reset(c);
+    hear_reset(s);
+    log_line(&w->server, "\"connection\"", "policy_changed");
+    world_free(w);
+}
+
+static void test_http_drain(void **state)
+{
+    (void)state;
+    struct world *w = world_new("http", ALLOW_GET, true);
+    int c = dial(w->port);
+    say(c, "GET /pub HTTP/1.1\r\nHost: a\r\n\r\n");
+    int s = take(w);
+    hear_until(s, "\r\n\r\n");
+    conn_worker_post_drain(w->server.worker, 1, 60000);
+    poll(NULL, 0, 50); /* past the end of accepting: the request in flight stays */
+    say(s, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    expect_in(hear_until(c, "\r\n\r\nok"), "close");
+    hear_end(c);
+    close(c);
+    close(s);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_denied),        cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_tcp_bulk),      cmocka_unit_test(test_wrong_peer),
+        cmocka_unit_test(test_held),          cmocka_unit_test(test_rejudged),
+        cmocka_unit_test(test_drain),         cmocka_unit_test(test_http),
+        cmocka_unit_test(test_http_refusals), cmocka_unit_test(test_http_bad_workload),
+        cmocka_unit_test(test_http_upgrade),  cmocka_unit_test(test_http_drain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
