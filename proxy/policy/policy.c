@@ -25,9 +25,9 @@ const struct clause *policy_to_clause(const struct to *t, enum dim dim)
                              : &t->method;
 }
 
-bool policy_list_holds(struct ask *a, enum dim dim, struct run pos, enum conf_action action)
+bool policy_list_holds(struct ask *a, enum dim dim, const struct run *pos, enum conf_action action)
 {
-    if (pos.n == 0) {
+    if (pos->n == 0) {
         return true;
     }
     if (dim_is_request(dim) && !a->query->http) {
@@ -41,9 +41,10 @@ bool policy_list_holds(struct ask *a, enum dim dim, struct run pos, enum conf_ac
     return policy_match_meets(a->policy, m, pos);
 }
 
-bool policy_not_list_holds(struct ask *a, enum dim dim, struct run neg, enum conf_action action)
+bool policy_not_list_holds(struct ask *a, enum dim dim, const struct run *neg,
+                           enum conf_action action)
 {
-    if (neg.n == 0) {
+    if (neg->n == 0) {
         return true;
     }
     if (dim_is_request(dim) && !a->query->http) {
@@ -56,8 +57,8 @@ bool policy_not_list_holds(struct ask *a, enum dim dim, struct run neg, enum con
 static bool clause_holds(struct ask *a, enum dim dim, const struct clause *c,
                          enum conf_action action)
 {
-    return policy_list_holds(a, dim, c->pos, action) &&
-           policy_not_list_holds(a, dim, c->neg, action);
+    return policy_list_holds(a, dim, &c->pos, action) &&
+           policy_not_list_holds(a, dim, &c->neg, action);
 }
 
 static bool to_holds(struct ask *a, const struct to *t, enum conf_action action)
@@ -133,7 +134,7 @@ static void search(struct ask *a, uint32_t at, enum conf_action action)
     }
     if (node->leaf) {
         for (uint32_t i = 0; i < node->n; i++) {
-            const struct atom *atom = &p->atoms[p->leaf_atoms[node->first + i]];
+            const struct atom *atom = &p->leaf_atoms[node->first + i];
             if (atom->rule >= a->best) {
                 return;
             }
@@ -216,25 +217,30 @@ static int compare_keys(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The list at hand becomes a run of the pool, ascending, each key once. */
+/* The list at hand becomes a run: ascending, each key once. */
 static struct run take_run(struct compiler *c)
 {
     struct policy *p = c->p;
     if (c->n > 1) {
         qsort(c->keys, c->n, sizeof(c->keys[0]), compare_keys);
     }
-    struct run run = {.at = p->n_pool};
-    while (p->cap_pool - p->n_pool < c->n) {
-        p->cap_pool = p->cap_pool > 0 ? p->cap_pool * 2 : 256;
-        p->pool = mem_must_realloc(p->pool, p->cap_pool * sizeof(p->pool[0]));
-    }
+    uint32_t n = 0;
     for (uint32_t i = 0; i < c->n; i++) {
         if (i == 0 || c->keys[i] != c->keys[i - 1]) {
-            p->pool[p->n_pool++] = c->keys[i];
-            run.n++;
+            c->keys[n++] = c->keys[i];
         }
     }
     c->n = 0;
+    if (n <= 1) {
+        return (struct run){.at = n == 1 ? c->keys[0] : 0, .n = n};
+    }
+    struct run run = {.at = p->n_pool, .n = n};
+    while (p->cap_pool - p->n_pool < n) {
+        p->cap_pool = p->cap_pool > 0 ? p->cap_pool * 2 : 256;
+        p->pool = mem_must_realloc(p->pool, p->cap_pool * sizeof(p->pool[0]));
+    }
+    memcpy(p->pool + p->n_pool, c->keys, n * sizeof(c->keys[0]));
+    p->n_pool += n;
     return run;
 }
 
@@ -384,7 +390,7 @@ struct policy *policy_free(struct policy *p)
     free(p->edges);
     free(p->leaf_atoms);
     free(p->edge_slots);
-    free(p->allow_by_key);
+    free(p->allow_spans);
     free(p);
     return NULL;
 }

@@ -169,7 +169,7 @@ static uint32_t add_leaf(struct policy *p, const uint32_t *list, uint32_t n, enu
         const struct atom *a = &p->atoms[list[i]];
         p->leaf_atoms =
             grow(p->leaf_atoms, p->n_leaf_atoms, &p->cap_leaf_atoms, sizeof(p->leaf_atoms[0]));
-        p->leaf_atoms[p->n_leaf_atoms++] = list[i];
+        p->leaf_atoms[p->n_leaf_atoms++] = *a;
         p->nodes[at].n++;
         if (a->check == 0 && (a->filed & open) == 0 && a->to != ENTRY_EACH) {
             break; /* holds for whoever comes here: no later one is ever named */
@@ -206,10 +206,10 @@ static uint32_t split(struct policy *p, enum tree tree, const uint32_t *list, ui
             ret_rest[n_rest++] = list[i];
             continue;
         }
-        struct run keys = atom_clause(p, a, dim)->pos;
-        for (uint32_t k = 0; k < keys.n; k++) {
+        const struct run *run = &atom_clause(p, a, dim)->pos;
+        for (uint32_t k = 0; k < run->n; k++) {
             pairs = grow(pairs, n_pairs, &cap, sizeof(pairs[0]));
-            pairs[n_pairs++] = (struct pair){p->pool[keys.at + k], list[i]};
+            pairs[n_pairs++] = (struct pair){policy_run_keys(p, run)[k], list[i]};
         }
         if (absent_counts(tree, dim)) {
             pairs = grow(pairs, n_pairs, &cap, sizeof(pairs[0]));
@@ -341,32 +341,33 @@ static void hash_edges(struct policy *p)
 
 static void index_targets(struct policy *p)
 {
-    struct pair *pairs = NULL;
+    mem_autofree struct pair *pairs = NULL;
     uint32_t n = 0;
     uint32_t cap = 0;
     for (uint32_t i = 0; i < p->n_rules; i++) {
-        const struct run keys = p->rules[i].target.pos;
+        const struct run *run = &p->rules[i].target.pos;
         if (p->rules[i].action != CONF_ALLOW) {
             continue;
         }
-        for (uint32_t k = 0; k < (keys.n > 0 ? keys.n : 1); k++) {
+        for (uint32_t k = 0; k < (run->n > 0 ? run->n : 1); k++) {
             pairs = grow(pairs, n, &cap, sizeof(pairs[0]));
-            pairs[n++] = (struct pair){keys.n > 0 ? p->pool[keys.at + k] : KEY_NONE, i};
+            uint32_t key = run->n > 0 ? policy_run_keys(p, run)[k] : KEY_NONE;
+            pairs[n++] = (struct pair){key, i};
         }
     }
     if (n > 1) {
         qsort(pairs, n, sizeof(pairs[0]), compare_pairs);
     }
-    p->allow_by_key = mem_must_calloc(p->table.n > 0 ? p->table.n : 1, sizeof(p->allow_by_key[0]));
+    p->allow_spans = mem_must_calloc(n > 0 ? n : 1, sizeof(p->allow_spans[0]));
     for (uint32_t i = 0; i < n; i++) {
-        struct run *run = &p->allow_by_key[pairs[i].key];
-        run->at = run->n == 0 ? p->n_pool : run->at;
-        run->n++;
+        if (i == 0 || pairs[i].key != pairs[i - 1].key) {
+            p->allow_spans[p->n_allow_spans++] =
+                (struct allow_span){.key = pairs[i].key, .rules.at = p->n_pool};
+        }
+        p->allow_spans[p->n_allow_spans - 1].rules.n++;
         p->pool = grow(p->pool, p->n_pool, &p->cap_pool, sizeof(p->pool[0]));
         p->pool[p->n_pool++] = pairs[i].atom;
     }
-    p->allow_any_target = p->allow_by_key[KEY_NONE];
-    free(pairs);
 }
 
 void policy_build(struct policy *p)
@@ -374,6 +375,8 @@ void policy_build(struct policy *p)
     for (enum tree t = 0; t < TREE_COUNT; t++) {
         build_tree(p, t);
     }
+    free(p->atoms);
+    p->atoms = NULL;
     hash_edges(p);
     index_targets(p);
 }

@@ -15,7 +15,7 @@ enum {
     RULES_LOOKED_AT = 256,
     ENTRIES_LOOKED_AT = 64, /* of each part of a rule */
     ITEMS_SHOWN = 4,
-    VALUE_SHOWN = 120, /* bytes of what a peer sent or is */
+    VALUE_SHOWN = 120, /* bytes of an item, and of what a peer sent or is */
     TEXT_MAX = 16384,
     /* A rule about another port is about another door: it is nearest only if there is no other. */
     WEIGHT_PORT = 16,
@@ -38,23 +38,7 @@ static const enum dim to_dims[TO_CLAUSES] = {DIM_PORT, DIM_METHOD, DIM_HOST, DIM
 
 /* --- values ------------------------------------------------------------------------------------*/
 
-/* What a peer sent is escaped and cut. */
-static void print_value(struct str s, struct buf *out)
-{
-    for (size_t i = 0; i < s.n && i < VALUE_SHOWN; i++) {
-        uint8_t c = (uint8_t)s.p[i];
-        if (c < 0x21 || c > 0x7e || c == '\\' || c == '"') {
-            buf_printf(out, "\\x%02x", c);
-        } else {
-            buf_append(out, &c, 1);
-        }
-    }
-    if (s.n > VALUE_SHOWN) {
-        buf_printf(out, "...");
-    }
-}
-
-static bool print_source(const struct sockaddr *sa, struct buf *out)
+static void print_source(const struct sockaddr *sa, struct buf *out)
 {
     char text[INET6_ADDRSTRLEN] = "";
     if (sa != NULL && sa->sa_family == AF_INET) {
@@ -68,33 +52,33 @@ static bool print_source(const struct sockaddr *sa, struct buf *out)
         inet_ntop(mapped ? AF_INET : AF_INET6, in6.sin6_addr.s6_addr + (mapped ? 12 : 0), text,
                   sizeof(text));
     }
-    return buf_printf(out, "%s", text[0] != '\0' ? text : "an unknown address");
+    buf_printf(out, "%s", text[0] != '\0' ? text : "an unknown address");
 }
 
 static void print_fact(const struct policy_query *q, enum dim dim, struct buf *out)
 {
     switch (dim) {
     case DIM_TARGET:
-        print_value(q->target, out);
+        policy_print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
         break;
     case DIM_PORT:
         buf_printf(out, "%u", q->port);
         break;
     case DIM_PRINCIPAL:
     case DIM_DOMAIN:
-        print_value(q->peer, out);
+        policy_print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
         break;
     case DIM_SOURCE:
         print_source(q->source, out);
         break;
     case DIM_PATH:
-        print_value(q->path, out);
+        policy_print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
         break;
     case DIM_HOST:
-        print_value(q->host, out);
+        policy_print_text(DIM_HOST, q->host, VALUE_SHOWN, out);
         break;
     case DIM_METHOD:
-        print_value(q->method, out);
+        policy_print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
         break;
     case DIM_COUNT:
         break;
@@ -124,85 +108,112 @@ static const char *missing_text(enum dim dim)
 
 /* --- failures ----------------------------------------------------------------------------------*/
 
+/* A rule as near as it comes: its lightest pair of entries. */
+struct miss {
+    uint32_t rule; /* UINT32_MAX: no ALLOW rule speaks of the target */
+    uint32_t from; /* which entry; of no meaning if the rule has none */
+    uint32_t to;
+    unsigned weight; /* of what fails */
+};
+
+static unsigned clause_weight(struct ask *a, enum dim dim, const struct clause *c)
+{
+    unsigned each = dim == DIM_PORT ? WEIGHT_PORT : 1;
+    return (policy_list_holds(a, dim, &c->pos, CONF_ALLOW) ? 0 : each) +
+           (policy_not_list_holds(a, dim, &c->neg, CONF_ALLOW) ? 0 : each);
+}
+
+static unsigned from_weight(struct ask *a, const struct from *f)
+{
+    unsigned weight = 0;
+    for (unsigned d = 0; d < FROM_CLAUSES; d++) {
+        weight += clause_weight(a, from_dims[d], policy_from_clause(f, from_dims[d]));
+    }
+    return weight;
+}
+
+static unsigned to_weight(struct ask *a, const struct to *t)
+{
+    unsigned weight = 0;
+    for (unsigned d = 0; d < TO_CLAUSES; d++) {
+        weight += clause_weight(a, to_dims[d], policy_to_clause(t, to_dims[d]));
+    }
+    return weight;
+}
+
+static struct miss rule_miss(struct ask *a, uint32_t rule)
+{
+    const struct policy *p = a->policy;
+    const struct rule *r = &p->rules[rule];
+    struct miss m = {.rule = rule};
+    unsigned best = r->n_from > 0 ? UINT32_MAX : 0;
+    for (uint32_t i = 0; i < r->n_from && i < ENTRIES_LOOKED_AT && best > 0; i++) {
+        unsigned weight = from_weight(a, &p->from[r->from_at + i]);
+        if (weight < best) {
+            best = weight;
+            m.from = r->from_at + i;
+        }
+    }
+    m.weight = best;
+    best = r->n_to > 0 ? UINT32_MAX : 0;
+    for (uint32_t i = 0; i < r->n_to && i < ENTRIES_LOOKED_AT && best > 0; i++) {
+        unsigned weight = to_weight(a, &p->to[r->to_at + i]);
+        if (weight < best) {
+            best = weight;
+            m.to = r->to_at + i;
+        }
+    }
+    m.weight += best;
+    return m;
+}
+
 struct failure {
     enum dim dim;
     bool negative;
-    struct run list;
+    const struct run *list;
 };
 
 enum { FAILURES_MAX = 2 * DIM_COUNT };
 
-/* What fails of a rule, for the pair of entries that comes nearest. */
-struct failures {
-    struct failure items[FAILURES_MAX];
-    unsigned n;
-    unsigned weight;
-};
-
-static void note(struct failures *f, enum dim dim, bool negative, struct run list)
+static unsigned add_failures(struct ask *a, enum dim dim, const struct clause *c,
+                             struct failure *items, unsigned n)
 {
-    f->items[f->n++] = (struct failure){dim, negative, list};
-    f->weight += dim == DIM_PORT ? WEIGHT_PORT : 1;
+    if (!policy_list_holds(a, dim, &c->pos, CONF_ALLOW)) {
+        items[n++] = (struct failure){dim, false, &c->pos};
+    }
+    if (!policy_not_list_holds(a, dim, &c->neg, CONF_ALLOW)) {
+        items[n++] = (struct failure){dim, true, &c->neg};
+    }
+    return n;
 }
 
-static void check_clause(struct ask *a, enum dim dim, const struct clause *c, struct failures *f)
-{
-    if (!policy_list_holds(a, dim, c->pos, CONF_ALLOW)) {
-        note(f, dim, false, c->pos);
-    }
-    if (!policy_not_list_holds(a, dim, c->neg, CONF_ALLOW)) {
-        note(f, dim, true, c->neg);
-    }
-}
-
-static void append_failures(struct failures *f, const struct failures *more)
-{
-    for (unsigned i = 0; i < more->n; i++) {
-        f->items[f->n++] = more->items[i];
-    }
-    f->weight += more->weight;
-}
-
-static void check_rule(struct ask *a, const struct rule *r, struct failures *ret)
+/* What fails, in the order in which the rule is read. */
+static unsigned list_failures(struct ask *a, const struct miss *m, struct failure *ret_items)
 {
     const struct policy *p = a->policy;
-    struct failures best = {.n = 0};
-    *ret = (struct failures){.n = 0};
-    for (uint32_t i = 0; i < r->n_from && i < ENTRIES_LOOKED_AT; i++) {
-        struct failures f = {.n = 0};
-        for (unsigned d = 0; d < FROM_CLAUSES; d++) {
-            const struct from *from = &p->from[r->from_at + i];
-            check_clause(a, from_dims[d], policy_from_clause(from, from_dims[d]), &f);
-        }
-        if (i == 0 || f.weight < best.weight) {
-            best = f;
-        }
+    const struct rule *r = &p->rules[m->rule];
+    unsigned n = 0;
+    for (unsigned d = 0; r->n_from > 0 && d < FROM_CLAUSES; d++) {
+        const struct clause *c = policy_from_clause(&p->from[m->from], from_dims[d]);
+        n = add_failures(a, from_dims[d], c, ret_items, n);
     }
-    append_failures(ret, &best);
-    best = (struct failures){.n = 0};
-    for (uint32_t i = 0; i < r->n_to && i < ENTRIES_LOOKED_AT; i++) {
-        struct failures f = {.n = 0};
-        for (unsigned d = 0; d < TO_CLAUSES; d++) {
-            const struct to *to = &p->to[r->to_at + i];
-            check_clause(a, to_dims[d], policy_to_clause(to, to_dims[d]), &f);
-        }
-        if (i == 0 || f.weight < best.weight) {
-            best = f;
-        }
+    for (unsigned d = 0; r->n_to > 0 && d < TO_CLAUSES; d++) {
+        const struct clause *c = policy_to_clause(&p->to[m->to], to_dims[d]);
+        n = add_failures(a, to_dims[d], c, ret_items, n);
     }
-    append_failures(ret, &best);
+    return n;
 }
 
 static void print_failure(struct ask *a, const struct failure *f, struct buf *out)
 {
     const struct policy *p = a->policy;
     buf_printf(out, "%s [", clause_names[f->dim][f->negative ? 1 : 0]);
-    for (uint32_t i = 0; i < f->list.n && i < ITEMS_SHOWN; i++) {
+    for (uint32_t i = 0; i < f->list->n && i < ITEMS_SHOWN; i++) {
         buf_printf(out, "%s", i > 0 ? ", " : "");
-        policy_key_print(&p->table, p->pool[f->list.at + i], out);
+        policy_key_print(&p->table, policy_run_keys(p, f->list)[i], VALUE_SHOWN, out);
     }
-    if (f->list.n > ITEMS_SHOWN) {
-        buf_printf(out, ", and %u more", f->list.n - ITEMS_SHOWN);
+    if (f->list->n > ITEMS_SHOWN) {
+        buf_printf(out, ", and %u more", f->list->n - ITEMS_SHOWN);
     }
     if (dim_is_request(f->dim) && !a->query->http) {
         buf_printf(out, "] speaks of requests, and this is a connection");
@@ -217,11 +228,46 @@ static void print_failure(struct ask *a, const struct failure *f, struct buf *ou
 /* --- the nearest rule --------------------------------------------------------------------------*/
 
 struct nearest {
-    uint32_t rule; /* UINT32_MAX: no ALLOW rule speaks of the target */
-    struct failures failures;
+    struct miss miss;
+    struct failure failures[FAILURES_MAX];
+    unsigned n_failures;
     uint32_t looked_at;
     bool more; /* there are more rules than were looked at */
 };
+
+static struct span allow_rules_of(const struct policy *p, uint32_t key)
+{
+    uint32_t low = 0;
+    uint32_t high = p->n_allow_spans;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (p->allow_spans[mid].key < key) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    bool found = low < p->n_allow_spans && p->allow_spans[low].key == key;
+    return found ? p->allow_spans[low].rules : (struct span){0};
+}
+
+/* Takes the lowest rule number from the runs; UINT32_MAX: they are empty. */
+static uint32_t next_rule(const struct policy *p, struct span *runs, uint32_t n_runs)
+{
+    uint32_t next = UINT32_MAX;
+    for (uint32_t i = 0; i < n_runs; i++) {
+        if (runs[i].n > 0 && p->pool[runs[i].at] < next) {
+            next = p->pool[runs[i].at];
+        }
+    }
+    for (uint32_t i = 0; i < n_runs; i++) {
+        if (runs[i].n > 0 && p->pool[runs[i].at] == next) {
+            runs[i].at++;
+            runs[i].n--;
+        }
+    }
+    return next;
+}
 
 /* The ALLOW rules that speak of the target are those of its keys and those without target: runs in
  * the order of the file, read side by side. */
@@ -229,41 +275,27 @@ static void find_nearest(struct ask *a, struct nearest *ret)
 {
     const struct policy *p = a->policy;
     const struct match *m = policy_ask_match(a, DIM_TARGET);
-    struct run runs[MATCH_MAX + 1];
-    uint32_t n_runs = 0;
-    runs[n_runs++] = p->allow_any_target;
+    struct span runs[MATCH_MAX + 1] = {allow_rules_of(p, KEY_NONE)};
+    uint32_t n_runs = 1;
     for (uint32_t i = 0; i < m->n; i++) {
-        runs[n_runs++] = p->allow_by_key[m->keys[i]];
+        runs[n_runs++] = allow_rules_of(p, m->keys[i]);
     }
-    *ret = (struct nearest){.rule = UINT32_MAX};
+    *ret = (struct nearest){.miss.rule = UINT32_MAX};
     for (;;) {
-        uint32_t next = UINT32_MAX;
-        for (uint32_t i = 0; i < n_runs; i++) {
-            if (runs[i].n > 0 && p->pool[runs[i].at] < next) {
-                next = p->pool[runs[i].at];
-            }
-        }
-        if (next == UINT32_MAX) {
-            return;
-        }
-        for (uint32_t i = 0; i < n_runs; i++) {
-            if (runs[i].n > 0 && p->pool[runs[i].at] == next) {
-                runs[i].at++;
-                runs[i].n--;
-            }
-        }
-        if (ret->looked_at == RULES_LOOKED_AT) {
-            ret->more = true;
-            return;
+        uint32_t next = next_rule(p, runs, n_runs);
+        if (next == UINT32_MAX || ret->looked_at == RULES_LOOKED_AT) {
+            ret->more = next != UINT32_MAX;
+            break;
         }
         ret->looked_at++;
-        struct failures f;
-        check_rule(a, &p->rules[next], &f);
-        POSTERN_ASSERT(f.n > 0); /* or it would have allowed */
-        if (ret->rule == UINT32_MAX || f.weight < ret->failures.weight) {
-            ret->rule = next;
-            ret->failures = f;
+        struct miss miss = rule_miss(a, next);
+        POSTERN_ASSERT(miss.weight > 0); /* or it would have allowed */
+        if (ret->miss.rule == UINT32_MAX || miss.weight < ret->miss.weight) {
+            ret->miss = miss;
         }
+    }
+    if (ret->miss.rule != UINT32_MAX) {
+        ret->n_failures = list_failures(a, &ret->miss, ret->failures);
     }
 }
 
@@ -272,13 +304,13 @@ static void find_nearest(struct ask *a, struct nearest *ret)
 static void print_near_miss(struct ask *a, const struct nearest *near, struct buf *out)
 {
     const struct policy *p = a->policy;
-    if (near->rule == UINT32_MAX) {
+    if (near->miss.rule == UINT32_MAX) {
         buf_printf(out, "no ALLOW rule speaks of target ");
-        print_value(a->query->target, out);
+        policy_print_text(DIM_TARGET, a->query->target, VALUE_SHOWN, out);
         return;
     }
-    buf_printf(out, "rule \"%s\": ", p->rules[near->rule].name);
-    print_failure(a, &near->failures.items[0], out);
+    buf_printf(out, "rule \"%s\": ", p->rules[near->miss.rule].name);
+    print_failure(a, &near->failures[0], out);
 }
 
 static void print_verdict(const struct policy_verdict *v, struct buf *out)
@@ -303,24 +335,24 @@ static void print_question(const struct policy_query *q, struct buf *out)
 {
     buf_printf(out, "  ");
     if (q->peer.n > 0) {
-        print_value(q->peer, out);
+        policy_print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
     } else {
         buf_printf(out, "a peer without identity");
     }
     buf_printf(out, " from ");
     print_source(q->source, out);
     buf_printf(out, " to ");
-    print_value(q->target, out);
+    policy_print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
     buf_printf(out, " port %u, ", q->port);
     if (!q->http) {
         buf_printf(out, "a connection\n");
         return;
     }
-    print_value(q->method, out);
+    policy_print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
     buf_printf(out, " ");
-    print_value(q->path, out);
+    policy_print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
     buf_printf(out, " at host ");
-    print_value(q->host.n > 0 ? q->host : STR_LIT("(none)"), out);
+    policy_print_text(DIM_HOST, q->host.n > 0 ? q->host : STR_LIT("(none)"), VALUE_SHOWN, out);
     buf_printf(out, "\n");
 }
 
@@ -328,18 +360,18 @@ static void print_nearest(struct ask *a, struct buf *out)
 {
     struct nearest near;
     find_nearest(a, &near);
-    if (near.rule == UINT32_MAX) {
+    if (near.miss.rule == UINT32_MAX) {
         buf_printf(out, "  ");
         print_near_miss(a, &near, out);
         buf_printf(out, "\n");
         return;
     }
-    const struct rule *r = &a->policy->rules[near.rule];
+    const struct rule *r = &a->policy->rules[near.miss.rule];
     buf_printf(out, "  nearest of %s%u ALLOW rules for this target: rule \"%s\" (line %u)\n",
                near.more ? "the first " : "", near.looked_at, r->name, r->line);
-    for (unsigned i = 0; i < near.failures.n; i++) {
+    for (unsigned i = 0; i < near.n_failures; i++) {
         buf_printf(out, "    ");
-        print_failure(a, &near.failures.items[i], out);
+        print_failure(a, &near.failures[i], out);
         buf_printf(out, "\n");
     }
 }

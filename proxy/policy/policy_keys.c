@@ -66,42 +66,58 @@ static uint32_t find(const struct key_table *t, enum dim dim, enum form form, ui
     for (uint32_t i = (uint32_t)hash & t->mask; t->slots[i].key != KEY_NONE;
          i = (i + 1) & t->mask) {
         if (t->slots[i].tag == (uint32_t)(hash >> 32) &&
-            key_is(&t->keys[t->slots[i].key], dim, form, prefix_len, text, len)) {
+            key_is(policy_key(t, t->slots[i].key), dim, form, prefix_len, text, len)) {
             return t->slots[i].key;
         }
     }
     return KEY_NONE;
 }
 
-static void put(struct key_table *t, uint32_t key)
+static void put(struct slot *slots, uint32_t mask, uint32_t hash, struct slot slot)
 {
-    uint64_t hash = t->keys[key].hash;
-    uint32_t i = (uint32_t)hash & t->mask;
-    while (t->slots[i].key != KEY_NONE) {
-        i = (i + 1) & t->mask;
+    uint32_t i = hash & mask;
+    while (slots[i].key != KEY_NONE) {
+        i = (i + 1) & mask;
     }
-    t->slots[i] = (struct slot){.tag = (uint32_t)(hash >> 32), .key = key};
+    slots[i] = slot;
 }
 
-static void make_room(struct key_table *t)
+/* At most half full: a miss, which is the common answer, ends after a probe or two. */
+static void make_slots(struct key_table *t)
 {
-    if (t->n >= t->cap) {
-        t->cap = t->cap > 0 ? t->cap * 2 : 32;
-        t->keys = mem_must_realloc(t->keys, t->cap * sizeof(t->keys[0]));
+    if (t->slots != NULL && t->n < t->mask / 2) {
+        return;
     }
-    if (t->n == 0) {
-        t->keys[t->n++] = (struct key){.dim = DIM_COUNT};
-    }
-    /* At most half full: a miss, which is the common answer, ends after a probe or two. */
-    if (t->slots == NULL || t->n >= t->mask / 2) {
-        uint32_t size = t->slots == NULL ? 64 : (t->mask + 1) * 2;
-        free(t->slots);
-        t->slots = mem_must_calloc(size, sizeof(t->slots[0]));
-        t->mask = size - 1;
-        for (uint32_t i = 1; i < t->n; i++) {
-            put(t, i);
+    uint32_t size = t->slots == NULL ? 64 : (t->mask + 1) * 2;
+    struct slot *slots = mem_must_calloc(size, sizeof(slots[0]));
+    for (uint32_t i = 0; t->slots != NULL && i <= t->mask; i++) {
+        if (t->slots[i].key != KEY_NONE) {
+            put(slots, size - 1, policy_key(t, t->slots[i].key)->hash, t->slots[i]);
         }
     }
+    free(t->slots);
+    t->slots = slots;
+    t->mask = size - 1;
+}
+
+/* How much room a key with a text of this length takes. */
+static size_t key_size(size_t len)
+{
+    return (sizeof(struct key) + len + 1 + KEY_ALIGN - 1) / KEY_ALIGN * KEY_ALIGN;
+}
+
+static uint32_t make_key(struct key_table *t, size_t len)
+{
+    size_t at = t->len > 0 ? t->len : KEY_ALIGN;
+    POSTERN_ASSERT(at / KEY_ALIGN < UINT32_MAX / 2);
+    while (t->cap < at + key_size(len)) {
+        t->cap = t->cap > 0 ? t->cap * 2 : 1024;
+        t->bytes = mem_must_realloc(t->bytes, t->cap);
+    }
+    memset(t->bytes + at, 0, key_size(len));
+    t->len = at + key_size(len);
+    t->n++;
+    return (uint32_t)(at / KEY_ALIGN);
 }
 
 static void add_length(struct lengths *l, uint32_t len)
@@ -132,32 +148,41 @@ static uint64_t hash_text(enum dim dim, enum form form, const uint8_t *text, siz
     return h;
 }
 
+/* Family, address and prefix length. */
+static inline uint64_t hash_address(const uint8_t *bytes, uint8_t prefix_len)
+{
+    uint64_t high = 0;
+    uint64_t low = 0;
+    memcpy(&high, bytes + 1, 8);
+    memcpy(&low, bytes + 9, 8);
+    uint64_t h = (high ^ (uint64_t)bytes[0] << 8 ^ prefix_len) * 0x9e3779b97f4a7c15U;
+    return (h ^ h >> 29 ^ low) * 0xbf58476d1ce4e5b9U;
+}
+
 static uint32_t intern(struct key_table *t, enum dim dim, enum form form, uint8_t prefix_len,
                        const uint8_t *text, size_t len)
 {
-    uint64_t running = hash_text(dim, form, text, len);
-    if (dim == DIM_SOURCE) {
-        running = hash_byte(running, prefix_len);
-    }
+    uint64_t running =
+        dim == DIM_SOURCE ? hash_address(text, prefix_len) : hash_text(dim, form, text, len);
     uint32_t key = find(t, dim, form, prefix_len, text, len, running);
     if (key != KEY_NONE) {
         return key;
     }
-    make_room(t);
-    key = t->n++;
-    char *copy = mem_must_calloc(len + 1, 1);
-    for (size_t i = 0; i < len; i++) {
-        copy[i] = (char)(dim == DIM_HOST ? fold(text[i]) : text[i]);
-    }
-    t->keys[key] = (struct key){
-        .hash = hash_finish(running, dim, form),
-        .text = copy,
+    make_slots(t);
+    key = make_key(t, len);
+    uint64_t hash = hash_finish(running, dim, form);
+    struct key *k = (struct key *)(void *)(t->bytes + (size_t)key * KEY_ALIGN);
+    *k = (struct key){
+        .hash = (uint32_t)hash,
         .len = (uint32_t)len,
         .dim = (uint8_t)dim,
         .form = (uint8_t)form,
         .prefix_len = prefix_len,
     };
-    put(t, key);
+    for (size_t i = 0; i < len; i++) {
+        k->text[i] = (char)(dim == DIM_HOST ? fold(text[i]) : text[i]);
+    }
+    put(t->slots, t->mask, k->hash, (struct slot){.tag = (uint32_t)(hash >> 32), .key = key});
     return key;
 }
 
@@ -338,8 +363,9 @@ static uint32_t nesting(const struct key_table *t, const struct key *k)
 int policy_keys_finish(struct key_table *t, struct err *err)
 {
     uint32_t deepest[DIM_COUNT][2] = {0};
-    for (uint32_t i = 1; i < t->n; i++) {
-        const struct key *k = &t->keys[i];
+    for (size_t at = KEY_ALIGN; at < t->len;) {
+        const struct key *k = policy_key(t, (uint32_t)(at / KEY_ALIGN));
+        at += key_size(k->len);
         if (k->dim == DIM_SOURCE || (k->form != FORM_PREFIX && k->form != FORM_SUFFIX)) {
             continue;
         }
@@ -363,45 +389,53 @@ int policy_keys_finish(struct key_table *t, struct err *err)
 
 void policy_keys_deinit(struct key_table *t)
 {
-    for (uint32_t i = 1; i < t->n; i++) {
-        free(t->keys[i].text);
-    }
     for (int d = 0; d < DIM_COUNT; d++) {
         free(t->prefixes[d].items);
         free(t->suffixes[d].items);
     }
     free(t->blocks[0].items);
     free(t->blocks[1].items);
-    free(t->keys);
+    free(t->bytes);
     free(t->slots);
     *t = (struct key_table){0};
 }
 
-bool policy_key_print(const struct key_table *t, uint32_t key, struct buf *out)
+void policy_print_text(enum dim dim, struct str text, size_t max, struct buf *out)
 {
-    const struct key *k = &t->keys[key];
+    for (size_t i = 0; i < text.n && i < max; i++) {
+        uint8_t c = (uint8_t)text.p[i];
+        bool plain = c > 0x20 && c < 0x7f && c != '"';
+        if (plain && c != (dim == DIM_PATH ? '%' : '\\')) {
+            buf_append(out, &c, 1);
+        } else {
+            buf_printf(out, dim == DIM_PATH ? "%%%02X" : "\\x%02x", c);
+        }
+    }
+    if (text.n > max) {
+        buf_printf(out, "...");
+    }
+}
+
+void policy_key_print(const struct key_table *t, uint32_t key, size_t max, struct buf *out)
+{
+    const struct key *k = policy_key(t, key);
     if (k->dim == DIM_PORT) {
-        return buf_printf(out, "%u", (unsigned)((uint8_t)k->text[0] << 8 | (uint8_t)k->text[1]));
+        buf_printf(out, "%u", (unsigned)((uint8_t)k->text[0] << 8 | (uint8_t)k->text[1]));
+        return;
     }
     if (k->dim == DIM_SOURCE) {
         char text[INET6_ADDRSTRLEN] = "";
         bool v4 = k->text[0] == 4;
         inet_ntop(v4 ? AF_INET : AF_INET6, k->text + 1, text, sizeof(text));
-        return k->prefix_len == (v4 ? 32 : 128) ? buf_printf(out, "%s", text)
-                                                : buf_printf(out, "%s/%u", text, k->prefix_len);
+        buf_printf(out, "%s", text);
+        if (k->prefix_len != (v4 ? 32 : 128)) {
+            buf_printf(out, "/%u", k->prefix_len);
+        }
+        return;
     }
-    switch ((enum form)k->form) {
-    case FORM_ANY:
-        return buf_printf(out, "*");
-    case FORM_PREFIX:
-        return buf_printf(out, "%s*", k->text);
-    case FORM_SUFFIX:
-        return buf_printf(out, "*%s", k->text);
-    case FORM_EXACT:
-    case FORM_ABSENT:
-        break;
-    }
-    return buf_printf(out, "%s", k->text);
+    buf_printf(out, "%s", k->form == FORM_ANY || k->form == FORM_SUFFIX ? "*" : "");
+    policy_print_text((enum dim)k->dim, (struct str){k->text, k->len}, max, out);
+    buf_printf(out, "%s", k->form == FORM_PREFIX ? "*" : "");
 }
 
 /* --- values ------------------------------------------------------------------------------------*/
@@ -456,9 +490,8 @@ static void match_source(const struct key_table *t, const struct sockaddr *sourc
     for (uint32_t i = 0; i < l->n; i++) {
         struct address a = whole;
         address_cut(&a, (uint8_t)l->items[i]);
-        uint64_t h = hash_text(DIM_SOURCE, FORM_PREFIX, a.bytes, SOURCE_LEN);
         add(m, find(t, DIM_SOURCE, FORM_PREFIX, a.prefix_len, a.bytes, SOURCE_LEN,
-                    hash_byte(h, a.prefix_len)));
+                    hash_address(a.bytes, a.prefix_len)));
     }
 }
 
@@ -574,10 +607,11 @@ static bool holds_key(const uint32_t *list, uint32_t n, uint32_t key)
     return low < n && list[low] == key;
 }
 
-bool policy_match_meets(const struct policy *p, const struct match *m, struct run list)
+bool policy_match_meets(const struct policy *p, const struct match *m, const struct run *list)
 {
+    const uint32_t *keys = policy_run_keys(p, list);
     for (uint32_t i = 0; i < m->n; i++) {
-        if (holds_key(p->pool + list.at, list.n, m->keys[i])) {
+        if (holds_key(keys, list->n, m->keys[i])) {
             return true;
         }
     }

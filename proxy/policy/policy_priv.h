@@ -39,16 +39,20 @@ enum {
     /* The keys that one value can match in one dimension: exact, "*", and patterns that contain
      * each other. More is refused at load. */
     MATCH_MAX = 48,
+    KEY_ALIGN = 4,
     SOURCE_LEN = 17, /* family and 16 bytes of address */
 };
 
+/* A key's number is where it stands in key_table.bytes, in units of KEY_ALIGN: what a look-up finds
+ * in a slot leads to dimension, form and text at once, in one or two cache lines. */
 struct key {
-    uint64_t hash; /* of dimension, form and text */
-    char *text;    /* owned; a pattern without its star; hosts in lower case */
+    uint32_t hash; /* lower half of the hash of dimension, form and text */
     uint32_t len;
     uint8_t dim;
     uint8_t form;
     uint8_t prefix_len; /* DIM_SOURCE */
+    uint8_t spare;
+    char text[]; /* a pattern without its star; hosts in lower case; terminated */
 };
 
 struct slot {
@@ -63,8 +67,9 @@ struct lengths {
 };
 
 struct key_table {
-    struct key *keys; /* keys[0] is unused */
-    uint32_t n, cap;
+    uint8_t *bytes; /* of struct key; the first unit is unused */
+    size_t len, cap;
+    uint32_t n; /* keys */
     struct slot *slots;
     uint32_t mask;
     struct lengths prefixes[DIM_COUNT], suffixes[DIM_COUNT];
@@ -74,8 +79,13 @@ struct key_table {
 };
 
 /* --- rules -------------------------------------------------------------------------------------*/
-/* A run of policy.pool. */
+/* A list of keys, ascending: one key in place, more in policy.pool (see policy_run_keys). */
 struct run {
+    uint32_t at, n;
+};
+
+/* A part of policy.pool. */
+struct span {
     uint32_t at, n;
 };
 
@@ -115,10 +125,10 @@ struct atom {
 
 enum tree { TREE_DENY, TREE_ALLOW, TREE_REQUESTS, TREE_COUNT };
 
-/* A leaf (n_edges UINT32_MAX) holds a run of atoms, in the order of the file. Any other node
+/* A leaf holds atoms, in the order of the file. Any other node
  * decides dimension `dim`. */
 struct node {
-    uint32_t first; /* edge, or index into leaf_atoms */
+    uint32_t first; /* edge, or leaf atom */
     uint32_t n;
     uint32_t any;      /* node for atoms without a clause here; 0: none */
     uint32_t min_rule; /* the first rule below */
@@ -135,6 +145,12 @@ struct edge_slot {
     uint32_t node, key, child; /* child 0: free */
 };
 
+/* The ALLOW rules whose target holds this key; KEY_NONE: those without target. */
+struct allow_span {
+    uint32_t key;
+    struct span rules;
+};
+
 struct policy {
     struct key_table table;
     struct rule *rules;
@@ -144,21 +160,19 @@ struct policy {
     uint32_t n_from, n_to;
     uint32_t *pool; /* keys of all clauses */
     uint32_t n_pool, cap_pool;
-    struct atom *atoms;
+    struct atom *atoms; /* while the trees are built */
     uint32_t n_atoms, cap_atoms;
     struct node *nodes; /* nodes[0] is unused */
     uint32_t n_nodes, cap_nodes;
     struct edge *edges;
     uint32_t n_edges, cap_edges;
-    uint32_t *leaf_atoms;
+    struct atom *leaf_atoms;
     uint32_t n_leaf_atoms, cap_leaf_atoms;
     struct edge_slot *edge_slots;
     uint32_t edge_mask;
-    uint32_t roots[TREE_COUNT]; /* 0: no atoms */
-    /* ALLOW rules by target, for explanations: for each target key a run of the pool; and those
-     * without target. */
-    struct run *allow_by_key;
-    struct run allow_any_target;
+    uint32_t roots[TREE_COUNT];     /* 0: no atoms */
+    struct allow_span *allow_spans; /* for explanations; ascending by key */
+    uint32_t n_allow_spans;
 };
 
 /* --- keys (policy_keys.c) ----------------------------------------------------------------------*/
@@ -171,8 +185,19 @@ uint32_t policy_key_of_absent(struct key_table *t, enum dim dim);
 /* After the last key: -1 if patterns contain each other more deeply than a question can hold. */
 int policy_keys_finish(struct key_table *t, struct err *err);
 void policy_keys_deinit(struct key_table *t);
+/* Escaped as its dimension has it (%XX in paths, \x elsewhere), and cut at max bytes. */
+void policy_print_text(enum dim dim, struct str text, size_t max, struct buf *out);
 /* "/orders/" + star, 10.0.0.0/8: as people write it. */
-bool policy_key_print(const struct key_table *t, uint32_t key, struct buf *out);
+void policy_key_print(const struct key_table *t, uint32_t key, size_t max, struct buf *out);
+
+static inline const struct key *policy_key(const struct key_table *t, uint32_t key)
+{
+    return (const struct key *)(const void *)(t->bytes + (size_t)key * KEY_ALIGN);
+}
+static inline const uint32_t *policy_run_keys(const struct policy *p, const struct run *r)
+{
+    return r->n == 1 ? &r->at : p->pool + r->at;
+}
 
 /* What a question matches in one dimension. */
 struct match {
@@ -193,7 +218,7 @@ struct ask {
 void policy_ask_init(struct ask *a, const struct policy *p, const struct policy_query *q);
 const struct match *policy_ask_match(struct ask *a, enum dim dim);
 /* Whether a value's keys and a list have one in common. */
-bool policy_match_meets(const struct policy *p, const struct match *m, struct run list);
+bool policy_match_meets(const struct policy *p, const struct match *m, const struct run *list);
 
 /* --- clauses (policy.c) ------------------------------------------------------------------------*/
 static inline bool dim_is_request(enum dim dim)
@@ -207,8 +232,9 @@ static inline bool dim_is_identity(enum dim dim)
 const struct clause *policy_from_clause(const struct from *f, enum dim dim);
 const struct clause *policy_to_clause(const struct to *t, enum dim dim);
 /* docs/authorization.md, "What is not known", for each of the two lists. An absent list holds. */
-bool policy_list_holds(struct ask *a, enum dim dim, struct run pos, enum conf_action action);
-bool policy_not_list_holds(struct ask *a, enum dim dim, struct run neg, enum conf_action action);
+bool policy_list_holds(struct ask *a, enum dim dim, const struct run *pos, enum conf_action action);
+bool policy_not_list_holds(struct ask *a, enum dim dim, const struct run *neg,
+                           enum conf_action action);
 
 /* --- the tree (policy_build.c) -----------------------------------------------------------------*/
 void policy_build(struct policy *p);

@@ -678,7 +678,7 @@ static void test_explain(void **state)
          "host"},
         {{"spiffe://a.b/frontend", "10.0.0.1", "GET", "orders", "/x y\"\n", 8080, NULL},
          "rule \"frontend-reads-orders\": paths [/orders, /orders/*] does not hold "
-         "/x\\x20y\\x22\\x0a"},
+         "/x%20y%22%0A"},
         {{"spiffe://a.b/operator", "10.0.0.1", "GET", "x", "/x", 8080, NULL},
          "allowed by rule \"operator\" (line 4)"},
         {{"spiffe://a.b/x", "10.0.0.1", "GET", "x", "/admin", 8080, NULL},
