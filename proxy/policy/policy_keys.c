@@ -162,8 +162,8 @@ static inline uint64_t hash_address(const uint8_t *bytes, uint8_t prefix_len)
 static uint32_t intern(struct key_table *t, enum dim dim, enum form form, uint8_t prefix_len,
                        const uint8_t *text, size_t len)
 {
-    uint64_t running =
-        dim == DIM_SOURCE ? hash_address(text, prefix_len) : hash_text(dim, form, text, len);
+    uint64_t running = dim == DIM_SOURCE && form == FORM_PREFIX ? hash_address(text, prefix_len)
+                                                                : hash_text(dim, form, text, len);
     uint32_t key = find(t, dim, form, prefix_len, text, len, running);
     if (key != KEY_NONE) {
         return key;
