@@ -1,8 +1,10 @@
-/* What the supervisor and the keeper say of their own accord, and how this process ends. */
+/* The process as a whole: what it is made of, what the supervisor and the keeper say of their own
+ * accord, and how it ends. */
 #include "service_priv.h"
 
 #include <postern/mem.h>
-#include <unistd.h>
+#include <postern/os.h>
+#include <stdlib.h>
 
 /* --- ending ----------------------------------------------------------------------------------- */
 
@@ -27,7 +29,6 @@ void service_stop(struct service *s)
     s->stopping = true;
     service_watches_end(s, NULL, GRPC_UNAVAILABLE, "the agent is ending: try again");
     grpc_server_drain(s->server);
-    loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
     loop_timer_arm(&s->stop_timer, grpc_server_conn_count(s->server) > 0 ? SERVICE_STOP_MS : 1);
 }
 
@@ -139,4 +140,50 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
         service_channel_lost(&s->control, true); /* a second START_SERVICE */
         break;
     }
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int service_open(struct service *s, int control, int attestor, int keeper, struct err *err)
+{
+    static const struct grpc_server_events events = {service_on_conn_closed};
+    const struct grpc_limits limits = {.max_streams = SERVICE_CONN_CALLS_MAX,
+                                       .max_message_bytes = SERVICE_REQUEST_MAX,
+                                       .max_conn_in_bytes = 4U * SERVICE_REQUEST_MAX};
+    s->own_domain_id =
+        mem_must_printf("spiffe://%.*s", (int)s->start.trust_domain_len, s->start.trust_domain);
+    s->started_s = os_wall_s();
+    s->metrics = metrics_block_new(SERVICE_N_METRICS);
+    loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
+    s->admin = service_admin_new(s, err);
+    if (s->admin == NULL) {
+        return -1;
+    }
+    s->server = grpc_server_new(s->loop, service_methods, service_n_methods, &limits, &events, s);
+    service_channel_init(&s->control, s, control, AGENT_WAY_SUPERVISOR_SERVICE, "supervisor",
+                         service_on_control_push);
+    service_channel_init(&s->attestor, s, attestor, AGENT_WAY_ATTESTOR_SERVICE, "attestor",
+                         service_on_attestor_push);
+    service_channel_init(&s->keeper, s, keeper, AGENT_WAY_KEEPER_SERVICE, "keeper",
+                         service_on_keeper_push);
+    return 0;
+}
+
+void service_close(struct service *s)
+{
+    s->server = grpc_server_free(s->server);
+    s->admin = admin_free(s->admin);
+    if (s->keeper.s != NULL) {
+        service_channel_deinit(&s->keeper);
+        service_channel_deinit(&s->attestor);
+        service_channel_deinit(&s->control);
+    }
+    if (s->loop != NULL) {
+        loop_timer_disarm(&s->stop_timer);
+    }
+    s->loop = loop_free(s->loop);
+    service_accounts_deinit(s);
+    s->metrics = metrics_block_free(s->metrics);
+    free(s->own_domain_id);
+    s->own_domain_id = NULL;
 }

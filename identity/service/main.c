@@ -6,7 +6,6 @@
 
 #include <poll.h>
 #include <postern/mem.h>
-#include <postern/os.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -66,36 +65,18 @@ static int tell(const void *msg, struct err *err)
 
 static int start(struct service *s, struct err *err)
 {
-    static const struct grpc_server_events events = {service_on_conn_closed};
-    const struct grpc_limits limits = {.max_streams = SERVICE_CONN_CALLS_MAX,
-                                       .max_message_bytes = SERVICE_REQUEST_MAX,
-                                       .max_conn_in_bytes = 4U * SERVICE_REQUEST_MAX};
     struct agent_msg_report report;
     if (wait_start(s, err) == -1) {
         return -1;
     }
     log_set_level(s->log, (enum log_level)s->start.log_level);
-    s->own_domain_id =
-        mem_must_printf("spiffe://%.*s", (int)s->start.trust_domain_len, s->start.trust_domain);
-    s->started_s = os_wall_s();
     s->loop = loop_new(err);
     if (s->loop == NULL || warm_up(err) == -1 ||
         service_drop_privileges(&s->start, &report, err) == -1 || tell(&report, err) == -1) {
         return -1;
     }
-    s->metrics = metrics_block_new(SERVICE_N_METRICS);
-    s->admin = service_admin_new(s, err);
-    if (s->admin == NULL) {
-        return -1;
-    }
-    s->server = grpc_server_new(s->loop, service_methods, service_n_methods, &limits, &events, s);
-    service_channel_init(&s->control, s, AGENT_FD_CONTROL, AGENT_WAY_SUPERVISOR_SERVICE,
-                         "supervisor", service_on_control_push);
-    service_channel_init(&s->attestor, s, AGENT_FD_SERVICE_ATTESTOR, AGENT_WAY_ATTESTOR_SERVICE,
-                         "attestor", service_on_attestor_push);
-    service_channel_init(&s->keeper, s, AGENT_FD_SERVICE_KEEPER, AGENT_WAY_KEEPER_SERVICE, "keeper",
-                         service_on_keeper_push);
-    return 0;
+    return service_open(s, AGENT_FD_CONTROL, AGENT_FD_SERVICE_ATTESTOR, AGENT_FD_SERVICE_KEEPER,
+                        err);
 }
 
 static void tell_failure(const struct err *err)
@@ -110,22 +91,6 @@ static void tell_failure(const struct err *err)
     }
 }
 
-static void deinit(struct service *s)
-{
-    s->server = grpc_server_free(s->server);
-    s->admin = admin_free(s->admin);
-    if (s->keeper.s != NULL) {
-        service_channel_deinit(&s->keeper);
-        service_channel_deinit(&s->attestor);
-        service_channel_deinit(&s->control);
-    }
-    s->loop = loop_free(s->loop);
-    service_accounts_deinit(s);
-    s->metrics = metrics_block_free(s->metrics);
-    s->log = log_free(s->log);
-    free(s->own_domain_id);
-}
-
 int main(void)
 {
     static struct service s; /* too large for a stack */
@@ -137,6 +102,7 @@ int main(void)
     } else {
         loop_run(s.loop);
     }
-    deinit(&s);
+    service_close(&s);
+    (void)log_free(s.log);
     _exit(s.exit_status); /* no handlers: what they would do is not in the list of privs.c */
 }

@@ -204,6 +204,10 @@ struct service {
     bool stopping;
     int exit_status;
 };
+/* With `start`, `log` and `loop` set: everything else. The channels stay the caller's. */
+int service_open(struct service *s, int control, int attestor, int keeper, struct err *err);
+/* Takes a half-opened one; frees the loop too. */
+void service_close(struct service *s);
 int service_drop_privileges(const struct agent_msg_start_service *start,
                             struct agent_msg_report *ret_report, struct err *err);
 void service_on_control_push(struct service *s, const union agent_msg *msg, int fd);

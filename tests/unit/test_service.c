@@ -1,0 +1,938 @@
+/*
+ * The agent's service between a scripted attestor, a scripted keeper and our own gRPC client, all
+ * on one loop. What is judged is what the client gets and what the others are asked.
+ */
+#include "../../identity/service/service_priv.h"
+
+#include <jansson.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <postern/proto.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { PATIENCE_MS = 20000, IDS_MAX = 4 };
+#define HANDLE UINT64_C(77)
+
+struct world {
+    struct service *s;
+    struct loop *loop;
+    struct loop_timer guard, calm;
+    bool timed_out;
+    int control, attestor, keeper; /* the others' ends */
+    struct loop_io *control_io, *attestor_io, *keeper_io;
+
+    /* the attestor */
+    uint32_t attest_outcome;
+    unsigned n_reattest, n_release;
+
+    /* the keeper */
+    const char *ids[IDS_MAX];
+    const char *hint;
+    uint32_t n_ids, ttl_s;
+    uint64_t generation, facts, bundle_generation;
+    uint32_t issue_outcome;    /* of every ISSUE ... */
+    unsigned n_issue_outcomes; /* ... so many times, then AGENT_OK */
+    bool generation_runs;      /* a new one with each answer */
+    bool keeper_silent;        /* takes questions and answers none */
+    bool wrong_request_id;
+    unsigned n_identity_get, n_issue, n_unanswered;
+    EVP_PKEY *root_key;
+    X509 *root;
+    unsigned n_ready;
+    union agent_msg in, out;
+};
+
+/* --- the others --------------------------------------------------------------------------------
+ */
+
+static void send_ok(int fd, const void *msg, int fd_to_pass)
+{
+    assert_int_equal(agent_ipc_send(fd, msg, fd_to_pass), IPC_OK);
+}
+
+static void on_control(void *arg, unsigned ready)
+{
+    struct world *w = arg;
+    int fd = -1;
+    (void)ready;
+    while (agent_ipc_recv(w->control, AGENT_WAY_SERVICE_SUPERVISOR, &w->in, &fd) == IPC_OK) {
+        if (w->in.head.type == AGENT_MSG_READY) {
+            w->n_ready++;
+            loop_stop(w->loop);
+        }
+    }
+}
+
+static void on_attestor(void *arg, unsigned ready)
+{
+    struct world *w = arg;
+    int fd = -1;
+    (void)ready;
+    while (agent_ipc_recv(w->attestor, AGENT_WAY_SERVICE_ATTESTOR, &w->in, &fd) == IPC_OK) {
+        if (w->in.head.type == AGENT_MSG_RELEASE) {
+            assert_int_equal(w->in.handle.handle, HANDLE);
+            w->n_release++;
+            loop_stop(w->loop);
+            continue;
+        }
+        assert_int_equal(w->in.ask.handle, HANDLE);
+        w->n_reattest++;
+        agent_ipc_init(&w->out, AGENT_MSG_REATTESTED, w->in.head.request_id);
+        w->out.reattested.handle = HANDLE;
+        w->out.reattested.outcome = w->attest_outcome;
+        send_ok(w->attestor, &w->out, -1);
+    }
+}
+
+static void answer_identity(struct world *w, const struct agent_msg_identity_get *ask)
+{
+    struct agent_msg_identity *a = &w->out.identity;
+    w->n_identity_get++;
+    agent_ipc_init(a, AGENT_MSG_IDENTITY, ask->head.request_id);
+    a->handle = ask->handle;
+    a->generation = w->generation_runs ? ++w->generation : w->generation;
+    a->facts = w->facts;
+    a->position = ask->position;
+    a->total = w->n_ids;
+    if (ask->position >= w->n_ids) {
+        a->outcome = AGENT_NOT_ENTITLED;
+        return;
+    }
+    a->entry = ask->position + 10;
+    a->ttl_s = w->ttl_s;
+    assert_true(agent_ipc_put(a->spiffe_id, AGENT_ID_MAX, &a->spiffe_id_len,
+                              str_of(w->ids[ask->position])));
+    assert_true(agent_ipc_put(a->hint, AGENT_HINT_MAX, &a->hint_len, str_of(w->hint)));
+}
+
+static void answer_issue(struct world *w, const struct agent_msg_issue *ask)
+{
+    struct agent_msg_issued *a = &w->out.issued;
+    w->n_issue++;
+    agent_ipc_init(a, AGENT_MSG_ISSUED, ask->head.request_id);
+    a->handle = ask->handle;
+    if (w->n_issue_outcomes > 0) {
+        w->n_issue_outcomes--;
+        a->outcome = w->issue_outcome;
+        return;
+    }
+    assert_int_equal(ask->generation, w->generation);
+    assert_in_range(ask->entry, 10, 10 + w->n_ids - 1);
+    int64_t now_s = os_wall_s();
+    struct x509_issue what = {.spiffe_id = str_of(w->ids[ask->entry - 10]),
+                              .point = ask->point,
+                              .not_before_s = now_s - 10,
+                              .not_after_s = now_s + w->ttl_s};
+    X509 *leaf = NULL;
+    uint8_t *der = NULL;
+    size_t n = 0;
+    assert_int_equal(x509_issue(&what, w->root, w->root_key, &leaf, NULL), 0);
+    assert_int_equal(x509_to_der(leaf, &der, &n, NULL), 0);
+    a->not_before_s = what.not_before_s;
+    a->not_after_s = x509_not_after_s(leaf);
+    memcpy(a->leaf, der, n);
+    a->leaf_len = (uint32_t)n;
+    X509_free(leaf);
+    free(der);
+}
+
+static void answer_bundle(struct world *w, const struct agent_msg_ask *ask)
+{
+    struct agent_msg_bundle *a = &w->out.bundle;
+    uint8_t *der = NULL;
+    size_t n = 0;
+    agent_ipc_init(a, AGENT_MSG_BUNDLE, ask->head.request_id);
+    a->generation = w->bundle_generation;
+    assert_int_equal(x509_to_der(w->root, &der, &n, NULL), 0);
+    memcpy(a->roots, der, n);
+    a->roots_len = (uint32_t)n;
+    free(der);
+}
+
+static void on_keeper(void *arg, unsigned ready)
+{
+    struct world *w = arg;
+    int fd = -1;
+    (void)ready;
+    while (agent_ipc_recv(w->keeper, AGENT_WAY_SERVICE_KEEPER, &w->in, &fd) == IPC_OK) {
+        if (w->keeper_silent) {
+            w->n_unanswered++;
+            continue;
+        }
+        switch (w->in.head.type) {
+        case AGENT_MSG_IDENTITY_GET:
+            answer_identity(w, &w->in.identity_get);
+            break;
+        case AGENT_MSG_ISSUE:
+            answer_issue(w, &w->in.issue);
+            break;
+        default:
+            answer_bundle(w, &w->in.ask);
+            break;
+        }
+        if (w->wrong_request_id) {
+            w->out.head.request_id += 1000;
+        }
+        send_ok(w->keeper, &w->out, -1);
+    }
+}
+
+static void tell_changed(struct world *w)
+{
+    struct agent_msg_changed msg;
+    agent_ipc_init(&msg, AGENT_MSG_CHANGED, 0);
+    msg.entries_generation = w->generation;
+    msg.bundle_generation = w->bundle_generation;
+    msg.root_not_after_s = os_wall_s() + 86400;
+    msg.node_not_after_s = os_wall_s() + 3600;
+    msg.n_issued = w->n_issue;
+    send_ok(w->keeper, &msg, -1);
+}
+
+/* --- the world ---------------------------------------------------------------------------------
+ */
+
+static void on_guard(void *arg)
+{
+    struct world *w = arg;
+    w->timed_out = true;
+    loop_stop(w->loop);
+}
+
+static void on_calm(void *arg)
+{
+    loop_stop(((struct world *)arg)->loop);
+}
+
+static void run(struct world *w)
+{
+    loop_timer_arm(&w->guard, PATIENCE_MS);
+    loop_run(w->loop);
+    loop_timer_disarm(&w->guard);
+    if (w->timed_out) {
+        fail_msg("nothing came any more");
+    }
+}
+
+/* For what must not happen: everything that is under way has run its course. */
+static void run_calm(struct world *w)
+{
+    loop_timer_arm(&w->calm, 100);
+    run(w);
+    loop_timer_disarm(&w->calm);
+}
+
+static void make_root(struct world *w)
+{
+    uint8_t point[65];
+    w->root_key = x509_key_new(NULL);
+    assert_int_equal(x509_key_point(w->root_key, point, NULL), 0);
+    struct x509_issue what = {.spiffe_id = STR_LIT("spiffe://example.org"),
+                              .point = point,
+                              .ca = true,
+                              .path_len = -1,
+                              .not_before_s = os_wall_s() - 10,
+                              .not_after_s = os_wall_s() + 86400};
+    assert_int_equal(x509_issue(&what, NULL, w->root_key, &w->root, NULL), 0);
+}
+
+static int pair(int *ret_mine)
+{
+    int fds[2];
+    assert_int_equal(ipc_pair(fds, NULL), 0);
+    *ret_mine = fds[0];
+    return fds[1];
+}
+
+static struct loop_io *watch(struct world *w, int fd, loop_io_fn fn)
+{
+    struct loop_io *io = loop_io_new(w->loop, fd, fn, w);
+    loop_io_want(io, LOOP_READ);
+    return io;
+}
+
+static void world_init(struct world *w)
+{
+    *w = (struct world){.attest_outcome = AGENT_ATTEST_OK,
+                        .ids = {"spiffe://example.org/first", "spiffe://example.org/second"},
+                        .hint = "internal",
+                        .n_ids = 2,
+                        .ttl_s = 3600,
+                        .generation = 5,
+                        .facts = 1,
+                        .bundle_generation = 1};
+    make_root(w);
+    w->s = mem_must_new(struct service);
+    w->s->loop = w->loop = loop_new(NULL);
+    w->s->log = log_new_fd(STDERR_FILENO, LOG_ERROR, "service");
+    assert_true(agent_ipc_put(w->s->start.trust_domain, AGENT_TRUST_DOMAIN_MAX,
+                              &w->s->start.trust_domain_len, STR_LIT("example.org")));
+    loop_timer_init(&w->guard, w->loop, on_guard, w);
+    loop_timer_init(&w->calm, w->loop, on_calm, w);
+    int control = pair(&w->control);
+    int attestor = pair(&w->attestor);
+    int keeper = pair(&w->keeper);
+    w->control_io = watch(w, w->control, on_control);
+    w->attestor_io = watch(w, w->attestor, on_attestor);
+    w->keeper_io = watch(w, w->keeper, on_keeper);
+    assert_int_equal(service_open(w->s, control, attestor, keeper, NULL), 0);
+}
+
+static void world_start(struct world *w)
+{
+    world_init(w);
+    tell_changed(w);
+    run(w);
+    assert_int_equal(w->n_ready, 1);
+}
+
+static void world_deinit(struct world *w)
+{
+    int fds[] = {w->s->control.fd, w->s->attestor.fd, w->s->keeper.fd,
+                 w->control,       w->attestor,       w->keeper};
+    loop_io_free(w->control_io);
+    loop_io_free(w->attestor_io);
+    loop_io_free(w->keeper_io);
+    loop_timer_disarm(&w->guard);
+    loop_timer_disarm(&w->calm);
+    struct log *log = w->s->log;
+    service_close(w->s);
+    log_free(log);
+    free(w->s);
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+        (void)close(fds[i]);
+    }
+    X509_free(w->root);
+    EVP_PKEY_free(w->root_key);
+}
+
+/* --- a client ----------------------------------------------------------------------------------
+ */
+
+struct client {
+    struct world *w;
+    struct grpc_client *grpc;
+    struct grpc_client_call *call;
+    bool closed, ended;
+    enum grpc_status status;
+    char text[300];
+    unsigned n_messages;
+    uint8_t *last; /* the last message, owned */
+    size_t n_last;
+};
+
+static void client_closed(void *arg, const struct err *why)
+{
+    struct client *c = arg;
+    (void)why;
+    c->closed = true;
+    loop_stop(c->w->loop);
+}
+
+static void client_message(void *arg, struct str m)
+{
+    struct client *c = arg;
+    c->n_messages++;
+    free(c->last);
+    c->last = malloc(m.n + 1);
+    assert_non_null(c->last);
+    if (m.n > 0) {
+        memcpy(c->last, m.p, m.n);
+    }
+    c->n_last = m.n;
+    loop_stop(c->w->loop);
+}
+
+static void client_end(void *arg, enum grpc_status status, const char *text)
+{
+    struct client *c = arg;
+    c->ended = true;
+    c->status = status;
+    c->call = NULL;
+    (void)snprintf(c->text, sizeof(c->text), "%s", text);
+    loop_stop(c->w->loop);
+}
+
+static const struct grpc_client_handlers handlers = {client_message, client_end};
+static const struct grpc_client_events client_events = {NULL, client_closed};
+
+static void client_init(struct client *c, struct world *w)
+{
+    int fds[2];
+    struct agent_msg_connection msg;
+    *c = (struct client){.w = w};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    agent_ipc_init(&msg, AGENT_MSG_CONNECTION, 0);
+    msg.handle = HANDLE;
+    msg.uid = 1001;
+    msg.gid = 1001;
+    msg.pid = 4711;
+    send_ok(w->attestor, &msg, fds[1]);
+    (void)close(fds[1]);
+    c->grpc = grpc_client_new_fd(w->loop, fds[0], NULL, &client_events, c, NULL);
+    assert_non_null(c->grpc);
+}
+
+static void client_deinit(struct client *c)
+{
+    grpc_client_free(c->grpc);
+    free(c->last);
+}
+
+static void client_ask(struct client *c, const char *path, const char *value, bool streaming,
+                       struct str message)
+{
+    const struct grpc_metadata metadata[] = {{PROTO_WORKLOAD_KEY, value}};
+    const struct grpc_request request = {.path = path,
+                                         .message = message,
+                                         .metadata = metadata,
+                                         .n_metadata = value != NULL ? 1 : 0,
+                                         .streaming = streaming};
+    c->ended = false;
+    c->n_messages = 0;
+    c->call = grpc_client_start(c->grpc, &request, &handlers, c, NULL);
+    assert_non_null(c->call);
+}
+
+static void run_to_end(struct client *c)
+{
+    while (!c->ended) {
+        run(c->w);
+    }
+}
+
+static void run_to_messages(struct client *c, unsigned n)
+{
+    while (c->n_messages < n) {
+        run(c->w);
+        if (c->ended) {
+            fail_msg("ended with %s: %s", grpc_status_name(c->status), c->text);
+        }
+    }
+}
+
+static void expect_end(struct client *c, const char *path, bool streaming, struct str message,
+                       enum grpc_status status)
+{
+    client_ask(c, path, "true", streaming, message);
+    run_to_end(c);
+    if (c->status != status) {
+        fail_msg("%s: %s (%s), not %s", path, grpc_status_name(c->status), c->text,
+                 grpc_status_name(status));
+    }
+}
+
+/* Decodes the last message and judges it as a client would; the first SVID's serial and count. */
+static void check_svids(struct client *c, unsigned n, char ret_serial[48])
+{
+    Workload__X509SVIDResponse *r = workload__x509_svidresponse__unpack(NULL, c->n_last, c->last);
+    assert_non_null(r);
+    assert_int_equal(r->n_svids, n);
+    assert_int_equal(r->n_federated_bundles, 0);
+    assert_int_equal(r->n_crl, 0);
+    for (unsigned i = 0; i < n; i++) {
+        const Workload__X509SVID *v = r->svids[i];
+        struct x509_svid *svid = NULL;
+        struct err err = ERR_INIT;
+        assert_string_equal(v->spiffe_id, c->w->ids[i]);
+        assert_string_equal(v->hint, i == 0 ? "internal" : ""); /* a hint is unique */
+        EVP_PKEY *key = x509_key_from_pkcs8(
+            (struct str){(const char *)v->x509_svid_key.data, v->x509_svid_key.len}, &err);
+        assert_non_null(key);
+        if (x509_svid_new((struct str){(const char *)v->x509_svid.data, v->x509_svid.len}, key,
+                          &svid, &err) == -1) {
+            fail_msg("%s", err.what);
+        }
+        assert_string_equal(svid->spiffe_id, c->w->ids[i]);
+        struct x509_trust *trust = x509_trust_new();
+        assert_int_equal(x509_trust_add(trust, STR_LIT("example.org"),
+                                        (struct str){(const char *)v->bundle.data, v->bundle.len},
+                                        &err),
+                         0);
+        struct x509_peer peer;
+        assert_int_equal(x509_verify_svid(trust, svid->leaf, svid->intermediates, true, os_wall_s(),
+                                          &peer, &err),
+                         X509_OK);
+        if (i == 0) {
+            (void)snprintf(ret_serial, 48, "%s", svid->serial);
+        }
+        x509_trust_unref(trust);
+        x509_svid_free(svid);
+        EVP_PKEY_free(key);
+    }
+    workload__x509_svidresponse__free_unpacked(r, NULL);
+}
+
+/* --- before any identity -----------------------------------------------------------------------
+ */
+
+static const struct {
+    const char *path;
+    bool streaming, served;
+} METHODS[] = {
+    {PROTO_FETCH_X509_SVID, true, true},    {PROTO_FETCH_X509_BUNDLES, true, true},
+    {PROTO_SIGN_X509_SVID, false, true},    {PROTO_FETCH_JWT_SVID, false, false},
+    {PROTO_FETCH_JWT_BUNDLES, true, false}, {PROTO_VALIDATE_JWT_SVID, false, false},
+    {PROTO_FETCH_WIT_SVID, true, false},    {PROTO_FETCH_WIT_BUNDLES, true, false},
+};
+
+static void test_metadata(void **state)
+{
+    (void)state;
+    static const char *const values[] = {NULL, "", "True", "TRUE", "1", "true,true", " true"};
+    struct world w;
+    struct client c;
+    world_init(&w); /* not even ready: it comes first of all */
+    client_init(&c, &w);
+    for (size_t m = 0; m < sizeof(METHODS) / sizeof(METHODS[0]); m++) {
+        for (size_t v = 0; v < sizeof(values) / sizeof(values[0]); v++) {
+            client_ask(&c, METHODS[m].path, values[v], METHODS[m].streaming, STR_NONE);
+            run_to_end(&c);
+            assert_int_equal(c.status, GRPC_INVALID_ARGUMENT);
+        }
+    }
+    assert_int_equal(w.n_reattest, 0);
+    expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_UNAVAILABLE); /* starting */
+    expect_end(&c, "/SpiffeWorkloadAPI/Nope", false, STR_NONE, GRPC_UNIMPLEMENTED);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, STR_NONE, GRPC_UNIMPLEMENTED);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_no_identity(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    w.n_ids = 0;
+    expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_PERMISSION_DENIED);
+    expect_end(&c, PROTO_FETCH_X509_BUNDLES, true, STR_NONE, GRPC_PERMISSION_DENIED);
+    w.n_ids = 2;
+    w.attest_outcome = AGENT_ATTEST_GONE;
+    expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_PERMISSION_DENIED);
+    w.attest_outcome = AGENT_ATTEST_FAILED;
+    expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_UNAVAILABLE);
+    assert_int_equal(w.n_reattest, 4);
+    assert_int_equal(w.n_issue, 0);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_keeper_refuses(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t outcome;
+        unsigned times;
+        enum grpc_status status; /* GRPC_OK: a message comes */
+    } cases[] = {
+        {AGENT_NO_HANDLE, 1, GRPC_PERMISSION_DENIED},
+        {AGENT_NOT_ENTITLED, 1, GRPC_PERMISSION_DENIED},
+        {AGENT_LIMITED, 1, GRPC_UNAVAILABLE},
+        {AGENT_UNAVAILABLE, 1, GRPC_UNAVAILABLE},
+        {AGENT_STALE_FACTS, 100, GRPC_UNAVAILABLE},
+        {AGENT_STALE_GENERATION, 100, GRPC_UNAVAILABLE},
+        {AGENT_STALE_FACTS, 1, GRPC_OK},
+        {AGENT_STALE_GENERATION, 2, GRPC_OK},
+    };
+    struct world w;
+    struct client c;
+    char serial[48];
+    world_start(&w);
+    client_init(&c, &w);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        w.issue_outcome = cases[i].outcome;
+        w.n_issue_outcomes = cases[i].times;
+        client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+        if (cases[i].status == GRPC_OK) {
+            run_to_messages(&c, 1);
+            check_svids(&c, 2, serial);
+            grpc_client_cancel(c.call);
+        } else {
+            run_to_end(&c);
+            assert_int_equal(c.status, cases[i].status);
+            assert_int_equal(c.n_messages, 0);
+        }
+        w.n_issue_outcomes = 0;
+    }
+    w.generation_runs = true; /* the list never holds still */
+    expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_UNAVAILABLE);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+/* --- streams -----------------------------------------------------------------------------------
+ */
+
+static void test_svid_stream(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    char first[48];
+    char serial[48];
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    check_svids(&c, 2, first);
+    assert_int_equal(w.n_reattest, 1);
+
+    w.generation++; /* entries were loaded again, this caller's are the same */
+    tell_changed(&w);
+    while (w.n_reattest < 2) {
+        run_calm(&w);
+    }
+    run_calm(&w);
+    assert_int_equal(c.n_messages, 1);
+    assert_int_equal(w.n_issue, 2);
+
+    w.generation++;
+    w.n_ids = 1; /* one was withdrawn */
+    tell_changed(&w);
+    run_to_messages(&c, 2);
+    check_svids(&c, 1, serial);
+    assert_string_not_equal(first, serial);
+    assert_true(w.n_reattest >= 3);
+
+    w.generation++;
+    w.ids[0] = "spiffe://example.org/other"; /* another instead */
+    tell_changed(&w);
+    run_to_messages(&c, 3);
+    check_svids(&c, 1, serial);
+
+    w.bundle_generation++;
+    tell_changed(&w);
+    run_to_messages(&c, 4);
+
+    w.generation++;
+    w.n_ids = 0;
+    tell_changed(&w);
+    run_to_end(&c);
+    assert_int_equal(c.status, GRPC_PERMISSION_DENIED);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_bundle_stream(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_FETCH_X509_BUNDLES, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    Workload__X509BundlesResponse *r =
+        workload__x509_bundles_response__unpack(NULL, c.n_last, c.last);
+    assert_non_null(r);
+    assert_int_equal(r->n_bundles, 1);
+    assert_string_equal(r->bundles[0]->key, "spiffe://example.org");
+    assert_true(r->bundles[0]->value.len > 100);
+    workload__x509_bundles_response__free_unpacked(r, NULL);
+    w.generation++;
+    tell_changed(&w); /* still entitled, same bundle: nothing */
+    while (w.n_reattest < 2) {
+        run_calm(&w);
+    }
+    run_calm(&w);
+    assert_int_equal(c.n_messages, 1);
+    w.bundle_generation++;
+    tell_changed(&w);
+    run_to_messages(&c, 2);
+    w.generation++;
+    w.n_ids = 0;
+    tell_changed(&w);
+    run_to_end(&c);
+    assert_int_equal(c.status, GRPC_PERMISSION_DENIED);
+    assert_int_equal(w.n_issue, 0);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_renewal(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    char before[48];
+    char serial[48];
+    world_start(&w);
+    client_init(&c, &w);
+    w.ttl_s = 3;
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    check_svids(&c, 2, before);
+    run_to_messages(&c, 2); /* by itself, before the first one ends */
+    check_svids(&c, 2, serial);
+    assert_string_not_equal(before, serial);
+    assert_int_equal(w.n_reattest, 2);
+
+    /* The keeper cannot sign any more: the stream lives as long as the SVIDs, and no longer. */
+    w.issue_outcome = AGENT_UNAVAILABLE;
+    w.n_issue_outcomes = 1000;
+    unsigned issued = w.n_issue;
+    run_to_end(&c);
+    assert_int_equal(c.status, GRPC_UNAVAILABLE);
+    assert_int_equal(c.n_messages, 2);
+    assert_true(w.n_issue > issued);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_caller_gone(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    struct agent_msg_handle gone;
+    agent_ipc_init(&gone, AGENT_MSG_GONE, 0);
+    gone.handle = HANDLE;
+    send_ok(w.attestor, &gone, -1);
+    run_to_end(&c);
+    assert_int_equal(c.status, GRPC_PERMISSION_DENIED);
+    while (!c.closed || w.n_release == 0) {
+        run(&w);
+    }
+    assert_int_equal(w.s->n_callers, 0);
+    assert_int_equal(w.s->n_calls, 0);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_client_leaves(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    w.keeper_silent = true; /* leaves while a push is being prepared */
+    w.bundle_generation++;
+    w.generation++;
+    tell_changed(&w);
+    while (w.n_unanswered == 0) {
+        run_calm(&w);
+    }
+    client_deinit(&c);
+    while (w.n_release == 0) {
+        run(&w);
+    }
+    assert_int_equal(w.s->n_calls, 0);
+    assert_null(w.s->watches);
+    world_deinit(&w);
+}
+
+/* Many streams ask at once: never more than the agreed number without an answer. */
+static void test_pipeline(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    w.keeper_silent = true;
+    for (int i = 0; i < 40; i++) {
+        client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    }
+    while (w.n_reattest < 40) {
+        run_calm(&w);
+    }
+    run_calm(&w);
+    assert_int_equal(w.n_unanswered, AGENT_PIPELINE_MAX);
+    assert_int_equal(w.s->n_calls, 40);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+/* --- certificate requests ----------------------------------------------------------------------
+ */
+
+static struct str sign_request(const char *id, bool broken, EVP_PKEY *key, uint8_t out[4096])
+{
+    uint8_t *csr = NULL;
+    size_t n = 0;
+    assert_int_equal(x509_csr_new(key, &csr, &n, NULL), 0);
+    csr[n - 5] ^= broken ? 1 : 0;
+    Postern__V1__SignX509SVIDRequest r;
+    postern__v1__sign_x509_svidrequest__init(&r);
+    r.csr = (ProtobufCBinaryData){n, csr};
+    r.spiffe_id = (char *)(uintptr_t)id;
+    assert_true(postern__v1__sign_x509_svidrequest__get_packed_size(&r) <= 4096);
+    n = postern__v1__sign_x509_svidrequest__pack(&r, out);
+    free(csr);
+    return (struct str){(const char *)out, n};
+}
+
+static void test_sign(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    uint8_t bytes[4096];
+    world_start(&w);
+    client_init(&c, &w);
+    EVP_PKEY *key = x509_key_new(NULL);
+    const char *path = PROTO_SIGN_X509_SVID;
+    const char *second = "spiffe://example.org/second";
+    expect_end(&c, path, false, STR_NONE, GRPC_INVALID_ARGUMENT);
+    expect_end(&c, path, false, STR_LIT("\x0a\x7fxx"), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, path, false, STR_LIT("\x0a\x03xxx"), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, path, false, sign_request(second, true, key, bytes), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, path, false, sign_request("spiffe://Example.org/x", false, key, bytes),
+               GRPC_INVALID_ARGUMENT);
+    assert_int_equal(w.n_reattest, 0);
+    expect_end(&c, path, false, sign_request("spiffe://example.org/no", false, key, bytes),
+               GRPC_PERMISSION_DENIED);
+    w.issue_outcome = AGENT_BAD_KEY;
+    w.n_issue_outcomes = 1;
+    expect_end(&c, path, false, sign_request("", false, key, bytes), GRPC_INVALID_ARGUMENT);
+    w.n_ids = 0;
+    expect_end(&c, path, false, sign_request("", false, key, bytes), GRPC_PERMISSION_DENIED);
+    w.n_ids = 2;
+    assert_int_equal(w.s->n_calls, 0);
+
+    static const char *const asked[] = {"", "spiffe://example.org/second"};
+    for (size_t i = 0; i < 2; i++) {
+        expect_end(&c, path, false, sign_request(asked[i], false, key, bytes), GRPC_OK);
+        Postern__V1__SignX509SVIDResponse *r =
+            postern__v1__sign_x509_svidresponse__unpack(NULL, c.n_last, c.last);
+        assert_non_null(r);
+        struct x509_svid *svid = NULL;
+        assert_int_equal(
+            x509_svid_new((struct str){(const char *)r->x509_svid.data, r->x509_svid.len}, key,
+                          &svid, NULL),
+            0);
+        assert_string_equal(svid->spiffe_id, w.ids[i]);
+        assert_string_equal(r->spiffe_id, w.ids[i]);
+        assert_int_equal(r->not_after, svid->not_after_s);
+        x509_svid_free(svid);
+        postern__v1__sign_x509_svidresponse__free_unpacked(r, NULL);
+    }
+    EVP_PKEY_free(key);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+/* --- the process -------------------------------------------------------------------------------
+ */
+
+static void test_bad_answer(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    w.wrong_request_id = true;
+    log_set_level(w.s->log, LOG_ERROR);
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    while (w.s->exit_status == 0) {
+        run(&w);
+    }
+    assert_true(w.s->keeper.lost);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    struct agent_msg_plain stop;
+    agent_ipc_init(&stop, AGENT_MSG_STOP, 0);
+    send_ok(w.control, &stop, -1);
+    run_to_end(&c);
+    assert_int_equal(c.status, GRPC_UNAVAILABLE);
+    while (!c.closed) {
+        run(&w);
+    }
+    assert_int_equal(w.s->exit_status, 0);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_documents(void **state)
+{
+    (void)state;
+    struct world w;
+    world_start(&w);
+    int fds[2];
+    struct agent_msg_process p;
+    agent_ipc_init(&p, AGENT_MSG_PROCESS, 0);
+    p.role = AGENT_ROLE_KEEPER;
+    p.pid = 12;
+    p.report.seccomp = true;
+    (void)snprintf(p.report.seccomp_name, sizeof(p.report.seccomp_name), "keeper");
+    send_ok(w.control, &p, -1);
+    struct agent_msg_listener l;
+    agent_ipc_init(&l, AGENT_MSG_LISTENER, 0);
+    l.which = AGENT_LISTENER_ADMIN;
+    l.n_uids = 1;
+    l.uids[0] = geteuid();
+    struct sockaddr sa = {.sa_family = AF_UNIX}; /* autobind: a name of the kernel's choice */
+    fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fds[0], &sa, sizeof(sa_family_t)), 0);
+    assert_int_equal(listen(fds[0], 4), 0);
+    struct sockaddr_storage name;
+    socklen_t name_len = sizeof(name);
+    assert_int_equal(getsockname(fds[0], (struct sockaddr *)&name, &name_len), 0);
+    send_ok(w.control, &l, fds[0]);
+    (void)close(fds[0]);
+    run_calm(&w);
+
+    fds[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fds[1], (const struct sockaddr *)&name, name_len), 0);
+    assert_int_equal(write(fds[1], "GET status\n", 11), 11);
+    run_calm(&w);
+    char text[8192];
+    ssize_t got = recv(fds[1], text, sizeof(text), MSG_DONTWAIT);
+    assert_true(got > 0);
+    (void)close(fds[1]);
+    json_error_t why;
+    json_t *doc = json_loadb(text, (size_t)got, 0, &why);
+    if (doc == NULL) {
+        fail_msg("%s at %d", why.text, why.position);
+    }
+    assert_string_equal(json_string_value(json_object_get(doc, "trust_domain")), "example.org");
+    json_t *processes = json_object_get(doc, "processes");
+    assert_int_equal(json_array_size(processes), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(processes, 0), "role")),
+                        "keeper");
+    json_decref(doc);
+    world_deinit(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_metadata),       cmocka_unit_test(test_no_identity),
+        cmocka_unit_test(test_keeper_refuses), cmocka_unit_test(test_svid_stream),
+        cmocka_unit_test(test_bundle_stream),  cmocka_unit_test(test_renewal),
+        cmocka_unit_test(test_caller_gone),    cmocka_unit_test(test_client_leaves),
+        cmocka_unit_test(test_pipeline),       cmocka_unit_test(test_sign),
+        cmocka_unit_test(test_bad_answer),     cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_documents),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
