@@ -42,7 +42,7 @@ static unsigned clean_path(const char *path, char *ret, size_t size)
 {
     unsigned parts = 0;
     size_t o = 0;
-    while (*path != '\0') {
+    while (path != NULL && *path != '\0') {
         path += strspn(path, "/");
         size_t n = strcspn(path, "/");
         if (n > 0 && o + n + 2 < size) {
