@@ -13,7 +13,7 @@ from lab import Lab, admin_ask, run, wait_for
 TRUST_DOMAIN = "demo.example"
 WORKLOADS = ("frontend", "orders", "ledger")
 SIDECAR_UID = {"frontend": 47101, "orders": 47102, "ledger": 47103}
-APP_UID = {"frontend": 47201, "orders": 47202, "ledger": 47203}
+APP_UID = {"frontend": 47201, "orders": 47202, "ledger": 47203, "outside": 47204}
 HTTP_PORT = 8080
 TICKER_PORT = 7000
 UNLISTED_PORT = 7001

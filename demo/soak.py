@@ -33,7 +33,7 @@ def run(mesh, report, minutes):
             if not talk(mesh, "frontend", mesh.ip4["orders"], TICKER_PORT).startswith("ticker ready"):
                 bad.append("ticker")
         mesh.curl("ledger", "http://orders:8080/orders")
-        mesh.sidecar["orders"].signal(signal.SIGHUP)
+        mesh.sidecar["orders"].send_signal(signal.SIGHUP)
         rounds += 1
         if early is None and time.monotonic() > end - minutes * 60 * 0.75:
             early = {w: anonymous_kb(mesh.sidecar[w].pid) for w in WORKLOADS}

@@ -200,7 +200,7 @@ def policy_edit(mesh, report):
         live.sendall(b"before\n")
         before = live.recv(200)
         mesh.write_policy(ticker=False)
-        mesh.sidecar["orders"].signal(signal.SIGHUP)
+        mesh.sidecar["orders"].send_signal(signal.SIGHUP)
         start = time.monotonic()
         try:
             live.settimeout(5)
@@ -219,7 +219,7 @@ def policy_edit(mesh, report):
         before == b"tick before\n" and end == "reset" and took < 1 and again == "reset",
     )
     mesh.write_policy(ticker=True)
-    mesh.sidecar["orders"].signal(signal.SIGHUP)
+    mesh.sidecar["orders"].send_signal(signal.SIGHUP)
 
     def back():
         return talk(mesh, "frontend", mesh.ip4["orders"], TICKER_PORT).startswith("ticker ready")
@@ -228,7 +228,7 @@ def policy_edit(mesh, report):
     broken = mesh.conf / "policy.yaml"
     good = broken.read_text()
     broken.write_text(good.replace("methods:", "metods:"))
-    mesh.sidecar["orders"].signal(signal.SIGHUP)
+    mesh.sidecar["orders"].send_signal(signal.SIGHUP)
     e = last_event(mesh, "orders", "reload_failed")
     still = talk(mesh, "frontend", mesh.ip4["orders"], TICKER_PORT)
     broken.write_text(good)

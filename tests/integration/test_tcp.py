@@ -190,7 +190,7 @@ def test_policy_reload_ends_what_is_no_longer_allowed(node, pair):
         live.sendall(b"a")
         assert live.recv(10) == b"a"
         server.policy_path.write_text(ALLOW_CLIENT.format(td="test.example").replace("/client]", "/nobody]"))
-        server.process.signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGHUP)
         live.settimeout(10)
         with pytest.raises(ConnectionResetError):
             live.recv(10)
@@ -203,7 +203,7 @@ def test_bad_reload_keeps_the_old_policy(node, pair):
         live.sendall(b"a")
         assert live.recv(10) == b"a"
         server.policy_path.write_text("kind: Policy\nlevel: 1\nrules:\n  - nam: x\n")
-        server.process.signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGHUP)
         e = server.wait_event("reload_failed")
         assert "policy.yaml:4:5" in e["where"], e
         live.sendall(b"b")
@@ -219,7 +219,7 @@ def test_drain_lets_connections_end(node, pair):
     with connect(node, port) as live:
         live.sendall(b"a")
         assert live.recv(10) == b"a"
-        server.process.signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         server.wait_event("draining")
         live.sendall(b"b")
         assert live.recv(10) == b"b"

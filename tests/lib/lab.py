@@ -67,7 +67,7 @@ class Process:
     def out(self):
         return self.out_path.read_text(errors="replace")
 
-    def signal(self, signo):
+    def send_signal(self, signo):
         if self.alive():
             os.kill(self.pid, signo)
 
