@@ -79,24 +79,31 @@ static void put_connection(struct writer *w, bool close, bool upgrade, bool te)
 
 /* --- x-forwarded-client-cert -------------------------------------------------------------------*/
 
-/* Inside quotes if it holds a byte with a meaning in the header; inner quotes escaped. */
-static void put_element(struct writer *w, const char *key, struct str value, bool more)
+static bool needs_quotes(struct str value)
 {
-    bool quote = false;
-    if (value.n == 0) {
+    for (size_t i = 0; i < value.n; i++) {
+        char c = value.p[i];
+        if (c == ',' || c == ';' || c == '=' || c == '"') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Inside quotes if it holds a byte with a meaning in the header; inner quotes escaped. */
+static void put_element(struct writer *w, const char *key, struct str value)
+{
+    put_text(w, key);
+    if (!needs_quotes(value)) {
+        put_str(w, value);
         return;
     }
-    for (size_t i = 0; i < value.n; i++) {
-        quote = quote || memchr(",;=\"", value.p[i], 4) != NULL;
-    }
-    put_text(w, key);
-    put(w, "\"", quote ? 1 : 0);
+    put_text(w, "\"");
     for (size_t i = 0; i < value.n; i++) {
         put(w, "\\", value.p[i] == '"' ? 1 : 0);
         put(w, value.p + i, 1);
     }
-    put(w, "\"", quote ? 1 : 0);
-    put(w, ";", more ? 1 : 0);
+    put_text(w, "\"");
 }
 
 /* In Envoy's order: By, Hash, URI. */
@@ -106,9 +113,14 @@ static void put_client_cert(struct writer *w, const struct http1_forward *fwd)
         return;
     }
     put_text(w, "x-forwarded-client-cert: ");
-    put_element(w, "By=", fwd->own_id, true);
-    put_element(w, "Hash=", fwd->peer_hash, fwd->peer_id.n > 0);
-    put_element(w, "URI=", fwd->peer_id, false);
+    if (fwd->own_id.n > 0) {
+        put_element(w, "By=", fwd->own_id);
+        put_text(w, ";");
+    }
+    put_element(w, "Hash=", fwd->peer_hash);
+    if (fwd->peer_id.n > 0) {
+        put_element(w, ";URI=", fwd->peer_id);
+    }
     put_text(w, "\r\n");
 }
 
