@@ -362,6 +362,25 @@ static void test_reasons_are_complete(void **state)
     }
 }
 
+/* docs/http.md explains each token. */
+static void test_reasons_are_documented(void **state)
+{
+    (void)state;
+    static char page[65536];
+    FILE *f = fopen(TEST_DOCS_DIR "/http.md", "re");
+    assert_non_null(f);
+    size_t n = fread(page, 1, sizeof(page) - 1, f);
+    fclose(f);
+    page[n] = '\0';
+    for (unsigned r = HTTP1_NONE + 1; r < HTTP1_REASON_COUNT; r++) {
+        char token[64];
+        snprintf(token, sizeof(token), "`%s`", http1_reason_token((enum http1_reason)r));
+        if (strstr(page, token) == NULL) {
+            fail_msg("docs/http.md does not explain %s", token);
+        }
+    }
+}
+
 /* --- what a request says -----------------------------------------------------------------------*/
 
 static void assert_str(struct str s, const char *expected)
@@ -536,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_corpus),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_reasons_are_complete),
+        cmocka_unit_test(test_reasons_are_documented),
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_info),
         cmocka_unit_test(test_body_bounds),
