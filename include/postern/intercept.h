@@ -8,7 +8,7 @@
  *   outbound  what local processes open goes to the outbound listener, but for what stays on this
  *             machine, what the proxy itself opens, and what was excluded
  *   inbound   what arrives for this machine goes to the inbound listener, but for what was excluded
- *   guard     the listeners' own ports answer redirected connections only
+ *   guard     what arrives and was not redirected is reset, also at the listeners' own ports
  * UDP and everything else that is not TCP is left alone.
  *
  * Ownership: options hold no pointer into argv. Failures fill a struct err with ERR_USAGE.

@@ -59,6 +59,7 @@ static void tell_applied(const struct intercept_options *o)
                  o->inbound_port);
     }
     fprintf(stderr, "postern intercept: TCP is redirected: %s\n", text);
+    fprintf(stderr, "postern intercept: connections that were open before are cut\n");
     fprintf(stderr, "postern intercept: UDP is not redirected: it leaves and arrives as it is\n");
     if (o->ipv4_only) {
         fprintf(stderr,

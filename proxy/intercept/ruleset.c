@@ -50,7 +50,8 @@ static void put_blocks(struct buf *out, const struct intercept_options *o, int f
     }
 }
 
-/* A chain of type nat sees the first packet of a connection only; the rest follows it. */
+/* Any first packet is redirected and not only a SYN: a stray one could otherwise have the kernel
+ * track a connection as untranslated, and the SYN that follows would pass by. */
 static void put_outbound(const struct intercept_options *o, const struct intercept_cgroup *cgroup,
                          struct buf *out)
 {
@@ -91,8 +92,16 @@ static void put_inbound(const struct intercept_options *o, struct buf *out)
     put(out, "\t\tmeta l4proto tcp redirect to :%u\n\t}\n", o->inbound_port);
 }
 
-/* Whoever connects to a listener directly would choose the original destination himself. A reset,
- * and not silence: that is what a closed port says. */
+/*
+ * A chain of type nat is asked once for each tracked connection, so a connection that the kernel
+ * tracked before the rules came, or that another rule translated, would pass it by. The guard looks
+ * at every packet instead: what arrives for this machine and is not on its way to the inbound
+ * listener, nor excluded, is reset. The last rule speaks of the direction in which a connection was
+ * opened, so answers to what this machine opened pass.
+ *
+ * The first two are about the listeners' own ports: whoever connects to one directly would choose
+ * the original destination himself. A reset, and not silence: that is what a closed port says.
+ */
 static void put_guard(const struct intercept_options *o, struct buf *out)
 {
     put(out, "\tchain guard {\n"
@@ -102,7 +111,16 @@ static void put_guard(const struct intercept_options *o, struct buf *out)
             o->outbound_port);
     }
     if (o->inbound) {
-        put(out, "\t\ttcp dport %u ct status & dnat == 0 reject with tcp reset\n", o->inbound_port);
+        put(out,
+            "\t\ttcp dport %u ct status & dnat == 0 reject with tcp reset\n"
+            "\t\tiifname \"lo\" accept\n",
+            o->inbound_port);
+        if (o->ipv4_only) {
+            put(out, "\t\tmeta nfproto ipv6 accept\n");
+        }
+        put_ports(out, o->exclude_inbound, o->n_exclude_inbound);
+        put(out, "\t\ttcp dport != %u ct direction original reject with tcp reset\n",
+            o->inbound_port);
     }
     put(out, "\t}\n");
 }

@@ -88,6 +88,8 @@ static void test_bad_lines(void **state)
 #define GUARD                                                                                      \
     "\tchain guard {\n"                                                                            \
     "\t\ttype filter hook input priority 0; policy accept;\n"
+#define GUARD_REST(port) "\t\ttcp dport != " port " ct direction original reject with tcp reset\n"
+#define GUARD_LO "\t\tiifname \"lo\" accept\n"
 #define GUARD_PORT(port) "\t\ttcp dport " port " ct status & dnat == 0 reject with tcp reset\n"
 
 static const struct {
@@ -95,12 +97,12 @@ static const struct {
     const char *table; /* between the braces */
 } good[] = {
     {{"--proxy-uid", "1337"},
-     OUTBOUND "\t\tmeta skuid 1337 accept\n"
-              "\t\tmeta l4proto tcp redirect to :15001\n\t}\n" INBOUND
-              "\t\ttcp dport 15001 accept\n"
-              "\t\ttcp dport 15006 accept\n"
-              "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT("15001")
-                  GUARD_PORT("15006") "\t}\n"},
+     OUTBOUND
+     "\t\tmeta skuid 1337 accept\n"
+     "\t\tmeta l4proto tcp redirect to :15001\n\t}\n" INBOUND "\t\ttcp dport 15001 accept\n"
+     "\t\ttcp dport 15006 accept\n"
+     "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT("15001") GUARD_PORT("15006")
+         GUARD_LO GUARD_REST("15006") "\t}\n"},
     {{"--proxy-uid=0", "--no-inbound", "--ipv4-only", "--outbound-port=1"},
      OUTBOUND "\t\tmeta skuid 0 accept\n"
               "\t\tmeta nfproto ipv6 accept\n"
@@ -108,7 +110,8 @@ static const struct {
     {{"--no-outbound", "--inbound-port", "2", "--exclude-inbound-ports", "22"},
      INBOUND "\t\ttcp dport 2 accept\n"
              "\t\ttcp dport { 22 } accept\n"
-             "\t\tmeta l4proto tcp redirect to :2\n\t}\n" GUARD GUARD_PORT("2") "\t}\n"},
+             "\t\tmeta l4proto tcp redirect to :2\n\t}\n" GUARD GUARD_PORT("2") GUARD_LO
+     "\t\ttcp dport { 22 } accept\n" GUARD_REST("2") "\t}\n"},
     /* Overlaps are joined, families kept apart. */
     {{"--proxy-uid", "1", "--no-inbound", "--exclude-outbound-ports", "90,80-85,22,84-89,22",
       "--exclude-outbound-cidrs", "fd00::/8,10.1.0.0/16,10.0.0.0/8,10.0.0.0/8",
