@@ -331,6 +331,8 @@ static const char *hear_until(int fd, const char *text)
 
 static void expect_in(const char *text, const char *part)
 {
+    assert_non_null(text);
+    assert_non_null(part);
     if (strstr(text, part) == NULL) {
         fail_msg("no '%s' in '%s'", part, text);
     }
