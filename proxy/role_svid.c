@@ -183,12 +183,16 @@ static void on_notice(void *arg, enum identity_notice notice, const struct err *
 {
     struct svid_run *run = arg;
     char now[32];
-    if (why == NULL) {
-        return;
+    if (why == NULL && (notice != IDENTITY_AGENT_BACK || !run->options.watch)) {
+        return; /* on_state has shown it */
     }
     if (run->options.watch) {
         os_wall_text(now, sizeof(now));
         fprintf(stderr, "%s ", now);
+    }
+    if (why == NULL) {
+        fprintf(stderr, "postern svid: %s\n", identity_notice_name(notice));
+        return;
     }
     say_err(identity_notice_name(notice), why);
     bool final = notice == IDENTITY_AGENT_AWAY || notice == IDENTITY_DENIED;
