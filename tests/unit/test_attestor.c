@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -211,6 +212,9 @@ static void run_workload(const struct attestor_process *a, int order, int answer
         case 'c': /* connect */
             fd = connect_to(a);
             break;
+        case 'm': /* a name that looks like what stands around it in /proc */
+            (void)prctl(PR_SET_NAME, "a) R 1\nUid:\t7");
+            break;
         case 'u': /* become another user */
             if (setresgid(OTHER_UID, OTHER_UID, OTHER_UID) != 0 ||
                 setresuid(OTHER_UID, OTHER_UID, OTHER_UID) != 0) {
@@ -363,6 +367,23 @@ static void test_facts(void **state)
     assert_int_equal(c.gid, getegid());
     assert_true(os_now_ms() - c.read_ms < WAIT_MS);
     assert_path(&c, self);
+    end_workload(&w);
+}
+
+static void test_hostile_name(void **state)
+{
+    struct attestor_process *a = *state;
+    struct workload w = start_workload(a);
+    struct agent_msg_caller c;
+
+    order(&w, 'c');
+    (void)next_caller(a, &c);
+    order(&w, 'm');
+    assert_int_equal(reattest(a, c.handle)->outcome, AGENT_ATTEST_OK);
+    assert_false(in.reattested.changed);
+    expect(a->keeper, AGENT_WAY_ATTESTOR_KEEPER, AGENT_MSG_UPDATED);
+    assert_int_equal(in.caller.uid, geteuid());
+    assert_int_equal(in.caller.start_time, c.start_time);
     end_workload(&w);
 }
 
@@ -731,6 +752,7 @@ static void test_deaf_service(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        BOTH(test_hostile_name),
         BOTH(test_ended),
         BOTH(test_handed_on_before),
         BOTH(test_handed_on_after),
