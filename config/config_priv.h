@@ -3,7 +3,7 @@
  *
  *   yaml.c    bytes -> struct tree       strict YAML with line and column on every node
  *   schema.c  struct tree -> C structs   driven by struct table; defaults, freeing
- *   value.c   one scalar -> one value    the types
+ *   value.c   one scalar -> one value    the types; address.c and selector.c hold some of them
  *   proxy.c mesh.c policy.c agent.c entries.c   the tables and what they cannot say
  *   load.c    files; kinds; the public functions
  *   reference.c  tables -> Markdown
@@ -163,6 +163,14 @@ void schema_check_unique(struct context *c, const struct node *list, const char 
 /* One scalar into *dst; false when it was reported. */
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst);
 void value_clear(const struct field *f, void *dst);
+/* "'key' is 'value', WHY", with what the type expects. */
+void value_fail(struct context *c, const struct field *f, const struct node *n, const char *advice,
+                const char *why);
+bool value_parse_address(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_ip(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_cidr(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_selector(struct context *c, const struct field *f, const struct node *n,
+                          void *dst);
 /* The type in words: for messages, and for the reference. */
 void value_expected(const struct field *f, char *ret_text, size_t size);
 void value_type_doc(const struct field *f, struct buf *out);

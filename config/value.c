@@ -4,11 +4,8 @@
  */
 #include <postern/conf.h>
 
-#include <arpa/inet.h>
-#include <grp.h>
 #include <postern/mem.h>
 #include <postern/spiffe.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +13,8 @@
 #include "config_priv.h"
 
 /* --- small parts ------------------------------------------------------------------------------ */
-static void fail(struct context *c, const struct field *f, const struct node *n, const char *advice,
-                 const char *why)
+void value_fail(struct context *c, const struct field *f, const struct node *n, const char *advice,
+                const char *why)
 {
     struct shown s;
     char expected[200];
@@ -78,7 +75,7 @@ static uint64_t field_min(const struct field *f)
 static bool in_range(struct context *c, const struct field *f, const struct node *n, uint64_t v)
 {
     if (v < field_min(f) || v > field_max(f)) {
-        fail(c, f, n, NULL, v > field_max(f) ? "too much" : "too little");
+        value_fail(c, f, n, NULL, v > field_max(f) ? "too much" : "too little");
         return false;
     }
     return true;
@@ -114,7 +111,7 @@ static bool parse_name(struct context *c, const struct field *f, const struct no
         bool ok = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
                   (ch >= '0' && ch <= '9') || memchr("._-:/", ch, 5) != NULL;
         if (!ok) {
-            fail(c, f, n, NULL, "which holds other characters");
+            value_fail(c, f, n, NULL, "which holds other characters");
             return false;
         }
     }
@@ -125,7 +122,7 @@ static bool parse_bool(struct context *c, const struct field *f, const struct no
 {
     bool yes = str_eq(n->text, STR_LIT("true"));
     if (n->quoted || (!yes && !str_eq(n->text, STR_LIT("false")))) {
-        fail(c, f, n, NULL, n->quoted ? "which is text in quotes" : "neither true nor false");
+        value_fail(c, f, n, NULL, n->quoted ? "which is text in quotes" : "neither true nor false");
         return false;
     }
     store_uint(f, dst, yes ? 1 : 0);
@@ -150,7 +147,7 @@ static bool parse_word(struct context *c, const struct field *f, const struct no
     if (near != NULL) {
         snprintf(advice, sizeof(advice), "did you mean '%s'?", near);
     }
-    fail(c, f, n, near != NULL ? advice : NULL, "no such value");
+    value_fail(c, f, n, near != NULL ? advice : NULL, "no such value");
     return false;
 }
 
@@ -163,7 +160,7 @@ static bool parse_uint(struct context *c, const struct field *f, const struct no
     }
     uint64_t v;
     if (n->quoted || !str_to_u64(n->text, UINT64_MAX, &v)) {
-        fail(c, f, n, n->quoted ? "remove the quotes" : NULL, "not a number");
+        value_fail(c, f, n, n->quoted ? "remove the quotes" : NULL, "not a number");
         return false;
     }
     if (!in_range(c, f, n, v)) {
@@ -201,10 +198,10 @@ static bool number_with_unit(struct str text, const struct unit *units, uint64_t
 }
 
 static const struct unit units_time_ms[] = {
-    {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {NULL, 0}};
-static const struct unit units_time_s[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {NULL, 0}};
+    {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {NULL, 1}};
+static const struct unit units_time_s[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {NULL, 1}};
 static const struct unit units_size[] = {
-    {"", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}, {NULL, 0}};
+    {"", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}, {NULL, 1}};
 
 static const struct unit *units_of(const struct field *f)
 {
@@ -219,10 +216,10 @@ static bool parse_with_unit(struct context *c, const struct field *f, const stru
     uint64_t v;
     bool bare;
     if (!number_with_unit(n->text, units_of(f), &v, &bare)) {
-        fail(c, f, n, NULL,
-             f->type == TYPE_SIZE ? "not a size"
-             : bare               ? "a number without a unit"
-                                  : "not a duration");
+        value_fail(c, f, n, NULL,
+                   f->type == TYPE_SIZE ? "not a size"
+                   : bare               ? "a number without a unit"
+                                        : "not a duration");
         return false;
     }
     if (!in_range(c, f, n, v)) {
@@ -240,207 +237,28 @@ static void unit_text(uint64_t v, const struct unit *units, char *ret_text, size
     }
     const struct unit *best = units;
     for (const struct unit *u = units; u->suffix != NULL; u++) {
+        POSTERN_ASSERT(u->factor > 0);
         if (v >= u->factor && v % u->factor == 0) {
             best = u;
         }
     }
+    POSTERN_ASSERT(best->factor > 0);
     snprintf(ret_text, size, "%llu%s", (unsigned long long)(v / best->factor), best->suffix);
 }
 
-/* --- addresses -------------------------------------------------------------------------------- */
-/* An IP address without port or brackets; the length of its family's address, or 0. */
-static size_t parse_ip(struct str text, int *ret_family, uint8_t ret_addr[16])
-{
-    char z[INET6_ADDRSTRLEN];
-    if (text.n == 0 || text.n >= sizeof(z)) {
-        return 0;
-    }
-    memcpy(z, text.p, text.n);
-    z[text.n] = '\0';
-    if (inet_pton(AF_INET, z, ret_addr) == 1) {
-        *ret_family = AF_INET;
-        return 4;
-    }
-    if (inet_pton(AF_INET6, z, ret_addr) == 1) {
-        *ret_family = AF_INET6;
-        return 16;
-    }
-    return 0;
-}
-
-/* 10.0.0.1 as ::ffff:10.0.0.1 would match in one place and not in another. */
-static bool is_mapped(int family, const uint8_t addr[16])
-{
-    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-    return family == AF_INET6 && memcmp(addr, prefix, sizeof(prefix)) == 0;
-}
-
-static void set_sockaddr(struct conf_sockaddr *a, int family, const uint8_t addr[16], uint16_t port)
-{
-    memset(a, 0, sizeof(*a));
-    if (family == AF_INET) {
-        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
-        memcpy(&in.sin_addr, addr, 4);
-        memcpy(&a->ss, &in, sizeof(in));
-        a->len = sizeof(in);
-    } else {
-        struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-        memcpy(&in6.sin6_addr, addr, 16);
-        memcpy(&a->ss, &in6, sizeof(in6));
-        a->len = sizeof(in6);
-    }
-}
-
-static bool parse_address(struct context *c, const struct field *f, const struct node *n, void *dst)
-{
-    struct str text = n->text;
-    struct str host = text;
-    struct str port = STR_NONE;
-    const char *colon = memrchr(text.p, ':', text.n);
-    bool bracketed = text.n > 0 && text.p[0] == '[';
-    if (colon != NULL) {
-        host.n = (size_t)(colon - text.p);
-        port = (struct str){colon + 1, text.n - host.n - 1};
-    }
-    if (bracketed && host.n >= 2 && host.p[host.n - 1] == ']') {
-        host = (struct str){host.p + 1, host.n - 2};
-    }
-    int family = AF_UNSPEC;
-    uint8_t addr[16];
-    uint64_t number;
-    if (colon == NULL || parse_ip(host, &family, addr) == 0) {
-        bool plain = parse_ip(text, &family, addr) != 0;
-        fail(c, f, n, plain ? NULL : "host names are not looked up",
-             plain ? "which has no port" : "not an address with a port");
-        return false;
-    }
-    if (bracketed != (family == AF_INET6)) {
-        fail(c, f, n, NULL, bracketed ? "brackets around IPv4" : "IPv6 without brackets");
-        return false;
-    }
-    if (!str_to_u64(port, 65535, &number) || number == 0) {
-        fail(c, f, n, "ports go from 1 to 65535", "not a port at the end");
-        return false;
-    }
-    if (is_mapped(family, addr)) {
-        fail(c, f, n, "write it as IPv4", "an IPv4 address in IPv6");
-        return false;
-    }
-    if (f->size > 0) {
-        set_sockaddr(dst, family, addr, (uint16_t)number);
-    }
-    return true;
-}
-
-static bool parse_plain_ip(struct context *c, const struct field *f, const struct node *n,
-                           void *dst)
-{
-    int family;
-    uint8_t addr[16];
-    if (parse_ip(n->text, &family, addr) == 0 || is_mapped(family, addr)) {
-        fail(c, f, n, NULL, "not an IP address");
-        return false;
-    }
-    set_sockaddr(dst, family, addr, 0);
-    return true;
-}
-
-/* Clears the bits beyond the prefix; true if any was set. */
-static bool mask_host_bits(uint8_t *addr, size_t len, unsigned prefix_len)
-{
-    bool any = false;
-    for (size_t i = 0; i < len; i++) {
-        unsigned keep = prefix_len >= 8 * (i + 1) ? 8
-                        : prefix_len > 8 * i      ? prefix_len - 8 * (unsigned)i
-                                                  : 0;
-        uint8_t mask = (uint8_t)(0xff00u >> keep);
-        any = any || (addr[i] & ~mask) != 0;
-        addr[i] &= mask;
-    }
-    return any;
-}
-
-static bool parse_cidr(struct context *c, const struct field *f, const struct node *n, void *dst)
-{
-    struct conf_cidr cidr = {0};
-    struct str ip = n->text;
-    const char *slash = memchr(n->text.p, '/', n->text.n);
-    if (slash != NULL) {
-        ip.n = (size_t)(slash - n->text.p);
-    }
-    size_t len = parse_ip(ip, &cidr.family, cidr.addr);
-    if (len == 0 || is_mapped(cidr.family, cidr.addr)) {
-        fail(c, f, n, len == 0 ? NULL : "write it as IPv4", "not an address or address block");
-        return false;
-    }
-    uint64_t prefix_len = len * 8;
-    if (slash != NULL &&
-        !str_to_u64((struct str){slash + 1, n->text.n - ip.n - 1}, len * 8, &prefix_len)) {
-        fail(c, f, n, NULL, "with a prefix length that cannot be");
-        return false;
-    }
-    cidr.prefix_len = (uint8_t)prefix_len;
-    if (mask_host_bits(cidr.addr, len, (unsigned)prefix_len)) {
-        char text[INET6_ADDRSTRLEN];
-        char advice[100];
-        inet_ntop(cidr.family, cidr.addr, text, sizeof(text));
-        snprintf(advice, sizeof(advice), "did you mean '%s/%u'?", text, (unsigned)prefix_len);
-        fail(c, f, n, advice, "which has bits beyond its prefix");
-        return false;
-    }
-    *(struct conf_cidr *)dst = cidr;
-    return true;
-}
-
-bool sockaddr_is_loopback(const struct conf_sockaddr *a)
-{
-    if (a->ss.ss_family == AF_INET) {
-        struct sockaddr_in in;
-        memcpy(&in, &a->ss, sizeof(in));
-        return ntohl(in.sin_addr.s_addr) >> 24 == 127;
-    }
-    struct sockaddr_in6 in6;
-    memcpy(&in6, &a->ss, sizeof(in6));
-    return a->ss.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
-}
-
-bool sockaddr_is_any(const struct conf_sockaddr *a)
-{
-    if (a->ss.ss_family == AF_INET) {
-        struct sockaddr_in in;
-        memcpy(&in, &a->ss, sizeof(in));
-        return in.sin_addr.s_addr == 0;
-    }
-    struct sockaddr_in6 in6;
-    memcpy(&in6, &a->ss, sizeof(in6));
-    return a->ss.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr);
-}
-
-uint16_t sockaddr_port(const struct conf_sockaddr *a)
-{
-    /* sin_port and sin6_port stand at the same place. */
-    struct sockaddr_in in;
-    memcpy(&in, &a->ss, sizeof(in));
-    return ntohs(in.sin_port);
-}
-
-bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b)
-{
-    return a->len == b->len && memcmp(&a->ss, &b->ss, a->len) == 0;
-}
-
-/* --- identities, paths, selectors ------------------------------------------------------------- */
+/* --- identities and paths -----------------------------------------------------------------------
+ */
 static bool parse_spiffe_id(struct context *c, const struct field *f, const struct node *n,
                             void *dst)
 {
     struct spiffe_id id;
     struct err err = ERR_INIT;
     if (spiffe_id_parse(n->text, &id, &err) != 0) {
-        fail(c, f, n, err.advice[0] != '\0' ? err.advice : NULL, err.what);
+        value_fail(c, f, n, err.advice[0] != '\0' ? err.advice : NULL, err.what);
         return false;
     }
     if (id.path.n == 0) {
-        fail(c, f, n, NULL, "the trust domain itself and no workload");
+        value_fail(c, f, n, NULL, "the trust domain itself and no workload");
         return false;
     }
     store_text(f, dst, n->text);
@@ -452,7 +270,8 @@ static bool parse_trust_domain(struct context *c, const struct field *f, const s
 {
     if (!spiffe_trust_domain_ok(n->text)) {
         bool url = str_has_prefix(n->text, STR_LIT("spiffe://"));
-        fail(c, f, n, url ? "leave 'spiffe://' and any path out" : NULL, "not a trust domain");
+        value_fail(c, f, n, url ? "leave 'spiffe://' and any path out" : NULL,
+                   "not a trust domain");
         return false;
     }
     store_text(f, dst, n->text);
@@ -462,7 +281,7 @@ static bool parse_trust_domain(struct context *c, const struct field *f, const s
 static bool parse_path(struct context *c, const struct field *f, const struct node *n, void *dst)
 {
     if (n->text.n == 0) {
-        fail(c, f, n, NULL, "empty");
+        value_fail(c, f, n, NULL, "empty");
         return false;
     }
     bool absolute = n->text.p[0] == '/';
@@ -472,8 +291,8 @@ static bool parse_path(struct context *c, const struct field *f, const struct no
         char why[80];
         snprintf(why, sizeof(why), "a path of %zu bytes where %llu are possible", strlen(path),
                  (unsigned long long)field_max(f));
-        fail(c, f, n, absolute ? NULL : "relative names stand against the directory of the file",
-             why);
+        value_fail(c, f, n,
+                   absolute ? NULL : "relative names stand against the directory of the file", why);
         return false;
     }
     store_text(f, dst, str_of(path));
@@ -488,82 +307,16 @@ static bool parse_unix(struct context *c, const struct field *f, const struct no
     } else if (str_has_prefix(path, STR_LIT("unix:"))) {
         path = (struct str){path.p + 5, path.n - 5};
     } else {
-        fail(c, f, n, NULL, "which does not begin with unix:");
+        value_fail(c, f, n, NULL, "which does not begin with unix:");
         return false;
     }
     if (path.n < 2 || path.p[0] != '/' || path.n > field_max(f)) {
-        fail(c, f, n, NULL,
-             path.n > field_max(f) ? "longer than a socket's name can be" : "not an absolute path");
+        value_fail(c, f, n, NULL,
+                   path.n > field_max(f) ? "longer than a socket's name can be"
+                                         : "not an absolute path");
         return false;
     }
     store_text(f, dst, path);
-    return true;
-}
-
-/* "name" in the user or the group database; false: not there. */
-static bool lookup_user(const char *name, uint32_t *ret)
-{
-    char space[16384];
-    struct passwd pw;
-    struct passwd *found = NULL;
-    if (getpwnam_r(name, &pw, space, sizeof(space), &found) != 0 || found == NULL) {
-        return false;
-    }
-    *ret = found->pw_uid;
-    return true;
-}
-
-static bool lookup_group(const char *name, uint32_t *ret)
-{
-    char space[16384];
-    struct group gr;
-    struct group *found = NULL;
-    if (getgrnam_r(name, &gr, space, sizeof(space), &found) != 0 || found == NULL) {
-        return false;
-    }
-    *ret = found->gr_gid;
-    return true;
-}
-
-static const char *const selector_words[] = {
-    "unix:uid:", "unix:user:", "unix:gid:", "unix:group:", "unix:path:", NULL};
-
-static bool parse_selector(struct context *c, const struct field *f, const struct node *n,
-                           void *dst)
-{
-    size_t i = 0;
-    while (selector_words[i] != NULL && !str_has_prefix(n->text, str_of(selector_words[i]))) {
-        i++;
-    }
-    if (selector_words[i] == NULL) {
-        fail(c, f, n, NULL, "no selector that this binary understands");
-        return false;
-    }
-    size_t skip = strlen(selector_words[i]);
-    struct str rest = {n->text.p + skip, n->text.n - skip};
-    struct conf_selector s = {.type = i < 2   ? CONF_SELECTOR_UID
-                                      : i < 4 ? CONF_SELECTOR_GID
-                                              : CONF_SELECTOR_PATH};
-    uint64_t v = 0;
-    const char *why = NULL;
-    if (i == 0 || i == 2) {
-        why = str_to_u64(rest, UINT32_MAX - 1, &v) ? NULL : "not a number at the end";
-        s.number = (uint32_t)v;
-    } else if (i == 1) {
-        why = lookup_user(rest.p, &s.number) ? NULL : "a user that this machine does not know";
-    } else if (i == 3) {
-        why = lookup_group(rest.p, &s.number) ? NULL : "a group that this machine does not know";
-    } else if (rest.n < 2 || rest.p[0] != '/' || rest.p[rest.n - 1] == '/' || rest.n > 4095) {
-        why = "not the absolute path of an executable";
-    }
-    if (why != NULL) {
-        fail(c, f, n, NULL, why);
-        return false;
-    }
-    if (s.type == CONF_SELECTOR_PATH) {
-        s.path = mem_must_strndup(rest.p, rest.n);
-    }
-    *(struct conf_selector *)dst = s;
     return true;
 }
 
@@ -585,10 +338,10 @@ static const struct {
     [TYPE_DURATION_S] = {"duration", "a number with s, m or h, such as 10m", parse_with_unit,
                          false},
     [TYPE_PORT] = {"port", "a port", parse_uint, false},
-    [TYPE_ADDRESS] = {"address with port", "such as 127.0.0.1:8080 or [::1]:8080", parse_address,
-                      false},
-    [TYPE_IP] = {"IP address", "an IP address without a port", parse_plain_ip, false},
-    [TYPE_CIDR] = {"address or block", "such as 10.0.0.7, 10.0.0.0/8 or fd00::/8", parse_cidr,
+    [TYPE_ADDRESS] = {"address with port", "such as 127.0.0.1:8080 or [::1]:8080",
+                      value_parse_address, false},
+    [TYPE_IP] = {"IP address", "an IP address without a port", value_parse_ip, false},
+    [TYPE_CIDR] = {"address or block", "such as 10.0.0.7, 10.0.0.0/8 or fd00::/8", value_parse_cidr,
                    false},
     [TYPE_SPIFFE_ID] = {"SPIFFE ID", "a SPIFFE ID such as spiffe://example.org/orders",
                         parse_spiffe_id, true},
@@ -598,7 +351,7 @@ static const struct {
     [TYPE_UNIX] = {"Unix socket", "unix: and an absolute path", parse_unix, true},
     [TYPE_SELECTOR] = {"selector",
                        "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P",
-                       parse_selector, false},
+                       value_parse_selector, false},
 };
 
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst)
@@ -630,7 +383,7 @@ static bool is_ranged(const struct field *f)
 /* "1s to 10m"; false where the type has no range of its own. */
 static bool range_text(const struct field *f, char *ret_text, size_t size)
 {
-    static const struct unit plain[] = {{"", 1}, {NULL, 0}};
+    static const struct unit plain[] = {{"", 1}, {NULL, 1}};
     if (!is_ranged(f) || f->max == 0) {
         return false;
     }

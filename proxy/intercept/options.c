@@ -48,7 +48,8 @@ const char *intercept_usage(void)
 {
     return "usage: postern intercept --proxy-uid N | --proxy-cgroup PATH [OPTIONS]\n"
            "\n"
-           "Redirects the TCP of this network namespace to a sidecar.\n"
+           "Redirects the TCP of this network namespace to a sidecar. What came in before is cut:\n"
+           "on a host, exclude what has to stay, such as --exclude-inbound-ports 22.\n"
            "\n"
            "  --proxy-uid N                  connections of this user are the proxy's own\n"
            "  --proxy-cgroup PATH            connections of this cgroup (v2) are the proxy's own\n"
@@ -357,7 +358,8 @@ int intercept_options_parse(int argc, char **argv, struct intercept_options *ret
     opterr = 0;
     for (;;) {
         int at = optind == 0 ? 1 : optind;
-        int id = getopt_long(argc, argv, "+:h", long_options, NULL);
+        int id =
+            getopt_long(argc, argv, "+:h", long_options, NULL); /* NOLINT(concurrency-mt-unsafe) */
         if (id == -1) {
             break;
         }

@@ -620,16 +620,9 @@ static void test_bounds(void **state)
 }
 
 /* --- good files ------------------------------------------------------------------------------- */
-static const char *example_dir(void)
-{
-    const char *dir = getenv("POSTERN_EXAMPLES");
-    assert_non_null(dir);
-    return dir;
-}
-
 static char *example(const char *name)
 {
-    return mem_must_printf("%s/%s", example_dir(), name);
+    return mem_must_printf("%s/%s", EXAMPLES_DIR, name);
 }
 
 static void assert_no_errors(struct conf_diag *diag)
