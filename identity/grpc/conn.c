@@ -276,6 +276,11 @@ static int send_data(nghttp2_session *session, nghttp2_frame *f, const uint8_t *
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+static bool out_waits(const struct grpc_conn *c)
+{
+    return c->out_len > 0 || c->n_rest > 0;
+}
+
 static void out_take_rest(struct grpc_conn *c)
 {
     size_t n = c->n_rest < out_room(c) ? c->n_rest : out_room(c);
@@ -356,13 +361,10 @@ static void tell_drained(struct grpc_conn *c)
 
 static void rearm(struct grpc_conn *c);
 
-static void flush(struct grpc_conn *c)
+/* True: the socket takes no more for now. */
+static bool write_all(struct grpc_conn *c)
 {
     bool blocked = false;
-    bool was_empty = c->out_len == 0 && c->n_rest == 0;
-    if (was_empty) {
-        c->last_write_ms = loop_now_ms(c->loop); /* a stall begins with something to write */
-    }
     while (!c->closing && !blocked) {
         if (c->out == NULL) {
             if (!nghttp2_session_want_write(c->session)) {
@@ -388,10 +390,27 @@ static void flush(struct grpc_conn *c)
         }
         blocked = !out_write(c);
     }
+    return blocked;
+}
+
+static void flush(struct grpc_conn *c)
+{
+    if (!out_waits(c)) {
+        c->last_write_ms = loop_now_ms(c->loop); /* a stall begins with something to write */
+    }
+    bool blocked = write_all(c);
+    if (!c->closing && c->drain && !c->going_away && !out_waits(c)) {
+        /* After the ends of calls: some clients take nothing after a GOAWAY. */
+        c->going_away = true;
+        (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE,
+                                    nghttp2_session_get_last_proc_stream_id(c->session),
+                                    NGHTTP2_NO_ERROR, NULL, 0);
+        blocked = write_all(c);
+    }
     if (c->closing) {
         return;
     }
-    if (c->out_len == 0 && c->n_rest == 0) {
+    if (!out_waits(c)) {
         out_free(c);
         if (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session)) {
             grpc_conn_fail(c, ERR_UNAVAILABLE, "the connection was ended (GOAWAY)");
@@ -458,11 +477,6 @@ static void on_io(void *arg, unsigned ready)
 }
 
 /* --- clocks ----------------------------------------------------------------------------------- */
-
-static bool out_waits(const struct grpc_conn *c)
-{
-    return c->out_len > 0 || c->n_rest > 0;
-}
 
 /* The next moment at which check_clocks could find something; 0: none. */
 static uint64_t next_due(const struct grpc_conn *c)
@@ -569,12 +583,8 @@ void grpc_conn_kick(struct grpc_conn *c)
 
 void grpc_conn_go_away(struct grpc_conn *c)
 {
-    if (!c->closing && !c->going_away) {
-        (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE,
-                                    nghttp2_session_get_last_proc_stream_id(c->session),
-                                    NGHTTP2_NO_ERROR, NULL, 0);
-        grpc_conn_kick(c);
-    }
+    c->drain = true;
+    grpc_conn_kick(c);
 }
 
 static nghttp2_session *session_new(struct grpc_conn *c)

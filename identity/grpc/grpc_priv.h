@@ -95,7 +95,8 @@ struct grpc_conn {
     uint64_t tokens_milli, tokens_at_ms; /* bucket for control frames, thousandths */
     uint64_t opened_ms, last_read_ms, last_write_ms, idle_since_ms, ping_ms;
     bool ready;      /* the peer's SETTINGS were here */
-    bool going_away; /* GOAWAY sent or received */
+    bool drain;      /* a GOAWAY is wanted, as soon as nothing waits to be written */
+    bool going_away; /* it was sent, or one was received */
     bool in_turn_end;
     bool closing; /* turn_end will free it */
     struct err why;

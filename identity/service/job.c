@@ -109,6 +109,8 @@ static void on_issued(void *arg, const union agent_msg *answer)
     struct service_job *job = arg;
     const struct agent_msg_issued *a = &answer->issued;
     job->ask = NULL;
+    service_count(job->s,
+                  a->outcome == AGENT_OK ? SERVICE_METRIC_ISSUED : SERVICE_METRIC_ISSUE_REFUSED);
     if (a->outcome != AGENT_OK) {
         refused(job, a->outcome);
     } else if (a->handle != job->handle || !take_chain(&job->list[job->at], a)) {

@@ -22,6 +22,10 @@ static const struct metric TABLE[SERVICE_N_METRICS] = {
                                       "Messages sent on streams.", "kind=\"bundle\""},
     [SERVICE_METRIC_SIGNED] = {"postern_agent_requests_signed", METRIC_COUNTER,
                                "Certificate requests that were granted.", ""},
+    [SERVICE_METRIC_ISSUED] = {"postern_agent_svids_issued", METRIC_COUNTER,
+                               "Certificates that the keeper signed.", ""},
+    [SERVICE_METRIC_ISSUE_REFUSED] = {"postern_agent_issue_refused", METRIC_COUNTER,
+                                      "Certificates that the keeper did not sign.", ""},
     [SERVICE_METRIC_RPC_OK] = RPC("ok"),
     [SERVICE_METRIC_RPC_CANCELLED] = RPC("cancelled"),
     [SERVICE_METRIC_RPC_INVALID] = RPC("invalid_argument"),
@@ -47,12 +51,6 @@ static bool write_metrics(void *arg, struct buf *out)
     struct metrics_block *const blocks[] = {s->metrics};
     const struct agent_msg_changed *k = &s->changed;
     return metrics_write(TABLE, SERVICE_N_METRICS, blocks, 1, out) &&
-           metrics_write_value(out, "postern_agent_svids_issued", METRIC_COUNTER,
-                               "Certificates that the keeper signed, as it last said.", "",
-                               (double)k->n_issued) &&
-           metrics_write_value(out, "postern_agent_issue_refused", METRIC_COUNTER,
-                               "Issuances that the keeper refused, as it last said.", "",
-                               (double)k->n_refused) &&
            gauge(out, "postern_agent_connections", "Connections that are open.", "",
                  (double)s->n_callers) &&
            gauge(out, "postern_agent_calls", "Calls that are open.", "", (double)s->n_calls) &&
@@ -181,6 +179,13 @@ static bool put_entries(const struct service *s, struct buf *out)
     return ok && buf_printf(out, "}");
 }
 
+/* Since this process started: the journal of it all is the keeper's log. */
+static unsigned long long counted(const struct service *s, enum service_metric which)
+{
+    struct metrics_block *const blocks[] = {s->metrics};
+    return (unsigned long long)metrics_sum(blocks, 1, which);
+}
+
 static bool write_status(void *arg, struct buf *out)
 {
     const struct service *s = arg;
@@ -196,7 +201,7 @@ static bool write_status(void *arg, struct buf *out)
            put_entries(s, out) &&
            buf_printf(out,
                       ",\"svids\":{\"issued\":%llu,\"refused\":%llu,\"default_ttl_seconds\":%u",
-                      (unsigned long long)k->n_issued, (unsigned long long)k->n_refused,
+                      counted(s, SERVICE_METRIC_ISSUED), counted(s, SERVICE_METRIC_ISSUE_REFUSED),
                       s->start.svid_ttl_s) &&
            put_time(out, "last_issued", s->last_issued_s) &&
            buf_printf(out, "},\"connections\":%zu,\"calls\":%zu", s->n_callers, s->n_calls) &&
