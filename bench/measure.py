@@ -1,0 +1,147 @@
+"""One measurement each: a load run against a pair, with the pair's CPU time and memory around it."""
+
+import json
+import os
+import pathlib
+import select
+import subprocess
+import time
+
+from peers import HOST, Failed
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pids):
+    """User and system time of all processes of a pair."""
+    total = 0
+    for pid in pids:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def anonymous_kb(pids):
+    """Anonymous memory: what a process has made its own, without the text of its libraries."""
+    total = 0
+    for pid in pids:
+        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                total += int(line.split()[1])
+    return total
+
+
+def settled_kb(pids, seconds=4):
+    """Memory when it has stopped to change."""
+    end = time.monotonic() + seconds
+    before = anonymous_kb(pids)
+    while time.monotonic() < end:
+        time.sleep(0.3)
+        now = anonymous_kb(pids)
+        if abs(now - before) <= before // 500:
+            return now
+        before = now
+    return before
+
+
+class Load:
+    """bench/load/load: connections are up when this is made; go() runs and returns what it counted."""
+
+    def __init__(self, tool, mode, port, path, connections=1, seconds=1.0, rate=1000):
+        argv = [tool, mode, "--to", f"{HOST}:{port}", "--path", path, "--connections", connections]
+        argv += ["--seconds", seconds, "--rate", rate]
+        self.p = subprocess.Popen(
+            [str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.seconds = seconds
+        self.what = f"{mode} {path} over {connections} connections"
+        # A handshake costs milliseconds, and there may be thousands.
+        if self.line(60 + connections / 50) != "ready":
+            self.failed("did not become ready")
+
+    def line(self, seconds):
+        ready, _, _ = select.select([self.p.stdout], [], [], seconds)
+        return self.p.stdout.readline().strip() if ready else ""
+
+    def failed(self, what):
+        self.p.kill()
+        raise Failed(f"load {self.what} {what}: {self.p.communicate()[1].strip()}")
+
+    def go(self):
+        self.p.stdin.write("go\n")
+        self.p.stdin.flush()
+        line = self.line(self.seconds + 30)
+        if not line:
+            self.failed("gave no answer")
+        self.close()
+        return json.loads(line)
+
+    def close(self):
+        self.p.stdin.close()
+        self.p.wait(30)
+        self.p.stdout.close()
+        self.p.stderr.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.p.poll() is None:
+            self.p.kill()
+            self.p.wait()
+
+
+def run_load(tool, pair, **kw):
+    """The load's counts with the pair's CPU seconds beside them."""
+    with Load(tool, port=pair.listen, **kw) as load:
+        pids = pair.pids()
+        before = cpu_seconds(pids)
+        counts = load.go()
+        counts["cpu_s"] = cpu_seconds(pids) - before
+    if counts["requests"] == 0 and counts["bytes"] == 0:
+        raise Failed(f"{pair.name}: {kw['mode']}: nothing came through")
+    return counts
+
+
+def bulk(tool, pair, streams, seconds):
+    r = run_load(tool, pair, mode="kept", path="/big", connections=streams, seconds=seconds)
+    return {
+        "mb_per_s": r["bytes"] / r["seconds"] / 1e6,
+        "cpu_s_per_gb": r["cpu_s"] / (r["bytes"] / 1e9),
+        "errors": r["errors"],
+    }
+
+
+def fresh(tool, pair, seconds):
+    r = run_load(tool, pair, mode="fresh", path="/small", connections=8, seconds=seconds)
+    return {"per_s": r["requests"] / r["seconds"], "cpu_us": r["cpu_s"] / r["requests"] * 1e6, "errors": r["errors"]}
+
+
+def kept(tool, pair, seconds):
+    r = run_load(tool, pair, mode="kept", path="/small", connections=16, seconds=seconds)
+    return {"per_s": r["requests"] / r["seconds"], "cpu_us": r["cpu_s"] / r["requests"] * 1e6, "errors": r["errors"]}
+
+
+def fixed_rate(tool, pair, seconds, rate):
+    r = run_load(tool, pair, mode="rate", path="/small", connections=16, seconds=seconds, rate=rate)
+    return {
+        "p50_ms": r["p50_us"] / 1e3,
+        "p99_ms": r["p99_us"] / 1e3,
+        "cpu_us": r["cpu_s"] / r["requests"] * 1e6,
+        "errors": r["errors"] + r["unsent"],
+    }
+
+
+def memory(tool, pair, counts):
+    """Of a pair that was just started: idle, and what each idle connection adds."""
+    with Load(tool, "kept", pair.listen, "/small") as one:
+        one.close()
+    pids = pair.pids()
+    idle = settled_kb(pids)
+    out = {"idle_mb": idle / 1024}
+    for n in counts:
+        with Load(tool, "idle", pair.listen, "/small", connections=n) as load:
+            out[f"held_{n}_kb"] = (settled_kb(pids) - idle) / n
+            load.close()
+        settled_kb(pids)
+    return out

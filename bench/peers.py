@@ -1,0 +1,293 @@
+"""Pairs of proxies for bench/compare: each takes plain connections on one port, carries them over mutual TLS 1.3
+to its other half, and hands them to the origin. All with the same kind of certificates, the same suite and the same
+number of workers, full handshakes only, no access log."""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SUITE = "TLS_AES_128_GCM_SHA256"
+HOST = "127.0.0.1"
+# The bound of connections that each proxy is told; two descriptors each have to fit below the limit.
+MAX_CONNECTIONS = 9000
+NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules")
+
+
+class Failed(Exception):
+    pass
+
+
+def run(*argv, **kw):
+    r = subprocess.run([str(a) for a in argv], capture_output=True, text=True, **kw)
+    if r.returncode != 0:
+        raise Failed(f"{' '.join(str(a) for a in argv[:3])} ...: {r.stderr.strip() or r.stdout.strip()}")
+    return r.stdout
+
+
+def listening(port):
+    try:
+        with socket.create_connection((HOST, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def wait_for(what, condition, process=None, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise Failed(f"{what}: ended with {process.returncode}")
+        if time.monotonic() > end:
+            raise Failed(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+# --- certificates ------------------------------------------------------------------------------
+
+
+def make_certificates(d):
+    """A P-256 root, an intermediate and two leaves with a SPIFFE ID each: the form that an agent issues."""
+
+    def key(name):
+        run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", d / f"{name}.key")
+
+    def issue(name, issuer, extensions):
+        key(name)
+        (d / f"{name}.ext").write_text(extensions)
+        run("openssl", "req", "-new", "-key", d / f"{name}.key", "-subj", f"/O=bench/CN={name}", "-out", d / f"{name}.csr")
+        run(
+            "openssl", "x509", "-req", "-in", d / f"{name}.csr", "-CA", d / f"{issuer}.crt", "-CAkey",
+            d / f"{issuer}.key", "-set_serial", f"0x{os.urandom(8).hex()}", "-days", "2", "-sha256", "-extfile",
+            d / f"{name}.ext", "-out", d / f"{name}.crt",
+        )  # fmt: skip
+
+    key("root")
+    run(
+        "openssl", "req", "-x509", "-new", "-key", d / "root.key", "-subj", "/O=bench/CN=root", "-days", "2",
+        "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", d / "root.crt",
+    )  # fmt: skip
+    issue("node", "root", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n")
+    for side in ("client", "server"):
+        issue(
+            side,
+            "node",
+            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+            "extendedKeyUsage=serverAuth,clientAuth\n"
+            f"subjectAltName=URI:spiffe://bench.example/{side},DNS:{side}\n",
+        )
+        chain = (d / f"{side}.crt").read_text() + (d / "node.crt").read_text()
+        (d / f"{side}.chain").write_text(chain)
+        (d / f"{side}.pem").write_text((d / f"{side}.key").read_text() + chain)
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+class Process:
+    def __init__(self, d, name, argv):
+        self.log = d / f"{name}.log"
+        self.name = name
+        with open(self.log, "wb") as log:
+            self.p = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def pids(self):
+        """The process and its children: nginx works in those."""
+        out = [self.p.pid]
+        try:
+            out += [int(x) for x in pathlib.Path(f"/proc/{self.p.pid}/task/{self.p.pid}/children").read_text().split()]
+        except OSError:
+            pass
+        return out
+
+    def stop(self):
+        self.p.terminate()
+        try:
+            self.p.wait(10)
+        except subprocess.TimeoutExpired:
+            for pid in self.pids()[1:]:
+                os.kill(pid, 9)
+            self.p.kill()
+            self.p.wait()
+
+    def said(self):
+        return self.log.read_text(errors="replace")[-1500:]
+
+
+def nginx_head(d, name, workers):
+    modules = [f"{m}/ngx_stream_module.so" for m in NGINX_MODULES if os.path.exists(f"{m}/ngx_stream_module.so")]
+    load = f"load_module {modules[0]};\n" if modules else ""
+    return (
+        f"{load}user root;\ndaemon off;\nworker_processes {workers};\npid {d}/{name}.pid;\nerror_log stderr error;\n"
+        f"worker_rlimit_nofile 20000;\nevents {{ worker_connections {MAX_CONNECTIONS}; }}\n"
+    )
+
+
+def nginx(d, name, conf):
+    path = d / f"{name}.conf"
+    path.write_text(conf)
+    return Process(d, name, ["nginx", "-p", d, "-c", path, "-e", "stderr"])
+
+
+def start_origin(d, port, workers, big_bytes):
+    (d / "www").mkdir()
+    with open(d / "www" / "big", "wb") as f:
+        f.write(os.urandom(1 << 20) * (big_bytes >> 20))
+    temp = "".join(f"{x}_temp_path {d}/tmp-{x};\n" for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    conf = nginx_head(d, "origin", workers) + (
+        f"http {{\n{temp}access_log off;\nsendfile on;\ntcp_nodelay on;\nkeepalive_timeout 2h;\n"
+        f"keepalive_requests 1000000000;\nserver {{\nlisten {HOST}:{port} reuseport backlog=4096;\nroot {d}/www;\n"
+        f'location = /small {{ return 200 "{"x" * 64}"; }}\n}}\n}}\n'
+    )
+    p = nginx(d, "origin", conf)
+    wait_for("origin", lambda: listening(port), p.p)
+    return p
+
+
+# --- pairs -------------------------------------------------------------------------------------
+
+
+class Pair:
+    """up() returns when a connection to `listen` is taken; pids() are the processes of the data plane."""
+
+    layer = 4
+    note = ""
+
+    def __init__(self, d, certs, ports, to, workers, build):
+        self.d, self.certs, self.to, self.workers, self.build = d, certs, to, workers, build
+        self.listen, self.tls = ports
+        self.processes = []
+
+    def up(self):
+        raise NotImplementedError
+
+    def keep(self, process, port):
+        self.processes.append(process)
+        try:
+            wait_for(process.name, lambda: listening(port), process.p)
+        except Failed as e:
+            raise Failed(f"{e}\n{process.said()}") from e
+
+    def pids(self):
+        return [pid for p in self.processes for pid in p.pids()]
+
+    def down(self):
+        for p in self.processes:
+            p.stop()
+        self.processes = []
+
+
+class HaproxyTcp(Pair):
+    name = "haproxy tcp"
+    mode = "tcp"
+
+    def head(self):
+        keep = "option http-keep-alive\n  http-reuse always\n  " if self.mode == "http" else ""
+        return (
+            f"global\n  nbthread {self.workers}\n  maxconn {MAX_CONNECTIONS}\n  tune.ssl.cachesize 0\n"
+            f"  ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n"
+            f"  ssl-default-bind-ciphersuites {SUITE}\n  ssl-default-server-ciphersuites {SUITE}\n"
+            f"  ssl-default-server-options ssl-min-ver TLSv1.3 no-tls-tickets\n"
+            f"defaults\n  mode {self.mode}\n  {keep}timeout connect 5s\n  timeout client 2h\n  timeout server 2h\n"
+        )
+
+    def up(self):
+        c = self.certs
+        server, client = self.d / "haproxy-server.cfg", self.d / "haproxy-client.cfg"
+        server.write_text(
+            self.head() + f"listen tls\n  bind {HOST}:{self.tls} ssl crt {c}/server.pem ca-file {c}/root.crt verify "
+            f"required backlog 4096\n  server origin {HOST}:{self.to}\n"
+        )
+        client.write_text(
+            self.head() + f"listen plain\n  bind {HOST}:{self.listen} backlog 4096\n  server peer {HOST}:{self.tls} "
+            f"ssl crt {c}/client.pem ca-file {c}/root.crt verify required verifyhost server no-ssl-reuse\n"
+        )
+        self.keep(Process(self.d, "haproxy-server", ["haproxy", "-db", "-f", server]), self.tls)
+        self.keep(Process(self.d, "haproxy-client", ["haproxy", "-db", "-f", client]), self.listen)
+
+
+class HaproxyHttp(HaproxyTcp):
+    name = "haproxy http"
+    mode = "http"
+    layer = 7
+    note = "gives its upstream connection back after each request, so `fresh` and `held` mean less work"
+
+
+class NginxStream(Pair):
+    name = "nginx stream"
+
+    def up(self):
+        c = self.certs
+        tls = f"TLSv1.3;\n{{0}}_conf_command Ciphersuites {SUITE};\n"
+        server = nginx_head(self.d, "nginx-server", self.workers) + (
+            f"stream {{ server {{\nlisten {HOST}:{self.tls} ssl reuseport backlog=4096;\nproxy_pass {HOST}:{self.to};\n"
+            f"proxy_timeout 2h;\ntcp_nodelay on;\nssl_certificate {c}/server.chain;\nssl_certificate_key {c}/server.key;\n"
+            f"ssl_verify_client on;\nssl_verify_depth 3;\nssl_client_certificate {c}/root.crt;\nssl_session_cache off;\n"
+            f"ssl_session_tickets off;\nssl_protocols {tls.format('ssl')}}} }}\n"
+        )
+        client = nginx_head(self.d, "nginx-client", self.workers) + (
+            f"stream {{ server {{\nlisten {HOST}:{self.listen} reuseport backlog=4096;\nproxy_pass {HOST}:{self.tls};\n"
+            f"proxy_timeout 2h;\ntcp_nodelay on;\nproxy_ssl on;\nproxy_ssl_certificate {c}/client.chain;\n"
+            f"proxy_ssl_certificate_key {c}/client.key;\nproxy_ssl_verify on;\nproxy_ssl_verify_depth 3;\n"
+            f"proxy_ssl_trusted_certificate {c}/root.crt;\nproxy_ssl_name server;\nproxy_ssl_session_reuse off;\n"
+            f"proxy_ssl_protocols {tls.format('proxy_ssl')}}} }}\n"
+        )
+        self.keep(nginx(self.d, "nginx-server", server), self.tls)
+        self.keep(nginx(self.d, "nginx-client", client), self.listen)
+
+
+class PosternTcp(Pair):
+    name = "postern tcp"
+    mode = "tcp"
+
+    def pair_name(self):
+        return f"compare-{os.getpid()}-{self.mode}"
+
+    def up(self):
+        pids = self.d / "postern.pids"
+        argv = [
+            sys.executable, HERE / "pair", "up", "--name", self.pair_name(), "--listen", f"{HOST}:{self.listen}",
+            "--tls", f"{HOST}:{self.tls}", "--to", f"{HOST}:{self.to}", "--mode", self.mode, "--workers",
+            self.workers, "--pids", pids,
+        ]  # fmt: skip
+        run(*argv, env={**os.environ, "POSTERN_BUILD": str(self.build)})
+        self.recorded = [int(line.split()[1]) for line in pids.read_text().splitlines()]
+        wait_for(self.name, lambda: listening(self.listen))
+
+    def pids(self):
+        return self.recorded
+
+    def down(self):
+        if pathlib.Path(f"/run/postern-pair-{self.pair_name()}").exists():
+            run(sys.executable, HERE / "pair", "down", "--name", self.pair_name())
+
+
+class PosternHttp(PosternTcp):
+    name = "postern http"
+    mode = "http"
+    layer = 7
+
+
+class Direct(Pair):
+    name = "no proxy"
+    layer = 0
+
+    def up(self):
+        self.listen = self.to
+
+
+PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp)
+
+
+def missing():
+    """Why a pair cannot run here, by name."""
+    out = {}
+    if shutil.which("haproxy") is None:
+        out["haproxy tcp"] = out["haproxy http"] = "haproxy is not installed"
+    if not any(os.path.exists(f"{m}/ngx_stream_module.so") for m in NGINX_MODULES):
+        out["nginx stream"] = "nginx's stream module is not installed"
+    return out
