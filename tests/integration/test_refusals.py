@@ -51,7 +51,7 @@ CASES = {
     "ca_bit": (lambda a: a.leaf(spiffe_id("client"), ca=True), "bad_leaf"),
     "key_cert_sign": (lambda a: a.leaf(spiffe_id("client"), cert_sign=True), "bad_leaf"),
     "server_only_eku": (lambda a: a.leaf(spiffe_id("client"), eku=[ExtendedKeyUsageOID.SERVER_AUTH]), "bad_leaf"),
-    "domain_by_prefix": (lambda a: a.leaf("spiffe://test.example.org/client"), "unknown_domain"),
+    "domain_by_prefix": (lambda a: a.leaf("spiffe://test.example.org/client"), "unknown_trust_domain"),
     "foreign_root": (lambda a: Authority.new("test.example").leaf(spiffe_id("client")), "bad_chain"),
 }
 

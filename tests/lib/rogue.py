@@ -32,7 +32,7 @@ class Authority:
     def of_agent(cls, state_dir):
         """The agent's root, from its state directory, whatever form its files have."""
         key = cert = None
-        for f in pathlib.Path(state_dir).iterdir():
+        for f in (f for f in pathlib.Path(state_dir).rglob("*") if f.is_file()):
             data = f.read_bytes()
             for load in (serialization.load_der_private_key, serialization.load_pem_private_key):
                 try:
