@@ -124,14 +124,22 @@ static void arm_retry(struct identity_client *c, uint64_t delay_ms)
     loop_timer_arm(&c->retry_timer, delay_ms);
 }
 
-/* Doubles from 100 ms to 10 s; between half of that and all of it. */
-static uint64_t backoff_ms(unsigned failures)
+/* Doubles from 100 ms to 10 s, but never past a tenth of what is left of the identity: an agent
+ * that comes back before the end is found before the end. Between half of that and all of it. */
+static uint64_t backoff_ms(const struct identity_client *c)
 {
     uint64_t full = BACKOFF_MIN_MS;
-    for (unsigned i = 1; i < failures && full < BACKOFF_MAX_MS; i++) {
+    uint64_t max = BACKOFF_MAX_MS;
+    if (c->state != NULL) {
+        int64_t left_s = c->state->svid->not_after_s - os_wall_s();
+        uint64_t tenth_ms = left_s > 0 ? (uint64_t)left_s * 100 : 0;
+        max = tenth_ms < max ? tenth_ms : max;
+    }
+    for (unsigned i = 1; i < c->status.failures_in_row && full < max; i++) {
         full *= 2;
     }
-    full = full < BACKOFF_MAX_MS ? full : BACKOFF_MAX_MS;
+    max = max > BACKOFF_MIN_MS ? max : BACKOFF_MIN_MS;
+    full = full < max ? full : max;
     return full / 2 + os_random_below(full / 2 + 1);
 }
 
@@ -144,7 +152,7 @@ static void failed(struct identity_client *c, const struct err *why)
         return;
     }
     c->status.failures_in_row++;
-    arm_retry(c, backoff_ms(c->status.failures_in_row));
+    arm_retry(c, backoff_ms(c));
     if (c->status.failures_in_row == 1 && !c->status.denied) {
         notice(c, IDENTITY_AGENT_AWAY, why);
     }

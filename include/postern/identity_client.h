@@ -13,8 +13,9 @@
  * The result is an immutable, reference-counted identity_state. While the agent is away the last
  * one stays until it expires. It is withdrawn (on_state with NULL) when it expires, and when the
  * agent says PermissionDenied (SPIFFE_Workload_API.md: clients stop using the SVIDs then).
- * Retries go on with exponential backoff, 100 ms to 10 s with jitter; after InvalidArgument they
- * stop, since asking again would not help.
+ * Retries go on with exponential backoff, 100 ms to 10 s with jitter, and never longer than a tenth
+ * of what is left of the identity; after InvalidArgument they stop, since asking again would not
+ * help.
  *
  * Thread: the client lives on one loop; states may be held and released by any thread.
  * Units: *_ms of os_now_ms, *_s of the wall clock.
@@ -80,7 +81,7 @@ struct identity_status {
     unsigned failures_in_row;
     uint64_t last_success_ms; /* the last good message; 0: never */
     uint64_t last_error_ms;   /* 0: never */
-    struct err last_error;
+    struct err last_error; /* stays when all is well again: see failures_in_row, denied, gave_up */
     uint64_t next_renewal_ms; /* when it will ask again; 0: it waits for the agent */
     int64_t expires_s;        /* of the current state; 0: there is none */
 };
@@ -92,7 +93,8 @@ struct identity_client *identity_client_new(struct loop *loop,
                                             const struct identity_client_options *options,
                                             const struct identity_client_events *events, void *arg,
                                             struct err *err);
-/* Takes NULL. No callback comes any more; states that others hold live on. */
+/* Takes NULL. Not from within a callback of the client's own. No callback comes any more; states
+ * that others hold live on. */
 struct identity_client *identity_client_free(struct identity_client *client);
 /* The current state, lent; NULL: none. */
 const struct identity_state *identity_client_state(const struct identity_client *client);

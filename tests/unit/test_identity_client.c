@@ -161,6 +161,10 @@ static bool failed_thrice(const struct test *t)
 {
     return status_of(t).failures_in_row >= 3;
 }
+static bool failed_often(const struct test *t)
+{
+    return status_of(t).failures_in_row >= 9;
+}
 static bool asked_to_sign_thrice(const struct test *t)
 {
     return t->agent->n_sign >= 3;
@@ -269,6 +273,21 @@ static void test_agent_restarts_with_new_authority(void **state)
                                       t->state->svid->intermediates, true, os_wall_s(), &peer,
                                       NULL),
                      X509_OK);
+}
+
+/* Many failures, and yet an agent that is back before the end is found before the end: plain
+ * backoff would have come to 10 s. */
+static void test_agent_back_in_time(void **state)
+{
+    struct test *t = *state;
+    t->agent->ttl_s = 5;
+    start(t, IDENTITY_KEY_CSR, NULL);
+    RUN_UNTIL(t, one_state);
+    fake_agent_down(t->agent);
+    RUN_UNTIL(t, failed_often);
+    fake_agent_up(t->agent);
+    RUN_UNTIL(t, two_states);
+    assert_int_equal(t->n_withdrawn, 0);
 }
 
 static void test_expiry(void **state)
@@ -568,6 +587,7 @@ int main(void)
         CASE(test_no_agent),
         CASE(test_agent_restarts),
         CASE(test_agent_restarts_with_new_authority),
+        CASE(test_agent_back_in_time),
         CASE(test_expiry),
         CASE(test_denied_at_first),
         CASE(test_withdrawn),
