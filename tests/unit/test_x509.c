@@ -488,6 +488,20 @@ static void test_shared_root(void **state)
     o = judge(&w, &leaf, &theirs);
     expect("their own", &o, X509_OK, NULL);
     certs_free(&leaf);
+
+    /* Their authority in our bundle, by mistake or while domains merge: no leaves of ours. */
+    struct world merged = {.trust = x509_trust_new()};
+    trust_add(merged.trust, "a.org", theirs.cert);
+    spec = certs_leaf("spiffe://a.org/x");
+    leaf = certs_make(&spec, &theirs);
+    o = judge(&merged, &leaf, NULL);
+    expect("minted by an anchor of theirs", &o, X509_BAD_CHAIN, "authority 'spiffe://b.org'");
+    certs_free(&leaf);
+    leaf = certs_make(&spec, &forged);
+    o = judge(&merged, &leaf, &forged);
+    expect("3.2 an anchor may sign authorities of other domains", &o, X509_OK, NULL);
+    certs_free(&leaf);
+    x509_trust_unref(merged.trust);
     x509_trust_unref(w.trust);
     certs_free(&forged);
     certs_free(&theirs);
