@@ -93,7 +93,10 @@ class Process:
         self.log = d / f"{name}.log"
         self.name = name
         with open(self.log, "wb") as log:
-            self.p = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # A session each, as bench/pair has them: some kernels share out the CPU by session.
+            self.p = subprocess.Popen(
+                [str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     def pids(self):
         """The process and its children: nginx works in those."""
