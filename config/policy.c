@@ -158,6 +158,11 @@ static bool check_host(struct context *c, const struct field *f, const struct no
     return true;
 }
 
+static bool is_hex(char ch)
+{
+    return (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'f') || (ch >= 'A' && ch <= 'F');
+}
+
 static bool check_path_pattern(struct context *c, const struct field *f, const struct node *n)
 {
     struct str rest;
@@ -176,6 +181,9 @@ static bool check_path_pattern(struct context *c, const struct field *f, const s
         if (ch <= ' ' || ch > '~') {
             return refuse(c, f, n, "write other bytes as %XX, as requests do",
                           "which no path can be");
+        }
+        if (ch == '%' && (rest.n - i < 3 || !is_hex(rest.p[i + 1]) || !is_hex(rest.p[i + 2]))) {
+            return refuse(c, f, n, "a % itself is %25", "with a % that stands for no byte");
         }
     }
     return true;
@@ -253,7 +261,7 @@ static const struct field fields_to[] = {
             .doc = "The host that it asks for, without port; case does not count."),
     STRINGS(not_hosts, TYPE_TEXT, conf_policy_to, HOST, .doc = "Any but these."),
     STRINGS(paths, TYPE_TEXT, conf_policy_to, PATTERN_OF_PATH,
-            .doc = "Its path, as it stands in the request, without query."),
+            .doc = "Its path, without query; `%XX` stands for that byte, as in a request."),
     STRINGS(not_paths, TYPE_TEXT, conf_policy_to, PATTERN_OF_PATH, .doc = "Any but these."),
 };
 static const struct table table_to = {

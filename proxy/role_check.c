@@ -2,7 +2,50 @@
 #include "roles_priv.h"
 
 #include <postern/conf.h>
+#include <postern/policy.h>
 #include <stdio.h>
+#include <string.h>
+
+/* What a policy's text does not show: whether it compiles. */
+static int check_policy(const char *path)
+{
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_policy *conf = NULL;
+    struct err err = ERR_INIT;
+    char text[1200];
+    int rc = 0;
+    if (conf_load_policy(path, diag, &conf) == 0) {
+        struct policy *p = policy_new(conf, &err);
+        if (p == NULL) {
+            fprintf(stderr, "%s\n", err_text(&err, text, sizeof(text)));
+            rc = 2;
+        }
+        policy_free(p);
+    }
+    conf_policy_free(conf);
+    conf_diag_free(diag);
+    return rc;
+}
+
+/* Of a file that is sound by itself: its own policy, or the one that it names. */
+static int check_meaning(const char *path, const char *kind)
+{
+    if (strcmp(kind, "Policy") == 0) {
+        return check_policy(path);
+    }
+    if (strcmp(kind, "Proxy") != 0) {
+        return 0;
+    }
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *conf = NULL;
+    int rc = 0;
+    if (conf_load_proxy(path, diag, &conf) == 0 && conf->policy_path != NULL) {
+        rc = check_policy(conf->policy_path);
+    }
+    conf_proxy_free(conf);
+    conf_diag_free(diag);
+    return rc;
+}
 
 /* 0 or 2; all that was found goes to standard error. */
 static int check_file(const char *path)
@@ -12,11 +55,15 @@ static int check_file(const char *path)
     const char *kind = NULL;
     int rc = 0;
     if (conf_check(path, diag, &kind) == 0) {
+        rc = check_meaning(path, kind);
+    } else {
+        rc = 2;
+    }
+    if (rc == 0) {
         printf("%s: ok (%s, level %d)\n", path, kind, CONF_LEVEL);
     } else {
         (void)conf_diag_print(diag, &said);
         (void)fwrite(buf_head(&said), 1, buf_len(&said), stderr);
-        rc = 2;
     }
     buf_reset(&said);
     conf_diag_free(diag);

@@ -389,6 +389,11 @@ static const struct bad_case bad_policy[] = {
      "4:55: 'hosts' holds '*.*', where one * may stand at the beginning or at the end only, "
      "expected "
      "a host name, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "to: [{paths: ['/a%', '/a%4*']}]}\n",
+     "4:42: 'paths' holds '/a%', with a % that stands for no byte, expected a path such as "
+     "/orders, /orders/* or *.html; a % itself is %25\n"
+     "4:49: 'paths' holds '/a%4*', with a % that stands for no byte, expected a path such as "
+     "/orders, /orders/* or *.html; a % itself is %25\n"},
     {POLICY, RULE "to: [{paths: [a, '/a?b', '/a b', '/a*b']}]}\n",
      "4:42: 'paths' holds 'a', which does not begin with /, expected a path such as /orders, "
      "/orders/* or *.html\n"
