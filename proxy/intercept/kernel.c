@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <linux/netlink.h>
 
@@ -51,13 +53,13 @@ static const char *missing_part(const char *rule)
     static const struct {
         const char *word, *advice;
     } parts[] = {
-        {"fib ", "the kernel lacks CONFIG_NFT_FIB_INET (modprobe nft_fib_inet)"},
-        {"redirect", "the kernel lacks CONFIG_NFT_REDIR or CONFIG_NF_NAT (modprobe nft_redir)"},
-        {"socket cgroupv2", "the kernel lacks CONFIG_NFT_SOCKET with cgroups (modprobe "
+        {"fib ", "the kernel may lack CONFIG_NFT_FIB_INET (modprobe nft_fib_inet)"},
+        {"redirect", "the kernel may lack CONFIG_NFT_REDIR or CONFIG_NF_NAT (modprobe nft_redir)"},
+        {"socket cgroupv2", "the kernel may lack CONFIG_NFT_SOCKET with cgroups (modprobe "
                             "nft_socket); name the proxy by --proxy-uid instead"},
-        {"reject", "the kernel lacks CONFIG_NFT_REJECT_INET (modprobe nft_reject_inet)"},
-        {"ct status", "the kernel lacks CONFIG_NFT_CT (modprobe nft_ct)"},
-        {"type nat", "the kernel lacks CONFIG_NFT_NAT (modprobe nft_nat nft_chain_nat)"},
+        {"reject", "the kernel may lack CONFIG_NFT_REJECT_INET (modprobe nft_reject_inet)"},
+        {"ct status", "the kernel may lack CONFIG_NFT_CT (modprobe nft_ct)"},
+        {"type nat", "the kernel may lack CONFIG_NFT_NAT (modprobe nft_nat nft_chain_nat)"},
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (strstr(rule, parts[i].word) != NULL) {
@@ -88,9 +90,25 @@ static int explain(const char *text, struct err *err)
     return err_advise(err, "%s", missing_part(line));
 }
 
+/* A batch that is read from a file is refused with the line that is meant, one from memory is not.
+ */
+static int run_as_file(struct kernel *k, const char *batch)
+{
+    char path[40];
+    os_autofd int fd = memfd_create("batch", MFD_CLOEXEC);
+    if (fd == -1 || os_write_all(fd, batch, strlen(batch)) != 0) {
+        return nft_run_cmd_from_buffer(k->nft, batch);
+    }
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (access(path, R_OK) != 0) {
+        return nft_run_cmd_from_buffer(k->nft, batch);
+    }
+    return nft_run_cmd_from_filename(k->nft, path);
+}
+
 int kernel_run(struct kernel *k, const char *batch, struct err *err)
 {
-    if (nft_run_cmd_from_buffer(k->nft, batch) != 0) {
+    if (run_as_file(k, batch) != 0) {
         const char *text = nft_ctx_get_error_buffer(k->nft);
         return explain(text != NULL ? text : "", err);
     }
