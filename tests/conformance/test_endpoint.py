@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from h2.exceptions import ProtocolError
 from rawgrpc import EMPTY, WORKLOAD, Ended, Raw, frame
 
 API = "/SpiffeWorkloadAPI/"
@@ -150,13 +151,14 @@ def test_floods_end_only_their_own_connection(agent):
     with Raw(agent.socket) as good, Raw(agent.socket) as bad:
         stream = good.open(API + "FetchX509SVID")
         stream.next()
-        with pytest.raises(Ended):
+        # However the end shows: as a closed socket, or to h2, which then refuses to send any more.
+        with pytest.raises((Ended, ProtocolError)):
             for _ in range(20):
                 for _ in range(100):
                     bad.h2.ping(b"12345678")
                 bad.flush()
                 bad.pump(1)
-        with Raw(agent.socket) as rapid, pytest.raises(Ended):
+        with Raw(agent.socket) as rapid, pytest.raises((Ended, ProtocolError)):
             for _ in range(2000):
                 s = rapid.open(API + "FetchX509SVID", end=False)
                 rapid.h2.reset_stream(s.id)

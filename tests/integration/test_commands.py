@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT
+from lab import ROOT
 
 
 def postern(build, *argv):

@@ -91,8 +91,16 @@ def test_tls_1_2_refused(inbound):
     assert server.accepted == 1
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 64, b"\x16\x03\x01\xff\xff" + b"A" * 2000])
-def test_plaintext_and_garbage_refused(inbound, first):
+GARBAGE = {
+    "plaintext": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "zeros": b"\x00" * 64,
+    "a record too long": b"\x16\x03\x01\xff\xff" + b"A" * 2000,
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_plaintext_and_garbage_refused(inbound, name):
+    first = GARBAGE[name]
     node, proxy, port, server, _ = inbound
     with node.inside(), socket.create_connection(("127.0.0.1", port), timeout=10) as s:
         s.sendall(first)

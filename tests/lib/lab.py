@@ -17,6 +17,9 @@ import tempfile
 import time
 
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
 class LabError(Exception):
     pass
 
