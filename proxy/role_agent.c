@@ -60,5 +60,8 @@ int agent_main(int argc, char **argv)
     }
     conf_agent_free(conf);
     conf_diag_free(diag);
+    if (options.conf != NULL) {
+        _exit(status); /* no exit handlers: what they would do is not in the supervisor's list */
+    }
     return status;
 }
