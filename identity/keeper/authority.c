@@ -251,6 +251,7 @@ int keeper_authority_renew_node(struct keeper_authority *a, int64_t now_s, struc
     mem_auto(X509_free) X509 *cert = NULL;
     uint8_t *der = NULL;
     size_t len = 0;
+    int64_t half_s;
     uint8_t point[AGENT_POINT_SIZE];
     struct x509_issue what = {.spiffe_id = str_of(a->trust_domain_id),
                               .point = point,
@@ -281,7 +282,8 @@ int keeper_authority_renew_node(struct keeper_authority *a, int64_t now_s, struc
     cert = NULL;
     a->node_der = der;
     a->node_der_len = len;
-    a->node_renew_s = now_s + (x509_not_after_s(a->node) - now_s) / 2;
+    half_s = (x509_not_after_s(a->node) - now_s) / 2;
+    a->node_renew_s = now_s + (half_s > 0 ? half_s : 1);
     return 0;
 }
 

@@ -12,6 +12,7 @@ enum {
     NODE_CHECK_MS = 30000,    /* the wall clock may jump: look again at least this often */
     REFUSALS_LOGGED_MAX = 20, /* in one window; the rest is counted */
     REFUSALS_WINDOW_MS = 10000,
+    ROOT_WARN_S = 30 * 24 * 3600,
 };
 
 /* --- answering -------------------------------------------------------------------------------- */
@@ -384,6 +385,26 @@ static int service_turn(struct keeper *k, struct err *err)
     return 0;
 }
 
+/* Nothing makes a new root by itself, so somebody has to know in time. */
+static void warn_of_root_end(struct keeper *k)
+{
+    int64_t left_s = x509_not_after_s(k->authority.root) - os_wall_s();
+    int64_t early_s = k->authority.root_ttl_s / 6;
+    struct log_line l;
+    char when[32];
+
+    if (left_s >= (early_s < ROOT_WARN_S ? early_s : ROOT_WARN_S)) {
+        return;
+    }
+    os_time_text(x509_not_after_s(k->authority.root), when, sizeof(when));
+    log_begin(&l, k->log, LOG_WARN, "root_expires");
+    log_str(&l, "not_after", when);
+    log_str(&l, "advice",
+            "plan a new root: move the ca directory away and start again; every peer of this trust "
+            "domain has to learn it");
+    log_end(&l);
+}
+
 /* --- the supervisor --------------------------------------------------------------------------- */
 /* The second of the two state files has come: there is a root, or no going on. */
 static int start_authority(struct keeper *k, int cert_fd, struct err *err)
@@ -406,6 +427,7 @@ static int start_authority(struct keeper *k, int cert_fd, struct err *err)
     if (k->authority.root_der_len > AGENT_BUNDLE_MAX) {
         return err_set(err, ERR_LIMIT, "the root certificate is too large");
     }
+    warn_of_root_end(k);
     k->bundle_generation = 1;
     k->started = true;
     k->changed_pending = true;
@@ -537,6 +559,7 @@ static void renew_if_due(struct keeper *k)
         return;
     }
     k->changed_pending = true;
+    warn_of_root_end(k);
     log_msg(k->log, LOG_INFO, "node_renewed", "the node's intermediate has a new key");
 }
 

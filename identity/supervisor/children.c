@@ -18,6 +18,7 @@
 
 enum {
     TELL_MS = 10000, /* a child that does not read for so long has failed */
+    TELL_SERVICE_MS = 2000,
     STOP_MS = 5000,  /* for the service to end its streams */
     LEAVE_MS = 3000, /* for the others to notice that we are gone */
     HANDLES_MAX = 65536,
@@ -192,20 +193,20 @@ int supervisor_spawn_attestor(struct supervisor *s, struct err *err)
     return supervisor_tell(s, AGENT_ROLE_ATTESTOR, &m, -1, err);
 }
 
-static int tell_listener(struct supervisor *s, enum agent_listener which,
-                         const struct supervisor_socket *sock, struct err *err)
+static void tell_listener(struct supervisor *s, enum agent_listener which,
+                          const struct supervisor_socket *sock)
 {
     struct agent_msg_listener m;
 
     if (sock->fd == -1) {
-        return 0;
+        return;
     }
     agent_ipc_init(&m, AGENT_MSG_LISTENER, 0);
     m.which = which;
     for (size_t i = 0; which == AGENT_LISTENER_ADMIN && i < s->conf->admin.n_allow_uids; i++) {
         m.uids[m.n_uids++] = (uint32_t)s->conf->admin.allow_uids[i];
     }
-    return supervisor_tell(s, AGENT_ROLE_SERVICE, &m, sock->fd, err);
+    supervisor_tell_service(s, &m, sock->fd);
 }
 
 static int tell_service_start(struct supervisor *s, struct err *err)
@@ -222,13 +223,12 @@ static int tell_service_start(struct supervisor *s, struct err *err)
                        str_of(s->conf->trust_domain))) {
         return err_set(err, ERR_CONFIG, "the trust domain's name is too long");
     }
-    if (supervisor_tell(s, AGENT_ROLE_SERVICE, &m, -1, err) == -1 ||
-        tell_listener(s, AGENT_LISTENER_ADMIN, &s->admin, err) == -1 ||
-        tell_listener(s, AGENT_LISTENER_METRICS, &s->metrics, err) == -1 ||
-        supervisor_tell_entries(s, err) == -1) {
-        return -1;
-    }
-    return supervisor_tell_processes(s, err);
+    supervisor_tell_service(s, &m, -1);
+    tell_listener(s, AGENT_LISTENER_ADMIN, &s->admin);
+    tell_listener(s, AGENT_LISTENER_METRICS, &s->metrics);
+    supervisor_tell_entries(s);
+    supervisor_tell_processes(s);
+    return 0;
 }
 
 int supervisor_spawn_service(struct supervisor *s, struct err *err)
@@ -293,7 +293,7 @@ int supervisor_tell(struct supervisor *s, enum agent_role role, const void *msg,
 {
     struct supervisor_child *c = &s->children[role];
     struct pollfd p = {.fd = c->control, .events = POLLOUT};
-    uint64_t until_ms = os_now_ms() + TELL_MS;
+    uint64_t until_ms = os_now_ms() + (role == AGENT_ROLE_SERVICE ? TELL_SERVICE_MS : TELL_MS);
 
     for (;;) {
         switch (agent_ipc_send(c->control, msg, fd)) {
@@ -311,6 +311,16 @@ int supervisor_tell(struct supervisor *s, enum agent_role role, const void *msg,
             /* Its end tells more than this: it is looked at next. */
             return err_set(err, ERR_UNAVAILABLE, "the %s has ended", agent_role_name(role));
         }
+    }
+}
+
+void supervisor_tell_service(struct supervisor *s, const void *msg, int fd)
+{
+    struct supervisor_child *c = &s->children[AGENT_ROLE_SERVICE];
+    struct err err = ERR_INIT;
+
+    if (c->control != -1 && supervisor_tell(s, AGENT_ROLE_SERVICE, msg, fd, &err) == -1) {
+        supervisor_kill(s, c, &err);
     }
 }
 
@@ -345,6 +355,12 @@ void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct er
         }
     }
     forget(c);
+}
+
+void supervisor_kill(struct supervisor *s, struct supervisor_child *c, const struct err *why)
+{
+    log_failure(s->log, LOG_ERROR, "process_killed", why);
+    (void)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
 }
 
 static bool running(const struct supervisor_child *c)

@@ -3,17 +3,14 @@
 #include <postern/os.h>
 #include <string.h>
 
-int supervisor_tell_entries(struct supervisor *s, struct err *err)
-{
-    struct agent_msg_entries_state m = s->entries;
+enum { MESSAGES_MAX = 16 }; /* of one child in a turn */
 
-    if (s->children[AGENT_ROLE_SERVICE].control == -1) {
-        return 0;
-    }
-    return supervisor_tell(s, AGENT_ROLE_SERVICE, &m, -1, err);
+void supervisor_tell_entries(struct supervisor *s)
+{
+    supervisor_tell_service(s, &s->entries, -1);
 }
 
-static int tell_process(struct supervisor *s, const struct supervisor_child *c, struct err *err)
+static void tell_process(struct supervisor *s, const struct supervisor_child *c)
 {
     struct agent_msg_process m;
 
@@ -26,20 +23,16 @@ static int tell_process(struct supervisor *s, const struct supervisor_child *c, 
     m.separated = s->separated;
     m.started_s = c->started_s;
     m.report = c->report.report;
-    return supervisor_tell(s, AGENT_ROLE_SERVICE, &m, -1, err);
+    supervisor_tell_service(s, &m, -1);
 }
 
-int supervisor_tell_processes(struct supervisor *s, struct err *err)
+void supervisor_tell_processes(struct supervisor *s)
 {
-    if (s->children[AGENT_ROLE_SERVICE].control == -1) {
-        return 0;
-    }
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
-        if (s->children[i].reported && tell_process(s, &s->children[i], err) == -1) {
-            return -1;
+        if (s->children[i].reported) {
+            tell_process(s, &s->children[i]);
         }
     }
-    return 0;
 }
 
 static int on_report(struct supervisor *s, struct supervisor_child *c, struct err *err)
@@ -47,8 +40,10 @@ static int on_report(struct supervisor *s, struct supervisor_child *c, struct er
     struct log_line l;
     const struct sandbox_report *r;
 
-    if (s->in.report.role != (uint32_t)c->role) {
-        return err_set(err, ERR_PROTOCOL, "the %s reports as another", agent_role_name(c->role));
+    if (s->in.report.role != (uint32_t)c->role ||
+        (c->reported && c->role != AGENT_ROLE_KEEPER)) { /* the keeper again, when it has keys */
+        return err_set(err, ERR_PROTOCOL, "the %s reports twice or as another",
+                       agent_role_name(c->role));
     }
     c->report = s->in.report;
     r = &c->report.report;
@@ -64,10 +59,11 @@ static int on_report(struct supervisor *s, struct supervisor_child *c, struct er
         log_end(&l);
     }
     c->reported = true;
-    return supervisor_tell_processes(s, err);
+    supervisor_tell_processes(s);
+    return 0;
 }
 
-static int on_applied(struct supervisor *s, struct err *err)
+static void on_applied(struct supervisor *s)
 {
     const struct agent_msg_entries_applied *m = &s->in.entries_applied;
     struct log_line l;
@@ -80,7 +76,8 @@ static int on_applied(struct supervisor *s, struct err *err)
         s->entries.n_failed_loads++;
         err_where(&s->last_applied.error, "%s", s->conf->entries_path);
         log_failure(s->log, LOG_ERROR, "entries_refused", &s->last_applied.error);
-        return supervisor_tell_entries(s, err);
+        supervisor_tell_entries(s);
+        return;
     }
     s->entries.error = (struct err)ERR_INIT;
     s->entries.generation = m->generation;
@@ -94,7 +91,7 @@ static int on_applied(struct supervisor *s, struct err *err)
     log_uint(&l, "removed", m->n_removed);
     log_uint(&l, "changed", m->n_changed);
     log_end(&l);
-    return supervisor_tell_entries(s, err);
+    supervisor_tell_entries(s);
 }
 
 static int on_message(struct supervisor *s, struct supervisor_child *c, struct err *err)
@@ -123,7 +120,8 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
                 s->conf->trust_domain, s->conf->state_dir);
         return 0;
     case AGENT_MSG_ENTRIES_APPLIED:
-        return on_applied(s, err);
+        on_applied(s);
+        return 0;
     default:
         break;
     }
@@ -140,7 +138,7 @@ int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err
     };
     int fd = -1;
 
-    for (;;) {
+    for (int i = 0; i < MESSAGES_MAX; i++) {
         switch (agent_ipc_recv(c->control, ways[c->role], &s->in, &fd)) {
         case IPC_OK:
             if (on_message(s, c, err) == -1) {
@@ -148,11 +146,13 @@ int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err
             }
             break;
         case IPC_AGAIN:
-        case IPC_CLOSED: /* its pidfd tells the rest */
             return 0;
+        case IPC_CLOSED:
+            return 1;
         case IPC_BAD:
             return err_set(err, ERR_PROTOCOL, "the %s sent a bad message",
                            agent_role_name(c->role));
         }
     }
+    return 0;
 }

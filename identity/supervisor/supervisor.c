@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { START_MS = 30000 };
+enum { START_MS = 30000, HANGUP_MS = 1000 };
 
 /* --- the service manager ---------------------------------------------------------------------- */
 /* sd_notify(3): one datagram to the address in the environment, if there is one. */
@@ -126,6 +126,38 @@ static int on_ended(struct supervisor *s, struct supervisor_child *c, struct err
     return supervisor_spawn_service(s, err);
 }
 
+/* A child that closes its channel is about to end, or pretends to. */
+static void on_hangup(struct supervisor *s, struct supervisor_child *c)
+{
+    struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+    struct err why = ERR_INIT;
+
+    if (poll(&p, 1, HANGUP_MS) == 0) {
+        err_set(&why, ERR_PROTOCOL, "the %s closed its channel and goes on",
+                agent_role_name(c->role));
+        supervisor_kill(s, c, &why);
+        (void)poll(&p, 1, HANGUP_MS);
+    }
+}
+
+static int on_readable(struct supervisor *s, struct supervisor_child *c, struct err *err)
+{
+    int r = supervisor_hear(s, c, err);
+
+    if (r == 1) {
+        on_hangup(s, c);
+    }
+    if (r != -1) {
+        return 0;
+    }
+    if (c->role != AGENT_ROLE_SERVICE) {
+        return -1;
+    }
+    supervisor_kill(s, c, err);
+    *err = (struct err)ERR_INIT;
+    return 0;
+}
+
 /* One look at everything. */
 static int turn(struct supervisor *s, int timeout_ms, struct err *err)
 {
@@ -150,11 +182,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
                 return -1;
             }
         } else if (fds[1 + 2 * i].revents != 0) {
-            if (supervisor_hear(s, c, err) == -1) {
+            if (on_readable(s, c, err) == -1) {
                 return -1;
-            }
-            if ((fds[1 + 2 * i].revents & POLLIN) == 0) {
-                (void)poll(&fds[2 + 2 * i], 1, 100); /* closed: its end is near */
             }
         }
     }
@@ -237,7 +266,11 @@ static int start(struct supervisor *s, struct err *err)
         wait_for(s, &s->children[AGENT_ROLE_SERVICE].ready, "starting the service", err) == -1) {
         return -1;
     }
-    return supervisor_drop_privileges(s, err) == -1 ? -1 : supervisor_tell_processes(s, err);
+    if (supervisor_drop_privileges(s, err) == -1) {
+        return -1;
+    }
+    supervisor_tell_processes(s);
+    return 0;
 }
 
 /* A file that is wrong changes nothing; only a child that is gone ends the agent. */
@@ -257,7 +290,8 @@ static int reload(struct supervisor *s, struct err *err)
     err_advise(&wrong, "the entries of before (generation %llu) stay in force",
                (unsigned long long)s->entries.generation);
     log_failure(s->log, LOG_ERROR, "entries_kept", &wrong);
-    return supervisor_tell_entries(s, err);
+    supervisor_tell_entries(s);
+    return 0;
 }
 
 static void log_ready(struct supervisor *s)

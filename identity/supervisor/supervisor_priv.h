@@ -96,17 +96,21 @@ int supervisor_spawn_loader(struct supervisor *s, int file, pid_t *ret_pid, int 
 /* Sends to a child and waits for room; a child that does not take it within seconds has failed. */
 int supervisor_tell(struct supervisor *s, enum agent_role role, const void *msg, int fd,
                     struct err *err);
+/* The service alone may be broken or hostile without an end to the agent: one that does not take
+ * its messages is killed, and what follows is the same as after any other end of it. */
+void supervisor_tell_service(struct supervisor *s, const void *msg, int fd);
+void supervisor_kill(struct supervisor *s, struct supervisor_child *c, const struct err *why);
 /* Its end: collects it and fills err with who, how and why. */
 void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct err *err);
 /* Ends all that run: asks, waits, kills. */
 void supervisor_stop_children(struct supervisor *s);
 
 /* --- messages --------------------------------------------------------------------------------- */
-/* Everything that the child has said. */
+/* What the child has said; 1: and it closed its channel. */
 int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err *err);
 /* What the service has to know for its status page. */
-int supervisor_tell_processes(struct supervisor *s, struct err *err);
-int supervisor_tell_entries(struct supervisor *s, struct err *err);
+void supervisor_tell_processes(struct supervisor *s);
+void supervisor_tell_entries(struct supervisor *s);
 
 /* --- entries ---------------------------------------------------------------------------------- */
 /* Reads the file through a loader into s->loaded. Each of its errors is logged; err then tells how

@@ -219,6 +219,35 @@ def test_service_that_always_dies_ends_the_agent(agent):
     assert "again and again" in agent.events("agent_failed")[-1]["error"]
 
 
+@pytest.mark.parametrize(
+    "misdeed",
+    ["printf nonsense >&3", r"printf '\041\000\000\000\020\000\000\000\0\0\0\0\0\0\0\0' >&3", "exec 3>&-"],
+    ids=["garbage", "what it may not say", "hangup"],
+)
+def test_service_that_misbehaves_is_replaced(agent, build, misdeed):
+    """It breaks its protocol with the supervisor once: it is killed, the next one serves, the keeper stays."""
+    libexec = agent.dir / "libexec"
+    libexec.mkdir()
+    for name in ("postern-keeper", "postern-attestor", "postern-loader"):
+        (libexec / name).symlink_to(build / "libexec" / name)
+    ready = r"\002\000\000\000\020\000\000\000\0\0\0\0\0\0\0\0"
+    fake = libexec / "postern-agent-service"
+    fake.write_text(
+        f"#!/bin/sh\nif [ -e {libexec}/done ]; then exec {build}/libexec/postern-agent-service; fi\n"
+        f": >{libexec}/done\nprintf '{ready}' >&3\n"
+        f"while [ ! -e {libexec}/now ]; do sleep 0.02; done\n{misdeed}\nexec sleep 1000\n"
+    )
+    fake.chmod(0o755)
+    agent.start(env={"POSTERN_LIBEXEC": str(libexec)})
+    keeper = agent.children()["postern-keeper"]
+    (libexec / "now").touch()
+    agent.wait_event("service_restarted")
+    assert agent.events("process_killed")
+    wait_for("an identity from the new service", lambda: agent.identity() == f"spiffe://{TD}/root")
+    assert agent.children()["postern-keeper"] == keeper
+    assert agent.process.stop() == 0
+
+
 def test_supervisor_killed(agent):
     agent.start()
     children = agent.children()
