@@ -159,6 +159,7 @@ class Pair:
 
     layer = 4
     note = ""
+    rows = None  # all
 
     def __init__(self, d, certs, ports, to, workers, build):
         self.d, self.certs, self.to, self.workers, self.build = d, certs, to, workers, build
@@ -246,16 +247,17 @@ class NginxStream(Pair):
 class PosternTcp(Pair):
     name = "postern tcp"
     mode = "tcp"
+    log = "denied"
 
     def pair_name(self):
-        return f"compare-{os.getpid()}-{self.mode}"
+        return f"compare-{os.getpid()}-{self.mode}-{self.log}"
 
     def up(self):
         pids = self.d / "postern.pids"
         argv = [
             sys.executable, HERE / "pair", "up", "--name", self.pair_name(), "--listen", f"{HOST}:{self.listen}",
             "--tls", f"{HOST}:{self.tls}", "--to", f"{HOST}:{self.to}", "--mode", self.mode, "--workers",
-            self.workers, "--pids", pids,
+            self.workers, "--pids", pids, "--log", self.log,
         ]  # fmt: skip
         run(*argv, env={**os.environ, "POSTERN_BUILD": str(self.build)})
         self.recorded = [int(line.split()[1]) for line in pids.read_text().splitlines()]
@@ -275,6 +277,15 @@ class PosternHttp(PosternTcp):
     layer = 7
 
 
+class PosternLog(PosternHttp):
+    """What the log costs: one line a request."""
+
+    name = "postern http logging"
+    log = "all"
+    layer = -1  # no peer writes one, so it is compared with none
+    rows = ("fresh", "kept", "rate")
+
+
 class Direct(Pair):
     name = "no proxy"
     layer = 0
@@ -283,7 +294,7 @@ class Direct(Pair):
         self.listen = self.to
 
 
-PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp)
+PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog)
 
 
 def missing():
