@@ -1,0 +1,120 @@
+"""bench/: the pair that is a handle for outside tools, and the arithmetic of the comparison."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+from importlib.machinery import SourceFileLoader
+
+import pytest
+from lab import run, wait_for
+from servers import TcpServer, http_one
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PAIR = ROOT / "bench" / "pair"
+
+
+class Handle:
+    """bench/pair in a namespace of the lab's; taken down whatever happens."""
+
+    def __init__(self, lab, build, netns):
+        self.lab, self.netns, self.name = lab, netns, lab.prefix
+        self.env = {**os.environ, "POSTERN_BUILD": str(build)}
+        self.state = pathlib.Path(f"/run/postern-pair-{self.name}")
+
+    def call(self, verb, *args):
+        argv = ["/usr/bin/python3", PAIR, verb, "--name", self.name, *args]
+        return run(*self.lab.argv_in(argv, self.netns), check=False, timeout=90, env=self.env)
+
+    def up(self, to, *args):
+        return self.call("up", "--listen", "127.0.0.1:7101", "--tls", "127.0.0.1:7102", "--to", f"127.0.0.1:{to}", *args)
+
+
+@pytest.fixture
+def handle(lab, build):
+    one = Handle(lab, build, lab.netns("bench"))
+    yield one
+    if one.state.exists():
+        one.call("down")
+
+
+def fetch(handle, path):
+    argv = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", f"http://127.0.0.1:7101{path}"]
+    return run(*handle.lab.argv_in(argv, handle.netns), check=False).stdout
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_pair_up_and_down(handle, mode):
+    pids = handle.lab.dir / "pids"
+    server = TcpServer(handle.netns, http_one)
+    try:
+        r = handle.up(server.port, "--mode", mode, "--workers", "1", "--pids", pids)
+        assert r.returncode == 0, r.stderr
+        lines = [line.split() for line in pids.read_text().splitlines()]
+        assert {side for side, _ in lines} == {"client", "server"}
+        for _, pid in lines:
+            assert pathlib.Path(f"/proc/{pid}").exists()
+        assert fetch(handle, "/") == "200"
+        assert handle.up(server.port).returncode != 0, "the same name twice"
+        assert fetch(handle, "/") == "200", "the refused second one took the first one down"
+    finally:
+        server.close()
+    assert handle.call("down").returncode == 0
+    assert not handle.state.exists()
+    for _, pid in lines:
+        wait_for(f"the end of {pid}", lambda pid=pid: not pathlib.Path(f"/proc/{pid}").exists())
+
+
+def test_pair_takes_a_policy(handle):
+    policy = handle.lab.dir / "policy.yaml"
+    policy.write_text(
+        "kind: Policy\nlevel: 1\nrules:\n  - name: r\n    action: ALLOW\n    to:\n      - paths: [/allowed]\n"
+    )
+    server = TcpServer(handle.netns, http_one)
+    try:
+        r = handle.up(server.port, "--mode", "http", "--workers", "1", "--policy", policy)
+        assert r.returncode == 0, r.stderr
+        assert fetch(handle, "/allowed") != "403"
+        assert fetch(handle, "/other") == "403"
+    finally:
+        server.close()
+
+
+def test_pair_says_what_is_not_there(handle):
+    r = handle.up(1, "--transport", "hbone")
+    assert r.returncode == 3
+    assert "not there yet" in r.stderr
+    assert not handle.state.exists()
+
+
+@pytest.fixture(scope="module")
+def compare():
+    sys.path.insert(0, str(ROOT / "bench"))
+    loader = SourceFileLoader("bench_compare", str(ROOT / "bench" / "compare"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_compare", loader))
+    loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "bench"))
+
+
+def test_best_of_rates_and_median_of_costs(compare):
+    rounds = [
+        {"kept": {"per_s": 10.0, "cpu_us": 5.0, "errors": 0}},
+        {"kept": {"per_s": 30.0, "cpu_us": 9.0, "errors": 2}},
+        {"kept": {"per_s": 20.0, "cpu_us": 6.0, "errors": 0}},
+    ]
+    assert compare.summed_up(rounds) == {"kept": {"per_s": 30.0, "cpu_us": 6.0, "errors": 2}}
+
+
+def test_ratio_is_to_the_best_of_the_same_layer(compare):
+    results = {
+        "postern tcp": {"kept": {"per_s": 80.0, "cpu_us": 26.0}},
+        "haproxy tcp": {"kept": {"per_s": 100.0, "cpu_us": 40.0}},
+        "nginx stream": {"kept": {"per_s": 50.0, "cpu_us": 20.0}},
+        "haproxy http": {"kept": {"per_s": 1000.0, "cpu_us": 1.0}},
+    }
+    got = {r["key"]: r for r in compare.ratios(results)}
+    assert (got["per_s"]["best"], got["per_s"]["ratio"]) == ("haproxy tcp", 0.8)
+    assert (got["cpu_us"]["best"], got["cpu_us"]["ratio"], got["cpu_us"]["held"]) == ("nginx stream", 1.3, True)
+    results["postern tcp"]["kept"]["cpu_us"] = 26.1
+    assert not [r for r in compare.ratios(results) if r["key"] == "cpu_us"][0]["held"]
