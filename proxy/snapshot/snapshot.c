@@ -13,11 +13,7 @@ static bool take_ref(_Atomic unsigned *refs)
 /* True for the last one, which then sees everything the others did before. */
 static bool drop_ref(_Atomic unsigned *refs)
 {
-    if (atomic_fetch_sub_explicit(refs, 1, memory_order_release) != 1) {
-        return false;
-    }
-    atomic_thread_fence(memory_order_acquire);
-    return true;
+    return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
 }
 
 /* --- files ------------------------------------------------------------------------------------ */
