@@ -1,7 +1,6 @@
 /* All that a proxy may do once it is set up, in one list. */
 #include "proxy_priv.h"
 
-#include <libgen.h>
 #include <limits.h>
 #include <postern/mem.h>
 #include <stdio.h>
@@ -39,9 +38,9 @@ static void allow_directory_of(struct paths *paths, const char *file)
     if (file == NULL || paths->n == PATHS_MAX) {
         return;
     }
-    char copy[PATH_MAX];
-    snprintf(copy, sizeof(copy), "%s", file);
-    snprintf(paths->text[paths->n], PATH_MAX, "%s", dirname(copy));
+    const char *slash = strrchr(file, '/');
+    int n = slash == NULL ? 1 : slash == file ? 1 : (int)(slash - file);
+    snprintf(paths->text[paths->n], PATH_MAX, "%.*s", n, slash == NULL ? "." : file);
     paths->list[paths->n] = paths->text[paths->n];
     paths->n++;
 }
@@ -55,9 +54,10 @@ int proxy_confine(const struct proxy *p, struct err *err)
     allow_directory_of(read, conf->mesh_path);
     allow_directory_of(read, conf->policy_path);
     allow_directory_of(write, conf->admin.socket);
-    bool ok = sandbox_drop_caps(0, err) == 0 && sandbox_limits(true, err) == 0 &&
-              sandbox_landlock(read->list, write->list, err) == 0 &&
-              sandbox_seccomp("proxy", SYSCALLS, getenv("POSTERN_SECCOMP_KILL") != NULL, err) == 0;
+    bool ok =
+        sandbox_drop_caps(0, err) == 0 && sandbox_limits(true, err) == 0 &&
+        sandbox_landlock(read->list, write->list, err) == 0 &&
+        sandbox_seccomp("proxy", SYSCALLS, secure_getenv("POSTERN_SECCOMP_KILL") != NULL, err) == 0;
     free(read);
     free(write);
     return ok ? 0 : -1;

@@ -266,7 +266,8 @@ static void raise_descriptors(void)
 static int set_up(struct proxy *p, struct err *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
-    signal(SIGPIPE, SIG_IGN);
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, NULL); /* a peer that is gone is an errno */
     raise_descriptors();
     /* While files may still be opened: OpenSSL reads its configuration once. */
     OPENSSL_init_ssl(0, NULL);
@@ -357,7 +358,7 @@ int proxy_main(int argc, char **argv)
     }
     struct proxy p = {.path = argv[1], .log_wake_fd = -1, .started_s = os_wall_s()};
     struct err err = ERR_INIT;
-    if (load(&p, &err) == -1) {
+    if (load(&p, &err) == -1 || p.files == NULL) {
         return 2;
     }
     p.path = p.files->conf->path != NULL ? p.files->conf->path : argv[1];

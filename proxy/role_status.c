@@ -1,15 +1,16 @@
 /* status: what a running proxy or agent says about itself, for people. */
 #include "roles_priv.h"
 
-#include <glob.h>
+#include <dirent.h>
 #include <jansson.h>
+#include <limits.h>
 #include <postern/admin.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ASK_TIMEOUT_MS = 5000, STATUS_MAX = 16 << 20 };
-static const char DEFAULT_SOCKETS[] = "/run/postern/*admin.sock";
+static const char RUN_DIR[] = "/run/postern";
 
 static void print_value(const json_t *v)
 {
@@ -67,36 +68,41 @@ static void print_tree(json_t *v, int depth)
     }
 }
 
+static int is_admin_socket(const struct dirent *d)
+{
+    return str_has_suffix(str_of(d->d_name), STR_LIT("admin.sock"));
+}
+
 /* Without --socket: the environment's, or the only one that is there. */
 static int find_socket(char *ret, size_t size)
 {
-    const char *env = getenv("POSTERN_ADMIN_SOCKET");
+    const char *env = secure_getenv("POSTERN_ADMIN_SOCKET");
     if (env != NULL && env[0] != '\0') {
         snprintf(ret, size, "%s", env);
         return 0;
     }
-    glob_t g;
-    int r = glob(DEFAULT_SOCKETS, 0, NULL, &g);
-    if (r == 0 && g.gl_pathc == 1) {
-        snprintf(ret, size, "%s", g.gl_pathv[0]);
-        globfree(&g);
-        return 0;
-    }
-    if (r == 0) {
+    struct dirent **list = NULL;
+    int n = scandir(RUN_DIR, &list, is_admin_socket, alphasort);
+    if (n == 1) {
+        snprintf(ret, size, "%s/%s", RUN_DIR, list[0]->d_name);
+    } else if (n > 1) {
         fprintf(stderr, "postern: several admin sockets; choose one with --socket:\n");
-        for (size_t i = 0; i < g.gl_pathc; i++) {
-            fprintf(stderr, "  %s\n", g.gl_pathv[i]);
+        for (int i = 0; i < n; i++) {
+            fprintf(stderr, "  %s/%s\n", RUN_DIR, list[i]->d_name);
         }
-        globfree(&g);
     } else {
-        fprintf(stderr, "postern: no admin socket at %s; name it with --socket\n", DEFAULT_SOCKETS);
+        fprintf(stderr, "postern: no admin socket in %s; name it with --socket\n", RUN_DIR);
     }
-    return -1;
+    for (int i = 0; i < n; i++) {
+        free(list[i]);
+    }
+    free(list);
+    return n == 1 ? 0 : -1;
 }
 
 int status_main(int argc, char **argv)
 {
-    char path[108] = "";
+    char path[PATH_MAX] = "";
     bool raw = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
