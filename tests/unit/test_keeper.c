@@ -32,6 +32,7 @@ struct keeper_process {
     pid_t pid;
     int pidfd;
     uint64_t generation, next_handle;
+    uint32_t node_ttl_s; /* 0: long enough for any test */
 };
 
 static union agent_msg in;
@@ -112,7 +113,7 @@ static void spawn_keeper(struct keeper_process *k)
     k->next_handle = 100;
     agent_ipc_init(&start, AGENT_MSG_START_KEEPER, 0);
     start.root_ttl_s = 86400;
-    start.node_ttl_s = 7200;
+    start.node_ttl_s = k->node_ttl_s != 0 ? k->node_ttl_s : 7200;
     start.svid_ttl_s = 600;
     start.log_level = LOG_ERROR;
     start.max_handles = 64;
@@ -562,39 +563,80 @@ static void test_listing(void **state)
     assert_memory_equal(a->spiffe_id, "spiffe://example.org/second", a->spiffe_id_len);
 }
 
-static void test_issued_chain(void **state)
+/* A leaf that came last, judged against the bundle. */
+static void verify_issued(struct keeper_process *k, const char *id, int64_t ret_ends[2])
 {
-    struct keeper_process *k = *state;
-    uint8_t point[AGENT_POINT_SIZE];
+    struct agent_msg_issued issued = in.issued;
     struct agent_msg_ask ask;
     struct x509_trust *trust = x509_trust_new();
     struct x509_peer peer;
     X509 *leaf;
     STACK_OF(X509) * chain;
-    struct err err = ERR_INIT;
-    int64_t now_s = os_wall_s();
 
     agent_ipc_init(&ask, AGENT_MSG_BUNDLE_GET, 5);
     send_ok(k->service, &ask, -1);
     expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_BUNDLE);
     assert_int_equal(x509_trust_add(trust, STR_LIT("example.org"),
                                     (struct str){(char *)in.bundle.roots, in.bundle.roots_len},
-                                    &err),
+                                    NULL),
                      0);
+    chain = x509_chain_from_der((struct str){(char *)issued.leaf, issued.leaf_len}, NULL);
+    leaf = sk_X509_shift(chain);
+    sk_X509_pop_free(chain, X509_free);
+    chain = x509_chain_from_der((struct str){(char *)issued.chain, issued.chain_len}, NULL);
+    assert_int_equal(x509_verify_svid(trust, leaf, chain, true, os_wall_s(), &peer, NULL), X509_OK);
+    assert_string_equal(peer.spiffe_id, id);
+    ret_ends[0] = x509_not_after_s(leaf);
+    ret_ends[1] = x509_not_after_s(sk_X509_value(chain, 0));
+    X509_free(leaf);
+    sk_X509_pop_free(chain, X509_free);
+    x509_trust_unref(trust);
+}
+
+static void test_issued_chain(void **state)
+{
+    struct keeper_process *k = *state;
+    uint8_t point[AGENT_POINT_SIZE];
+    int64_t now_s = os_wall_s(), not_after_s, ends[2];
+
     good_point(point);
     assert_int_equal(issue(k, attest(k, 5000), k->generation, 1, point)->outcome, AGENT_OK);
     assert_in_range(in.issued.not_after_s, now_s + 590, now_s + 620);
     assert_in_range(in.issued.not_before_s, now_s - 15, now_s);
-    chain = x509_chain_from_der((struct str){(char *)in.issued.leaf, in.issued.leaf_len}, &err);
-    leaf = sk_X509_shift(chain);
-    sk_X509_pop_free(chain, X509_free);
-    chain = x509_chain_from_der((struct str){(char *)in.issued.chain, in.issued.chain_len}, &err);
-    assert_int_equal(sk_X509_num(chain), 1);
-    assert_int_equal(x509_verify_svid(trust, leaf, chain, true, now_s, &peer, &err), X509_OK);
-    assert_string_equal(peer.spiffe_id, "spiffe://example.org/second");
-    X509_free(leaf);
-    sk_X509_pop_free(chain, X509_free);
-    x509_trust_unref(trust);
+    not_after_s = in.issued.not_after_s;
+    verify_issued(k, "spiffe://example.org/second", ends);
+    assert_int_equal(ends[0], not_after_s);
+}
+
+/* The intermediate is renewed at half its life, and no leaf outlives it. */
+static void test_node_renewal(void **state)
+{
+    struct keeper_process *k = mem_must_new(struct keeper_process);
+    int key = temp_file(), cert = temp_file();
+    uint8_t point[AGENT_POINT_SIZE];
+    int64_t before[2], after[2], first_end_s;
+
+    k->node_ttl_s = 4;
+    spawn_keeper(k);
+    send_state(k, key, cert, true);
+    close(key);
+    close(cert);
+    assert_true(load_entries(k)->ok);
+    new_service(k);
+    expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    first_end_s = in.changed.node_not_after_s;
+    good_point(point);
+    assert_int_equal(issue(k, attest(k, 5000), k->generation, 0, point)->outcome, AGENT_OK);
+    verify_issued(k, "spiffe://example.org/first", before);
+    assert_true(before[0] <= before[1]);
+    do {
+        expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    } while (in.changed.node_not_after_s == first_end_s);
+    assert_int_equal(issue(k, attest(k, 5000), k->generation, 0, point)->outcome, AGENT_OK);
+    verify_issued(k, "spiffe://example.org/first", after);
+    assert_true(after[1] > before[1] && after[0] <= after[1]);
+    *state = k;
+    teardown(state);
 }
 
 static void test_reload(void **state)
@@ -868,6 +910,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_listing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_issued_chain, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
+        cmocka_unit_test(test_node_renewal),
         cmocka_unit_test(test_state_files),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_sandbox),
