@@ -44,7 +44,7 @@ int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_re
                   struct err *err)
 {
     static const char *const nothing[] = {NULL};
-    bool kill_all = getenv("POSTERN_SANDBOX_KILL") != NULL;
+    bool kill_all = secure_getenv("POSTERN_SANDBOX_KILL") != NULL;
     pid_t parent = getppid();
     struct sandbox_report report;
     uint64_t keep;

@@ -196,7 +196,7 @@ static void on_identity_get(struct keeper *k)
     facts = facts_of(c);
     a->facts = c->facts_count;
     a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
-    if (ask->position >= a->total) {
+    if (k->entries == NULL || ask->position >= a->total) {
         a->outcome = AGENT_NOT_ENTITLED;
         return;
     }

@@ -204,7 +204,7 @@ static int start(int argc, char **argv, struct err *err)
     c.gid = (uint32_t)gid;
     (void)setrlimit(RLIMIT_CPU, &cpu);
     /* Looking up a user, the libc tries a socket first: it has to be refused, not killed. */
-    (void)unsetenv("POSTERN_SANDBOX_KILL");
+    (void)unsetenv("POSTERN_SANDBOX_KILL"); /* NOLINT(concurrency-mt-unsafe): one thread */
     if (agent_confine(&c, &report, err) == -1) {
         return -1;
     }

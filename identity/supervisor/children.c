@@ -54,7 +54,7 @@ static void fill_env(const char *ret_env[8], char *store[8])
     size_t n = 0;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        const char *value = getenv(names[i]);
+        const char *value = secure_getenv(names[i]);
 
         if (value != NULL) {
             store[n] = mem_must_printf("%s=%s", names[i], value);
@@ -333,6 +333,13 @@ static void forget(struct supervisor_child *c)
     c->ready = false;
 }
 
+static const char *signal_name(int signo)
+{
+    const char *name = sigabbrev_np(signo);
+
+    return name != NULL ? name : "?";
+}
+
 void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct err *err)
 {
     siginfo_t info = {.si_pid = 0};
@@ -348,8 +355,8 @@ void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct er
         err_set(err, ERR_SYSTEM, "the %s (pid %d) has ended with status %d", name, (int)c->pid,
                 info.si_status);
     } else {
-        err_set(err, ERR_SYSTEM, "the %s (pid %d) was ended by signal %d (%s)", name, (int)c->pid,
-                info.si_status, strsignal(info.si_status));
+        err_set(err, ERR_SYSTEM, "the %s (pid %d) was ended by signal %d (SIG%s)", name,
+                (int)c->pid, info.si_status, signal_name(info.si_status));
         if (info.si_status == SIGSYS) {
             err_advise(err, "it made a system call that it must not make: please report this");
         }

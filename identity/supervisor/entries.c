@@ -102,7 +102,7 @@ int supervisor_load_entries(struct supervisor *s, struct err *err)
     (void)waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED);
     close(pidfd);
     if (r == -1 && info.si_code != CLD_EXITED && info.si_status != SIGKILL) {
-        err_prefix(err, "signal %d (%s)", info.si_status, strsignal(info.si_status));
+        err_prefix(err, "signal %d", info.si_status);
     }
     return r;
 }

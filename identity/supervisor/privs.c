@@ -53,7 +53,7 @@ int supervisor_drop_privileges(struct supervisor *s, struct err *err)
 {
     struct supervisor_child *own = &s->children[AGENT_ROLE_SUPERVISOR];
     struct sandbox_report *report = &own->report.report;
-    bool kill_all = getenv("POSTERN_SANDBOX_KILL") != NULL;
+    bool kill_all = secure_getenv("POSTERN_SANDBOX_KILL") != NULL;
 
     sandbox_get_report(report);
     if (sandbox_drop_caps(KEEP & report->caps, err) == -1 || sandbox_limits(true, err) == -1 ||

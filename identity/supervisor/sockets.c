@@ -1,7 +1,6 @@
 #include "supervisor_priv.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <netinet/in.h>
 #include <postern/os.h>
 #include <stdio.h>
@@ -16,12 +15,16 @@ enum { BACKLOG = 512 };
  * (/tmp) only owners remove, and bind() refuses a name that is taken. */
 static int check_directory(const char *path, struct err *err)
 {
-    char copy[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    const char *dir;
+    char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char *end;
     struct stat st;
 
-    (void)snprintf(copy, sizeof(copy), "%s", path);
-    dir = dirname(copy);
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    end = strrchr(dir, '/');
+    if (end == NULL) {
+        return err_set(err, ERR_CONFIG, "the socket's path is not absolute");
+    }
+    end[end == dir] = 0; /* the root directory keeps its slash */
     if (mkdir(dir, 0755) == -1 && errno != EEXIST) {
         err_sys(err, "the directory of the socket cannot be made");
         err_where(err, "%s", dir);

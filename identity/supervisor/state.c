@@ -67,6 +67,7 @@ static int open_dir(struct supervisor_state *st, struct log *log, struct err *er
 
 static int take_lock(struct supervisor_state *st, struct err *err)
 {
+    POSTERN_ASSERT(st->dir_fd != -1);
     st->lock_fd = openat(st->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (st->lock_fd == -1) {
         return fail(err, st, "lock", "the lock cannot be made");

@@ -19,7 +19,7 @@ enum { START_MS = 30000, HANGUP_MS = 1000 };
 /* sd_notify(3): one datagram to the address in the environment, if there is one. */
 static void notify_manager(const char *text)
 {
-    const char *path = getenv("NOTIFY_SOCKET");
+    const char *path = secure_getenv("NOTIFY_SOCKET");
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     size_t len = path != NULL ? strlen(path) : 0;
     os_autofd int fd = -1;
@@ -47,8 +47,9 @@ static int open_signals(struct supervisor *s, struct err *err)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) == -1) {
-        return err_sys(err, "sigprocmask");
+    errno = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (errno != 0) {
+        return err_sys(err, "the signal mask");
     }
     s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return s->signal_fd == -1 ? err_sys(err, "signalfd") : 0;
