@@ -298,7 +298,7 @@ static const struct field fields_limits[] = {
     {.name = "request_head_bytes",
      .type = TYPE_SIZE,
      .min = 1024,
-     .max = 1024 * 1024,
+     .max = CONF_REQUEST_HEAD_MAX,
      AT(struct conf_proxy, limits.request_head_bytes),
      .def = "65536",
      .doc = "Length of a request's head."},

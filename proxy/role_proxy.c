@@ -131,6 +131,17 @@ static void reload(struct proxy *p)
     conf_diag_free(diag);
 }
 
+/* An agent that called our question wrong is not asked again by itself; a person may have mended
+ * it since. */
+static void ask_again(struct proxy *p)
+{
+    struct identity_status st;
+    identity_client_get_status(p->client, &st);
+    if (st.gave_up) {
+        identity_client_renew(p->client);
+    }
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static void on_drain_poll(void *arg)
@@ -169,6 +180,7 @@ static void on_signal(void *arg, int signo)
     struct proxy *p = (struct proxy *)arg;
     if (signo == SIGHUP) {
         reload(p);
+        ask_again(p);
     } else if (p->draining) {
         loop_stop(p->loop); /* asked twice: now */
     } else {

@@ -91,6 +91,8 @@ struct conf_listener {
     enum conf_protocol protocol;    /* explicit only */
 };
 
+enum { CONF_REQUEST_HEAD_MAX = 128 * 1024 }; /* a worker's buffers are made for it */
+
 struct conf_proxy {
     char *path; /* the file itself, absolute */
     char *name;

@@ -10,7 +10,7 @@ enum {
     STACK_BYTES = 256 * 1024,    /* a handshake needs a quarter of it; the rest stays unbacked */
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
     REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
-    EMIT_MAX = 256 * 1024,
+    EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
 };
 
 /* --- judging again ---------------------------------------------------------------------------- */

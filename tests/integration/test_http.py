@@ -165,6 +165,23 @@ def test_head_too_large(web):
     assert server.accepted == 0
 
 
+def test_head_as_long_as_may_be(node):
+    """The longest head that a configuration can allow passes whole; one line more is said to be too long."""
+    node.start_agent()
+    with TcpServer(node.netns, http_one) as server:
+        tls, plain = free_port(), free_port()
+        node.server_side(tls, server.port, protocol="http", policy=POLICY, extra="limits:\n  request_head_bytes: 128KiB\n")
+        node.client_side(plain, tls)
+        longest = b"GET /pub HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
+        fill = b"a" * (128 * 1024 - len(longest))
+        got = raw(node, plain, longest.replace(b"X: ", b"X: " + fill))
+        assert got.startswith(b"HTTP/1.1 200") and fill in got
+        got = raw(node, plain, longest.replace(b"X: ", b"X: a" + fill))
+        assert got.startswith(b"HTTP/1.1 431"), got[:200]
+        assert b"x-postern-reason: head_long" in got.lower()
+        assert server.accepted == 1
+
+
 def test_workload_away_is_503(node):
     node.start_agent()
     tls, plain, nobody = free_port(), free_port(), free_port()

@@ -192,7 +192,7 @@ static const struct bad_case bad_values[] = {
      "or h, such as 10s, 1h to 1000h\n"},
     {PROXY, PROXY_HEAD LISTENER "limits: {request_head_bytes: 2MiB}\n",
      "5:30: 'request_head_bytes' is '2MiB', too much, expected a number of bytes, or with KiB, MiB "
-     "or GiB, 1KiB to 1MiB\n"},
+     "or GiB, 1KiB to 128KiB\n"},
     {PROXY, PROXY_HEAD LISTENER "log: {level: Warning}\n",
      "5:14: 'level' is 'Warning', no such value, expected error, warn, info or debug\n"},
     {PROXY, PROXY_HEAD LISTENER "log: {level: INFO}\n",
