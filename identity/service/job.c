@@ -175,7 +175,7 @@ static void take_identity(struct service_job *job, const struct agent_msg_identi
     i->hint = a->hint_len > 0 ? mem_must_strndup(a->hint, a->hint_len) : NULL;
     i->entry = a->entry;
     i->ttl_s = a->ttl_s;
-    i->n_dns_names = a->n_dns_names;
+    i->dns_digest = a->dns_digest;
 }
 
 static void on_identity(void *arg, const union agent_msg *answer)

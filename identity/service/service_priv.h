@@ -85,7 +85,8 @@ void service_accounts_deinit(struct service *s);
  */
 struct service_identity {
     char *spiffe_id, *hint; /* owned; hint NULL: none */
-    uint32_t entry, ttl_s, n_dns_names;
+    uint32_t entry, ttl_s;
+    uint64_t dns_digest;
     EVP_PKEY *key;  /* owned; NULL: the caller's own */
     uint8_t *chain; /* owned: leaf and intermediates, DER */
     size_t n_chain;

@@ -126,8 +126,9 @@ static void make_listing(const struct service_job *job, struct buf *out)
 {
     for (uint32_t i = 0; i < job->n; i++) {
         const struct service_identity *id = &job->list[i];
-        POSTERN_ASSERT(buf_printf(out, "%s\n%s\n%u %u\n", id->spiffe_id,
-                                  id->hint != NULL ? id->hint : "", id->ttl_s, id->n_dns_names));
+        POSTERN_ASSERT(buf_printf(out, "%s\n%s\n%u %llx\n", id->spiffe_id,
+                                  id->hint != NULL ? id->hint : "", id->ttl_s,
+                                  (unsigned long long)id->dns_digest));
     }
 }
 

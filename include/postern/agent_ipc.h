@@ -319,6 +319,7 @@ struct agent_msg_identity {
     uint64_t handle;
     uint64_t generation; /* of the entries */
     uint64_t facts;      /* counts the changes of this caller's facts */
+    uint64_t dns_digest; /* other DNS names of the entry have another one */
     uint32_t outcome;    /* the rest counts only if AGENT_OK */
     uint32_t position, total;
     uint32_t entry; /* for ISSUE, together with generation */

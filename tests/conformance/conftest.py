@@ -30,11 +30,11 @@ class Agent:
     def __init__(self, node):
         self.node, self.lab, self.socket = node, node.lab, node.socket
 
-    def write(self, ids=("first", "second"), ttl="1h", hints=("internal",), uid=0):
+    def write(self, ids=("first", "second"), ttl="1h", hints=("internal",), uid=0, dns="test.example"):
         text = "kind: Entries\nlevel: 1\nentries:\n"
         for i, name in enumerate(ids):
             text += f"  - id: {name}\n    spiffe_id: spiffe://{TD}/{name}\n    ttl: {ttl}\n"
-            text += f'    selectors: ["unix:uid:{uid}"]\n    dns_names: [{name}.test.example]\n'
+            text += f'    selectors: ["unix:uid:{uid}"]\n    dns_names: [{name}.{dns}]\n'
             text += f"    hint: {hints[i]}\n" if i < len(hints) else ""
         # One that is nobody's here, so that a set without this process's is a set nevertheless.
         text += f'  - id: away\n    spiffe_id: spiffe://{TD}/away\n    selectors: ["unix:uid:48190"]\n'

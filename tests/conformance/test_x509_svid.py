@@ -154,12 +154,16 @@ def test_entries_change_under_a_stream(agent):
         r = response(svids.next())
         assert [s.spiffe_id for s in r.svids] == [f"spiffe://{TD}/first"]
         assert r.svids[0].bundle == before.svids[0].bundle
+        agent.reload(ids=("first",), dns="other.example")  # the same identity, other names
+        leaf = check_svid(response(svids.next()).svids[0], "first")
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["first.other.example"]
         agent.reload(ids=())  # the last one: the stream ends, and so does the other
         assert svids.wait_end().status == PERMISSION_DENIED
         assert bundles.wait_end().status == PERMISSION_DENIED
         assert c.call(SVID).status == PERMISSION_DENIED
         agent.reload()
-        wait_for("the reload", lambda: agent.node.agent.err().count('"entries_loaded"') == 5)
+        wait_for("the reload", lambda: agent.node.agent.err().count('"entries_loaded"') == 6)
         assert response(c.open(SVID).next()).svids[0].spiffe_id == f"spiffe://{TD}/first"
 
 
