@@ -38,6 +38,46 @@ static const enum dim to_dims[TO_CLAUSES] = {DIM_PORT, DIM_METHOD, DIM_HOST, DIM
 
 /* --- values ------------------------------------------------------------------------------------*/
 
+/* Escaped as its dimension has it (%XX in paths, \x elsewhere), and cut at max bytes. */
+static void print_text(enum dim dim, struct str text, size_t max, struct buf *out)
+{
+    for (size_t i = 0; i < text.n && i < max; i++) {
+        uint8_t c = (uint8_t)text.p[i];
+        bool plain = c > 0x20 && c < 0x7f && c != '"';
+        if (plain && c != (dim == DIM_PATH ? '%' : '\\')) {
+            buf_append(out, &c, 1);
+        } else {
+            buf_printf(out, dim == DIM_PATH ? "%%%02X" : "\\x%02x", c);
+        }
+    }
+    if (text.n > max) {
+        buf_printf(out, "...");
+    }
+}
+
+/* "/orders/" + star, 10.0.0.0/8: as people write it. */
+static void print_key(const struct key_table *t, uint32_t key, size_t max, struct buf *out)
+{
+    const struct key *k = policy_key(t, key);
+    if (k->dim == DIM_PORT) {
+        buf_printf(out, "%u", (unsigned)((uint8_t)k->text[0] << 8 | (uint8_t)k->text[1]));
+        return;
+    }
+    if (k->dim == DIM_SOURCE) {
+        char text[INET6_ADDRSTRLEN] = "";
+        bool v4 = k->text[0] == 4;
+        inet_ntop(v4 ? AF_INET : AF_INET6, k->text + 1, text, sizeof(text));
+        buf_printf(out, "%s", text);
+        if (k->prefix_len != (v4 ? 32 : 128)) {
+            buf_printf(out, "/%u", k->prefix_len);
+        }
+        return;
+    }
+    buf_printf(out, "%s", k->form == FORM_ANY || k->form == FORM_SUFFIX ? "*" : "");
+    print_text((enum dim)k->dim, (struct str){k->text, k->len}, max, out);
+    buf_printf(out, "%s", k->form == FORM_PREFIX ? "*" : "");
+}
+
 static void print_source(const struct sockaddr *sa, struct buf *out)
 {
     char text[INET6_ADDRSTRLEN] = "";
@@ -59,26 +99,26 @@ static void print_fact(const struct policy_query *q, enum dim dim, struct buf *o
 {
     switch (dim) {
     case DIM_TARGET:
-        policy_print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
+        print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
         break;
     case DIM_PORT:
         buf_printf(out, "%u", q->port);
         break;
     case DIM_PRINCIPAL:
     case DIM_DOMAIN:
-        policy_print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
+        print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
         break;
     case DIM_SOURCE:
         print_source(q->source, out);
         break;
     case DIM_PATH:
-        policy_print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
+        print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
         break;
     case DIM_HOST:
-        policy_print_text(DIM_HOST, q->host, VALUE_SHOWN, out);
+        print_text(DIM_HOST, q->host, VALUE_SHOWN, out);
         break;
     case DIM_METHOD:
-        policy_print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
+        print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
         break;
     case DIM_COUNT:
         break;
@@ -210,7 +250,7 @@ static void print_failure(struct ask *a, const struct failure *f, struct buf *ou
     buf_printf(out, "%s [", clause_names[f->dim][f->negative ? 1 : 0]);
     for (uint32_t i = 0; i < f->list->n && i < ITEMS_SHOWN; i++) {
         buf_printf(out, "%s", i > 0 ? ", " : "");
-        policy_key_print(&p->table, policy_run_keys(p, f->list)[i], VALUE_SHOWN, out);
+        print_key(&p->table, policy_run_keys(p, f->list)[i], VALUE_SHOWN, out);
     }
     if (f->list->n > ITEMS_SHOWN) {
         buf_printf(out, ", and %u more", f->list->n - ITEMS_SHOWN);
@@ -306,7 +346,7 @@ static void print_near_miss(struct ask *a, const struct nearest *near, struct bu
     const struct policy *p = a->policy;
     if (near->miss.rule == UINT32_MAX) {
         buf_printf(out, "no ALLOW rule speaks of target ");
-        policy_print_text(DIM_TARGET, a->query->target, VALUE_SHOWN, out);
+        print_text(DIM_TARGET, a->query->target, VALUE_SHOWN, out);
         return;
     }
     buf_printf(out, "rule \"%s\": ", p->rules[near->miss.rule].name);
@@ -335,24 +375,24 @@ static void print_question(const struct policy_query *q, struct buf *out)
 {
     buf_printf(out, "  ");
     if (q->peer.n > 0) {
-        policy_print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
+        print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
     } else {
         buf_printf(out, "a peer without identity");
     }
     buf_printf(out, " from ");
     print_source(q->source, out);
     buf_printf(out, " to ");
-    policy_print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
+    print_text(DIM_TARGET, q->target, VALUE_SHOWN, out);
     buf_printf(out, " port %u, ", q->port);
     if (!q->http) {
         buf_printf(out, "a connection\n");
         return;
     }
-    policy_print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
+    print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
     buf_printf(out, " ");
-    policy_print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
+    print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
     buf_printf(out, " at host ");
-    policy_print_text(DIM_HOST, q->host.n > 0 ? q->host : STR_LIT("(none)"), VALUE_SHOWN, out);
+    print_text(DIM_HOST, q->host.n > 0 ? q->host : STR_LIT("(none)"), VALUE_SHOWN, out);
     buf_printf(out, "\n");
 }
 

@@ -400,44 +400,6 @@ void policy_keys_deinit(struct key_table *t)
     *t = (struct key_table){0};
 }
 
-void policy_print_text(enum dim dim, struct str text, size_t max, struct buf *out)
-{
-    for (size_t i = 0; i < text.n && i < max; i++) {
-        uint8_t c = (uint8_t)text.p[i];
-        bool plain = c > 0x20 && c < 0x7f && c != '"';
-        if (plain && c != (dim == DIM_PATH ? '%' : '\\')) {
-            buf_append(out, &c, 1);
-        } else {
-            buf_printf(out, dim == DIM_PATH ? "%%%02X" : "\\x%02x", c);
-        }
-    }
-    if (text.n > max) {
-        buf_printf(out, "...");
-    }
-}
-
-void policy_key_print(const struct key_table *t, uint32_t key, size_t max, struct buf *out)
-{
-    const struct key *k = policy_key(t, key);
-    if (k->dim == DIM_PORT) {
-        buf_printf(out, "%u", (unsigned)((uint8_t)k->text[0] << 8 | (uint8_t)k->text[1]));
-        return;
-    }
-    if (k->dim == DIM_SOURCE) {
-        char text[INET6_ADDRSTRLEN] = "";
-        bool v4 = k->text[0] == 4;
-        inet_ntop(v4 ? AF_INET : AF_INET6, k->text + 1, text, sizeof(text));
-        buf_printf(out, "%s", text);
-        if (k->prefix_len != (v4 ? 32 : 128)) {
-            buf_printf(out, "/%u", k->prefix_len);
-        }
-        return;
-    }
-    buf_printf(out, "%s", k->form == FORM_ANY || k->form == FORM_SUFFIX ? "*" : "");
-    policy_print_text((enum dim)k->dim, (struct str){k->text, k->len}, max, out);
-    buf_printf(out, "%s", k->form == FORM_PREFIX ? "*" : "");
-}
-
 /* --- values ------------------------------------------------------------------------------------*/
 
 static inline void add(struct match *m, uint32_t key)

@@ -185,11 +185,6 @@ uint32_t policy_key_of_absent(struct key_table *t, enum dim dim);
 /* After the last key: -1 if patterns contain each other more deeply than a question can hold. */
 int policy_keys_finish(struct key_table *t, struct err *err);
 void policy_keys_deinit(struct key_table *t);
-/* Escaped as its dimension has it (%XX in paths, \x elsewhere), and cut at max bytes. */
-void policy_print_text(enum dim dim, struct str text, size_t max, struct buf *out);
-/* "/orders/" + star, 10.0.0.0/8: as people write it. */
-void policy_key_print(const struct key_table *t, uint32_t key, size_t max, struct buf *out);
-
 static inline const struct key *policy_key(const struct key_table *t, uint32_t key)
 {
     return (const struct key *)(const void *)(t->bytes + (size_t)key * KEY_ALIGN);
