@@ -5,7 +5,6 @@
 #include "admin_priv.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -30,8 +29,8 @@ int admin_unix_address(const char *path, struct sockaddr_un *ret, struct err *er
 /* Whoever may write to the directory can put a socket of its own in our socket's place. */
 static int check_directory(const char *path, struct err *err)
 {
-    mem_autofree char *copy = mem_must_strdup(path);
-    const char *dir = dirname(copy);
+    char dir[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+    POSTERN_ASSERT(os_parent_dir(path, dir, sizeof(dir))); /* its length was checked */
     struct stat st;
     if (stat(dir, &st) != 0) {
         err_sys(err, "cannot use the admin socket's directory");

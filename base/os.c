@@ -159,14 +159,25 @@ int os_read_file(const char *path, size_t max, bool nofollow, char **ret_data, s
     return 0;
 }
 
+bool os_parent_dir(const char *path, char *ret_dir, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    size_t len = slash == NULL || slash == path ? 1 : (size_t)(slash - path);
+    if (len >= size) {
+        return false;
+    }
+    memcpy(ret_dir, slash == NULL ? "." : path, len);
+    ret_dir[len] = '\0';
+    return true;
+}
+
 static int sync_dir_of(const char *path, struct err *err)
 {
-    mem_autofree char *copy = mem_must_strdup(path);
-    char *slash = strrchr(copy, '/');
-    if (slash != NULL) {
-        slash[slash == copy ? 1 : 0] = '\0';
+    char name[PATH_MAX];
+    if (!os_parent_dir(path, name, sizeof(name))) {
+        return err_set(err, ERR_LIMIT, "the path is too long");
     }
-    os_autofd int dir = open(slash != NULL ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    os_autofd int dir = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir == -1 || fsync(dir) != 0) {
         err_sys(err, "cannot flush the directory");
         return err_where(err, "%s", path);
@@ -200,12 +211,8 @@ int os_self_dir(char *ret_path, size_t size, struct err *err)
         return err_sys(err, "cannot read /proc/self/exe");
     }
     path[n] = '\0';
-    const char *slash = strrchr(path, '/'); /* the kernel gives an absolute path */
-    size_t len = slash != NULL && slash != path ? (size_t)(slash - path) : 1;
-    if (len >= size) {
+    if (!os_parent_dir(path, ret_path, size)) {
         return err_set(err, ERR_LIMIT, "the path of this executable is too long");
     }
-    memcpy(ret_path, path, len);
-    ret_path[len] = '\0';
     return 0;
 }

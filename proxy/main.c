@@ -47,7 +47,7 @@ static int intercept_main(int argc, char **argv)
         return 1;
     }
     execv(path, argv);
-    fprintf(stderr, "postern: cannot run %s: %s\n", path, strerror(errno));
+    fprintf(stderr, "postern: cannot run %s: %s\n", path, strerrordesc_np(errno));
     return 1;
 }
 

@@ -184,7 +184,7 @@ static int not_offered(const Workload__X509SVIDResponse *m, const char *wanted, 
 {
     char offers[200] = "";
     size_t used = 0;
-    for (size_t i = 0; i < m->n_svids && used + 4 < sizeof(offers); i++) {
+    for (size_t i = 0; i < m->n_svids && m->svids[i] != NULL && used + 4 < sizeof(offers); i++) {
         int n = snprintf(offers + used, sizeof(offers) - used, "%s%.100s", i > 0 ? ", " : "",
                          m->svids[i]->spiffe_id);
         used += n > 0 ? (size_t)n : 0;

@@ -43,6 +43,9 @@ int os_write_file_atomic(const char *path, const void *data, size_t len, mode_t 
 /* CPUs that this process may use: the affinity mask capped by the cgroup's CPU quota, at least 1.
  */
 unsigned os_cpu_count(void);
+/* The directory that a path's last part stands in ("." if there is no slash); false if it does not
+ * fit. */
+bool os_parent_dir(const char *path, char *ret_dir, size_t size);
 /* The directory of this executable, for finding helpers beside it: see proc_helper_path. */
 int os_self_dir(char *ret_path, size_t size, struct err *err);
 
