@@ -1,9 +1,6 @@
 /*
- * The HTTP/2 connection that both ends share: bytes in, frames out, and when it ends.
- *
- * Output is pulled: nghttp2 is asked for frames only while the fixed output buffer has room, and
- * DATA payload goes from the calls' queues straight into that buffer. So a reader that is slow
- * costs its queue and 36 kB, whatever it does with its windows. Sent bytes are wiped.
+ * The HTTP/2 connection that both ends share: bytes in, when what is written (out.c writes it), and
+ * when it ends.
  */
 #include "grpc_priv.h"
 
@@ -20,7 +17,6 @@ enum {
     READ_BYTES = 16 * 1024,
     READS_PER_TURN = 4,
     MAX_UNSENT_ACKS = 100,
-    HEAD_BOMB_FACTOR = 8, /* a head so many times too large ends the connection */
 };
 
 void grpc_limits_fill(struct grpc_limits *l, const struct grpc_limits *given)
@@ -221,197 +217,29 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *f, void 
     return 0;
 }
 
-/* --- outgoing DATA ---------------------------------------------------------------------------- */
-
-static size_t out_room(const struct grpc_conn *c)
-{
-    return GRPC_OUT_BYTES - c->out_start - c->out_len;
-}
-
-static ssize_t read_queue(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length,
-                          uint32_t *data_flags, nghttp2_data_source *source, void *arg)
-{
-    (void)session;
-    (void)id;
-    (void)buf;
-    struct grpc_conn *c = arg;
-    struct grpc_stream *s = source->ptr;
-    size_t n = s->out.unsent < length ? s->out.unsent : length;
-    if (n == 0 && !s->out_ended) {
-        s->paused = true;
-        return NGHTTP2_ERR_DEFERRED;
-    }
-    if (s->out_ended && n == s->out.unsent) {
-        *data_flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (c->ops->submit_trailers != NULL) {
-            *data_flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-            c->ops->submit_trailers(c, s);
-        }
-    }
-    if (n > 0) {
-        *data_flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    }
-    return (ssize_t)n;
-}
-
-static int send_data(nghttp2_session *session, nghttp2_frame *f, const uint8_t *head, size_t n,
-                     nghttp2_data_source *source, void *arg)
-{
-    (void)session;
-    (void)f;
-    struct grpc_conn *c = arg;
-    struct grpc_stream *s = source->ptr;
-    enum { FRAME_HEAD = 9 };
-    if (out_room(c) < FRAME_HEAD + n) {
-        return NGHTTP2_ERR_WOULDBLOCK;
-    }
-    uint8_t *out = c->out + c->out_start + c->out_len;
-    memcpy(out, head, FRAME_HEAD);
-    grpc_queue_take(&s->out, out + FRAME_HEAD, n);
-    c->out_len += FRAME_HEAD + n;
-    c->out_bytes -= n;
-    s->drained = s->out.unsent == 0;
-    return 0;
-}
-
 /* --- writing ---------------------------------------------------------------------------------- */
-
-static bool out_waits(const struct grpc_conn *c)
-{
-    return c->out_len > 0 || c->n_rest > 0;
-}
-
-static void out_take_rest(struct grpc_conn *c)
-{
-    size_t n = c->n_rest < out_room(c) ? c->n_rest : out_room(c);
-    if (n > 0) {
-        memcpy(c->out + c->out_start + c->out_len, c->rest, n);
-        c->out_len += n;
-        c->rest += n;
-        c->n_rest -= n;
-    }
-}
-
-/* False: the session is beyond repair. */
-static bool out_fill(struct grpc_conn *c)
-{
-    if (c->out_len == 0) {
-        c->out_start = 0;
-    }
-    out_take_rest(c);
-    while (c->n_rest == 0 && out_room(c) > 0) {
-        size_t before = c->out_len;
-        const uint8_t *p = NULL;
-        ssize_t n = nghttp2_session_mem_send(c->session, &p);
-        if (n < 0) {
-            grpc_conn_fail(c, ERR_PROTOCOL, "HTTP/2: %s", nghttp2_strerror((int)n));
-            return false;
-        }
-        c->rest = p;
-        c->n_rest = (size_t)n;
-        out_take_rest(c);
-        if (n == 0 && c->out_len == before) {
-            break;
-        }
-    }
-    return true;
-}
-
-/* True: some was taken, or it may be tried again at once. */
-static bool out_write(struct grpc_conn *c)
-{
-    uint8_t *p = c->out + c->out_start;
-    ssize_t n = (ssize_t)c->out_len;
-    if (c->fd != -1) {
-        n = send(c->fd, p, c->out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
-    if (n == -1) {
-        if (errno != EAGAIN && errno != EINTR) {
-            grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer closed the connection");
-        }
-        return errno == EINTR;
-    }
-    mem_wipe(p, (size_t)n);
-    c->out_start += (size_t)n;
-    c->out_len -= (size_t)n;
-    c->last_write_ms = loop_now_ms(c->loop);
-    return n > 0;
-}
-
-static void out_free(struct grpc_conn *c)
-{
-    if (c->out != NULL) {
-        mem_wipe(c->out, GRPC_OUT_BYTES);
-        free(c->out);
-    }
-    c->out = NULL;
-    c->out_start = 0;
-    c->out_len = 0;
-}
-
-static void tell_drained(struct grpc_conn *c)
-{
-    for (struct grpc_stream *s = c->streams; s != NULL && !c->closing; s = s->next) {
-        if (s->drained) {
-            s->drained = false;
-            c->ops->on_drained(c, s);
-        }
-    }
-}
 
 static void rearm(struct grpc_conn *c);
 
-/* True: the socket takes no more for now. */
-static bool write_all(struct grpc_conn *c)
-{
-    bool blocked = false;
-    while (!c->closing && !blocked) {
-        if (c->out == NULL) {
-            if (!nghttp2_session_want_write(c->session)) {
-                break;
-            }
-            c->out = malloc(GRPC_OUT_BYTES);
-            if (c->out == NULL) {
-                grpc_conn_fail(c, ERR_LIMIT, "out of memory");
-                break;
-            }
-        }
-        if (!out_fill(c)) {
-            break;
-        }
-        if (c->out_len == 0) {
-            tell_drained(c);
-            if (!nghttp2_session_want_write(c->session) || c->closing) {
-                break;
-            }
-            if (!out_fill(c) || c->out_len == 0) {
-                break; /* waits for windows */
-            }
-        }
-        blocked = !out_write(c);
-    }
-    return blocked;
-}
-
 static void flush(struct grpc_conn *c)
 {
-    if (!out_waits(c)) {
+    if (!grpc_out_waits(c)) {
         c->last_write_ms = loop_now_ms(c->loop); /* a stall begins with something to write */
     }
-    bool blocked = write_all(c);
-    if (!c->closing && c->drain && !c->going_away && !out_waits(c)) {
+    bool blocked = grpc_out_write(c);
+    if (!c->closing && c->drain && !c->going_away && !grpc_out_waits(c)) {
         /* After the ends of calls: some clients take nothing after a GOAWAY. */
         c->going_away = true;
         (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE,
                                     nghttp2_session_get_last_proc_stream_id(c->session),
                                     NGHTTP2_NO_ERROR, NULL, 0);
-        blocked = write_all(c);
+        blocked = grpc_out_write(c);
     }
     if (c->closing) {
         return;
     }
-    if (!out_waits(c)) {
-        out_free(c);
+    if (!grpc_out_waits(c)) {
+        grpc_out_free(c);
         if (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session)) {
             grpc_conn_fail(c, ERR_UNAVAILABLE, "the connection was ended (GOAWAY)");
             return;
@@ -490,7 +318,7 @@ static uint64_t next_due(const struct grpc_conn *c)
     if (!c->ready) {
         EARLIER(c->opened_ms + c->limits.handshake_timeout_ms);
     }
-    if (out_waits(c)) {
+    if (grpc_out_waits(c)) {
         EARLIER(c->last_write_ms + c->limits.stall_timeout_ms);
     }
     if (c->ops->is_server && c->n_streams == 0) {
@@ -522,7 +350,7 @@ static void on_tick(void *arg)
     const struct grpc_limits *l = &c->limits;
     if (!c->ready && now_ms >= c->opened_ms + l->handshake_timeout_ms) {
         grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer did not speak HTTP/2 in time");
-    } else if (out_waits(c) && now_ms >= c->last_write_ms + l->stall_timeout_ms) {
+    } else if (grpc_out_waits(c) && now_ms >= c->last_write_ms + l->stall_timeout_ms) {
         grpc_conn_fail(c, ERR_UNAVAILABLE, "the peer does not read");
     } else if (c->ops->is_server && c->n_streams == 0 &&
                now_ms >= c->idle_since_ms + l->idle_timeout_ms) {
@@ -554,7 +382,7 @@ static void conn_destroy(struct grpc_conn *c)
     nghttp2_session_del(c->session);
     (void)loop_io_free(c->io);
     loop_timer_disarm(&c->tick);
-    out_free(c);
+    grpc_out_free(c);
     if (c->fd != -1) {
         (void)close(c->fd);
     }
@@ -600,7 +428,7 @@ static nghttp2_session *session_new(struct grpc_conn *c)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
         nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
         nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
-        nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+        nghttp2_session_callbacks_set_send_data_callback(cb, grpc_out_send_data);
         nghttp2_option_set_no_http_messaging(o, 1);
         nghttp2_option_set_no_closed_streams(o, 1);
         nghttp2_option_set_max_outbound_ack(o, MAX_UNSENT_ACKS);
@@ -678,97 +506,4 @@ fail:
         (void)close(fd);
     }
     return NULL;
-}
-
-/* --- streams ---------------------------------------------------------------------------------- */
-
-void grpc_stream_init(struct grpc_stream *s, struct grpc_conn *c, int32_t id)
-{
-    *s = (struct grpc_stream){.conn = c, .id = id};
-    s->in.max_bytes = c->limits.max_message_bytes;
-    s->next = c->streams;
-    if (s->next != NULL) {
-        s->next->prev = s;
-    }
-    c->streams = s;
-    c->n_streams++;
-}
-
-void grpc_stream_deinit(struct grpc_stream *s)
-{
-    struct grpc_conn *c = s->conn;
-    grpc_stream_release(s);
-    c->out_bytes -= s->out.unsent;
-    grpc_queue_reset(&s->out);
-    if (s->prev != NULL) {
-        s->prev->next = s->next;
-    } else {
-        c->streams = s->next;
-    }
-    if (s->next != NULL) {
-        s->next->prev = s->prev;
-    }
-    c->n_streams--;
-    if (c->n_streams == 0) {
-        c->idle_since_ms = loop_now_ms(c->loop);
-        grpc_conn_kick(c);
-    }
-}
-
-void grpc_stream_reset(struct grpc_stream *s, uint32_t error_code)
-{
-    (void)nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, error_code);
-    grpc_conn_kick(s->conn);
-}
-
-bool grpc_stream_count_field(struct grpc_stream *s, struct str name, struct str value)
-{
-    struct grpc_conn *c = s->conn;
-    s->head_bytes += name.n + value.n + 32; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
-    if (s->head_bytes / HEAD_BOMB_FACTOR > c->limits.max_header_bytes) {
-        grpc_conn_fail(c, ERR_LIMIT, "header fields without end");
-    }
-    return s->head_bytes <= c->limits.max_header_bytes;
-}
-
-nghttp2_data_provider grpc_stream_provider(struct grpc_stream *s)
-{
-    s->started = true;
-    return (nghttp2_data_provider){.source.ptr = s, .read_callback = read_queue};
-}
-
-enum grpc_send grpc_stream_push(struct grpc_stream *s, struct str message)
-{
-    struct grpc_conn *c = s->conn;
-    size_t call_max = c->limits.max_call_out_bytes;
-    size_t conn_max = c->limits.max_conn_out_bytes;
-    if (message.n > SIZE_MAX / 2 || s->out.unsent > call_max || c->out_bytes > conn_max) {
-        return GRPC_FULL;
-    }
-    size_t n = message.n + GRPC_PREFIX_BYTES;
-    if (n > call_max - s->out.unsent || n > conn_max - c->out_bytes ||
-        !grpc_queue_push(&s->out, message)) {
-        return GRPC_FULL;
-    }
-    c->out_bytes += n;
-    s->drained = false;
-    return GRPC_SENT;
-}
-
-enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t n,
-                                 size_t *ret_taken, struct str *ret_message)
-{
-    struct grpc_conn *c = s->conn;
-    enum grpc_split split = grpc_splitter_feed(&s->in, p, n, ret_taken, ret_message);
-    c->in_bytes -= s->in_held;
-    s->in_held = grpc_splitter_held(&s->in);
-    c->in_bytes += s->in_held;
-    return c->in_bytes > c->limits.max_conn_in_bytes ? GRPC_SPLIT_NO_MEMORY : split;
-}
-
-void grpc_stream_release(struct grpc_stream *s)
-{
-    s->conn->in_bytes -= s->in_held;
-    s->in_held = 0;
-    grpc_splitter_reset(&s->in);
 }

@@ -115,6 +115,17 @@ void grpc_conn_fail(struct grpc_conn *c, enum err_code code, const char *fmt, ..
     __attribute__((format(printf, 3, 4)));
 void grpc_conn_go_away(struct grpc_conn *c);
 
+/* --- output (out.c) --------------------------------------------------------------------------- */
+/* Writes until nothing is left or the socket takes no more: then true. */
+bool grpc_out_write(struct grpc_conn *c);
+/* Bytes wait for the socket. */
+bool grpc_out_waits(const struct grpc_conn *c);
+void grpc_out_free(struct grpc_conn *c);
+int grpc_out_send_data(nghttp2_session *session, nghttp2_frame *f, const uint8_t *head, size_t n,
+                       nghttp2_data_source *source, void *arg);
+nghttp2_data_provider grpc_stream_provider(struct grpc_stream *s);
+
+/* --- streams (stream.c) ----------------------------------------------------------------------- */
 void grpc_stream_init(struct grpc_stream *s, struct grpc_conn *c, int32_t id);
 void grpc_stream_deinit(struct grpc_stream *s);
 void grpc_stream_reset(struct grpc_stream *s, uint32_t error_code);
@@ -126,7 +137,6 @@ enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t
                                  size_t *ret_taken, struct str *ret_message);
 /* The message just given has been dealt with. */
 void grpc_stream_release(struct grpc_stream *s);
-nghttp2_data_provider grpc_stream_provider(struct grpc_stream *s);
 
 /* --- heads (head.c): pure ----------------------------------------------------------------------
  */
