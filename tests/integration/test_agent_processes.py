@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import socket
 import stat
@@ -442,6 +443,39 @@ def test_path_selector(agent):
     copy.chmod(0o755)
     p = run(copy, "svid", "fetch", "--socket", agent.socket, check=False)
     assert p.returncode != 0 and "PermissionDenied" in p.stderr + p.stdout
+
+
+def test_one_uid_cannot_use_up_the_agent(agent):
+    """Far more connections than one uid may have: the rest is closed, others are served, and it ends with them."""
+    uid = 48954
+    agent.write_entries({"root": "unix:uid:0", "other": f"unix:uid:{uid}"})
+    agent.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    held = []
+    for _ in range(1400):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(agent.socket))
+        held.append(s)
+
+    def n_closed():
+        n = 0
+        for s in held:
+            s.setblocking(False)
+            try:
+                n += s.recv(1, socket.MSG_PEEK) == b""
+            except BlockingIOError:
+                pass
+            except ConnectionResetError:
+                n += 1
+        return n
+
+    wait_for("the ones too many to be closed", lambda: n_closed() >= 1400 - 1024)
+    assert n_closed() == 1400 - 1024
+    assert agent.events("caller_refused")
+    assert agent.identity(uid) == f"spiffe://{TD}/other"
+    for s in held:
+        s.close()
+    wait_for("room again", lambda: agent.identity() == f"spiffe://{TD}/root")
 
 
 def test_kernel_without_peer_pidfd(agent):

@@ -2,6 +2,8 @@
  * keeper: the real process, with the test in the place of supervisor, attestor and service.
  * docs/privilege-separation.md lists the attack cases marked K.
  */
+#include "keeper_process.h"
+
 #include <postern/agent_ipc.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -24,228 +26,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-enum { WAIT_MS = 20000, MAX_UID_HANDLES = 32, KEEPER_UID = 64601 };
-
-struct keeper_process {
-    int control, attestor, service;
-    pid_t pid;
-    int pidfd;
-    uint64_t generation, next_handle;
-    uint32_t node_ttl_s; /* 0: long enough for any test */
-};
-
-static union agent_msg in;
-
-/* --- harness ---------------------------------------------------------------------------------- */
-static void send_ok(int fd, const void *msg, int passed)
-{
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    enum ipc_outcome o;
-
-    while ((o = agent_ipc_send(fd, msg, passed)) == IPC_AGAIN) {
-        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-    }
-    assert_int_equal(o, IPC_OK);
-}
-
-static enum ipc_outcome recv_any(int fd, enum agent_way way)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    enum ipc_outcome o;
-    int passed = -1;
-
-    while ((o = agent_ipc_recv(fd, way, &in, &passed)) == IPC_AGAIN) {
-        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-    }
-    return o;
-}
-
-/* The next message of that type; others on the way are passed over. */
-static const union agent_msg *expect(int fd, enum agent_way way, enum agent_msg_type type)
-{
-    do {
-        assert_int_equal(recv_any(fd, way), IPC_OK);
-        if (in.head.type == AGENT_MSG_FAILED && type != AGENT_MSG_FAILED) {
-            char text[1200];
-
-            print_message("failed: %s\n", err_text(&in.failed.error, text, sizeof(text)));
-        }
-    } while (in.head.type != (uint32_t)type);
-    return &in;
-}
-
-static void new_service(struct keeper_process *k)
-{
-    struct agent_msg_plain m;
-    int pair[2];
-
-    assert_int_equal(ipc_pair(pair, NULL), 0);
-    agent_ipc_init(&m, AGENT_MSG_SERVICE, 0);
-    send_ok(k->control, &m, pair[1]);
-    close(pair[1]);
-    if (k->service != -1) {
-        close(k->service);
-    }
-    k->service = pair[0];
-}
-
-static void spawn_keeper(struct keeper_process *k)
-{
-    static const char *const env[] = {"POSTERN_SANDBOX_KILL=1", NULL};
-    const char *argv[] = {"postern-keeper", NULL};
-    struct proc_spec spec = {
-        .path = PROCESS, .argv = argv, .env = env, .n_fds = 2, .parent_death_signal = SIGKILL};
-    struct agent_msg_start_keeper start;
-    int control[2], attestor[2];
-    struct err err = ERR_INIT;
-
-    assert_int_equal(ipc_pair(control, NULL), 0);
-    assert_int_equal(ipc_pair(attestor, NULL), 0);
-    spec.fds[0] = control[1];
-    spec.fds[1] = attestor[1];
-    assert_int_equal(proc_spawn(&spec, &k->pid, &k->pidfd, &err), 0);
-    close(control[1]);
-    close(attestor[1]);
-    k->control = control[0];
-    k->attestor = attestor[0];
-    k->service = -1;
-    k->next_handle = 100;
-    agent_ipc_init(&start, AGENT_MSG_START_KEEPER, 0);
-    start.root_ttl_s = 86400;
-    start.node_ttl_s = k->node_ttl_s != 0 ? k->node_ttl_s : 7200;
-    start.svid_ttl_s = 600;
-    start.log_level = LOG_ERROR;
-    start.max_handles = 64;
-    start.max_uid_handles = MAX_UID_HANDLES;
-    start.run_uid = start.run_gid = KEEPER_UID;
-    assert_true(agent_ipc_put(start.trust_domain, AGENT_TRUST_DOMAIN_MAX, &start.trust_domain_len,
-                              STR_LIT("example.org")));
-    send_ok(k->control, &start, -1);
-}
-
-static void send_state(struct keeper_process *k, int key, int cert, bool fresh)
-{
-    struct agent_msg_state s;
-
-    agent_ipc_init(&s, AGENT_MSG_STATE_KEY, 0);
-    s.fresh = fresh;
-    s.owner_uid = geteuid();
-    send_ok(k->control, &s, key);
-    agent_ipc_init(&s, AGENT_MSG_STATE_CERT, 0);
-    s.fresh = fresh;
-    s.owner_uid = geteuid();
-    send_ok(k->control, &s, cert);
-}
-
-static int temp_file(void)
-{
-    char name[] = "/tmp/postern-test-XXXXXX";
-    int fd = mkostemp(name, O_CLOEXEC);
-
-    assert_int_not_equal(fd, -1);
-    unlink(name);
-    return fd;
-}
-
-static void put_entry(struct keeper_process *k, uint32_t index, const char *id, const char *spiffe,
-                      int64_t uid, const char *path)
-{
-    static struct agent_msg_entry e;
-
-    agent_ipc_init(&e, AGENT_MSG_ENTRY, 0);
-    e.index = index;
-    e.has_uid = uid >= 0;
-    e.uid = (uint32_t)uid;
-    e.has_path = path != NULL;
-    assert_true(agent_ipc_put(e.path, AGENT_PATH_MAX, &e.path_len, str_of(path)));
-    assert_true(agent_ipc_put(e.id, AGENT_NAME_MAX, &e.id_len, str_of(id)));
-    assert_true(agent_ipc_put(e.spiffe_id, AGENT_ID_MAX, &e.spiffe_id_len, str_of(spiffe)));
-    assert_true(agent_ipc_put(e.hint, AGENT_HINT_MAX, &e.hint_len, STR_LIT("hinted")));
-    e.n_dns_names = 1;
-    assert_true(agent_ipc_put(e.dns_names[0].text, AGENT_DNS_NAME_MAX, &e.dns_names[0].len,
-                              STR_LIT("a.example.org")));
-    send_ok(k->control, &e, -1);
-}
-
-static void entries_frame(struct keeper_process *k, enum agent_msg_type type, uint32_t n)
-{
-    struct agent_msg_entries_begin b;
-
-    agent_ipc_init(&b, type, 0);
-    b.generation = k->generation;
-    b.n_entries = n;
-    send_ok(k->control, &b, -1);
-}
-
-/* Entry 0, 1: uid 5000. Entry 2: uid 5001. Entry 3: uid 5000 and a path. */
-static const struct agent_msg_entries_applied *load_entries(struct keeper_process *k)
-{
-    k->generation++;
-    entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 4);
-    put_entry(k, 0, "first", "spiffe://example.org/first", 5000, NULL);
-    put_entry(k, 1, "second", "spiffe://example.org/second", 5000, NULL);
-    put_entry(k, 2, "other", "spiffe://example.org/other", 5001, NULL);
-    put_entry(k, 3, "path", "spiffe://example.org/path", 5000, "/usr/bin/right");
-    entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 4);
-    return &expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
-                ->entries_applied;
-}
-
-static int setup(void **state)
-{
-    struct keeper_process *k = mem_must_new(struct keeper_process);
-    int key = temp_file(), cert = temp_file();
-
-    spawn_keeper(k);
-    send_state(k, key, cert, true);
-    close(key);
-    close(cert);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_STATE_WRITTEN);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_READY);
-    assert_true(load_entries(k)->ok);
-    new_service(k);
-    *state = k;
-    return 0;
-}
-
-static bool still_runs(const struct keeper_process *k)
-{
-    struct pollfd p = {.fd = k->pidfd, .events = POLLIN};
-
-    return poll(&p, 1, 0) == 0;
-}
-
-/* Its exit status; -1 for a signal. */
-static int wait_end(struct keeper_process *k)
-{
-    struct pollfd p = {.fd = k->pidfd, .events = POLLIN};
-    int status = 0;
-
-    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-    assert_int_equal(waitpid(k->pid, &status, 0), k->pid);
-    close(k->pidfd);
-    close(k->control);
-    close(k->attestor);
-    if (k->service != -1) {
-        close(k->service);
-    }
-    free(k);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-/* Every test ends by closing the control channel: the keeper has to be there still and go with 0.
- */
-static int teardown(void **state)
-{
-    struct keeper_process *k = *state;
-    bool ran = still_runs(k);
-
-    shutdown(k->control, SHUT_RDWR);
-    assert_true(ran);
-    assert_int_equal(wait_end(k), 0);
-    return 0;
-}
 
 static pid_t start_sleeper(int *ret_pidfd)
 {
@@ -273,7 +53,7 @@ static void tell_caller(struct keeper_process *k, enum agent_msg_type type, uint
     c.pid = 1;
     c.read_ms = os_now_ms() - age_ms;
     assert_true(agent_ipc_put(c.path, AGENT_PATH_MAX, &c.path_len, str_of(path)));
-    send_ok(k->attestor, &c, pidfd);
+    keeper_send(k->attestor, &c, pidfd);
 }
 
 /* A caller that lives as long as this test. */
@@ -295,11 +75,11 @@ static const struct agent_msg_identity *identity(struct keeper_process *k, uint6
     agent_ipc_init(&m, AGENT_MSG_IDENTITY_GET, 77);
     m.handle = handle;
     m.position = position;
-    send_ok(k->service, &m, -1);
-    expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_IDENTITY);
-    assert_int_equal(in.head.request_id, 77);
-    assert_int_equal(in.identity.handle, handle);
-    return &in.identity;
+    keeper_send(k->service, &m, -1);
+    keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_IDENTITY);
+    assert_int_equal(keeper_in.head.request_id, 77);
+    assert_int_equal(keeper_in.identity.handle, handle);
+    return &keeper_in.identity;
 }
 
 static void good_point(uint8_t point[AGENT_POINT_SIZE])
@@ -322,13 +102,13 @@ static const struct agent_msg_issued *issue(struct keeper_process *k, uint64_t h
     m.generation = generation;
     m.entry = entry;
     memcpy(m.point, point, sizeof(m.point));
-    send_ok(k->service, &m, -1);
-    expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_ISSUED);
-    assert_int_equal(in.head.request_id, 78);
-    if (in.issued.outcome != AGENT_OK) {
-        assert_int_equal(in.issued.leaf_len, 0);
+    keeper_send(k->service, &m, -1);
+    keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_ISSUED);
+    assert_int_equal(keeper_in.head.request_id, 78);
+    if (keeper_in.issued.outcome != AGENT_OK) {
+        assert_int_equal(keeper_in.issued.leaf_len, 0);
     }
-    return &in.issued;
+    return &keeper_in.issued;
 }
 
 /* --- the service asks for what is not the caller's -------------------------------------------- */
@@ -392,7 +172,7 @@ static void test_ended_process(void **state)
     tell_caller(k, AGENT_MSG_ATTESTED, 500, 5000, NULL, 0, pidfd);
     assert_int_equal(issue(k, 500, k->generation, 0, point)->outcome, AGENT_OK);
     kill(pid, SIGKILL);
-    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    assert_int_equal(poll(&p, 1, KEEPER_WAIT_MS), 1);
     /* the attestor has said nothing yet; and not yet reaped either */
     assert_int_equal(issue(k, 500, k->generation, 0, point)->outcome, AGENT_NO_HANDLE);
     waitpid(pid, NULL, 0);
@@ -412,7 +192,7 @@ static void test_gone_and_replay(void **state)
     assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_OK);
     agent_ipc_init(&gone, AGENT_MSG_GONE, 0);
     gone.handle = handle;
-    send_ok(k->attestor, &gone, -1);
+    keeper_send(k->attestor, &gone, -1);
     /* the same message once more: GONE was queued before it, so it is known */
     assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_NO_HANDLE);
 }
@@ -428,8 +208,8 @@ static void test_facts_that_change(void **state)
     /* it ran the right program meanwhile, then became another user */
     tell_caller(k, AGENT_MSG_UPDATED, handle, 5000, "/usr/bin/right", 0, -1);
     assert_int_equal(identity(k, handle, 2)->outcome, AGENT_OK);
-    assert_int_equal(in.identity.entry, 3);
-    assert_int_not_equal(in.identity.facts, facts);
+    assert_int_equal(keeper_in.identity.entry, 3);
+    assert_int_not_equal(keeper_in.identity.facts, facts);
     assert_int_equal(issue(k, handle, k->generation, 3, point)->outcome, AGENT_OK);
     tell_caller(k, AGENT_MSG_UPDATED, handle, 5000, "/usr/bin/right/not", 0, -1);
     assert_int_equal(issue(k, handle, k->generation, 3, point)->outcome, AGENT_NOT_ENTITLED);
@@ -456,7 +236,7 @@ static void test_flood(void **state)
         n++;
         assert_in_range(n, 0, 1000);
     }
-    assert_int_equal(in.issued.outcome, AGENT_LIMITED);
+    assert_int_equal(keeper_in.issued.outcome, AGENT_LIMITED);
     assert_in_range(n, 64, 1000);
     /* another handle of the same uid goes on */
     assert_int_equal(issue(k, attest(k, 5000), k->generation, 0, point)->outcome, AGENT_OK);
@@ -480,9 +260,9 @@ static void test_deaf_service(void **state)
         assert_true(o == IPC_OK || o == IPC_AGAIN);
         assert_in_range(++n, 0, 100000);
     }
-    assert_true(load_entries(k)->ok); /* it still listens to others */
+    assert_true(keeper_load_entries(k)->ok); /* it still listens to others */
     for (unsigned got = 0; got < 100; got++) {
-        expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_BUNDLE);
+        keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_BUNDLE);
     }
 }
 
@@ -532,13 +312,13 @@ static void test_bad_messages(void **state)
         assert_int_equal(
             ipc_send(k->service, bytes, cases[i].len, cases[i].with_fd ? STDIN_FILENO : -1),
             IPC_OK);
-        while ((o = recv_any(k->service, AGENT_WAY_KEEPER_SERVICE)) == IPC_OK) {
-            assert_int_equal(in.head.type, AGENT_MSG_CHANGED);
+        while ((o = keeper_recv(k->service, AGENT_WAY_KEEPER_SERVICE)) == IPC_OK) {
+            assert_int_equal(keeper_in.head.type, AGENT_MSG_CHANGED);
         }
-        if (o != IPC_CLOSED || !still_runs(k)) {
+        if (o != IPC_CLOSED || !keeper_still_runs(k)) {
             fail_msg("%s: the channel was not closed, or the keeper ended", cases[i].what);
         }
-        new_service(k);
+        keeper_new_service(k);
         assert_int_equal(identity(k, attest(k, 5000), 0)->outcome, AGENT_OK);
     }
 }
@@ -566,7 +346,7 @@ static void test_listing(void **state)
 /* A leaf that came last, judged against the bundle. */
 static void verify_issued(struct keeper_process *k, const char *id, int64_t ret_ends[2])
 {
-    struct agent_msg_issued issued = in.issued;
+    struct agent_msg_issued issued = keeper_in.issued;
     struct agent_msg_ask ask;
     struct x509_trust *trust = x509_trust_new();
     struct x509_peer peer;
@@ -574,12 +354,13 @@ static void verify_issued(struct keeper_process *k, const char *id, int64_t ret_
     STACK_OF(X509) * chain;
 
     agent_ipc_init(&ask, AGENT_MSG_BUNDLE_GET, 5);
-    send_ok(k->service, &ask, -1);
-    expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_BUNDLE);
-    assert_int_equal(x509_trust_add(trust, STR_LIT("example.org"),
-                                    (struct str){(char *)in.bundle.roots, in.bundle.roots_len},
-                                    NULL),
-                     0);
+    keeper_send(k->service, &ask, -1);
+    keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_BUNDLE);
+    assert_int_equal(
+        x509_trust_add(trust, STR_LIT("example.org"),
+                       (struct str){(char *)keeper_in.bundle.roots, keeper_in.bundle.roots_len},
+                       NULL),
+        0);
     chain = x509_chain_from_der((struct str){(char *)issued.leaf, issued.leaf_len}, NULL);
     leaf = sk_X509_shift(chain);
     sk_X509_pop_free(chain, X509_free);
@@ -601,9 +382,9 @@ static void test_issued_chain(void **state)
 
     good_point(point);
     assert_int_equal(issue(k, attest(k, 5000), k->generation, 1, point)->outcome, AGENT_OK);
-    assert_in_range(in.issued.not_after_s, now_s + 590, now_s + 620);
-    assert_in_range(in.issued.not_before_s, now_s - 15, now_s);
-    not_after_s = in.issued.not_after_s;
+    assert_in_range(keeper_in.issued.not_after_s, now_s + 590, now_s + 620);
+    assert_in_range(keeper_in.issued.not_before_s, now_s - 15, now_s);
+    not_after_s = keeper_in.issued.not_after_s;
     verify_issued(k, "spiffe://example.org/second", ends);
     assert_int_equal(ends[0], not_after_s);
 }
@@ -612,31 +393,31 @@ static void test_issued_chain(void **state)
 static void test_node_renewal(void **state)
 {
     struct keeper_process *k = mem_must_new(struct keeper_process);
-    int key = temp_file(), cert = temp_file();
+    int key = keeper_temp_file(), cert = keeper_temp_file();
     uint8_t point[AGENT_POINT_SIZE];
     int64_t before[2], after[2], first_end_s;
 
     k->node_ttl_s = 4;
-    spawn_keeper(k);
-    send_state(k, key, cert, true);
+    keeper_spawn(k);
+    keeper_send_state(k, key, cert, true);
     close(key);
     close(cert);
-    assert_true(load_entries(k)->ok);
-    new_service(k);
-    expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
-    first_end_s = in.changed.node_not_after_s;
+    assert_true(keeper_load_entries(k)->ok);
+    keeper_new_service(k);
+    keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    first_end_s = keeper_in.changed.node_not_after_s;
     good_point(point);
     assert_int_equal(issue(k, attest(k, 5000), k->generation, 0, point)->outcome, AGENT_OK);
     verify_issued(k, "spiffe://example.org/first", before);
     assert_true(before[0] <= before[1]);
     do {
-        expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
-    } while (in.changed.node_not_after_s == first_end_s);
+        keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    } while (keeper_in.changed.node_not_after_s == first_end_s);
     assert_int_equal(issue(k, attest(k, 5000), k->generation, 0, point)->outcome, AGENT_OK);
     verify_issued(k, "spiffe://example.org/first", after);
     assert_true(after[1] > before[1] && after[0] <= after[1]);
     *state = k;
-    teardown(state);
+    keeper_teardown(state);
 }
 
 static void test_reload(void **state)
@@ -648,23 +429,23 @@ static void test_reload(void **state)
 
     good_point(point);
     assert_int_equal(identity(k, handle, 0)->outcome, AGENT_OK);
-    a = load_entries(k);
+    a = keeper_load_entries(k);
     assert_true(a->ok && a->n_added == 0 && a->n_removed == 0 && a->n_changed == 0);
     assert_int_equal(issue(k, handle, before, 0, point)->outcome, AGENT_STALE_GENERATION);
     k->generation++;
-    entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 2);
-    put_entry(k, 0, "first", "spiffe://example.org/renamed", 5000, NULL);
-    put_entry(k, 1, "new", "spiffe://example.org/new", 5002, NULL);
-    entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 2);
-    a = &expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
+    keeper_entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 2);
+    keeper_put_entry(k, 0, "first", "spiffe://example.org/renamed", 5000, NULL);
+    keeper_put_entry(k, 1, "new", "spiffe://example.org/new", 5002, NULL);
+    keeper_entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 2);
+    a = &keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
              ->entries_applied;
     assert_true(a->ok);
     assert_int_equal(a->n_added, 1);
     assert_int_equal(a->n_removed, 3);
     assert_int_equal(a->n_changed, 1);
     do {
-        expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
-    } while (in.changed.entries_generation != k->generation);
+        keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    } while (keeper_in.changed.entries_generation != k->generation);
     assert_int_equal(identity(k, handle, 0)->total, 1);
 }
 
@@ -692,18 +473,18 @@ static void test_bad_entries(void **state)
         const struct agent_msg_entries_applied *a;
 
         k->generation++;
-        entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 2);
-        put_entry(k, 0, "good", "spiffe://example.org/good", 5000, NULL);
-        put_entry(k, 1, cases[i].id, cases[i].spiffe_id, cases[i].uid, cases[i].path);
-        entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 2);
-        a = &expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
+        keeper_entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 2);
+        keeper_put_entry(k, 0, "good", "spiffe://example.org/good", 5000, NULL);
+        keeper_put_entry(k, 1, cases[i].id, cases[i].spiffe_id, cases[i].uid, cases[i].path);
+        keeper_entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 2);
+        a = &keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
                  ->entries_applied;
         if (a->ok || a->error.code == ERR_NONE || a->generation != before) {
             fail_msg("case %zu (%s) was taken", i, cases[i].spiffe_id);
         }
     }
     assert_int_equal(identity(k, handle, 0)->generation, before);
-    assert_int_equal(in.identity.total, 2);
+    assert_int_equal(keeper_in.identity.total, 2);
 }
 
 /* --- the attestor breaks its word: that is a bug or worse, and the agent ends ------------------
@@ -716,204 +497,40 @@ static void test_attestor_reuses_handle(void **state)
 
     tell_caller(k, AGENT_MSG_ATTESTED, handle, 5001, NULL, 0, pidfd);
     close(pidfd);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
-    assert_int_equal(wait_end(k), 1);
-    setup(state);
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
+    assert_int_equal(keeper_wait_end(k), 1);
+    keeper_setup(state);
 }
 
 static void test_uid_bound(void **state)
 {
     struct keeper_process *k = *state;
 
-    for (int i = 0; i <= MAX_UID_HANDLES; i++) {
+    for (int i = 0; i <= KEEPER_MAX_UID_HANDLES; i++) {
         (void)attest(k, 6000);
     }
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
-    assert_int_equal(wait_end(k), 1);
-    setup(state);
-}
-
-/* --- state files ------------------------------------------------------------------------------ */
-struct files {
-    int key, cert;
-};
-
-static void make_root(struct files *f)
-{
-    struct keeper_process *k = mem_must_new(struct keeper_process);
-
-    f->key = temp_file();
-    f->cert = temp_file();
-    spawn_keeper(k);
-    send_state(k, f->key, f->cert, true);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_STATE_WRITTEN);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_READY);
-    shutdown(k->control, SHUT_RDWR);
-    assert_int_equal(wait_end(k), 0);
-}
-
-static void break_nothing(struct files *f)
-{
-    (void)f;
-}
-static void break_mode(struct files *f)
-{
-    assert_int_equal(fchmod(f->key, 0640), 0);
-}
-static void break_torn_key(struct files *f)
-{
-    assert_int_equal(ftruncate(f->key, 60), 0);
-}
-static void break_empty_key(struct files *f)
-{
-    assert_int_equal(ftruncate(f->key, 0), 0);
-}
-static void break_torn_cert(struct files *f)
-{
-    assert_int_equal(ftruncate(f->cert, 100), 0);
-}
-static void break_long_cert(struct files *f)
-{
-    assert_int_equal(ftruncate(f->cert, 2000), 0);
-}
-static void break_pair(struct files *f)
-{
-    struct files other;
-
-    make_root(&other);
-    close(f->cert);
-    close(other.key);
-    f->cert = other.cert;
-}
-static void break_owner(struct files *f)
-{
-    if (geteuid() == 0) {
-        assert_int_equal(fchown(f->key, 12345, 12345), 0);
-    } else {
-        break_mode(f);
-    }
-}
-static void break_no_file(struct files *f)
-{
-    close(f->key);
-    f->key = open("/dev/null", O_RDWR | O_CLOEXEC);
-}
-
-static void test_state_files(void **state)
-{
-    static const struct {
-        const char *what;
-        void (*spoil)(struct files *f);
-        bool ok;
-        const char *expected; /* in the error */
-    } cases[] = {
-        {"readable by the group", break_mode, false, "mode 0640"},
-        {"owned by another", break_owner, false, "root.key"},
-        {"torn key", break_torn_key, false, "root.key"},
-        {"empty key", break_empty_key, false, "root.key"},
-        {"torn certificate", break_torn_cert, false, "root.crt"},
-        {"bytes after the certificate", break_long_cert, false, "root.crt"},
-        {"certificate of another key", break_pair, false, "not the certificate of root.key"},
-        {"a device", break_no_file, false, "root.key"},
-        {"as it was", break_nothing, true, NULL},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct keeper_process *k = mem_must_new(struct keeper_process);
-        struct files f;
-        struct stat before, after;
-
-        make_root(&f);
-        cases[i].spoil(&f);
-        assert_int_equal(fstat(f.key, &before), 0);
-        spawn_keeper(k);
-        send_state(k, f.key, f.cert, false);
-        if (cases[i].ok) {
-            expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_READY);
-            shutdown(k->control, SHUT_RDWR);
-        } else {
-            expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
-            if (strstr(in.failed.error.what, cases[i].expected) == NULL ||
-                in.failed.error.advice[0] == 0) {
-                fail_msg("%s: \"%s\" (%s)", cases[i].what, in.failed.error.what,
-                         in.failed.error.advice);
-            }
-        }
-        assert_int_equal(wait_end(k), cases[i].ok ? 0 : 1);
-        /* never written over */
-        assert_int_equal(fstat(f.key, &after), 0);
-        assert_int_equal(before.st_size, after.st_size);
-        assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
-        close(f.key);
-        close(f.cert);
-    }
-}
-
-static void test_full_disk(void **state)
-{
-    struct keeper_process *k = mem_must_new(struct keeper_process);
-    int full = open("/dev/full", O_RDWR | O_CLOEXEC), cert = temp_file();
-
-    (void)state;
-    assert_int_not_equal(full, -1);
-    spawn_keeper(k);
-    send_state(k, full, cert, true);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
-    assert_int_equal(in.failed.error.sys_errno, ENOSPC);
-    assert_int_equal(wait_end(k), 1);
-    close(full);
-    close(cert);
-}
-
-/* What the report says is what the kernel says. */
-static void test_sandbox(void **state)
-{
-    struct keeper_process *k = mem_must_new(struct keeper_process);
-    char path[64], *text = NULL;
-    size_t len;
-
-    (void)state;
-    spawn_keeper(k);
-    expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_REPORT);
-    assert_int_equal(in.report.role, AGENT_ROLE_KEEPER);
-    assert_true(in.report.report.seccomp && in.report.report.no_new_privs);
-    assert_false(in.report.report.dumpable);
-    assert_int_equal(in.report.report.caps, 0);
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)k->pid);
-    assert_int_equal(os_read_file(path, 65536, false, &text, &len, NULL), 0);
-    assert_non_null(strstr(text, "Seccomp:\t2"));
-    assert_non_null(strstr(text, "NoNewPrivs:\t1"));
-    assert_non_null(strstr(text, "CapEff:\t0000000000000000"));
-    if (geteuid() == 0) {
-        assert_non_null(strstr(text, "Uid:\t64601\t64601\t64601\t64601"));
-        assert_int_equal(in.report.report.uid, KEEPER_UID);
-    }
-    free(text);
-    shutdown(k->control, SHUT_RDWR);
-    assert_int_equal(wait_end(k), 0);
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
+    assert_int_equal(keeper_wait_end(k), 1);
+    keeper_setup(state);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_ended_process, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_gone_and_replay, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_facts_that_change, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deaf_service, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_messages, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_entries, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_attestor_reuses_handle, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_uid_bound, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_listing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_issued_chain, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refusals, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_ended_process, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_gone_and_replay, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_facts_that_change, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_flood, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_deaf_service, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_messages, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_entries, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_attestor_reuses_handle, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_uid_bound, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_listing, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_issued_chain, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_reload, keeper_setup, keeper_teardown),
         cmocka_unit_test(test_node_renewal),
-        cmocka_unit_test(test_state_files),
-        cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_sandbox),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
