@@ -51,8 +51,13 @@ static void print_tree(json_t *v, int depth)
     if (json_is_array(v)) {
         json_array_foreach(v, i, value)
         {
-            printf("%*s-\n", depth * 2, "");
-            print_tree(value, depth + 1);
+            bool nested = json_is_object(value) || json_is_array(value);
+            printf("%*s-%s", depth * 2, "", nested ? "\n" : " ");
+            if (nested) {
+                print_tree(value, depth + 1);
+            } else {
+                print_value(value);
+            }
         }
         return;
     }
