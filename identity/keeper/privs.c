@@ -1,5 +1,11 @@
 #include "keeper_priv.h"
 
+#include <limits.h>
+#include <malloc.h>
+#include <postern/os.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -17,14 +23,46 @@ static const char *const SYSCALLS[] = {
     "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
     "restart_syscall", "tgkill", "exit", "exit_group", NULL};
 
-/* The copies of keys inside libcrypto are on the heap: keep all of it out of swap, if the limit on
- * locked memory can be lifted; with the usual one, later allocations would fail instead. */
+enum { HEAP_LOCKED = 4 << 20 };
+
+/* Makes the heap large enough for keys, entries and callers of a usual node, and locks it page by
+ * page as it is touched. Fits the limit on locked memory that systems give to everybody (8 MiB). */
+static bool lock_heap(void)
+{
+    mem_autofree char *maps = NULL;
+    unsigned long from = 0, to = 0;
+    size_t len = 0;
+    const char *name, *line;
+
+    (void)mallopt(M_TOP_PAD, HEAP_LOCKED);
+    (void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    (void)mallopt(M_MMAP_THRESHOLD, HEAP_LOCKED);
+    free(mem_must_calloc(1, HEAP_LOCKED / 8)); /* the heap grows by that and the pad */
+    if (os_read_file("/proc/self/maps", 1 << 20, false, &maps, &len, NULL) == -1) {
+        return false;
+    }
+    name = strstr(maps, "[heap]");
+    if (name == NULL) {
+        return false;
+    }
+    for (line = name; line > maps && line[-1] != '\n'; line--) {
+    }
+    return sscanf(line, "%lx-%lx", &from, &to) == 2 &&
+           to > from && /* NOLINT(cert-err34-c): kernel */
+           mlock2((const void *)from, to - from, MLOCK_ONFAULT) ==
+               0; /* NOLINT(performance-no-int-to-ptr) */
+}
+
+/* The copies of keys inside libcrypto are on the heap: keep it out of swap. All of memory, if the
+ * limit on locked memory can be lifted (with the usual one later allocations would fail); else the
+ * heap, as far as it has grown now. */
 static bool lock_memory(void)
 {
     const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
 
-    return setrlimit(RLIMIT_MEMLOCK, &all) == 0 &&
-           mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+    return (setrlimit(RLIMIT_MEMLOCK, &all) == 0 &&
+            mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0) ||
+           lock_heap();
 }
 
 int keeper_drop_privileges(const struct agent_msg_start_keeper *start,

@@ -156,7 +156,7 @@ struct agent_msg_report {
     uint32_t role;        /* enum agent_role */
     uint32_t secret_kind; /* keeper: enum mem_secret_kind of its keys */
     struct sandbox_report report;
-    bool memory_locked; /* keeper: mlockall took effect */
+    bool memory_locked; /* keeper: its heap stays out of swap */
 };
 struct agent_msg_failed {
     struct agent_msg_head head;
