@@ -174,11 +174,15 @@ static unsigned from_weight(struct ask *a, const struct from *f)
 
 static unsigned to_weight(struct ask *a, const struct to *t)
 {
-    unsigned weight = 0;
+    unsigned weight = clause_weight(a, DIM_PORT, &t->port);
+    unsigned requests = 0;
     for (unsigned d = 0; d < TO_CLAUSES; d++) {
-        weight += clause_weight(a, to_dims[d], policy_to_clause(t, to_dims[d]));
+        if (dim_is_request(to_dims[d])) {
+            requests += clause_weight(a, to_dims[d], policy_to_clause(t, to_dims[d]));
+        }
     }
-    return weight;
+    /* That there is no request is one thing that fails, in however many clauses. */
+    return weight + (!a->query->http && requests > 1 ? 1 : requests);
 }
 
 static struct miss rule_miss(struct ask *a, uint32_t rule)
@@ -256,7 +260,8 @@ static void print_failure(struct ask *a, const struct failure *f, struct buf *ou
         buf_printf(out, ", and %u more", f->list->n - ITEMS_SHOWN);
     }
     if (dim_is_request(f->dim) && !a->query->http) {
-        buf_printf(out, "] speaks of requests, and this is a connection");
+        buf_printf(out,
+                   "] speaks of requests, and this is a connection: is the port declared http?");
     } else if (policy_ask_match(a, f->dim)->missing) {
         buf_printf(out, "]: %s", missing_text(f->dim));
     } else {

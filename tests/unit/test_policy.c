@@ -435,6 +435,9 @@ static void test_explain(void **state)
          "rule \"frontend-reads-orders\": ip_blocks [10.0.0.0/8] does not hold 192.168.0.1"},
         {{"spiffe://c/x", "10.0.0.1", NULL, NULL, NULL, 7000, NULL},
          "rule \"ticker\": trust_domains [a.b] does not hold spiffe://c/x"},
+        {{"spiffe://a.b/frontend", "10.0.0.1", NULL, NULL, NULL, 8080, NULL},
+         "rule \"frontend-reads-orders\": methods [GET, HEAD] speaks of requests, and this is a "
+         "connection: is the port declared http?"},
         {{NULL, "10.0.0.1", NULL, NULL, NULL, 7000, NULL},
          "rule \"ticker\": trust_domains [a.b]: the peer has no identity"},
         {{"spiffe://a.b/frontend", "10.0.0.1", "GET", NULL, "/orders", 8080, NULL},
