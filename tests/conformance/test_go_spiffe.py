@@ -1,36 +1,121 @@
-"""go-spiffe v2 as it is, where Go is there and its modules can be had."""
+"""go-spiffe v2 as it is, where Go is there and its modules can be had: a client, a peer, a user of both."""
 
+import fcntl
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 
 import pytest
-from node import TD
+from lab import free_port, wait_for
+from node import TD, UIDS, spiffe_id
+from servers import TcpServer, echo
 
 HERE = pathlib.Path(__file__).resolve().parent
-PROGRAM = HERE.parent.parent / "build-go" / "gospiffe"
+SOURCE = HERE / "gospiffe"
+BUILT = HERE.parent.parent / "build-go"
+OLDEST = (1, 19)  # Debian 12's, and what go.mod asks for
+
+
+def find_go():
+    """Its own installer puts it where no PATH leads by itself."""
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
 @pytest.fixture(scope="session")
-def gospiffe():
-    go = shutil.which("go")
+def built():
+    go = find_go()
     if go is None:
-        pytest.skip("no Go on this machine")
-    source = HERE / "gospiffe"
+        pytest.skip("no Go on the PATH or in /usr/local/go/bin")
     # GOTOOLCHAIN: an older Go than go.mod wants does not fetch another one behind our back.
     env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -p=2", "CGO_ENABLED": "0"}
-    p = subprocess.run(
-        [go, "build", "-o", PROGRAM, "."], cwd=source, env=env, capture_output=True, text=True, timeout=570, check=False
-    )
-    if p.returncode != 0:
-        pytest.skip(f"go-spiffe cannot be built here: {p.stderr[-300:]}")
-    return PROGRAM
+
+    def run_go(*argv):
+        return subprocess.run(
+            [go, *argv], cwd=SOURCE, env=env, capture_output=True, text=True, timeout=570, check=False
+        )
+
+    version = run_go("version").stdout
+    m = re.search(r"go(\d+)\.(\d+)", version)
+    if m and (int(m[1]), int(m[2])) < OLDEST:
+        pytest.skip(f"Go {'.'.join(map(str, OLDEST))} or newer is needed, here is {version.strip()}")
+    BUILT.mkdir(exist_ok=True)
+    with open(BUILT / "lock", "w") as lock:  # tests run in parallel, each process with a session of its own
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Modules out of reach are no fault of ours; a program that does not compile is.
+        p = run_go("mod", "download")
+        if p.returncode != 0:
+            pytest.skip(f"Go's modules cannot be had here: {p.stderr[-300:]}")
+        p = run_go("build", "-o", BUILT / "gospiffe", ".")
+        assert p.returncode == 0, p.stderr[-3000:]
+    return BUILT / "gospiffe"
+
+
+@pytest.fixture
+def gospiffe(built, lab):
+    """Where any uid may read it."""
+    program = lab.private_dir("go") / "gospiffe"
+    shutil.copy(built, program)
+    program.chmod(0o755)
+    return program
+
+
+class Peers:
+    """gospiffe processes beside the node, each under the uid of the identity that it is to have."""
+
+    def __init__(self, node, program):
+        self.node, self.program, self.started = node, program, 0
+
+    def start(self, who, what, *argv):
+        self.started += 1
+        argv = [self.program, what, self.node.socket, *argv]
+        return self.node.lab.start(f"go-{what}{self.started}", argv, netns=self.node.netns, uid=UIDS[who])
+
+    def serve(self, who, peer):
+        p = self.start(who, "serve", spiffe_id(peer))
+
+        def listening():
+            assert p.alive(), p.out() + p.err()
+            return re.search(r"^listening (\S+)$", p.out(), re.M)
+
+        return p, wait_for("go-spiffe to listen", listening)[1]
+
+    def call(self, who, peer, address, text):
+        argv = [self.program, "call", self.node.socket, spiffe_id(peer), address, text]
+        p = self.node.lab.run_in(argv, netns=self.node.netns, uid=UIDS[who], timeout=60, with_hosts=False)
+        return p.stdout + p.stderr
+
+    def serial(self, who, peer, address, text):
+        """The serial of the certificate that the peer showed; the bytes came back, from that peer."""
+        out = self.call(who, peer, address, text)
+        m = re.fullmatch(rf"echo {text} from {re.escape(spiffe_id(peer))} ([0-9a-f]+)\n", out)
+        assert m, out
+        return m[1]
+
+
+@pytest.fixture
+def peers(node, gospiffe):
+    return Peers(node, gospiffe)
+
+
+def updates(watch):
+    """[(ID, serial, how many identities)] of a watch's lines."""
+    return re.findall(r"^update (\S+) ([0-9a-f]+) (\d+)$", watch.out(), re.M)
+
+
+def wait_serials(watch, n, timeout=40):
+    def seen():
+        assert watch.alive(), watch.out() + watch.err()
+        return len({serial for _, serial, _ in updates(watch)}) >= n
+
+    wait_for(f"{n} SVIDs", seen, timeout)
 
 
 def test_go_spiffe(gospiffe, agent):
     agent.start(ttl="10s")
-    out = agent.lab.run_in([gospiffe, agent.socket, TD], timeout=90, with_hosts=False)
+    out = agent.lab.run_in([gospiffe, "fetch", agent.socket, TD], timeout=90, with_hosts=False)
     assert out.stdout.splitlines() == [
         f"spiffe://{TD}/first internal",
         f"spiffe://{TD}/second ",
@@ -41,8 +126,66 @@ def test_go_spiffe(gospiffe, agent):
 
 def test_go_spiffe_is_denied(gospiffe, agent):
     agent.start()
-    program = agent.lab.private_dir("go") / "gospiffe"  # where another uid may read it
-    shutil.copy(gospiffe, program)
-    program.chmod(0o755)
-    out = agent.lab.run_in([program, agent.socket, TD], uid=agent.nobody, timeout=90, with_hosts=False)
+    out = agent.lab.run_in([gospiffe, "fetch", agent.socket, TD], uid=agent.nobody, timeout=90, with_hosts=False)
     assert out.returncode == 1 and "PermissionDenied" in out.stdout, out.stdout + out.stderr
+
+
+def test_watch_over_rotations(node, peers):
+    """Each message is a whole one, and each is a new SVID that its own bundle bears out."""
+    node.start_agent(ttl="10s")
+    watch = peers.start("client", "watch")
+    wait_serials(watch, 3)
+    seen = updates(watch)
+    assert {(spiffe_id, n) for spiffe_id, _, n in seen} == {("spiffe://test.example/client", "1")}
+    assert len({serial for _, serial, _ in seen}) == len(seen), "the same SVID was pushed twice"
+    assert "error" not in watch.out(), watch.out()
+
+
+def test_two_peers(node, peers):
+    """Mutual TLS from either's source: the one that is expected, and nobody else, on either side."""
+    node.start_agent(ttl="10s")
+    server, address = peers.serve("server", "client")
+    first = peers.serial("client", "server", address, "hello")
+    wait_for("another SVID of the server", lambda: peers.serial("client", "server", address, "again") != first, 30)
+    assert "echo" not in peers.call("stranger", "server", address, "hello")
+    wait_for("the server's refusal", lambda: "refused" in server.out() and "stranger" in server.out())
+    assert "echo" not in peers.call("client", "stranger", address, "hello")
+
+
+def test_beside_our_proxies(node, peers):
+    """Either half of a pair may be go-spiffe's: what our proxies show and demand, another's library takes."""
+    node.start_agent()
+    with TcpServer(node.netns, echo) as workload:
+        tls = free_port()
+        inbound = node.server_side(tls, workload.port)
+        peers.serial("client", "server", f"127.0.0.1:{tls}", "inwards")
+        assert "echo" not in peers.call("stranger", "server", f"127.0.0.1:{tls}", "hello")
+        denied = inbound.wait_event("connection", reason="policy_denied")
+        assert denied["peer_id"] == spiffe_id("stranger"), denied
+        assert workload.accepted == 1
+
+    _, address = peers.serve("server", "client")
+    plain = free_port()
+    node.client_side(plain, address.rpartition(":")[2])
+    call = ["nc", "-N", "-w", "20", "127.0.0.1", str(plain)]
+    p = node.lab.run_in(call, netns=node.netns, with_hosts=False, input="outwards")
+    assert p.stdout == "outwards", p.stderr
+
+
+def test_agent_killed_again_and_again(node, peers):
+    """A source, and a watch, outlive five agents, and follow each of them."""
+    node.start_agent(ttl="10s")
+    watch = peers.start("client", "watch")
+    _, address = peers.serve("server", "client")
+    wait_serials(watch, 1)
+    for i in range(5):
+        before = len({serial for _, serial, _ in updates(watch)})
+        old = peers.serial("client", "server", address, f"before{i}")
+        node.agent.stop(signal.SIGKILL)
+        node.start_agent()
+        wait_serials(watch, before + 1)
+
+        def followed(i=i, old=old):
+            return peers.serial("client", "server", address, f"after{i}") != old
+
+        wait_for("an SVID of the new agent at the server", followed, 30)
