@@ -34,9 +34,11 @@ static bool lock_heap(void)
     size_t len = 0;
     const char *name, *line;
 
+    /* One thread. NOLINTBEGIN(concurrency-mt-unsafe) */
     (void)mallopt(M_TOP_PAD, HEAP_LOCKED);
     (void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
     (void)mallopt(M_MMAP_THRESHOLD, HEAP_LOCKED);
+    /* NOLINTEND(concurrency-mt-unsafe) */
     free(mem_must_calloc(1, HEAP_LOCKED / 8)); /* the heap grows by that and the pad */
     if (os_read_file("/proc/self/maps", 1 << 20, false, &maps, &len, NULL) == -1) {
         return false;
@@ -47,10 +49,9 @@ static bool lock_heap(void)
     }
     for (line = name; line > maps && line[-1] != '\n'; line--) {
     }
-    return sscanf(line, "%lx-%lx", &from, &to) == 2 &&
-           to > from && /* NOLINT(cert-err34-c): kernel */
-           mlock2((const void *)from, to - from, MLOCK_ONFAULT) ==
-               0; /* NOLINT(performance-no-int-to-ptr) */
+    /* The kernel's own text. NOLINTNEXTLINE(cert-err34-c) */
+    return sscanf(line, "%lx-%lx", &from, &to) == 2 && to > from &&
+           mlock2((const void *)from, to - from, MLOCK_ONFAULT) == 0;
 }
 
 /* The copies of keys inside libcrypto are on the heap: keep it out of swap. All of memory, if the
