@@ -111,9 +111,10 @@ int proc_helper_path(const char *name, char *ret_path, size_t size, struct err *
     if (os_self_dir(self, sizeof(self), err) != 0) {
         return -1;
     }
-    char beside[4096 + 32];
-    snprintf(beside, sizeof(beside), "%s/../libexec", self);
-    const char *dirs[] = {env, beside, POSTERN_LIBEXECDIR};
+    char built[4096 + 32], moved[4096 + 32]; /* a build tree; an installation at another place */
+    snprintf(built, sizeof(built), "%s/../libexec", self);
+    snprintf(moved, sizeof(moved), "%s/../libexec/postern", self);
+    const char *dirs[] = {env, built, moved, POSTERN_LIBEXECDIR};
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
         if (dirs[i] == NULL) {
             continue;

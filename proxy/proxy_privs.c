@@ -57,7 +57,7 @@ int proxy_confine(const struct proxy *p, struct err *err)
     bool ok =
         sandbox_drop_caps(0, err) == 0 && sandbox_limits(true, err) == 0 &&
         sandbox_landlock(read->list, write->list, err) == 0 &&
-        sandbox_seccomp("proxy", SYSCALLS, secure_getenv("POSTERN_SECCOMP_KILL") != NULL, err) == 0;
+        sandbox_seccomp("proxy", SYSCALLS, secure_getenv("POSTERN_SANDBOX_KILL") != NULL, err) == 0;
     free(read);
     free(write);
     return ok ? 0 : -1;
