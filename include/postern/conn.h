@@ -38,6 +38,8 @@ enum conn_state {
         CONN_STATE_COUNT
 };
 const char *conn_state_name(enum conn_state s);
+/* Whether there is an edge. Nothing leads back to NEW, nothing leaves CLOSED. */
+bool conn_state_may_follow(enum conn_state from, enum conn_state to);
 
 /* How the end looks to both sides: in order, by reset, or in order after a last word. */
 enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
@@ -50,6 +52,8 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(TRUNCATED, "truncated", RESET, WARN, "TCP ended without the end of TLS")                     \
     X(DENIED, "policy_denied", RESET, WARN, "the policy does not allow it")                        \
     X(POLICY_CHANGED, "policy_changed", RESET, WARN, "no longer allowed after a change")           \
+    X(TRUST_CHANGED, "trust_changed", RESET, WARN, "its peer is no longer vouched for")            \
+    X(ROUTE_CHANGED, "route_changed", RESET, WARN, "its route no longer leads to this peer")       \
     X(UNLISTED, "unlisted", RESET, WARN, "the destination is not in the mesh map")                 \
     X(NOT_REDIRECTED, "not_redirected", RESET, WARN,                                               \
       "made to the listener itself and not brought by the kernel's redirection")                   \

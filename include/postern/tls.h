@@ -102,6 +102,10 @@ int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w, const str
  * or on its way, so close in order). Not called again after OK or FAILED. */
 enum stream_outcome tls_handshake(struct tls_stream *s);
 
+/* Judges the peer of an established stream again, against `trust`: false if its chain leads to no
+ * authority there any more. Expiry is not asked about: it was judged at the handshake. */
+bool tls_peer_still_trusted(const struct tls_stream *s, const struct x509_trust *trust);
+
 /* "TLSv1.3" and "TLS_AES_128_GCM_SHA256", once established; else NULL. */
 const char *tls_version(const struct tls_stream *s);
 const char *tls_suite(const struct tls_stream *s);

@@ -19,6 +19,7 @@ enum {
     CONN_HELD_MAX = 1024,      /* connections that a worker holds before the first identity */
     CONN_ACCEPT_BATCH = 32,    /* of one listener in one turn */
     CONN_REJUDGE_BATCH = 256,  /* connections judged again in one turn */
+    CONN_REVERIFY_COST = 16,   /* one whose certificate is verified again counts as so many */
     CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
     CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
     CONN_DECISION_TEXT = 33,
@@ -67,6 +68,7 @@ struct conn_worker {
     bool draining;   /* accepting goes on, answers say close */
     bool drain_last; /* inbound accepting has ended */
     struct loop_timer drain_timer;
+    struct loop_timer quiet_timer;
     uint64_t drain_end_ms;
     _Atomic bool drained;
 
@@ -213,8 +215,9 @@ struct str conn_peer_id(const struct conn *c);
 struct str conn_own_id(const struct conn *c);
 /* The port that policies speak of. */
 uint16_t conn_port(const struct conn *c);
-/* After a change: false if it is no longer allowed. Moves it to the current snapshot. */
-bool conn_rejudge(struct conn *c);
+/* After a change: moves it to the current snapshot. CONN_CLOSE_DONE if it may stay, else why not.
+ * *ret_verified is set if the peer's certificate was verified again, which is dear. */
+enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified);
 
 /* --- record.c --------------------------------------------------------------------------------- */
 void conn_record_close(struct conn *c);

@@ -37,6 +37,7 @@ bool conn_http_start(struct conn *c)
     c->http = h;
     h->in = (struct buf)BUF_INIT(NET_SCRATCH_SIZE + conn_conf(c)->limits.request_head_bytes);
     h->rin = h->in;
+    h->retry = (struct buf)BUF_INIT(NET_SCRATCH_SIZE);
     h->facts = (struct buf)BUF_INIT(HTTP1_MAX_TARGET + HTTP1_MAX_HOST + 256);
     const uint8_t *hash = c->peer.tls.peer->cert_sha256;
     for (size_t i = 0; i < 32; i++) {
@@ -63,6 +64,7 @@ void conn_http_free(struct conn *c)
         buf_reset(&h->in);
         buf_reset(&h->rin);
         buf_reset(&h->facts);
+        buf_reset(&h->retry);
         free(h);
         c->http = NULL;
     }
@@ -141,7 +143,9 @@ void http_answer(struct conn *c, unsigned status, const char *reason, const char
 void http_close_upstream(struct conn *c, bool reset)
 {
     struct conn_leg *up = conn_upstream(c);
-    conn_leg_close(up, reset);
+    if (stream_is_open(&up->s)) {
+        conn_leg_close(up, reset);
+    }
     c->http->up = UP_NONE;
     c->http->up_used = false;
     c->http->up_broken = false;
@@ -171,6 +175,7 @@ void http_exchange_end(struct conn *c)
     h->reason = NULL;
     memset(&h->scan, 0, sizeof(h->scan));
     buf_consume(&h->facts, buf_len(&h->facts));
+    buf_consume(&h->retry, buf_len(&h->retry));
     if (h->in.len == 0) {
         buf_reset(&h->in);
         http_set_deadline(c, conn_conf(c)->timeouts.idle_http_ms);
@@ -375,6 +380,13 @@ void conn_http_timeout(struct conn *c)
     }
     if (h->up == UP_DIALING) {
         http_upstream_connected(c, ETIMEDOUT);
+    } else if (h->in_flight || h->req_phase != REQ_HEAD) {
+        uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;
+        if (now - c->active_ms >= limit) {
+            conn_close(c, CONN_CLOSE_UPSTREAM_RESET);
+        } else {
+            http_set_deadline(c, limit - (now - c->active_ms));
+        }
     } else if (h->req_phase == REQ_HEAD && h->in.len > 0) {
         h->req = (struct http1_request_info){.method = HTTP1_OTHER};
         http_answer(c, 408, "request_timeout", NULL, CONN_CLOSE_REQUEST_TIMEOUT);

@@ -57,6 +57,7 @@ struct conn_http {
     /* The facts of the request in flight, for the log and for judging again. */
     struct buf facts; /* method, host and path, one after the other */
     size_t method_len, host_len, path_len;
+    struct buf retry; /* its head, if it may be sent once more on a fresh connection */
     struct policy_verdict verdict;
     char decision[CONN_DECISION_TEXT];
     char near_miss[240];
@@ -89,6 +90,9 @@ void http_record(struct conn *c);
 /* Takes bytes of the client; returns how many are used up. The connection may be closed after. */
 size_t http_request_feed(struct conn *c, const uint8_t *data, size_t len);
 bool http_judge(struct conn *c);
+/* The workload ended a kept connection just as a request was sent on it: sends that once more on a
+ * new one, if it is one that may be repeated and had no body. False: it cannot be. */
+bool http_request_again(struct conn *c);
 /* The workload's connection stands, or could not be made (errno). */
 void http_upstream_connected(struct conn *c, int sys_errno);
 

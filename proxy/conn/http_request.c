@@ -65,7 +65,7 @@ void http_upstream_connected(struct conn *c, int sys_errno)
         return;
     }
     c->http->up = UP_OPEN;
-    http_set_deadline(c, 0);
+    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
     up->ready |= LOOP_WRITE; /* the head waits in its stream */
 }
 
@@ -108,7 +108,7 @@ static void begin(struct conn *c)
     h->status = 0;
     h->discarded = 0;
     c->sys_errno = 0;
-    http_set_deadline(c, 0);
+    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
     http1_body_init(&h->body, (enum http1_framing)h->req.framing, h->req.length);
     bool empty = h->req.framing == HTTP1_BODY_NONE ||
                  (h->req.framing == HTTP1_BODY_LENGTH && h->req.length == 0);
@@ -131,6 +131,14 @@ static void deny(struct conn *c)
     http_answer(c, 403, "policy_denied", text, end ? CONN_CLOSE_ANSWERED : CONN_CLOSE_DONE);
 }
 
+/* RFC 9110 9.2.2: what may be sent twice. A body would have to be kept for it. */
+static bool may_repeat(const struct conn_http *h)
+{
+    return h->req.framing == HTTP1_BODY_NONE &&
+           (h->req.method == HTTP1_GET || h->req.method == HTTP1_HEAD ||
+            h->req.method == HTTP1_OPTIONS);
+}
+
 static void forward(struct conn *c)
 {
     struct conn_http *h = c->http;
@@ -149,7 +157,28 @@ static void forward(struct conn *c)
     memset(&h->rscan, 0, sizeof(h->rscan));
     if (!http1_request_emit(c->worker->request, &fwd, &c->worker->emit)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
     }
+    if (h->up_used && may_repeat(h)) {
+        (void)buf_append(&h->retry, buf_head(&c->worker->emit), buf_len(&c->worker->emit));
+    }
+}
+
+bool http_request_again(struct conn *c)
+{
+    struct conn_http *h = c->http;
+    if (h->retry.len == 0) {
+        return false;
+    }
+    http_close_upstream(c, true);
+    if (ensure_upstream(c)) {
+        if (stream_write(&conn_upstream(c)->s, buf_head(&h->retry), buf_len(&h->retry)) ==
+            STREAM_FAILED) {
+            h->up_broken = true;
+        }
+        buf_consume(&h->retry, buf_len(&h->retry));
+    }
+    return true;
 }
 
 /* The head is read: whose is it, may it, where to. */

@@ -176,7 +176,9 @@ void http_response_eof(struct conn *c, bool in_order)
         return;
     }
     if (h->res_phase == RES_HEAD) {
-        bad_response(c, "upstream_closed");
+        if (h->rin.len > 0 || !http_request_again(c)) {
+            bad_response(c, "upstream_closed");
+        }
         return;
     }
     h->reason = "upstream_truncated";

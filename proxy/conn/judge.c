@@ -92,30 +92,47 @@ static bool same_target(const struct conn *c)
     return l->conf->capture != CONF_EXPLICIT || net_addr_equal(&l->to, &c->upstream);
 }
 
-bool conn_rejudge(struct conn *c)
+/* The chain that the peer has shown, against today's bundles. */
+static bool peer_holds(struct conn *c)
+{
+    const struct snapshot_identity *own = conn_snapshot(c)->identity;
+    return !c->peer.is_tls || !c->peer.tls.established ||
+           (own != NULL && tls_peer_still_trusted(&c->peer.tls, own->trust));
+}
+
+static enum conn_reason rejudge_inbound(struct conn *c)
+{
+    bool ok = c->http != NULL ? conn_http_rejudge(c) : !c->judged || conn_judge(c);
+    return ok ? CONN_CLOSE_DONE : CONN_CLOSE_POLICY_CHANGED;
+}
+
+enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
 {
     bool listed = c->route != NULL;
+    const struct snapshot_identity *own = c->worker->current->snapshot->identity;
+    const struct snapshot_identity *before = conn_snapshot(c)->identity;
+    bool trust_changed = own != NULL && (before == NULL || own->trust != before->trust);
     conn_use_current(c);
     /* What was lent by the old snapshot. */
     c->route = NULL;
     c->verdict.rule = NULL;
     if (c->peer.is_tls && c->state == CONN_HANDSHAKE) {
-        if (conn_snapshot(c)->identity == NULL) {
-            return false; /* it was withdrawn */
+        if (own == NULL) {
+            return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
         }
-        c->peer.tls.trust = conn_snapshot(c)->identity->trust;
+        c->peer.tls.trust = own->trust;
     }
     if (c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER) {
-        return true; /* nothing was decided yet, or nothing is left to decide */
+        return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
-    if (!same_target(c)) {
-        return false;
+    if (!same_target(c) || (c->direction == CONF_OUTBOUND && !route_holds(c, listed))) {
+        return CONN_CLOSE_ROUTE_CHANGED;
     }
-    if (c->direction == CONF_OUTBOUND) {
-        return route_holds(c, listed);
+    if (trust_changed) {
+        *ret_verified = true;
+        if (!peer_holds(c)) {
+            return CONN_CLOSE_TRUST_CHANGED;
+        }
     }
-    if (c->http != NULL) {
-        return conn_http_rejudge(c);
-    }
-    return !c->judged || conn_judge(c);
+    return c->direction == CONF_OUTBOUND ? CONN_CLOSE_DONE : rejudge_inbound(c);
 }

@@ -44,6 +44,11 @@ const char *conn_state_name(enum conn_state s)
     return state_names[s];
 }
 
+bool conn_state_may_follow(enum conn_state from, enum conn_state to)
+{
+    return (edges[from] & (1U << to)) != 0;
+}
+
 const char *conn_reason_token(enum conn_reason r)
 {
     return reasons[r].token;
@@ -61,7 +66,7 @@ static void count_state(struct conn *c, enum conn_state s, uint64_t n)
 
 void conn_set_state(struct conn *c, enum conn_state next)
 {
-    if ((edges[c->state] & (1U << next)) == 0) {
+    if (!conn_state_may_follow(c->state, next)) {
         err_panic(__FILE__, __LINE__, "edge", "connection %u-%llu: %s -> %s", c->worker->index,
                   (unsigned long long)c->number, state_names[c->state], state_names[next]);
     }

@@ -1,6 +1,7 @@
 /* The worker: its thread, what main tells it by mail, judging again, draining. */
 #include "conn_priv.h"
 
+#include <malloc.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <signal.h>
@@ -11,6 +12,7 @@ enum {
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
     REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
     EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
+    QUIET_MS = 3000,
 };
 
 /* --- judging again ---------------------------------------------------------------------------- */
@@ -25,12 +27,14 @@ static void rejudge_some(void *arg)
         if (c->snap == w->current) {
             continue;
         }
-        n++;
+        bool verified = false;
         counter_add(&w->counters.rejudged, 1);
-        if (!conn_rejudge(c)) {
+        enum conn_reason reason = conn_rejudge(c, &verified);
+        if (reason != CONN_CLOSE_DONE) {
             counter_add(&w->counters.rejudged_closed, 1);
-            conn_close(c, CONN_CLOSE_POLICY_CHANGED);
+            conn_close(c, reason);
         }
+        n += verified ? CONN_REVERIFY_COST : 1;
     }
     if (w->rejudge_at != NULL) {
         loop_timer_arm(&w->rejudge_timer, REJUDGE_PAUSE_MS);
@@ -113,8 +117,25 @@ static void close_all(struct conn_worker *w, enum conn_reason reason)
     }
 }
 
+/* Nothing is open and nothing came for a while: what traffic has left behind goes back to the
+ * kernel. Nobody's latency pays for it. */
+static void on_quiet(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    if (w->n_conns == 0) {
+        net_scratch_trim(&w->scratch);
+        buf_reset(&w->emit);
+        if (atomic_load_explicit(&w->shared->open, memory_order_relaxed) == 0) {
+            malloc_trim(0);
+        }
+    }
+}
+
 void worker_conn_gone(struct conn_worker *w)
 {
+    if (w->n_conns == 0) {
+        loop_timer_arm(&w->quiet_timer, QUIET_MS);
+    }
     if (w->draining && w->drain_last && w->n_conns == 0) {
         atomic_store_explicit(&w->drained, true, memory_order_release);
     }
@@ -197,6 +218,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     loop_timer_init(&w->accept_timer, w->loop, accept_again, w);
     loop_timer_init(&w->rejudge_timer, w->loop, rejudge_some, w);
     loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
+    loop_timer_init(&w->quiet_timer, w->loop, on_quiet, w);
     if (listener_open_all(w, spec->first->files, err) == -1) {
         conn_worker_free(w);
         return -1;
@@ -255,6 +277,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
         loop_timer_disarm(&w->accept_timer);
         loop_timer_disarm(&w->rejudge_timer);
         loop_timer_disarm(&w->drain_timer);
+        loop_timer_disarm(&w->quiet_timer);
         loop_free(w->loop);
     }
     free(w->listeners);

@@ -133,6 +133,20 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
     return 1;
 }
 
+bool tls_peer_still_trusted(const struct tls_stream *s, const struct x509_trust *trust)
+{
+    X509 *leaf = SSL_get0_peer_certificate(s->ssl);
+    if (leaf == NULL || s->peer == NULL) {
+        return false;
+    }
+    int64_t now_s = os_wall_s();
+    struct x509_peer peer;
+    return x509_verify_svid(trust, leaf, SSL_get_peer_cert_chain(s->ssl),
+                            SSL_is_server(s->ssl) == 0,
+                            now_s < s->peer->not_after_s ? now_s : s->peer->not_after_s - 1, &peer,
+                            NULL) == X509_OK;
+}
+
 void tls_info_callback(const SSL *ssl, int where, int ret)
 {
     if ((where & SSL_CB_ALERT) == 0) {

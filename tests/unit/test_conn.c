@@ -548,6 +548,58 @@ static void test_drain(void **state)
     world_free(w);
 }
 
+static void test_trust_withdrawn(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW, true);
+    int c = dial(w->port);
+    int s = take(w);
+    say(c, "x");
+    hear(s, "x");
+    /* Another root for the same trust domain: the client's certificate leads nowhere now. */
+    struct certs_pair old = w->root;
+    struct certs_spec spec = certs_ca("spiffe://a.b");
+    spec.not_before_s = os_wall_s() - 3600;
+    spec.not_after_s = os_wall_s() + 86400;
+    w->root = certs_make(&spec, NULL);
+    x509_trust_unref(w->trust);
+    w->trust = x509_trust_new();
+    size_t len = 0;
+    uint8_t *der = certs_der(&w->root.cert, 1, &len);
+    assert_int_equal(x509_trust_add(w->trust, STR_LIT("a.b"), (struct str){(char *)der, len}, NULL),
+                     0);
+    free(der);
+    snapshot_identity_unref(w->server.identity);
+    w->server.identity = make_identity(w, "spiffe://a.b/server");
+    post(&w->server);
+    hear_reset(c);
+    hear_reset(s);
+    log_line(&w->server, "\"connection\"", "trust_changed");
+    certs_free(&old);
+    world_free(w);
+}
+
+static void test_states(void **state)
+{
+    (void)state;
+    for (int s = 0; s < CONN_STATE_COUNT; s++) {
+        assert_false(conn_state_may_follow(CONN_CLOSED, (enum conn_state)s));
+        assert_false(conn_state_may_follow((enum conn_state)s, CONN_NEW));
+        assert_false(conn_state_may_follow((enum conn_state)s, (enum conn_state)s));
+        assert_int_equal(conn_state_may_follow((enum conn_state)s, CONN_CLOSED), s != CONN_CLOSED);
+    }
+    /* Bytes flow only behind a dial, a handshake or a request, and a request only behind a
+     * handshake. */
+    assert_false(conn_state_may_follow(CONN_NEW, CONN_PUMP));
+    assert_false(conn_state_may_follow(CONN_HELD, CONN_PUMP));
+    assert_false(conn_state_may_follow(CONN_DIAL, CONN_HTTP));
+    assert_false(conn_state_may_follow(CONN_NEW, CONN_HTTP));
+    for (int r = 0; r < CONN_REASON_COUNT; r++) {
+        assert_non_null(conn_reason_token((enum conn_reason)r));
+        assert_non_null(conn_reason_text((enum conn_reason)r));
+    }
+}
+
 /* --- HTTP ------------------------------------------------------------------------------------- */
 
 static void test_http(void **state)
@@ -591,7 +643,21 @@ static void test_http(void **state)
     say(s, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
     close(s);
     expect_in(hear_until(c, "\r\n\r\n"), "204");
-    /* The workload's connection ended: the next request dials again. */
+    /* The workload's connection ended: the next request dials again. One that ends just as a
+     * request comes is no failure of the request, if that may be repeated. */
+    say(c, "GET /pub/5 HTTP/1.1\r\nHost: a\r\n\r\n");
+    s = take(w);
+    expect_in(hear_until(s, "\r\n\r\n"), "GET /pub/5 ");
+    say(s, "HTTP/1.1 204 No Content\r\n\r\n");
+    expect_in(hear_until(c, "\r\n\r\n"), "204");
+    say(c, "GET /pub/6 HTTP/1.1\r\nHost: a\r\n\r\n");
+    expect_in(hear_until(s, "\r\n\r\n"), "GET /pub/6 ");
+    close(s);
+    s = take(w);
+    expect_in(hear_until(s, "\r\n\r\n"), "GET /pub/6 ");
+    say(s, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    close(s);
+    expect_in(hear_until(c, "\r\n\r\n"), "204");
     say(c, "POST /pub/4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
     s = take(w);
     expect_in(hear_until(s, "hi\r\n"), "POST /pub/4 ");
@@ -719,6 +785,7 @@ static void test_http_drain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_states),        cmocka_unit_test(test_trust_withdrawn),
         cmocka_unit_test(test_denied),        cmocka_unit_test(test_tcp),
         cmocka_unit_test(test_tcp_bulk),      cmocka_unit_test(test_wrong_peer),
         cmocka_unit_test(test_held),          cmocka_unit_test(test_rejudged),
