@@ -118,3 +118,13 @@ def test_ratio_is_to_the_best_of_the_same_layer(compare):
     assert (got["cpu_us"]["best"], got["cpu_us"]["ratio"], got["cpu_us"]["held"]) == ("nginx stream", 1.3, True)
     results["postern tcp"]["kept"]["cpu_us"] = 26.1
     assert not [r for r in compare.ratios(results) if r["key"] == "cpu_us"][0]["held"]
+
+
+def test_pools_are_no_measure_for_connections(compare):
+    results = {
+        "postern http": {"fresh": {"cpu_us": 1000.0}, "kept": {"cpu_us": 30.0}, "memory": {"held_1000_kb": 50.0}},
+        "haproxy http": {"fresh": {"cpu_us": 50.0}, "kept": {"cpu_us": 40.0}, "memory": {"held_1000_kb": 1.0}},
+        "nginx stream": {"fresh": {"cpu_us": 2000.0}, "kept": {"cpu_us": 20.0}, "memory": {"held_1000_kb": 100.0}},
+    }
+    got = {(r["row"], r["best"]): r["ratio"] for r in compare.ratios(results)}
+    assert got == {("fresh", "nginx stream"): 0.5, ("kept", "haproxy http"): 0.75, ("memory", "nginx stream"): 0.5}
