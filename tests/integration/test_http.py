@@ -188,8 +188,49 @@ def test_workload_away_is_503(node):
     proxy = node.server_side(tls, nobody, protocol="http", policy=POLICY)
     node.client_side(plain, tls)
     r, _ = request(node, plain, "GET", "/pub")
-    assert r.status in (502, 503) and r.getheader("x-postern-reason")
-    assert proxy.wait_event("request", status=r.status)
+    assert (r.status, r.getheader("x-postern-reason")) == (503, "connect_refused")
+    assert proxy.wait_event("request", status=503)["error"] == "Connection refused"
+
+
+@pytest.mark.parametrize("answer,reason", [(b"SSH-2.0-x\r\n", "protocol"), (b"", "upstream_closed")])
+def test_workload_that_speaks_no_http_is_502(node, answer, reason):
+    def speak(conn):
+        conn.recv(1000)
+        conn.sendall(answer)
+
+    node.start_agent()
+    with TcpServer(node.netns, speak) as server:
+        tls, plain = free_port(), free_port()
+        proxy = node.server_side(tls, server.port, protocol="http", policy=POLICY)
+        node.client_side(plain, tls)
+        r, _ = request(node, plain, "GET", "/pub")
+        assert (r.status, r.getheader("x-postern-reason")) == (502, reason)
+        assert proxy.wait_event("request", status=502)["reason"] == reason
+
+
+def test_workload_that_does_not_accept_is_504(node):
+    """A backlog that is full answers no SYN; the same on the outbound side is a reset, with the reason in the log."""
+    node.start_agent()
+    with node.inside():
+        deaf = socket.create_server(("127.0.0.1", 0), backlog=0)
+        to = deaf.getsockname()
+        fill = [socket.socket() for _ in range(3)]
+    for s in fill:
+        s.setblocking(False)
+        s.connect_ex(to)
+    tls, plain, other = free_port(), free_port(), free_port()
+    proxy = node.server_side(tls, to[1], protocol="http", policy=POLICY, extra="timeouts:\n  connect: 500ms\n")
+    node.client_side(plain, tls)
+    r, _ = request(node, plain, "GET", "/pub")
+    assert (r.status, r.getheader("x-postern-reason")) == (504, "connect_timeout")
+    assert proxy.wait_event("request", status=504)["reason"] == "connect_timeout"
+    outbound = node.client_side(other, to[1], extra="timeouts:\n  connect: 500ms\n")
+    with node.inside(), socket.create_connection(("127.0.0.1", other), timeout=10) as s:
+        with pytest.raises(ConnectionResetError):
+            s.recv(10)
+    assert outbound.wait_event("connection")["reason"] == "connect_timeout"
+    for s in (deaf, *fill):
+        s.close()
 
 
 def test_upgrade_passes_through(node):

@@ -189,6 +189,33 @@ def test_client_refuses_rogue_server(node):
         assert proxy.wait_event("handshake_failed")["step"] == "bad_chain"
 
 
+def test_refused_by_the_server_in_its_words(node):
+    """The other half of a refused handshake: what the server said of our certificate is in our own log."""
+    node.start_agent()
+    authority, rogue = Authority.of_agent(node.state), Authority.new("test.example")
+    ctx = server_context(write_pem(node.lab.dir, "server", *authority.leaf(spiffe_id("server"))))
+    ctx.verify_mode = ssl.CERT_REQUIRED
+    ctx.load_verify_locations(write_pem(node.lab.dir, "rogue-ca", rogue.cert, rogue.key))
+
+    def serve(conn):
+        try:
+            ctx.wrap_socket(conn, server_side=True).close()
+        except ssl.SSLError:
+            conn.recv(1)
+
+    with TcpServer(node.netns, serve) as server:
+        port = free_port()
+        proxy = node.client_side(port, server.port)
+        with node.inside(), socket.create_connection(("127.0.0.1", port), timeout=10) as s:
+            with pytest.raises(ConnectionResetError):
+                s.sendall(b"x")
+                s.recv(100)
+                s.recv(100)
+        e = proxy.wait_event("handshake_failed")
+        assert (e["step"], e["alert_received"]) == ("refused", "unknown CA"), e
+        assert e["own_id"] == spiffe_id("client") and e["own_not_after"] and e["peer_id"] == spiffe_id("server"), e
+
+
 def test_no_policy_denies_and_says_how_to_allow(node):
     node.start_agent()
     with TcpServer(node.netns, echo) as server:
