@@ -2,6 +2,7 @@
  * make them meet. test_policy_random [SEED] */
 #include <postern/policy.h>
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -219,10 +220,77 @@ static void test_against_reference(void **state)
     assert_true(outcomes[POLICY_NO_RULE] > done / 50);
 }
 
+/* Threads share a policy without a lock: the thread sanitizer watches, the verdicts are the same.
+ */
+enum { THREADS = 3, SHARED_QUESTIONS = 2000 };
+
+struct shared {
+    const struct policy *policy;
+    struct question questions[SHARED_QUESTIONS];
+    struct policy_verdict verdicts[SHARED_QUESTIONS];
+    unsigned differ[THREADS];
+};
+
+struct asker {
+    struct shared *shared;
+    unsigned number;
+};
+
+static void *ask_all(void *arg)
+{
+    struct asker *a = arg;
+    for (size_t i = 0; i < SHARED_QUESTIONS; i++) {
+        struct sockaddr_storage source;
+        struct policy_query q = policy_rows_query(&a->shared->questions[i], &source);
+        struct policy_verdict v = {0};
+        char text[512];
+        policy_decide(a->shared->policy, &q, &v);
+        policy_near_miss(a->shared->policy, &q, text, sizeof(text));
+        const struct policy_verdict *want = &a->shared->verdicts[i];
+        a->shared->differ[a->number] += v.allow != want->allow || v.rule != want->rule;
+    }
+    return NULL;
+}
+
+static void test_threads_share_a_policy(void **state)
+{
+    (void)state;
+    rng_state = seed;
+    struct shared *s = policy_rows_must(calloc(1, sizeof(*s)));
+    struct conf_policy *conf = random_conf();
+    while (conf->n_rules < 20) {
+        policy_rows_free(conf);
+        conf = random_conf();
+    }
+    struct policy *p = policy_new(conf, NULL);
+    assert_non_null(p);
+    s->policy = p;
+    for (size_t i = 0; i < SHARED_QUESTIONS; i++) {
+        struct sockaddr_storage source;
+        s->questions[i] = random_question();
+        struct policy_query q = policy_rows_query(&s->questions[i], &source);
+        policy_decide(p, &q, &s->verdicts[i]);
+    }
+    pthread_t threads[THREADS];
+    struct asker askers[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        askers[i] = (struct asker){s, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_all, &askers[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(s->differ[i], 0);
+    }
+    policy_free(p);
+    policy_rows_free(conf);
+    free(s);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_reference),
+        cmocka_unit_test(test_threads_share_a_policy),
     };
     if (argc > 1 && (!str_to_u64(str_of(argv[1]), UINT64_MAX, &seed) || seed == 0)) {
         return 2;
