@@ -147,7 +147,7 @@ static double held(SSL_CTX *client, SSL_CTX *server)
     for (int i = 0; i < HELD; i++) {
         part(pairs[i]);
     }
-    return (after - before) / HELD;
+    return (after - before) / (double)HELD;
 }
 
 int main(int argc, char **argv)
