@@ -56,6 +56,10 @@ static json_t *identity(const struct proxy *p)
                             : json_string(state->source == IDENTITY_FROM_CSR ? "csr" : "agent"));
     json_object_set_new(o, "trust_domains",
                         json_integer(i != NULL ? (json_int_t)x509_trust_count(i->trust) : 0));
+    char agent[108];
+    bool named =
+        identity_socket_path(p->files->conf->identity.socket, agent, sizeof(agent), NULL) == 0;
+    json_object_set_new(o, "agent", text_or_null(named ? agent : NULL));
     json_object_set_new(o, "agent_connected", json_boolean(st.connected));
     json_object_set_new(o, "failures_in_row", json_integer(st.failures_in_row));
     json_object_set_new(o, "last_error", text_or_null(error));

@@ -100,6 +100,9 @@ static bool put_root_serial(const struct service *s, struct buf *out)
     for (int i = 0; ok && roots != NULL && i < sk_X509_num(roots); i++) {
         BIGNUM *n = ASN1_INTEGER_to_BN(X509_get0_serialNumber(sk_X509_value(roots, i)), NULL);
         char *hex = n != NULL ? BN_bn2hex(n) : NULL;
+        for (char *p = hex; p != NULL && *p != '\0'; p++) {
+            *p |= 0x20; /* lower case, as serials are written everywhere else; digits stay */
+        }
         ok = buf_printf(out, "%s\"%s\"", i > 0 ? "," : "", hex != NULL ? hex : "");
         OPENSSL_free(hex);
         BN_free(n);

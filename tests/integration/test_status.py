@@ -3,6 +3,7 @@
 import ctypes
 import http.client
 import json
+import os
 import pathlib
 import re
 import socket
@@ -71,6 +72,7 @@ def test_status_of_a_proxy(mesh):
     s = inbound.status()
     for want in (spiffe_id("server"), s["identity"]["serial"], s["identity"]["not_after"]):
         assert want in text, text
+    assert re.search(rf"^  agent +{node.socket}$", text, re.M), text
     assert re.search(r"^policy *\n(?:  .*\n)*?  generation +1$", text, re.M), text
     assert re.search(r"^  open +1$", text, re.M), text
     assert s["connections"]["inbound"]["pump"] == 1 and s["policy"]["rules"] == 1
@@ -90,7 +92,8 @@ def test_status_of_an_agent(mesh):
     for want in ("test.example", "keeper", "attestor", "service", "no_new_privs", "seccomp", "serial"):
         assert want in text, text
     serials = json.loads(admin_ask(node.run / "agent-admin.sock", "status"))["authority"]["root_serials"]
-    assert serials and all(re.search(rf"^ +- {serial}$", text, re.M) for serial in serials), text
+    assert serials and serials == [s.lower() for s in serials]
+    assert all(re.search(rf"^ +- {serial}$", text, re.M) for serial in serials), text
     children = pathlib.Path(f"/proc/{node.agent.pid}/task/{node.agent.pid}/children").read_text().split()
     assert len(children) == 3
     for pid in children:
@@ -160,3 +163,58 @@ def test_keepalive_on_both_legs(mesh):
                 return [line for line in out.splitlines() if f"pid={pid}," in line]
 
             wait_for("two legs that probe", lambda: [("keepalive" in leg) for leg in legs()] == [True, True])
+
+
+@pytest.mark.parametrize("key,source", [("agent", "agent"), ("csr", "csr"), ("auto", "csr")])
+def test_who_makes_the_key(node, key, source):
+    node.start_agent()
+    with TcpServer(node.netns, echo) as server:
+        tls, plain = free_port(), free_port()
+        proxies = [node.server_side(tls, server.port, key=key), node.client_side(plain, tls, key=key)]
+        with node.inside(), socket.create_connection(("127.0.0.1", plain), timeout=10) as s:
+            s.sendall(b"x")
+            assert s.recv(1) == b"x"
+        assert [p.status()["identity"]["key"] for p in proxies] == [source] * 2
+        assert not proxies[0].events("identity"), "nothing was fallen back from"
+
+
+@pytest.fixture
+def one_cpu(lab):
+    """The file by which a process joins a cgroup that may use one CPU; version 1 or 2."""
+    top = pathlib.Path("/sys/fs/cgroup")
+    v1 = (top / "cpu" / "cpu.cfs_quota_us").exists() or (top / "cpu" / "cgroup.procs").exists()
+    group = (top / "cpu" if v1 else top) / f"postern-{lab.prefix}"
+    try:
+        group.mkdir()
+        if v1:
+            (group / "cpu.cfs_quota_us").write_text("100000")
+        else:
+            (group / "cpu.max").write_text("100000 100000")
+    except OSError as e:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"no cgroup with a CPU quota can be made here: {e}")
+    yield group / "cgroup.procs"
+    for p in lab.processes:
+        p.stop()
+
+    def removed():
+        try:
+            group.rmdir()
+        except OSError:
+            return False
+        return True
+
+    wait_for("the cgroup to be empty", removed)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU is all there is")
+def test_workers_by_the_cgroups_quota(node, one_cpu):
+    node.start_agent()
+    proxy = node.server_side(free_port(), free_port())
+    assert proxy.status()["workers"] == 2, "a sidecar takes two at most, and there are two CPUs"
+    argv = proxy.process.argv
+    proxy.process.stop()
+    proxy.process = node.lab.start("quota", ["sh", "-c", 'echo $$ >"$0" && exec "$@"', one_cpu, *argv])
+    proxy.wait_event("ready")
+    assert proxy.status()["workers"] == 1

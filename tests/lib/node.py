@@ -107,13 +107,13 @@ class Node:
         wait_for("the agent to be ready", ready)
 
     # --- proxies ---
-    def start_proxy(self, name, listeners, policy=ALLOW_CLIENT, mesh=None, extra="", uid=None, wait=True, socket=None):
+    def start_proxy(self, name, listeners, policy=ALLOW_CLIENT, mesh=None, extra="", uid=None, wait=True, socket=None, key="auto"):
         self.proxies += 1
         uid = UIDS[name] if uid is None else uid
         tag = f"{name}{self.proxies}"
         admin_dir = self.lab.private_dir(f"admin-{tag}", uid)
         conf = self.conf / f"{tag}.yaml"
-        text = f"kind: Proxy\nlevel: 1\nname: {name}\nidentity:\n  socket: unix:{socket or self.socket}\n"
+        text = f"kind: Proxy\nlevel: 1\nname: {name}\nidentity:\n  socket: unix:{socket or self.socket}\n  key: {key}\n"
         if policy is not None:
             (self.conf / f"{tag}-policy.yaml").write_text(policy.format(td=TD))
             text += f"policy: {tag}-policy.yaml\n"
