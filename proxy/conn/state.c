@@ -215,6 +215,9 @@ void conn_close(struct conn *c, enum conn_reason reason)
     conn_set_state(c, CONN_CLOSED);
     /* A side whose alert or last answer was not waited for gets it in order. */
     bool reset = reasons[c->reason].end != CONN_END_ORDER && !lingered;
+    if (reasons[c->reason].end == CONN_END_ORDER && stream_is_open(&c->peer.s)) {
+        (void)stream_shut(&c->peer.s); /* without the end of TLS it would look cut short */
+    }
     conn_leg_close(&c->app, reset);
     conn_leg_close(&c->peer,
                    reset && !(c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.is_tls));

@@ -696,6 +696,13 @@ static void test_http_refusals(void **state)
         close(c);
     }
     assert_true(nobody_came(w));
+    /* A client that ends between requests is answered by an end, on the wire too. */
+    int idle = dial(w->port);
+    say(idle, "GET /no HTTP/1.1\r\nHost: a\r\n\r\n");
+    expect_in(hear_until(idle, "\n\0"), "403");
+    shutdown(idle, SHUT_WR);
+    hear_end(idle);
+    close(idle);
     /* The workload is away: 503, and the connection goes on. */
     close(w->workload);
     int c = dial(w->port);
