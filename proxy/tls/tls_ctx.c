@@ -5,6 +5,7 @@
 
 #include <openssl/err.h>
 #include <postern/mem.h>
+#include <stdio.h>
 
 enum {
     MAX_CHAIN_BYTES = 32 * 1024, /* of a peer, as sent: OpenSSL's own default is three times this */
@@ -18,6 +19,14 @@ static const char SUITES[] =
 static const char GROUPS_HYBRID[] = "*X25519MLKEM768:*X25519:P-256";
 static const char GROUPS[] = "X25519:P-256";
 static const uint8_t ALPN[] = {9, 'p', 'o', 's', 't', 'e', 'r', 'n', '/', '1'};
+
+/* The macro casts const away, which clang minds; this is what it does. */
+static bool set_groups(SSL_CTX *c, const char *list)
+{
+    char copy[64];
+    snprintf(copy, sizeof(copy), "%s", list);
+    return SSL_CTX_ctrl(c, SSL_CTRL_SET_GROUPS_LIST, 0, copy) == 1;
+}
 
 static int crypto_failed(struct err *err, const char *what)
 {
@@ -72,8 +81,7 @@ static SSL_CTX *make(const struct x509_svid *svid, bool server, struct err *err)
               SSL_CTX_set_max_proto_version(c, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_ciphersuites(c, SUITES) == 1 && SSL_CTX_set_num_tickets(c, 0) == 1 &&
               SSL_CTX_set_max_early_data(c, 0) == 1 &&
-              (SSL_CTX_set1_groups_list(c, GROUPS_HYBRID) == 1 ||
-               SSL_CTX_set1_groups_list(c, GROUPS) == 1);
+              (set_groups(c, GROUPS_HYBRID) || set_groups(c, GROUPS));
     if (ok && server) {
         SSL_CTX_set_alpn_select_cb(c, select_alpn, NULL);
     } else if (ok) {
