@@ -198,10 +198,21 @@ def test_refused_by_the_server_in_its_words(node):
     ctx.load_verify_locations(write_pem(node.lab.dir, "rogue-ca", rogue.cert, rogue.key))
 
     def serve(conn):
+        """The alert, and then patience: a server that hangs up at once may overtake its own alert by a reset."""
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = ctx.wrap_bio(received, to_send, server_side=True)
         try:
-            ctx.wrap_socket(conn, server_side=True).close()
+            while True:
+                try:
+                    tls.do_handshake()
+                    return
+                except ssl.SSLWantReadError:
+                    conn.sendall(to_send.read())
+                    received.write(conn.recv(65536))
         except ssl.SSLError:
-            conn.recv(1)
+            conn.sendall(to_send.read())
+            while conn.recv(1000):
+                pass
 
     with TcpServer(node.netns, serve) as server:
         port = free_port()
