@@ -115,6 +115,8 @@ void keeper_entries_add(struct keeper_entries *set, const struct agent_msg_entry
     }
     if (entry_check(msg, trust_domain, &set->refused) == -1) {
         err_prefix(&set->refused, "entry \"%.*s\"", STR_ARG(text(msg->id, msg->id_len)));
+        err_where(&set->refused, "%u",
+                  (unsigned)msg->line); /* of the file, whose name is not ours */
         return;
     }
     e = &set->items[set->n++];

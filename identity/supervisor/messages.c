@@ -74,7 +74,8 @@ static void on_applied(struct supervisor *s)
     s->entries.error = m->error;
     if (!m->ok) {
         s->entries.n_failed_loads++;
-        err_where(&s->last_applied.error, "%s", s->conf->entries_path);
+        err_where(&s->last_applied.error, "%s%s%.20s", s->conf->entries_path,
+                  m->error.where[0] != '\0' ? ":" : "", m->error.where);
         log_failure(s->log, LOG_ERROR, "entries_refused", &s->last_applied.error);
         supervisor_tell_entries(s);
         return;

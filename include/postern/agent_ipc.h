@@ -192,6 +192,7 @@ struct agent_dns_name {
 struct agent_msg_entry {
     struct agent_msg_head head;
     uint32_t index; /* place in the file, from 0 */
+    uint32_t line;  /* where it begins there, for messages only */
     uint32_t uid, gid;
     uint32_t ttl_s; /* 0: the agent's default */
     bool has_uid, has_gid, has_path;

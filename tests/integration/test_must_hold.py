@@ -279,8 +279,7 @@ WRONG = {
     "no selectors": (f"  - id: a\n    spiffe_id: {spiffe_id('a')}\n", "4:5", "selectors"),
     "selector": (GOOD.replace("48101", "root"), "6:17", "unix:uid:"),
     "same id twice": (GOOD + GOOD, "7:9", "a"),
-    # Found by the keeper, which knows the entry by its id and not by its line.
-    "other domain": (GOOD.replace(TD, "other.example"), None, 'entry \\"a\\"'),
+    "other domain": (GOOD.replace(TD, "other.example"), "4", 'entry \\"a\\"'),
     "no SPIFFE ID": (GOOD.replace("spiffe://", "https://"), "5:16", "spiffe://"),
     "ttl": (GOOD + "    ttl: soon\n", "7:10", "soon"),
     "not YAML": ("  - {id: a\n", r"\d+:\d+", ""),
@@ -296,7 +295,7 @@ def test_wrong_entries(node, name):
 
     def place(process):
         for line in process.err().splitlines():
-            if re.search(rf"entries\.yaml:{where}\b" if where else r"entries\.yaml", line) and hint in line:
+            if re.search(rf"entries\.yaml:{where}\b", line) and hint in line:
                 return True
         return False
 
