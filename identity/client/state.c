@@ -135,7 +135,7 @@ int identity_socket_path(const char *text, char *ret_path, size_t size, struct e
         err_set(err, ERR_CONFIG, "no agent is named");
         return err_advise(err, "name its socket, or set SPIFFE_ENDPOINT_SOCKET");
     }
-    if (path_of(str_of(from), &path, err) == -1) {
+    if (path_of(str_of(from), &path, err) == -1 || path.p == NULL) {
         return -1;
     }
     if (path.n >= size || path.n >= sizeof(((struct sockaddr_un *)0)->sun_path)) {

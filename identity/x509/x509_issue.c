@@ -218,7 +218,7 @@ static int check_issuer(X509 *issuer, EVP_PKEY *issuer_key, struct err *err)
 int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
                struct err *err)
 {
-    uint8_t key_id[KEY_ID_LEN];
+    uint8_t key_id[KEY_ID_LEN] = {0};
     int64_t not_after_s = what->not_after_s;
     ERR_clear_error();
     if (check_request(what, err) == -1 ||
