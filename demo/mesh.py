@@ -168,7 +168,7 @@ admin:
     def up(self):
         hosts_todo = {}
         for w in WORKLOADS + ("outside",):
-            self.ns[w] = self.lab.netns(w, hosts="placeholder\n")
+            self.ns[w] = self.lab.netns(w, hosts="# written below, when every address is known\n")
             hosts_todo[w] = pathlib.Path("/etc/netns") / self.ns[w] / "hosts"
         self.switch, addresses = self.lab.bridge_net("net", [self.ns[w] for w in self.ns])
         lines = "127.0.0.1 localhost\n::1 localhost\n"

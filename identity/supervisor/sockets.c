@@ -16,15 +16,11 @@ enum { BACKLOG = 512 };
 static int check_directory(const char *path, struct err *err)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    char *end;
     struct stat st;
 
-    (void)snprintf(dir, sizeof(dir), "%s", path);
-    end = strrchr(dir, '/');
-    if (end == NULL) {
+    if (path[0] != '/' || !os_parent_dir(path, dir, sizeof(dir))) {
         return err_set(err, ERR_CONFIG, "the socket's path is not absolute");
     }
-    end[end == dir] = 0; /* the root directory keeps its slash */
     if (mkdir(dir, 0755) == -1 && errno != EEXIST) {
         err_sys(err, "the directory of the socket cannot be made");
         err_where(err, "%s", dir);
