@@ -73,6 +73,16 @@ static const struct field fields_users[] = {
 static const struct table table_users = {
     .name = "users", FIELDS(fields_users), .check = check_users};
 
+static const struct field fields_control[] = {
+    {.name = "socket",
+     .type = TYPE_PATH,
+     .max = CONFIG_SOCKET_PATH_MAX,
+     .required = true,
+     AT(struct conf_agent, control_socket),
+     .doc = "A Unix socket in a directory that nobody else may write to."},
+};
+static const struct table table_control = {.name = "control", FIELDS(fields_control)};
+
 static const struct field fields_log[] = {
     {.name = "level",
      .type = TYPE_WORD,
@@ -124,6 +134,11 @@ static const struct field fields_agent[] = {
      .table = &table_metrics,
      AT(struct conf_agent, metrics),
      .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "control",
+     .type = TYPE_MAP,
+     .table = &table_control,
+     .def_doc = "`control.sock` in the state directory",
+     .doc = "Where root orders things (`postern quarantine`, `postern journal`): mode 0600."},
     {.name = "log", .type = TYPE_MAP, .table = &table_log, .doc = "JSON lines on standard error."},
 };
 const struct table table_agent = {

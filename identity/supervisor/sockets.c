@@ -13,7 +13,7 @@ enum { BACKLOG = 512 };
 
 /* Who may write to the directory may put a socket of its own in the place of ours. In a sticky one
  * (/tmp) only owners remove, and bind() refuses a name that is taken. */
-static int check_directory(const char *path, struct err *err)
+static int check_directory(const char *path, bool sticky_ok, struct err *err)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
     struct stat st;
@@ -31,7 +31,7 @@ static int check_directory(const char *path, struct err *err)
         return err_where(err, "%s", dir);
     }
     if ((st.st_uid != 0 && st.st_uid != geteuid()) ||
-        ((st.st_mode & 022) != 0 && (st.st_mode & S_ISVTX) == 0)) {
+        ((st.st_mode & 022) != 0 && !(sticky_ok && (st.st_mode & S_ISVTX) != 0))) {
         err_set(err, ERR_SYSTEM,
                 "others could exchange the socket: its directory has mode %04o and owner %u",
                 (unsigned)(st.st_mode & 07777), (unsigned)st.st_uid);
@@ -42,7 +42,7 @@ static int check_directory(const char *path, struct err *err)
     return 0;
 }
 
-static int remove_stale(const struct sockaddr_un *addr, struct err *err)
+static int remove_stale(const struct sockaddr_un *addr, int type, struct err *err)
 {
     struct stat st;
     os_autofd int probe = -1;
@@ -55,7 +55,7 @@ static int remove_stale(const struct sockaddr_un *addr, struct err *err)
         err_where(err, "%s", addr->sun_path);
         return err_advise(err, "move it away, or name another socket");
     }
-    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    probe = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe == -1) {
         return err_sys(err, "socket");
     }
@@ -72,8 +72,8 @@ static int remove_stale(const struct sockaddr_un *addr, struct err *err)
     return 0;
 }
 
-int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
-                           struct err *err)
+static int open_unix(struct supervisor_socket *s, const char *path, int type, mode_t mode,
+                     struct err *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     os_autofd int fd = -1;
@@ -84,10 +84,11 @@ int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t
         return err_expected(err, "at most %zu bytes", sizeof(addr.sun_path) - 1);
     }
     (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    if (check_directory(path, err) == -1 || remove_stale(&addr, err) == -1) {
+    if (check_directory(path, type == SOCK_STREAM, err) == -1 ||
+        remove_stale(&addr, type, err) == -1) {
         return -1;
     }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd == -1 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == -1) {
         err_sys(err, "the socket cannot be made");
         return err_where(err, "%s", path);
@@ -102,6 +103,17 @@ int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t
     s->fd = fd;
     fd = -1;
     return 0;
+}
+
+int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
+                           struct err *err)
+{
+    return open_unix(s, path, SOCK_STREAM, mode, err);
+}
+
+int supervisor_socket_open_control(struct supervisor_socket *s, const char *path, struct err *err)
+{
+    return open_unix(s, path, SOCK_SEQPACKET, 0600, err);
 }
 
 int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,

@@ -162,12 +162,18 @@ static int on_readable(struct supervisor *s, struct supervisor_child *c, struct 
 /* One look at everything. */
 static int turn(struct supervisor *s, int timeout_ms, struct err *err)
 {
-    struct pollfd fds[1 + 2 * AGENT_N_ROLES];
+    enum { CONTROL = 1 + 2 * AGENT_N_ROLES };
+    struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
+    int control_ms = supervisor_control_due_ms(s);
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
         fds[1 + 2 * i] = (struct pollfd){.fd = s->children[i].control, .events = POLLIN};
         fds[2 + 2 * i] = (struct pollfd){.fd = s->children[i].pidfd, .events = POLLIN};
+    }
+    supervisor_control_watch(s, &fds[CONTROL]);
+    if (control_ms != -1 && (timeout_ms == -1 || control_ms < timeout_ms)) {
+        timeout_ms = control_ms;
     }
     if (poll(fds, sizeof(fds) / sizeof(fds[0]), timeout_ms) == -1) {
         return errno == EINTR ? 0 : err_sys(err, "poll");
@@ -188,6 +194,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
             }
         }
     }
+    supervisor_control_turn(s, &fds[CONTROL]);
     return 0;
 }
 
@@ -227,6 +234,9 @@ static int open_sockets(struct supervisor *s, struct err *err)
     if (s->conf->admin.socket != NULL &&
         supervisor_socket_open(&s->admin, s->conf->admin.socket, admin_mode(s->conf), err) == -1) {
         return err_prefix(err, "the admin socket");
+    }
+    if (supervisor_control_open(s, err) == -1) {
+        return -1;
     }
     return s->conf->metrics.len > 0
                ? supervisor_socket_open_tcp(&s->metrics, &s->conf->metrics, err)
@@ -364,6 +374,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     }
     notify_manager("STOPPING=1\n");
     supervisor_stop_children(s);
+    supervisor_control_close(s);
     supervisor_socket_close(&s->api);
     supervisor_socket_close(&s->admin);
     supervisor_socket_close(&s->metrics);

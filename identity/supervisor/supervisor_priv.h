@@ -5,6 +5,7 @@
  * children.c   starting processes and joining them
  * messages.c   what the processes say
  * entries.c    entry file -> loader -> keeper
+ * control.c    the control socket; control_verbs.c: what may be ordered there
  * state.c      the state directory
  * sockets.c    listening sockets
  * privs.c      what it keeps after the start
@@ -14,7 +15,9 @@
 #ifndef POSTERN_SUPERVISOR_PRIV_H
 #define POSTERN_SUPERVISOR_PRIV_H
 
+#include <poll.h>
 #include <postern/agent.h>
+#include <postern/agent_control.h>
 #include <postern/agent_ipc.h>
 #include <sys/stat.h>
 
@@ -43,6 +46,8 @@ struct supervisor_socket {
  * refused. A stale socket is removed only if nobody answers on it. */
 int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
                            struct err *err);
+/* For orders: SOCK_SEQPACKET, 0600, and not even a sticky directory of others will do. */
+int supervisor_socket_open_control(struct supervisor_socket *s, const char *path, struct err *err);
 int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,
                                struct err *err);
 void supervisor_socket_close(struct supervisor_socket *s);
@@ -71,6 +76,7 @@ struct supervisor {
     int keeper_fd; /* the attestor's end of its channel to the keeper, until it has it */
     struct supervisor_state state;
     struct supervisor_socket api, admin, metrics;
+    struct supervisor_control *control; /* owned */
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
@@ -118,6 +124,27 @@ void supervisor_tell_entries(struct supervisor *s);
 int supervisor_load_entries(struct supervisor *s, struct err *err);
 /* Hands what was loaded to the keeper; the answer comes as a message. */
 int supervisor_send_entries(struct supervisor *s, struct err *err);
+
+/* --- control ---------------------------------------------------------------------------------- */
+struct supervisor_control;
+enum {
+    SUPERVISOR_CONTROL_CLIENTS = 8, /* at once; others wait until one has its answer */
+    SUPERVISOR_CONTROL_FDS = 1 + SUPERVISOR_CONTROL_CLIENTS,
+};
+int supervisor_control_open(struct supervisor *s, struct err *err);
+void supervisor_control_close(struct supervisor *s);
+/* For poll(); nobody is let in before the agent is ready. */
+void supervisor_control_watch(struct supervisor *s, struct pollfd ret[SUPERVISOR_CONTROL_FDS]);
+void supervisor_control_turn(struct supervisor *s, const struct pollfd fds[SUPERVISOR_CONTROL_FDS]);
+/* Until something of a client is over, -1 if there is none. */
+int supervisor_control_due_ms(const struct supervisor *s);
+/* Does what a checked request says (control_verbs.c). The ticket is the client's: exactly one of
+ * the two below is called with it, now or later; one that has gone by then is no error. A message
+ * to a child may carry it as request_id, and the child's answer brings it back. */
+void supervisor_control_run(struct supervisor *s, uint64_t ticket,
+                            const struct agent_control_request *request);
+void supervisor_control_answer(struct supervisor *s, uint64_t ticket, struct str text);
+void supervisor_control_refuse(struct supervisor *s, uint64_t ticket, const struct err *why);
 
 /* --- privs ------------------------------------------------------------------------------------ */
 int supervisor_drop_privileges(struct supervisor *s, struct err *err);

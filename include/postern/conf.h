@@ -182,6 +182,7 @@ struct conf_agent {
     char *socket;
     char *state_dir;
     char *entries_path;
+    char *control_socket; /* NULL: control.sock in the state directory */
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
     uid_t keeper_uid, attestor_uid, service_uid;
     struct conf_admin admin;
