@@ -98,7 +98,7 @@ int keeper_tell(struct keeper *k, const void *msg, struct err *err)
 static enum agent_outcome caller_get(struct keeper *k, uint64_t handle, struct keeper_caller **ret)
 {
     struct keeper_caller *c = keeper_callers_find(k->callers, handle);
-    uint64_t now_ms = os_now_ms();
+    uint64_t now_ms = keeper_clock_now_ms(&k->clock);
 
     if (c == NULL || !keeper_caller_alive(c)) {
         return AGENT_NO_HANDLE;
@@ -125,7 +125,7 @@ static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_c
                         const struct keeper_entry *e, enum agent_outcome outcome)
 {
     struct log_line l;
-    uint64_t now_ms = os_now_ms();
+    uint64_t now_ms = keeper_clock_now_ms(&k->clock);
 
     k->n_refused++;
     if (now_ms - k->refusals_ms > REFUSALS_WINDOW_MS) {
@@ -232,7 +232,7 @@ static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_entry
     struct str dns_names[AGENT_DNS_NAMES_MAX];
     struct x509_issue what = {
         .spiffe_id = str_of(e->spiffe_id), .point = point, .dns_names = dns_names};
-    int64_t now_s = os_wall_s();
+    int64_t now_s = keeper_clock_wall_s(&k->clock);
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < e->n_dns_names; i++) {
@@ -269,7 +269,8 @@ static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_i
     if (!keeper_point_ok(ask->point)) {
         return AGENT_BAD_KEY;
     }
-    return keeper_caller_charge(*ret_caller, os_now_ms()) ? AGENT_OK : AGENT_LIMITED;
+    return keeper_caller_charge(*ret_caller, keeper_clock_now_ms(&k->clock)) ? AGENT_OK
+                                                                             : AGENT_LIMITED;
 }
 
 static void on_issue(struct keeper *k)
@@ -322,7 +323,7 @@ static int on_attestor_message(struct keeper *k, const union agent_msg *msg, int
 
     switch (msg->head.type) {
     case AGENT_MSG_ATTESTED:
-        ok = keeper_callers_add(k->callers, &msg->caller, fd, os_now_ms());
+        ok = keeper_callers_add(k->callers, &msg->caller, fd, keeper_clock_now_ms(&k->clock));
         break;
     case AGENT_MSG_UPDATED:
         ok = keeper_callers_update(k->callers, &msg->caller);
@@ -404,7 +405,7 @@ static int service_turn(struct keeper *k, struct err *err)
 /* Nothing makes a new root by itself, so somebody has to know in time. */
 static void warn_of_root_end(struct keeper *k)
 {
-    int64_t left_s = x509_not_after_s(k->authority.root) - os_wall_s();
+    int64_t left_s = x509_not_after_s(k->authority.root) - keeper_clock_wall_s(&k->clock);
     int64_t early_s = k->authority.root_ttl_s / 6;
     struct log_line l;
     char when[32];
@@ -426,7 +427,7 @@ static void warn_of_root_end(struct keeper *k)
 static int start_authority(struct keeper *k, int cert_fd, struct err *err)
 {
     struct agent_msg_plain written;
-    int64_t now_s = os_wall_s();
+    int64_t now_s = keeper_clock_wall_s(&k->clock);
     int r;
 
     if (k->key_state.fresh) {
@@ -564,7 +565,7 @@ static int control_turn(struct keeper *k, struct err *err)
 static void renew_if_due(struct keeper *k)
 {
     struct err err = ERR_INIT;
-    int64_t now_s = os_wall_s();
+    int64_t now_s = keeper_clock_wall_s(&k->clock);
 
     if (!k->started || now_s < k->authority.node_renew_s) {
         return;
@@ -586,7 +587,7 @@ static int next_wake_ms(const struct keeper *k)
     if (!k->started) {
         return NODE_CHECK_MS;
     }
-    left_s = k->authority.node_renew_s - os_wall_s();
+    left_s = k->authority.node_renew_s - keeper_clock_wall_s(&k->clock);
     if (left_s <= 0) {
         return 0;
     }

@@ -3,6 +3,9 @@
  *
  * main.c      its start, as a list
  * privs.c     all that it may do
+ * clock.c     the time, handed in
+ * store.c     records of authorities, and as bytes
+ * seal.c      those bytes in a file, plain or sealed
  * authority.c the root, the node's intermediate, and signing
  * entries.c   its own copy of who may have which identity
  * callers.c   attested handles, their facts and their limits
@@ -13,11 +16,25 @@
 #ifndef POSTERN_KEEPER_PRIV_H
 #define POSTERN_KEEPER_PRIV_H
 
+#include "seal.h"
+#include "store.h"
 #include <postern/agent_ipc.h>
 #include <postern/log.h>
 #include <postern/x509.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+/* --- clock ------------------------------------------------------------------------------------ */
+/* Every time that a judgement depends on comes from here, so that tests can move it. */
+struct keeper_clock {
+    int64_t (*wall_s)(void *arg);  /* seconds since the epoch: may jump */
+    uint64_t (*now_ms)(void *arg); /* milliseconds of CLOCK_BOOTTIME: never jumps */
+    void *arg;
+};
+/* The machine's own. */
+struct keeper_clock keeper_clock_os(void);
+int64_t keeper_clock_wall_s(const struct keeper_clock *c);
+uint64_t keeper_clock_now_ms(const struct keeper_clock *c);
 
 /* --- authority -------------------------------------------------------------------------------- */
 struct keeper_authority {
@@ -143,6 +160,7 @@ bool keeper_caller_charge(struct keeper_caller *c, uint64_t now_ms);
 struct keeper {
     int control, attestor, service; /* service: -1 while there is none */
     struct log *log;
+    struct keeper_clock clock;
     struct keeper_authority authority;
     struct keeper_callers *callers;
     struct keeper_entries *entries;  /* in force */

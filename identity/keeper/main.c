@@ -81,6 +81,7 @@ int main(void)
     struct err err = ERR_INIT;
     int r;
 
+    k.clock = keeper_clock_os();
     k.log = log_new_fd(STDERR_FILENO, LOG_INFO, "keeper");
     r = start(&k, &err);
     if (r == 0) {
