@@ -69,6 +69,13 @@ static const struct field fields_users[] = {
      AT(struct conf_agent, service_uid),
      .def = "64603",
      .doc = "The process that speaks gRPC."},
+    {.name = "kubelet",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_agent, kubelet_uid),
+     .def = "64604",
+     .doc = "The process that asks the kubelet, where there is one."},
 };
 static const struct table table_users = {
     .name = "users", FIELDS(fields_users), .check = check_users};
@@ -124,6 +131,11 @@ static const struct field fields_agent[] = {
      .type = TYPE_MAP,
      .table = &table_users,
      .doc = "What its processes run as when it is started by root; each its own."},
+    {.name = "kubernetes",
+     .type = TYPE_MAP,
+     .table = &table_kubernetes,
+     AT(struct conf_agent, kubernetes),
+     .doc = "Which pods run on this node, for selectors of Kubernetes; absent: it has none."},
     {.name = "admin",
      .type = TYPE_MAP,
      .table = &table_admin,
@@ -152,11 +164,17 @@ const struct table table_agent = {
 static void check_users(struct context *c, const struct node *map, void *value)
 {
     const struct conf_agent *a = value;
-    const uid_t uids[] = {a->keeper_uid, a->attestor_uid, a->service_uid};
-    bool same = uids[0] == uids[1] || uids[0] == uids[2] || uids[1] == uids[2];
-    if (same && uids[0] != 0 && uids[1] != 0 && uids[2] != 0) {
-        report(c, map, "three different uids", NULL,
-               "two of the agent's processes share a uid, so that one could reach into the other");
+    const uid_t uids[] = {a->keeper_uid, a->attestor_uid, a->service_uid, a->kubelet_uid};
+    const size_t n = sizeof(uids) / sizeof(uids[0]);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (uids[i] != 0 && uids[i] == uids[k]) {
+                report(c, map, "four different uids", NULL,
+                       "two of the agent's processes share a uid, so that one could reach into the "
+                       "other");
+                return;
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
  *   yaml.c    bytes -> struct tree       strict YAML with line and column on every node
  *   schema.c  struct tree -> C structs   driven by struct table; defaults, freeing
  *   value.c   one scalar -> one value    the types; address.c and selector.c hold some of them
- *   proxy.c mesh.c policy.c agent.c entries.c   the tables and what they cannot say
+ *   proxy.c mesh.c policy.c agent.c kubernetes.c entries.c   the tables and what they cannot say
  *   load.c    files; kinds; the public functions
  *   reference.c  tables -> Markdown
  *
@@ -197,7 +197,7 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
              "The feature level that the file needs; a binary that understands less refuses it."}
 
 extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries;
-extern const struct table table_admin, table_metrics, table_port;
+extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 /* Who may use the admin socket when the file does not say. */
 void admin_finish(struct conf_admin *admin);
 

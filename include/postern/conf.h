@@ -176,6 +176,16 @@ struct conf_policy {
 };
 
 /* --- Agent ------------------------------------------------------------------------------------ */
+struct conf_kubernetes {
+    bool configured; /* the file has the key; else the rest counts for nothing */
+    struct conf_sockaddr address;
+    char *ca_file, *server_name;             /* NULL: none; the address */
+    char *token_file, *cert_file, *key_file; /* NULL: none */
+    bool insecure, plaintext;
+    char *node_name; /* NULL: any */
+    uint32_t poll_ms;
+};
+
 struct conf_agent {
     char *path;
     char *trust_domain;
@@ -184,7 +194,8 @@ struct conf_agent {
     char *entries_path;
     char *control_socket; /* NULL: control.sock in the state directory */
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
-    uid_t keeper_uid, attestor_uid, service_uid;
+    uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid;
+    struct conf_kubernetes kubernetes;
     struct conf_admin admin;
     struct conf_sockaddr metrics;
     enum log_level log_level;

@@ -4,6 +4,8 @@
  */
 #include <postern/conf.h>
 
+#include <arpa/inet.h>
+
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <setjmp.h>
@@ -437,7 +439,34 @@ static const struct bad_case bad_agent[] = {
     {AGENT, AGENT_HEAD "users: {keeper: 64602}\n",
      "7:8: two of the agent's processes share a uid, so that one could reach into the other, "
      "expected "
-     "three different uids\n"},
+     "four different uids\n"},
+    {AGENT, AGENT_HEAD "users: {service: 64604}\n",
+     "7:8: two of the agent's processes share a uid, so that one could reach into the other, "
+     "expected four different uids\n"},
+    {AGENT, AGENT_HEAD "kubernetes: {}\n", "7:13: missing key 'kubelet', expected a mapping\n"},
+    {AGENT, AGENT_HEAD "kubernetes: {kubelet: {}}\n",
+     "7:23: nothing tells whether it is the kubelet that answers, expected ca_file; or, said by "
+     "name, insecure: true\n"
+     "7:23: the kubelet tells its pods to nobody it does not know, expected token_file, or "
+     "cert_file and key_file\n"},
+    {AGENT, AGENT_HEAD "kubernetes: {kubelet: {ca_file: ca, insecure: true, cert_file: c}}\n",
+     "7:23: the kubelet's certificate is judged in more than one way, expected one of ca_file, "
+     "insecure: true and plaintext: true\n"
+     "7:23: a client certificate has two files, expected both cert_file and key_file\n"},
+    {AGENT,
+     AGENT_HEAD "kubernetes: {kubelet: {ca_file: ca, cert_file: c, key_file: k, token_file: t}}\n",
+     "7:23: the agent would show itself to the kubelet in two ways, expected token_file, or "
+     "cert_file and key_file\n"},
+    {AGENT,
+     AGENT_HEAD "kubernetes: {kubelet: {address: '10.0.0.1:10255', plaintext: true}, poll: 1ms}\n",
+     "7:33: 'plaintext' over a network would let anybody say which pods run here, expected a "
+     "loopback address\n"
+     "7:75: 'poll' is '1ms', too little, expected a number with ms, s, m or h, such as 10s, 1s to "
+     "10m\n"},
+    {AGENT, AGENT_HEAD "kubernetes: {kubelet: {address: node1, plaintext: true, token_file: t}}\n",
+     "7:23: a token or certificate is not used in plaintext\n"
+     "7:33: 'address' is 'node1', not an address with a port, expected such as 127.0.0.1:8080 or "
+     "[::1]:8080; host names are not looked up\n"},
     {AGENT, AGENT_HEAD "users: {keeper: 0}\n",
      "7:17: 'keeper' is '0', too little, expected a number from 1 to 4294967294\n"},
 };
@@ -767,6 +796,25 @@ static void test_agent_and_entries(void **state)
     assert_int_equal(a->keeper_uid, 64601);
     assert_int_equal(a->attestor_uid, 64602);
     assert_int_equal(a->service_uid, 64603);
+    assert_int_equal(a->kubelet_uid, 64604);
+    assert_false(a->kubernetes.configured);
+    conf_agent_free(a);
+
+    static const char kubernetes_text[] = AGENT_HEAD
+        "kubernetes: {kubelet: {ca_file: ca.crt, token_file: /run/token}, node_name: node-1}\n";
+    diag = conf_diag_new();
+    a = NULL;
+    assert_int_equal(
+        conf_parse_agent("/etc/a.yaml", kubernetes_text, strlen(kubernetes_text), diag, &a), 0);
+    assert_no_errors(diag);
+    assert_true(a->kubernetes.configured);
+    assert_int_equal(((struct sockaddr_in *)&a->kubernetes.address.ss)->sin_port, htons(10250));
+    assert_string_equal(a->kubernetes.ca_file, "/etc/ca.crt");
+    assert_string_equal(a->kubernetes.token_file, "/run/token");
+    assert_string_equal(a->kubernetes.node_name, "node-1");
+    assert_null(a->kubernetes.server_name);
+    assert_false(a->kubernetes.insecure || a->kubernetes.plaintext);
+    assert_int_equal(a->kubernetes.poll_ms, 5000);
     conf_agent_free(a);
 
     static const char text[] =
