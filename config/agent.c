@@ -124,7 +124,8 @@ static const struct field fields_agent[] = {
      .type = TYPE_PATH,
      .required = true,
      AT(struct conf_agent, entries_path),
-     .doc = "Who gets which identity, a file of kind Entries. Read again on SIGHUP."},
+     .doc = "Who gets which identity, a file of kind Entries. Read again when it changes, and on "
+            "SIGHUP."},
     {.name = "ca", .type = TYPE_MAP, .table = &table_ca, .doc = "The authority."},
     {.name = "svid", .type = TYPE_MAP, .table = &table_svid, .doc = "What it issues."},
     {.name = "users",

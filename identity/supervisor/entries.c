@@ -1,7 +1,5 @@
 #include "supervisor_priv.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -75,20 +73,15 @@ static int hear_loader(struct supervisor *s, int channel, struct err *err)
 
 int supervisor_load_entries(struct supervisor *s, struct err *err)
 {
-    os_autofd int file = open(s->conf->entries_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    struct stat st;
+    os_autofd int file = -1;
     siginfo_t info;
     pid_t pid;
     int pidfd, channel, r;
 
     s->n_loaded = 0;
-    if (file == -1 || fstat(file, &st) == -1) {
-        err_sys(err, "the entry file cannot be opened");
-        return err_where(err, "%s", s->conf->entries_path);
-    }
-    if (!S_ISREG(st.st_mode)) {
-        err_set(err, ERR_CONFIG, "this is no regular file");
-        return err_where(err, "%s", s->conf->entries_path);
+    supervisor_watch_taken(s, &s->reload);
+    if (supervisor_source_open(s->conf->entries_path, "the entry file", &file, err) == -1) {
+        return -1;
     }
     if (supervisor_spawn_loader(s, file, &pid, &pidfd, &channel, err) == -1) {
         return -1;

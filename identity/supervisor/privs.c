@@ -30,7 +30,7 @@ static const char *const SYSCALLS[] = {
     "getsockopt", "setsockopt", "getsockname", "getpeername", "sendto", "sendmsg", "recvfrom",
     "recvmsg", "poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
     "epoll_wait", "epoll_pwait", "epoll_pwait2", "eventfd2", "signalfd4", "timerfd_create",
-    "timerfd_settime",
+    "timerfd_settime", "inotify_add_watch", "inotify_rm_watch",
     /* processes */
     "clone", "clone3", "fork", "vfork", "execve", "exit", "exit_group", "wait4", "waitid", "kill",
     "tgkill", "pidfd_open", "pidfd_send_signal", "getpid", "getppid", "gettid", "getpgrp",

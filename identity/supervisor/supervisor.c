@@ -61,7 +61,7 @@ static void take_signals(struct supervisor *s)
 
     while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGHUP) {
-            s->reload = true;
+            supervisor_watch_all_changed(s);
         } else if (!s->stopping) {
             s->stopping = true;
             log_msg(s->log, LOG_INFO, "stopping", "asked to end by %s",
@@ -162,16 +162,20 @@ static int on_readable(struct supervisor *s, struct supervisor_child *c, struct 
 /* One look at everything. */
 static int turn(struct supervisor *s, int timeout_ms, struct err *err)
 {
-    enum { CONTROL = 1 + 2 * AGENT_N_ROLES };
+    enum { WATCH = 1 + 2 * AGENT_N_ROLES, CONTROL };
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
-    int control_ms = supervisor_control_due_ms(s);
+    int control_ms = supervisor_control_due_ms(s), watch_ms = supervisor_watch_due_ms(s);
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
         fds[1 + 2 * i] = (struct pollfd){.fd = s->children[i].control, .events = POLLIN};
         fds[2 + 2 * i] = (struct pollfd){.fd = s->children[i].pidfd, .events = POLLIN};
     }
+    fds[WATCH] = (struct pollfd){.fd = supervisor_watch_fd(s), .events = POLLIN};
     supervisor_control_watch(s, &fds[CONTROL]);
+    if (timeout_ms == -1 || watch_ms < timeout_ms) {
+        timeout_ms = watch_ms;
+    }
     if (control_ms != -1 && (timeout_ms == -1 || control_ms < timeout_ms)) {
         timeout_ms = control_ms;
     }
@@ -194,6 +198,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
             }
         }
     }
+    supervisor_watch_turn(s, fds[WATCH].revents != 0);
     supervisor_control_turn(s, &fds[CONTROL]);
     return 0;
 }
@@ -264,6 +269,8 @@ static int start_keeper(struct supervisor *s, struct err *err)
 
 static int start(struct supervisor *s, struct err *err)
 {
+    supervisor_watch_open(s);
+    supervisor_watch_add(s, s->conf->entries_path, &s->reload);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
         open_sockets(s, err) == -1 || start_keeper(s, err) == -1) {
@@ -375,6 +382,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     notify_manager("STOPPING=1\n");
     supervisor_stop_children(s);
     supervisor_control_close(s);
+    supervisor_watch_close(s);
     supervisor_socket_close(&s->api);
     supervisor_socket_close(&s->admin);
     supervisor_socket_close(&s->metrics);

@@ -6,6 +6,7 @@
  * messages.c   what the processes say
  * entries.c    entry file -> loader -> keeper
  * control.c    the control socket; control_verbs.c: what may be ordered there
+ * watch.c      files that change; sources.c: opening them
  * state.c      the state directory
  * sockets.c    listening sockets
  * privs.c      what it keeps after the start
@@ -77,12 +78,13 @@ struct supervisor {
     struct supervisor_state state;
     struct supervisor_socket api, admin, metrics;
     struct supervisor_control *control; /* owned */
+    struct supervisor_watch *watch;     /* owned */
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
     bool running;  /* everything has been ready once: a service that ends is started again */
     bool stopping; /* asked to end */
-    bool reload;   /* SIGHUP */
+    bool reload;   /* the entries: their file is another one, or SIGHUP */
     uint64_t generation;
     struct agent_msg_entries_state entries; /* for the service */
     struct agent_msg_entries_applied last_applied;
@@ -124,6 +126,26 @@ void supervisor_tell_entries(struct supervisor *s);
 int supervisor_load_entries(struct supervisor *s, struct err *err);
 /* Hands what was loaded to the keeper; the answer comes as a message. */
 int supervisor_send_entries(struct supervisor *s, struct err *err);
+
+/* --- watching --------------------------------------------------------------------------------- */
+struct supervisor_watch;
+/* Before privileges are given up. Where files cannot be watched they are looked at now and then. */
+void supervisor_watch_open(struct supervisor *s);
+void supervisor_watch_close(struct supervisor *s);
+/* From here on *changed is set when another file stands behind `path` than the one that was there
+ * at this call or at the last supervisor_watch_taken. Several paths may share a flag. Both are
+ * lent. Whoever sees the flag resets it, says `taken` and reads the file, in this order. */
+void supervisor_watch_add(struct supervisor *s, const char *path, bool *changed);
+void supervisor_watch_taken(struct supervisor *s, const bool *changed);
+/* SIGHUP. */
+void supervisor_watch_all_changed(struct supervisor *s);
+int supervisor_watch_fd(const struct supervisor *s); /* for poll(); -1: none */
+int supervisor_watch_due_ms(const struct supervisor *s);
+void supervisor_watch_turn(struct supervisor *s, bool readable);
+
+/* A file that the agent was told to read: regular, and of nobody but root or the agent's own user
+ * to write. */
+int supervisor_source_open(const char *path, const char *what, int *ret_fd, struct err *err);
 
 /* --- control ---------------------------------------------------------------------------------- */
 struct supervisor_control;
