@@ -152,6 +152,10 @@ static const struct field fields_agent[] = {
      .table = &table_control,
      .def_doc = "`control.sock` in the state directory",
      .doc = "Where root orders things (`postern quarantine`, `postern journal`): mode 0600."},
+    {.name = "limits",
+     .type = TYPE_MAP,
+     .table = &table_agent_limits,
+     .doc = "What callers may make it hold and do."},
     {.name = "log", .type = TYPE_MAP, .table = &table_log, .doc = "JSON lines on standard error."},
 };
 const struct table table_agent = {

@@ -19,15 +19,18 @@ struct keeper_callers {
     struct keeper_caller *by_handle[N_BUCKETS];
     struct keeper_account *by_uid[N_ACCOUNT_BUCKETS];
     size_t n, max, max_uid;
-    uint64_t last_handle; /* handles only grow: none is ever used twice */
+    uint64_t burst, per_s; /* of a uid's bucket */
+    uint64_t last_handle;  /* handles only grow: none is ever used twice */
 };
 
-struct keeper_callers *keeper_callers_new(size_t max, size_t max_uid)
+struct keeper_callers *keeper_callers_new(const struct agent_msg_start_keeper *start)
 {
     struct keeper_callers *cs = mem_must_new(struct keeper_callers);
 
-    cs->max = max;
-    cs->max_uid = max_uid;
+    cs->max = start->max_handles;
+    cs->max_uid = start->max_uid_handles;
+    cs->burst = start->uid_issue_burst > 0 ? start->uid_issue_burst : 1;
+    cs->per_s = start->uid_issue_per_s > 0 ? start->uid_issue_per_s : 1;
     return cs;
 }
 
@@ -77,16 +80,14 @@ static void bucket_refill(struct keeper_bucket *b, uint64_t now_ms, uint64_t bur
     b->at_ms = now_ms;
 }
 
-bool keeper_caller_charge(struct keeper_caller *c, uint64_t now_ms)
+bool keeper_caller_charge(struct keeper_callers *cs, struct keeper_caller *c, uint64_t now_ms)
 {
     struct keeper_bucket *uid = &c->account->bucket;
 
-    bucket_refill(&c->bucket, now_ms, KEEPER_HANDLE_BURST, KEEPER_HANDLE_PER_S);
-    bucket_refill(uid, now_ms, KEEPER_UID_BURST, KEEPER_UID_PER_S);
-    if (c->bucket.milli < 1000 || uid->milli < 1000) {
+    bucket_refill(uid, now_ms, cs->burst, cs->per_s);
+    if (uid->milli < 1000) {
         return false;
     }
-    c->bucket.milli -= 1000;
     uid->milli -= 1000;
     return true;
 }
@@ -100,10 +101,10 @@ static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t ui
     while (*at != NULL) {
         struct keeper_account *a = *at;
 
-        bucket_refill(&a->bucket, now_ms, KEEPER_UID_BURST, KEEPER_UID_PER_S);
+        bucket_refill(&a->bucket, now_ms, cs->burst, cs->per_s);
         if (a->uid == uid) {
             found = a;
-        } else if (a->n_handles == 0 && a->bucket.milli == KEEPER_UID_BURST * 1000) {
+        } else if (a->n_handles == 0 && a->bucket.milli == cs->burst * 1000) {
             *at = a->next;
             free(a);
             continue;
@@ -113,7 +114,7 @@ static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t ui
     if (found == NULL) {
         found = mem_must_new(struct keeper_account);
         found->uid = uid;
-        found->bucket = (struct keeper_bucket){.milli = KEEPER_UID_BURST * 1000, .at_ms = now_ms};
+        found->bucket = (struct keeper_bucket){.milli = cs->burst * 1000, .at_ms = now_ms};
         found->next = cs->by_uid[uid % N_ACCOUNT_BUCKETS];
         cs->by_uid[uid % N_ACCOUNT_BUCKETS] = found;
     }
@@ -155,7 +156,6 @@ bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller
     c->pidfd = pidfd;
     c->pid = msg->pid;
     c->account = account;
-    c->bucket = (struct keeper_bucket){.milli = KEEPER_HANDLE_BURST * 1000, .at_ms = now_ms};
     take_facts(c, msg);
     c->next = cs->by_handle[c->handle % N_BUCKETS];
     cs->by_handle[c->handle % N_BUCKETS] = c;

@@ -269,8 +269,9 @@ static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_i
     if (!keeper_point_ok(ask->point)) {
         return AGENT_BAD_KEY;
     }
-    return keeper_caller_charge(*ret_caller, keeper_clock_now_ms(&k->clock)) ? AGENT_OK
-                                                                             : AGENT_LIMITED;
+    return keeper_caller_charge(k->callers, *ret_caller, keeper_clock_now_ms(&k->clock))
+               ? AGENT_OK
+               : AGENT_LIMITED;
 }
 
 static void on_issue(struct keeper *k)

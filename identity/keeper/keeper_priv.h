@@ -113,16 +113,10 @@ size_t keeper_entries_match(const struct keeper_entries *set, const struct keepe
                             uint32_t ret[AGENT_IDENTITIES_MAX]);
 
 /* --- callers ---------------------------------------------------------------------------------- */
-/* Signatures are bounded by a bucket per handle and one per uid: so many at once, then so many a
- * second. A fresh connection asks for all of its identities at once; many connections of one uid
- * (pods whose proxies share it) come together after a reload. */
-enum {
-    KEEPER_HANDLE_BURST = 2 * AGENT_IDENTITIES_MAX,
-    KEEPER_HANDLE_PER_S = 4,
-    KEEPER_UID_BURST = 1024,
-    KEEPER_UID_PER_S = 128,
-};
-
+/* Signatures are bounded by a bucket per uid: so many at once, then so many a second. A fresh
+ * connection asks for all of its identities at once; many connections of one uid (pods whose
+ * proxies share it) come together after a reload. What one uid asks does not delay another's: the
+ * service asks for them in turn. */
 struct keeper_bucket {
     uint64_t milli; /* tokens, in thousandths */
     uint64_t at_ms; /* when that was */
@@ -139,11 +133,10 @@ struct keeper_caller {
     int32_t pid;
     uint32_t uid, gid;
     char *path; /* owned, NULL: unknown */
-    struct keeper_bucket bucket;
 };
 
 struct keeper_callers; /* opaque to the others */
-struct keeper_callers *keeper_callers_new(size_t max, size_t max_uid);
+struct keeper_callers *keeper_callers_new(const struct agent_msg_start_keeper *start);
 struct keeper_callers *keeper_callers_free(struct keeper_callers *cs);
 /* Takes pidfd in any case. false: the attestor broke its word (a handle used twice, too many). */
 bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller *msg, int pidfd,
@@ -153,8 +146,8 @@ void keeper_callers_remove(struct keeper_callers *cs, uint64_t handle);
 struct keeper_caller *keeper_callers_find(struct keeper_callers *cs, uint64_t handle);
 /* Asks the kernel, now. */
 bool keeper_caller_alive(const struct keeper_caller *c);
-/* Takes one signature from the handle's and the uid's bucket; false if either is empty. */
-bool keeper_caller_charge(struct keeper_caller *c, uint64_t now_ms);
+/* Takes one signature from the uid's bucket; false if it is empty. */
+bool keeper_caller_charge(struct keeper_callers *cs, struct keeper_caller *c, uint64_t now_ms);
 
 /* --- dispatch --------------------------------------------------------------------------------- */
 struct keeper {

@@ -55,7 +55,7 @@ static int start(struct keeper *k, struct err *err)
     memcpy(k->trust_domain, s->trust_domain, s->trust_domain_len);
     k->svid_ttl_s = s->svid_ttl_s;
     keeper_authority_init(&k->authority, str_of(k->trust_domain), s->root_ttl_s, s->node_ttl_s);
-    k->callers = keeper_callers_new(s->max_handles, s->max_uid_handles);
+    k->callers = keeper_callers_new(s);
     return 0;
 }
 

@@ -5,23 +5,20 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-struct service_account {
-    struct service_account *next;
-    uint32_t uid;
-    size_t n_conns, n_calls;
-};
+/* --- what a uid has --------------------------------------------------------------------------- */
 
 static struct service_account *account_get(struct service *s, uint32_t uid)
 {
-    struct service_account *a = s->accounts;
+    struct service_account **bucket = &s->accounts[uid % SERVICE_ACCOUNT_BUCKETS];
+    struct service_account *a = *bucket;
     while (a != NULL && a->uid != uid) {
         a = a->next;
     }
     if (a == NULL) {
         a = mem_must_new(struct service_account);
         a->uid = uid;
-        a->next = s->accounts;
-        s->accounts = a;
+        a->next = *bucket;
+        *bucket = a;
     }
     return a;
 }
@@ -31,7 +28,7 @@ static void account_put(struct service *s, struct service_account *a)
     if (a->n_conns > 0) {
         return;
     }
-    struct service_account **at = &s->accounts;
+    struct service_account **at = &s->accounts[a->uid % SERVICE_ACCOUNT_BUCKETS];
     while (*at != a) {
         at = &(*at)->next;
     }
@@ -41,16 +38,19 @@ static void account_put(struct service *s, struct service_account *a)
 
 void service_accounts_deinit(struct service *s)
 {
-    while (s->accounts != NULL) {
-        struct service_account *a = s->accounts;
-        s->accounts = a->next;
-        free(a);
+    for (size_t i = 0; i < SERVICE_ACCOUNT_BUCKETS; i++) {
+        while (s->accounts[i] != NULL) {
+            struct service_account *a = s->accounts[i];
+            s->accounts[i] = a->next;
+            free(a);
+        }
     }
 }
 
 bool service_caller_charge(struct service_caller *c)
 {
-    if (c->account->n_calls >= SERVICE_UID_CALLS_MAX || c->s->n_calls >= SERVICE_CALLS_MAX) {
+    if (c->account->n_calls >= c->s->start.max_uid_calls ||
+        c->s->n_calls >= c->s->start.max_calls) {
         return false;
     }
     c->account->n_calls++;
@@ -62,6 +62,13 @@ void service_caller_discharge(struct service_caller *c)
 {
     c->account->n_calls--;
     c->s->n_calls--;
+}
+
+/* --- callers ---------------------------------------------------------------------------------- */
+
+static struct service_caller **bucket_of(struct service *s, uint64_t handle)
+{
+    return &s->callers[handle % SERVICE_CALLER_BUCKETS];
 }
 
 static void release(struct service *s, uint64_t handle)
@@ -86,21 +93,20 @@ static void add(struct service *s, const struct agent_msg_connection *msg, int f
     c->uid = msg->uid;
     c->gid = msg->gid;
     c->pid = msg->pid;
+    c->account = account_get(s, c->uid);
+    c->account->n_conns++;
     if (grpc_server_add_connection(s->server, fd, c, &c->conn, &err) == -1) {
         service_count(s, SERVICE_METRIC_CONNECTIONS_REFUSED);
         log_failure(s->log, LOG_WARN, "connection_refused", &err);
         release(s, msg->handle);
+        c->account->n_conns--;
+        account_put(s, c->account);
         free(c);
         return;
     }
     service_count(s, SERVICE_METRIC_CONNECTIONS);
-    c->account = account_get(s, c->uid);
-    c->account->n_conns++;
-    c->next = s->callers;
-    if (c->next != NULL) {
-        c->next->prev = c;
-    }
-    s->callers = c;
+    c->next = *bucket_of(s, c->handle);
+    *bucket_of(s, c->handle) = c;
     s->n_callers++;
 }
 
@@ -108,15 +114,12 @@ void service_on_conn_closed(void *arg, void *conn_context)
 {
     struct service *s = arg;
     struct service_caller *c = conn_context;
+    struct service_caller **at = bucket_of(s, c->handle);
     release(s, c->handle); /* one that is gone already does not mind */
-    if (c->prev != NULL) {
-        c->prev->next = c->next;
-    } else {
-        s->callers = c->next;
+    while (*at != c) {
+        at = &(*at)->next;
     }
-    if (c->next != NULL) {
-        c->next->prev = c->prev;
-    }
+    *at = c->next;
     s->n_callers--;
     c->account->n_conns--;
     account_put(s, c->account);
@@ -130,7 +133,7 @@ void service_caller_gone(struct service_caller *c)
 {
     if (!c->gone) {
         c->gone = true;
-        service_watches_end(c->s, c, GRPC_PERMISSION_DENIED,
+        service_streams_end(c->s, c, GRPC_PERMISSION_DENIED,
                             "the process that opened this connection has ended");
         grpc_conn_drain(c->conn);
     }
@@ -142,7 +145,7 @@ void service_on_attestor_push(struct service *s, const union agent_msg *msg, int
         add(s, &msg->connection, fd);
         return;
     }
-    struct service_caller *c = s->callers;
+    struct service_caller *c = *bucket_of(s, msg->handle.handle);
     while (c != NULL && c->handle != msg->handle.handle) {
         c = c->next;
     }

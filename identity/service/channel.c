@@ -9,7 +9,9 @@
 enum { MESSAGES_PER_TURN = 32 };
 
 struct service_ask {
-    struct service_ask *next;
+    struct service_ask *prev, *next;
+    struct service_channel *channel;
+    bool sent;
     uint32_t answer_type; /* AGENT_MSG_NONE: no answer comes */
     service_answer_fn fn; /* NULL: nobody wants it any more */
     void *arg;
@@ -25,28 +27,21 @@ struct service_ask {
     } msg;
 };
 
-static void drop_first(struct service_channel *ch)
-{
-    struct service_ask *ask = ch->first;
-    ch->first = ask->next;
-    if (ch->first == NULL) {
-        ch->last = NULL;
-    }
-    free(ask);
-}
-
-/* A question without an answer goes from the list when it is sent, wherever it stands in it. */
+/* One without an answer goes from the list when it is sent, wherever it stands in it. */
 static void drop(struct service_channel *ch, struct service_ask *ask)
 {
-    struct service_ask **at = &ch->first;
-    struct service_ask *before = NULL;
-    while (*at != ask) {
-        before = *at;
-        at = &before->next;
+    if (ask->prev != NULL) {
+        ask->prev->next = ask->next;
+    } else {
+        ch->first = ask->next;
     }
-    *at = ask->next;
-    if (ch->last == ask) {
-        ch->last = before;
+    if (ask->next != NULL) {
+        ask->next->prev = ask->prev;
+    } else {
+        ch->last = ask->prev;
+    }
+    if (ch->unsent == ask) {
+        ch->unsent = ask->next;
     }
     free(ask);
 }
@@ -62,6 +57,7 @@ static void pump(struct service_channel *ch)
         switch (agent_ipc_send(ch->fd, &ask->msg, -1)) {
         case IPC_OK:
             ch->unsent = ask->next;
+            ask->sent = true;
             if (answered) {
                 ch->n_outstanding++;
             } else {
@@ -91,9 +87,11 @@ struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
     if (answer_type != AGENT_MSG_NONE) {
         ask->msg.head.request_id = ++ch->last_id;
     }
+    ask->channel = ch;
     ask->answer_type = answer_type;
     ask->fn = fn;
     ask->arg = arg;
+    ask->prev = ch->last;
     if (ch->last != NULL) {
         ch->last->next = ask;
     } else {
@@ -110,9 +108,14 @@ struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
 
 void service_ask_forget(struct service_ask *ask)
 {
-    if (ask != NULL) {
+    if (ask == NULL) {
+        return;
+    }
+    if (ask->sent) {
         ask->fn = NULL;
         ask->arg = NULL;
+    } else {
+        drop(ask->channel, ask);
     }
 }
 
@@ -126,7 +129,7 @@ static bool take_answer(struct service_channel *ch, const union agent_msg *msg)
     }
     service_answer_fn fn = ask->fn;
     void *arg = ask->arg;
-    drop_first(ch);
+    drop(ch, ask);
     ch->n_outstanding--;
     if (fn != NULL) {
         fn(arg, msg);
@@ -185,7 +188,7 @@ void service_channel_init(struct service_channel *ch, struct service *s, int fd,
 void service_channel_deinit(struct service_channel *ch)
 {
     while (ch->first != NULL) {
-        drop_first(ch);
+        drop(ch, ch->first);
     }
     ch->unsent = NULL;
     ch->io = loop_io_free(ch->io);

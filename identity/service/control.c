@@ -27,7 +27,7 @@ void service_stop(struct service *s)
         return;
     }
     s->stopping = true;
-    service_watches_end(s, NULL, GRPC_UNAVAILABLE, "the agent is ending: try again");
+    service_streams_end(s, NULL, GRPC_UNAVAILABLE, "the agent is ending: try again");
     grpc_server_drain(s->server);
     loop_timer_arm(&s->stop_timer, grpc_server_conn_count(s->server) > 0 ? SERVICE_STOP_MS : 1);
 }
@@ -72,7 +72,7 @@ static void on_bundle(void *arg, const union agent_msg *answer)
     if (s->changed.bundle_generation != b->generation) {
         get_bundle(s);
     }
-    service_watches_changed(s);
+    service_streams_changed(s);
     if (!s->ready_told) {
         struct agent_msg_plain ready;
         s->ready_told = true;
@@ -100,7 +100,7 @@ void service_on_keeper_push(struct service *s, const union agent_msg *msg, int f
         }
     }
     if (entries && s->have_bundle) {
-        service_watches_changed(s);
+        service_streams_changed(s);
     }
 }
 
@@ -147,7 +147,7 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
 int service_open(struct service *s, int control, int attestor, int keeper, struct err *err)
 {
     static const struct grpc_server_events events = {service_on_conn_closed};
-    const struct grpc_limits limits = {.max_streams = SERVICE_CONN_CALLS_MAX,
+    const struct grpc_limits limits = {.max_streams = s->start.max_conn_calls,
                                        .max_message_bytes = SERVICE_REQUEST_MAX,
                                        .max_conn_in_bytes = 4U * SERVICE_REQUEST_MAX};
     s->own_domain_id =

@@ -1,7 +1,7 @@
 /*
  * A job asks who the caller is now (attestor), which identities that gives (keeper, one at a time),
- * and has certificates issued for them. It begins again when entries or facts change under it, a
- * bounded number of times, and has one time limit as a whole.
+ * and has certificates issued for them, a few questions ahead of their answers. It begins when it
+ * is its uid's turn, and again when entries or facts change under it, a bounded number of times.
  */
 #include "service_priv.h"
 
@@ -12,8 +12,8 @@
 enum { RESTARTS_MAX = 5 };
 
 static void attest(struct service_job *job);
-static void list_next(struct service_job *job);
-static void issue_next(struct service_job *job);
+static void list_begin(struct service_job *job);
+static void issue_more(struct service_job *job);
 
 static void identity_clear(struct service_identity *i)
 {
@@ -36,11 +36,37 @@ static void list_clear(struct service_job *job)
     job->at = 0;
 }
 
+/* --- questions on their way: their answers come in order ---------------------------------------
+ */
+
+static void ask(struct service_job *job, struct service_channel *ch, void *msg,
+                enum agent_msg_type answer_type, service_answer_fn fn)
+{
+    POSTERN_ASSERT(job->n_asks < SERVICE_JOB_ASKS);
+    job->asks[(job->first_ask + job->n_asks++) % SERVICE_JOB_ASKS] =
+        service_channel_ask(ch, msg, answer_type, fn, job);
+}
+
+static void answered(struct service_job *job)
+{
+    job->first_ask = (job->first_ask + 1) % SERVICE_JOB_ASKS;
+    job->n_asks--;
+    loop_timer_arm(&job->timer, SERVICE_JOB_TIMEOUT_MS);
+}
+
+static void forget_asks(struct service_job *job)
+{
+    for (; job->n_asks > 0; job->n_asks--) {
+        service_ask_forget(job->asks[job->first_ask]);
+        job->first_ask = (job->first_ask + 1) % SERVICE_JOB_ASKS;
+    }
+}
+
 static void end(struct service_job *job, enum grpc_status status, const char *text)
 {
     loop_timer_disarm(&job->timer);
-    service_ask_forget(job->ask);
-    job->ask = NULL;
+    forget_asks(job);
+    service_turn_give(&job->turn);
     job->done(job->arg, job, status, text);
 }
 
@@ -55,6 +81,7 @@ static void begin_again(struct service_job *job, void (*step)(struct service_job
         end(job, GRPC_UNAVAILABLE, "entries keep changing: try again");
         return;
     }
+    forget_asks(job);
     list_clear(job);
     step(job);
 }
@@ -67,7 +94,7 @@ static void refused(struct service_job *job, uint32_t outcome)
         begin_again(job, attest);
         return;
     case AGENT_STALE_GENERATION:
-        begin_again(job, list_next);
+        begin_again(job, list_begin);
         return;
     case AGENT_NO_HANDLE:
     case AGENT_NOT_ENTITLED:
@@ -108,7 +135,7 @@ static void on_issued(void *arg, const union agent_msg *answer)
 {
     struct service_job *job = arg;
     const struct agent_msg_issued *a = &answer->issued;
-    job->ask = NULL;
+    answered(job);
     service_count(job->s,
                   a->outcome == AGENT_OK ? SERVICE_METRIC_ISSUED : SERVICE_METRIC_ISSUE_REFUSED);
     if (a->outcome != AGENT_OK) {
@@ -122,14 +149,15 @@ static void on_issued(void *arg, const union agent_msg *answer)
             job->at = job->want == SERVICE_WANT_ONE ? job->at - 1 : 0;
             end(job, GRPC_OK, NULL);
         } else {
-            issue_next(job);
+            issue_more(job);
         }
     }
 }
 
-static void issue_next(struct service_job *job)
+/* False: the job has ended. */
+static bool issue_one(struct service_job *job)
 {
-    struct service_identity *i = &job->list[job->at];
+    struct service_identity *i = &job->list[job->asked++];
     struct agent_msg_issue msg;
     struct err err = ERR_INIT;
     agent_ipc_init(&msg, AGENT_MSG_ISSUE, 0);
@@ -142,10 +170,21 @@ static void issue_next(struct service_job *job)
         if (i->key == NULL || x509_key_point(i->key, msg.point, &err) == -1) {
             log_failure(job->s->log, LOG_ERROR, "key_failed", &err);
             end(job, GRPC_UNAVAILABLE, "the agent cannot make a key now: try again");
+            return false;
+        }
+    }
+    ask(job, &job->s->keeper, &msg, AGENT_MSG_ISSUED, on_issued);
+    return true;
+}
+
+static void issue_more(struct service_job *job)
+{
+    uint32_t until = job->want == SERVICE_WANT_ONE ? job->at + 1 : job->n;
+    while (job->asked < until && job->n_asks < SERVICE_JOB_ASKS) {
+        if (!issue_one(job)) {
             return;
         }
     }
-    job->ask = service_channel_ask(&job->s->keeper, &msg, AGENT_MSG_ISSUED, on_issued, job);
 }
 
 /* --- list ------------------------------------------------------------------------------------- */
@@ -165,7 +204,8 @@ static void listed(struct service_job *job)
         end(job, GRPC_PERMISSION_DENIED, "this identity is not the caller's");
         return;
     }
-    issue_next(job);
+    job->asked = job->at;
+    issue_more(job);
 }
 
 static void take_identity(struct service_job *job, const struct agent_msg_identity *a)
@@ -178,14 +218,16 @@ static void take_identity(struct service_job *job, const struct agent_msg_identi
     i->dns_digest = a->dns_digest;
 }
 
+static void list_more(struct service_job *job);
+
 static void on_identity(void *arg, const union agent_msg *answer)
 {
     struct service_job *job = arg;
     const struct agent_msg_identity *a = &answer->identity;
-    job->ask = NULL;
+    answered(job);
     if (a->outcome != AGENT_OK) {
         if (a->outcome == AGENT_NOT_ENTITLED && job->n > 0) {
-            begin_again(job, list_next); /* there are fewer than a moment ago */
+            begin_again(job, list_begin); /* there are fewer than a moment ago */
         } else {
             refused(job, a->outcome);
         }
@@ -199,24 +241,38 @@ static void on_identity(void *arg, const union agent_msg *answer)
     }
     if (a->generation != job->generation || a->facts != job->facts || a->total != job->total ||
         a->position != job->n || a->handle != job->handle || job->n >= job->total) {
-        begin_again(job, list_next);
+        begin_again(job, list_begin);
         return;
     }
     take_identity(job, a);
     if (job->n < job->total) {
-        list_next(job);
+        list_more(job);
     } else {
         listed(job);
     }
 }
 
-static void list_next(struct service_job *job)
+static void list_one(struct service_job *job)
 {
     struct agent_msg_identity_get msg;
     agent_ipc_init(&msg, AGENT_MSG_IDENTITY_GET, 0);
     msg.handle = job->handle;
-    msg.position = job->n;
-    job->ask = service_channel_ask(&job->s->keeper, &msg, AGENT_MSG_IDENTITY, on_identity, job);
+    msg.position = job->asked++;
+    ask(job, &job->s->keeper, &msg, AGENT_MSG_IDENTITY, on_identity);
+}
+
+static void list_more(struct service_job *job)
+{
+    while (job->asked < job->total && job->n_asks < SERVICE_JOB_ASKS) {
+        list_one(job);
+    }
+}
+
+/* The first answer says how many there are. */
+static void list_begin(struct service_job *job)
+{
+    job->asked = 0;
+    list_one(job);
 }
 
 /* --- attest ----------------------------------------------------------------------------------- */
@@ -224,10 +280,10 @@ static void list_next(struct service_job *job)
 static void on_reattested(void *arg, const union agent_msg *answer)
 {
     struct service_job *job = arg;
-    job->ask = NULL;
+    answered(job);
     switch ((enum agent_attest)answer->reattested.outcome) {
     case AGENT_ATTEST_OK:
-        list_next(job);
+        list_begin(job);
         return;
     case AGENT_ATTEST_GONE:
         end(job, GRPC_PERMISSION_DENIED, "the process that opened this connection has ended");
@@ -243,21 +299,28 @@ static void attest(struct service_job *job)
     struct agent_msg_ask msg;
     agent_ipc_init(&msg, AGENT_MSG_REATTEST, 0);
     msg.handle = job->handle;
-    job->ask =
-        service_channel_ask(&job->s->attestor, &msg, AGENT_MSG_REATTESTED, on_reattested, job);
+    ask(job, &job->s->attestor, &msg, AGENT_MSG_REATTESTED, on_reattested);
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-struct service_job *service_job_new(struct service *s, uint64_t handle, enum service_want want,
+static void begin(struct service_turn *t)
+{
+    struct service_job *job =
+        (struct service_job *)((char *)t - offsetof(struct service_job, turn));
+    loop_timer_arm(&job->timer, SERVICE_JOB_TIMEOUT_MS);
+    attest(job);
+}
+
+struct service_job *service_job_new(struct service_caller *caller, enum service_want want,
                                     struct str wanted_id, const uint8_t *point,
                                     void (*done)(void *arg, struct service_job *job,
                                                  enum grpc_status status, const char *text),
                                     void *arg)
 {
     struct service_job *job = mem_must_new(struct service_job);
-    job->s = s;
-    job->handle = handle;
+    job->s = caller->s;
+    job->handle = caller->handle;
     job->want = want;
     job->wanted_id = wanted_id.n > 0 ? mem_must_strndup(wanted_id.p, wanted_id.n) : NULL;
     if (point != NULL) {
@@ -265,9 +328,9 @@ struct service_job *service_job_new(struct service *s, uint64_t handle, enum ser
     }
     job->done = done;
     job->arg = arg;
-    loop_timer_init(&job->timer, s->loop, on_timeout, job);
-    loop_timer_arm(&job->timer, SERVICE_JOB_TIMEOUT_MS);
-    attest(job);
+    loop_timer_init(&job->timer, job->s->loop, on_timeout, job);
+    loop_timer_arm(&job->timer, SERVICE_WAIT_MS);
+    service_turn_take(&job->turn, caller->account, begin);
     return job;
 }
 
@@ -275,7 +338,8 @@ struct service_job *service_job_free(struct service_job *job)
 {
     if (job != NULL) {
         loop_timer_disarm(&job->timer);
-        service_ask_forget(job->ask);
+        forget_asks(job);
+        service_turn_give(&job->turn);
         list_clear(job);
         free(job->wanted_id);
         free(job);

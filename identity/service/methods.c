@@ -86,7 +86,7 @@ static bool open_call(struct grpc_call *call, void *arg)
         service_finish(call, GRPC_UNAVAILABLE, "the agent is starting or ending: try again");
         return false;
     }
-    if (grpc_conn_call_count(c->conn) > SERVICE_CONN_CALLS_MAX || !service_caller_charge(c)) {
+    if (grpc_conn_call_count(c->conn) > s->start.max_conn_calls || !service_caller_charge(c)) {
         service_finish(call, GRPC_UNAVAILABLE, "too many calls are open");
         return false;
     }

@@ -18,13 +18,15 @@
 #include <postern/x509.h>
 
 enum {
-    SERVICE_CALLS_MAX = 8192,     /* open at once, of all callers */
-    SERVICE_UID_CALLS_MAX = 1024, /* of one uid */
-    SERVICE_CONN_CALLS_MAX = 64,  /* of one connection */
-    SERVICE_REQUEST_MAX = 65536,  /* bytes of a request message */
+    SERVICE_REQUEST_MAX = 65536, /* bytes of a request message */
     SERVICE_FDS_MAX = 16384,
-    SERVICE_JOB_TIMEOUT_MS = 10000, /* attestor and keeper have to answer by then */
-    SERVICE_STOP_MS = 2000,         /* for callers to take their last words */
+    SERVICE_JOB_TIMEOUT_MS = 10000, /* without an answer of attestor or keeper */
+    SERVICE_WAIT_MS = 30000,        /* for its turn */
+    SERVICE_UID_JOBS = 4,           /* of one uid at once */
+    SERVICE_JOB_ASKS = 4,           /* questions of one job at once */
+    SERVICE_CALLER_BUCKETS = 4096,
+    SERVICE_ACCOUNT_BUCKETS = 1024,
+    SERVICE_STOP_MS = 2000, /* for callers to take their last words */
 };
 
 struct service;
@@ -61,15 +63,25 @@ void service_ask_forget(struct service_ask *ask);
 
 /* --- callers: one a connection (callers.c) ------------------------------------------------------
  */
-struct service_account; /* what one uid has open */
+struct service_turn;
+struct service_stream;
+/* What one uid has open. */
+struct service_account {
+    struct service_account *next;
+    uint32_t uid;
+    size_t n_conns, n_calls;
+    size_t n_turns;                                    /* jobs that are running */
+    struct service_turn *first_waiting, *last_waiting; /* and those that wait for one to end */
+};
 struct service_caller {
-    struct service_caller *prev, *next;
+    struct service_caller *next; /* of its bucket */
     struct service *s;
     uint64_t handle;
     uint32_t uid, gid;
     int32_t pid;
     struct grpc_conn *conn;
     struct service_account *account;
+    struct service_stream *streams;
     bool gone; /* its process has ended */
 };
 void service_on_attestor_push(struct service *s, const union agent_msg *msg, int fd);
@@ -80,6 +92,21 @@ void service_caller_discharge(struct service_caller *c);
 /* The process that connected has ended: nothing more for this connection. */
 void service_caller_gone(struct service_caller *c);
 void service_accounts_deinit(struct service *s);
+
+/* --- whose turn it is (turns.c) ----------------------------------------------------------------
+ */
+struct service_turn {
+    struct service_turn *prev, *next; /* while it waits */
+    struct service_account *account;  /* NULL: it is over */
+    bool running;
+    void (*begin)(struct service_turn *t);
+};
+/* begin is called when it is this one's turn: perhaps at once, from within this, else from within
+ * another's service_turn_give. */
+void service_turn_take(struct service_turn *t, struct service_account *a,
+                       void (*begin)(struct service_turn *t));
+/* Over, or no longer wanted; also twice. */
+void service_turn_give(struct service_turn *t);
 
 /* --- attest, list, issue (job.c) ----------------------------------------------------------------
  */
@@ -99,23 +126,26 @@ enum service_want {
 };
 struct service_job {
     struct service *s;
+    struct service_turn turn;
     uint64_t handle;
     enum service_want want;
     char *wanted_id; /* ONE: owned; NULL: the first */
     uint8_t point[AGENT_POINT_SIZE];
     struct service_identity *list; /* owned */
     uint32_t n, total;
-    uint32_t at; /* the identity that is being issued */
+    uint32_t at;    /* the identity that is being issued */
+    uint32_t asked; /* positions or identities that were asked for */
     uint64_t generation, facts;
     unsigned restarts;
-    struct service_ask *ask;
+    struct service_ask *asks[SERVICE_JOB_ASKS]; /* on their way; their answers come in order */
+    unsigned first_ask, n_asks;
     struct loop_timer timer;
     void (*done)(void *arg, struct service_job *job, enum grpc_status status, const char *text);
     void *arg;
 };
 /* done is called once, never from within this; it owns the job then (service_job_free). With
  * GRPC_OK the list is there (and is issued); ONE: `at` says which. */
-struct service_job *service_job_new(struct service *s, uint64_t handle, enum service_want want,
+struct service_job *service_job_new(struct service_caller *caller, enum service_want want,
                                     struct str wanted_id, const uint8_t *point,
                                     void (*done)(void *arg, struct service_job *job,
                                                  enum grpc_status status, const char *text),
@@ -123,17 +153,38 @@ struct service_job *service_job_new(struct service *s, uint64_t handle, enum ser
 /* Also before it is done. Takes NULL, returns NULL. */
 struct service_job *service_job_free(struct service_job *job);
 
-/* --- streams (watch.c), and what they carry (pack.c) --------------------------------------------
+/* --- streams (streams.c) ------------------------------------------------------------------------
  */
-struct service_watch;
+struct service_stream_ops {
+    /* Entries or roots are others than before. Does not end the stream. */
+    void (*changed)(struct service_stream *st);
+    /* Finishes the call and frees it. */
+    void (*end)(struct service_stream *st, enum grpc_status status, const char *text);
+};
+/* Embedded in what each kind of stream knows. */
+struct service_stream {
+    struct service_stream *prev, *next;               /* of the service */
+    struct service_stream *caller_prev, *caller_next; /* of the caller */
+    struct service *s;
+    struct service_caller *caller;
+    struct grpc_call *call;
+    const struct service_stream_ops *ops;
+};
+/* The call was charged to the caller before; deinit discharges it. */
+void service_stream_init(struct service_stream *st, struct grpc_call *call,
+                         const struct service_stream_ops *ops);
+void service_stream_deinit(struct service_stream *st);
+/* Entries or roots are others than before: every stream looks. */
+void service_streams_changed(struct service *s);
+/* Ends the streams of one caller (NULL: all). */
+void service_streams_end(struct service *s, const struct service_caller *c, enum grpc_status status,
+                         const char *text);
+
+/* --- Workload API streams (watch.c), and what they carry (pack.c) -------------------------------
+ */
 void service_watch_start(struct grpc_call *call, bool bundles_only);
 void service_watch_drained(struct grpc_call *call);
 void service_watch_cancel(struct grpc_call *call);
-/* Entries or roots are others than before: every stream looks. */
-void service_watches_changed(struct service *s);
-/* Ends the streams of one caller (NULL: all). */
-void service_watches_end(struct service *s, const struct service_caller *c, enum grpc_status status,
-                         const char *text);
 
 enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
                                   struct service_job *job);
@@ -188,9 +239,9 @@ struct service {
     char *own_domain_id; /* "spiffe://td" */
     union agent_msg in;  /* being handled */
 
-    struct service_caller *callers;
-    struct service_account *accounts;
-    struct service_watch *watches;
+    struct service_caller *callers[SERVICE_CALLER_BUCKETS];    /* by handle */
+    struct service_account *accounts[SERVICE_ACCOUNT_BUCKETS]; /* by uid */
+    struct service_stream *streams;
     size_t n_callers, n_calls;
 
     bool have_bundle; /* and so may serve */

@@ -72,7 +72,7 @@ static int check(const Postern__V1__SignX509SVIDRequest *r, uint8_t ret_point[AG
 
 void service_sign_request(struct grpc_call *call, void *arg, struct str message)
 {
-    struct service *s = arg;
+    (void)arg;
     struct service_caller *caller = grpc_call_conn_context(call);
     uint8_t point[AGENT_POINT_SIZE];
     char text[600];
@@ -91,8 +91,7 @@ void service_sign_request(struct grpc_call *call, void *arg, struct str message)
         g->call = call;
         g->caller = caller;
         grpc_call_set_data(call, g);
-        g->job = service_job_new(s, caller->handle, SERVICE_WANT_ONE, str_of(r->spiffe_id), point,
-                                 on_job, g);
+        g->job = service_job_new(caller, SERVICE_WANT_ONE, str_of(r->spiffe_id), point, on_job, g);
     }
     postern__v1__sign_x509_svidrequest__free_unpacked(r, NULL);
 }

@@ -8,7 +8,6 @@
  */
 #include "service_priv.h"
 
-#include <postern/buf.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -17,47 +16,37 @@ enum {
     RETRY_FIRST_MS = 1000,
     RETRY_MAX_MS = 30000,
     RENEW_MIN_MS = 500,
-    LISTING_MAX = AGENT_IDENTITIES_MAX * (AGENT_ID_MAX + AGENT_HINT_MAX + 64),
+    LISTING_DIGEST = 32,
 };
 
-struct service_watch {
-    struct service_watch *prev, *next;
+struct watch {
+    struct service_stream stream; /* first: the service knows it by this */
     struct service *s;
-    struct service_caller *caller;
     struct grpc_call *call;
     struct service_job *job; /* owned; NULL: none is running */
     struct loop_timer timer; /* renewal, or another try */
     bool bundles_only;
-    bool sent;                  /* the first message has gone out */
-    bool look;                  /* something may have changed: list again */
-    bool renew;                 /* send again, whatever the list says */
-    struct buf listing;         /* what was sent last, for comparison */
-    uint64_t bundle_generation; /* of what was sent last */
-    int64_t expires_s;          /* the first of what was sent last */
-    uint64_t renew_ms;          /* when to send anew; 0: never (bundles) */
+    bool sent;                       /* the first message has gone out */
+    bool look;                       /* something may have changed: list again */
+    bool renew;                      /* send again, whatever the list says */
+    uint8_t listing[LISTING_DIGEST]; /* of what was sent last, for comparison */
+    uint64_t bundle_generation;      /* of what was sent last */
+    int64_t expires_s;               /* the first of what was sent last */
+    uint64_t renew_ms;               /* when to send anew; 0: never (bundles) */
     unsigned failures;
 };
 
-static void watch_poke(struct service_watch *w);
+static void watch_poke(struct watch *w);
 
-static void watch_free(struct service_watch *w)
+static void watch_free(struct watch *w)
 {
     loop_timer_disarm(&w->timer);
     (void)service_job_free(w->job);
-    buf_reset(&w->listing);
-    if (w->prev != NULL) {
-        w->prev->next = w->next;
-    } else {
-        w->s->watches = w->next;
-    }
-    if (w->next != NULL) {
-        w->next->prev = w->prev;
-    }
-    service_caller_discharge(w->caller);
+    service_stream_deinit(&w->stream);
     free(w);
 }
 
-static void watch_finish(struct service_watch *w, enum grpc_status status, const char *text)
+static void watch_finish(struct watch *w, enum grpc_status status, const char *text)
 {
     struct grpc_call *call = w->call;
     watch_free(w);
@@ -66,7 +55,7 @@ static void watch_finish(struct service_watch *w, enum grpc_status status, const
 
 /* --- what happens next ------------------------------------------------------------------------ */
 
-static void retry_later(struct service_watch *w, enum grpc_status status, const char *text)
+static void retry_later(struct watch *w, enum grpc_status status, const char *text)
 {
     int64_t left_s = w->expires_s - os_wall_s();
     if (!w->sent || (!w->bundles_only && left_s <= 0)) {
@@ -85,7 +74,7 @@ static void retry_later(struct service_watch *w, enum grpc_status status, const 
 
 static void on_timer(void *arg)
 {
-    struct service_watch *w = arg;
+    struct watch *w = arg;
     if (!w->bundles_only && w->sent && os_wall_s() >= w->expires_s) {
         watch_finish(w, GRPC_UNAVAILABLE, "the SVID could not be renewed in time");
         return;
@@ -97,7 +86,7 @@ static void on_timer(void *arg)
 }
 
 /* Again, when the timer had been used for another try. */
-static void arm_renewal(struct service_watch *w)
+static void arm_renewal(struct watch *w)
 {
     uint64_t now_ms = loop_now_ms(w->s->loop);
     if (w->renew_ms != 0) {
@@ -106,7 +95,7 @@ static void arm_renewal(struct service_watch *w)
 }
 
 /* Renewal at half of what is left, a tenth more or less, so that callers spread. */
-static void plan_renewal(struct service_watch *w, const struct service_job *job)
+static void plan_renewal(struct watch *w, const struct service_job *job)
 {
     int64_t now_s = os_wall_s();
     w->expires_s = INT64_MAX;
@@ -121,20 +110,27 @@ static void plan_renewal(struct service_watch *w, const struct service_job *job)
     arm_renewal(w);
 }
 
-/* All of an answer that comes from the entries, as text. */
-static void make_listing(const struct service_job *job, struct buf *out)
+/* The digest of all that comes from the entries in an answer: a stream may have thousands of
+ * identities, and there are thousands of streams. */
+static void make_listing(const struct service_job *job, uint8_t ret[LISTING_DIGEST])
 {
-    for (uint32_t i = 0; i < job->n; i++) {
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
+    for (uint32_t i = 0; ok && i < job->n; i++) {
         const struct service_identity *id = &job->list[i];
-        POSTERN_ASSERT(buf_printf(out, "%s\n%s\n%u %llx\n", id->spiffe_id,
-                                  id->hint != NULL ? id->hint : "", id->ttl_s,
-                                  (unsigned long long)id->dns_digest));
+        const char *hint = id->hint != NULL ? id->hint : "";
+        const uint64_t numbers[] = {id->ttl_s, id->dns_digest};
+        ok = EVP_DigestUpdate(ctx, id->spiffe_id, strlen(id->spiffe_id) + 1) == 1 &&
+             EVP_DigestUpdate(ctx, hint, strlen(hint) + 1) == 1 &&
+             EVP_DigestUpdate(ctx, numbers, sizeof(numbers)) == 1;
     }
+    POSTERN_ASSERT(ok && EVP_DigestFinal_ex(ctx, ret, NULL) == 1);
+    EVP_MD_CTX_free(ctx);
 }
 
 /* --- a job is done ---------------------------------------------------------------------------- */
 
-static void sent_or_later(struct service_watch *w, enum grpc_send sent)
+static void sent_or_later(struct watch *w, enum grpc_send sent)
 {
     if (sent == GRPC_SENT) {
         w->sent = true;
@@ -150,9 +146,9 @@ static void sent_or_later(struct service_watch *w, enum grpc_send sent)
     }
 }
 
-static void on_listed(struct service_watch *w, struct service_job *job)
+static void on_listed(struct watch *w, struct service_job *job)
 {
-    struct buf listing = BUF_INIT(LISTING_MAX);
+    uint8_t listing[LISTING_DIGEST];
     bool bundle_changed = w->bundle_generation != w->s->bundle_generation;
     if (w->bundles_only) {
         (void)service_job_free(job);
@@ -163,22 +159,20 @@ static void on_listed(struct service_watch *w, struct service_job *job)
         }
         return;
     }
-    make_listing(job, &listing);
-    if (bundle_changed || !str_eq(buf_str(&listing), buf_str(&w->listing))) {
+    make_listing(job, listing);
+    if (bundle_changed || memcmp(listing, w->listing, sizeof(listing)) != 0) {
         w->renew = true;
     }
-    buf_reset(&listing);
     (void)service_job_free(job);
     arm_renewal(w);
     watch_poke(w);
 }
 
-static void on_issued(struct service_watch *w, struct service_job *job)
+static void on_issued(struct watch *w, struct service_job *job)
 {
     enum grpc_send sent = service_send_svids(w->call, w->s, job);
     if (sent == GRPC_SENT) {
-        buf_reset(&w->listing);
-        make_listing(job, &w->listing);
+        make_listing(job, w->listing);
         plan_renewal(w, job);
     }
     (void)service_job_free(job);
@@ -187,7 +181,7 @@ static void on_issued(struct service_watch *w, struct service_job *job)
 
 static void on_job(void *arg, struct service_job *job, enum grpc_status status, const char *text)
 {
-    struct service_watch *w = arg;
+    struct watch *w = arg;
     w->job = NULL;
     if (status == GRPC_OK && job->want == SERVICE_WANT_LIST) {
         w->failures = 0;
@@ -206,7 +200,7 @@ static void on_job(void *arg, struct service_job *job, enum grpc_status status, 
 
 /* Starts what is due, unless something is under way or the reader has not taken the last message.
  */
-static void watch_poke(struct service_watch *w)
+static void watch_poke(struct watch *w)
 {
     bool due = !w->sent || w->renew || w->look;
     if (!due || w->job != NULL || (w->sent && grpc_call_unsent(w->call) > 0)) {
@@ -214,35 +208,41 @@ static void watch_poke(struct service_watch *w)
     }
     bool issue = !w->bundles_only && (!w->sent || w->renew);
     w->look = false;
-    w->job = service_job_new(w->s, w->caller->handle, issue ? SERVICE_WANT_ALL : SERVICE_WANT_LIST,
+    w->job = service_job_new(w->stream.caller, issue ? SERVICE_WANT_ALL : SERVICE_WANT_LIST,
                              STR_NONE, NULL, on_job, w);
 }
+
+static void stream_changed(struct service_stream *st)
+{
+    struct watch *w = (struct watch *)st;
+    w->look = true;
+    watch_poke(w);
+}
+
+static void stream_end(struct service_stream *st, enum grpc_status status, const char *text)
+{
+    watch_finish((struct watch *)st, status, text);
+}
+
+static const struct service_stream_ops watch_ops = {stream_changed, stream_end};
 
 /* --- from outside ----------------------------------------------------------------------------- */
 
 void service_watch_start(struct grpc_call *call, bool bundles_only)
 {
-    struct service_caller *caller = grpc_call_conn_context(call);
-    struct service *s = caller->s;
-    struct service_watch *w = mem_must_new(struct service_watch);
-    w->s = s;
-    w->caller = caller;
+    struct watch *w = mem_must_new(struct watch);
+    service_stream_init(&w->stream, call, &watch_ops);
+    w->s = w->stream.s;
     w->call = call;
     w->bundles_only = bundles_only;
-    w->listing.max = LISTING_MAX;
-    loop_timer_init(&w->timer, s->loop, on_timer, w);
-    w->next = s->watches;
-    if (w->next != NULL) {
-        w->next->prev = w;
-    }
-    s->watches = w;
+    loop_timer_init(&w->timer, w->s->loop, on_timer, w);
     grpc_call_set_data(call, w);
     watch_poke(w);
 }
 
 void service_watch_drained(struct grpc_call *call)
 {
-    struct service_watch *w = grpc_call_data(call);
+    struct watch *w = grpc_call_data(call);
     if (w != NULL) {
         watch_poke(w);
     }
@@ -250,29 +250,8 @@ void service_watch_drained(struct grpc_call *call)
 
 void service_watch_cancel(struct grpc_call *call)
 {
-    struct service_watch *w = grpc_call_data(call);
+    struct watch *w = grpc_call_data(call);
     if (w != NULL) {
         watch_free(w);
-    }
-}
-
-void service_watches_changed(struct service *s)
-{
-    /* None goes away here: what ends a stream comes from its job, later. */
-    for (struct service_watch *w = s->watches; w != NULL; w = w->next) {
-        w->look = true;
-        watch_poke(w);
-    }
-}
-
-void service_watches_end(struct service *s, const struct service_caller *c, enum grpc_status status,
-                         const char *text)
-{
-    struct service_watch *next = NULL;
-    for (struct service_watch *w = s->watches; w != NULL; w = next) {
-        next = w->next;
-        if (c == NULL || w->caller == c) {
-            watch_finish(w, status, text);
-        }
     }
 }

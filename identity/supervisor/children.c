@@ -22,13 +22,12 @@ enum {
     STOP_MS = 5000,  /* for the service to end its streams */
     LEAVE_MS = 3000, /* for the others to notice that we are gone */
     HANDLES_MAX = 65536,
-    UID_HANDLES_MAX = 1024,
     FDS_A_HANDLE = 2, /* of the attestor, which needs most: pidfd and /proc directory */
     FDS_SPARE = 64,
 };
 
 /* As many callers as descriptors last for. */
-static uint32_t max_handles(void)
+static uint32_t max_handles(const struct supervisor *s)
 {
     struct rlimit limit;
     uint64_t n = 1024;
@@ -36,14 +35,19 @@ static uint32_t max_handles(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max > FDS_SPARE * 2) {
         n = limit.rlim_max / FDS_A_HANDLE - FDS_SPARE;
     }
-    return n < HANDLES_MAX ? (uint32_t)n : HANDLES_MAX;
+    n = n < HANDLES_MAX ? n : HANDLES_MAX;
+    if (s->conf->limits.connections != 0 && s->conf->limits.connections < n) {
+        n = s->conf->limits.connections;
+    }
+    return (uint32_t)n;
 }
 
-static uint32_t max_uid_handles(void)
+/* Whatever the file says, one uid does not get them all. */
+static uint32_t max_uid_handles(const struct supervisor *s)
 {
-    uint32_t half = max_handles() / 2;
+    uint32_t most = max_handles(s) / 4 * 3;
 
-    return half < UID_HANDLES_MAX ? half : UID_HANDLES_MAX;
+    return most < s->conf->limits.connections_per_uid ? most : s->conf->limits.connections_per_uid;
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -135,8 +139,10 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     m.node_ttl_s = s->conf->node_ttl_s;
     m.svid_ttl_s = s->conf->svid_ttl_s;
     m.log_level = s->conf->log_level;
-    m.max_handles = max_handles();
-    m.max_uid_handles = max_uid_handles();
+    m.max_handles = max_handles(s);
+    m.max_uid_handles = max_uid_handles(s);
+    m.uid_issue_burst = s->conf->limits.issue_burst_per_uid;
+    m.uid_issue_per_s = s->conf->limits.issue_rate_per_uid;
     m.run_uid = run_uid(s, s->conf->keeper_uid);
     m.run_gid = run_gid(s, s->conf->keeper_uid);
     if (!agent_ipc_put(m.trust_domain, AGENT_TRUST_DOMAIN_MAX, &m.trust_domain_len,
@@ -185,8 +191,8 @@ int supervisor_spawn_attestor(struct supervisor *s, struct err *err)
     }
     agent_ipc_init(&m, AGENT_MSG_START_ATTESTOR, 0);
     m.log_level = s->conf->log_level;
-    m.max_handles = max_handles();
-    m.max_uid_handles = max_uid_handles();
+    m.max_handles = max_handles(s);
+    m.max_uid_handles = max_uid_handles(s);
     m.run_uid = run_uid(s, s->conf->attestor_uid);
     m.run_gid = run_gid(s, s->conf->attestor_uid);
     m.force_fallback = s->force_fallback;
@@ -217,6 +223,10 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     m.log_level = s->conf->log_level;
     m.svid_ttl_s = s->conf->svid_ttl_s;
     m.restarts = s->children[AGENT_ROLE_SERVICE].restarts;
+    m.max_calls = s->conf->limits.calls;
+    m.max_uid_calls = s->conf->limits.calls_per_uid;
+    m.max_conn_calls = s->conf->limits.calls_per_connection;
+    m.max_uid_bytes = (uint32_t)s->conf->limits.memory_per_uid;
     m.run_uid = run_uid(s, s->conf->service_uid);
     m.run_gid = run_gid(s, s->conf->service_uid);
     if (!agent_ipc_put(m.trust_domain, AGENT_TRUST_DOMAIN_MAX, &m.trust_domain_len,

@@ -61,7 +61,7 @@ enum {
     AGENT_DNS_NAME_MAX = 253,       /* one DNS name */
     AGENT_DNS_NAMES_MAX = 16,       /* of an entry */
     AGENT_ENTRIES_MAX = 4096,       /* of a file */
-    AGENT_IDENTITIES_MAX = 64,      /* of one caller; the first ones of the file count */
+    AGENT_IDENTITIES_MAX = 2048,    /* of one caller; the first ones of the file count */
     AGENT_LEAF_MAX = 8192,          /* DER of a leaf */
     AGENT_CHAIN_MAX = 4096,         /* DER of the intermediates */
     AGENT_BUNDLE_MAX = 8192,        /* DER of the roots, one after another */
@@ -170,6 +170,8 @@ struct agent_msg_start_keeper {
     uint32_t log_level;        /* enum log_level */
     uint32_t max_handles;      /* bounds of what attested callers may make us hold */
     uint32_t max_uid_handles;  /* of one uid */
+    uint32_t uid_issue_burst;  /* certificates for one uid: so many at once ... */
+    uint32_t uid_issue_per_s;  /* ... and so many a second after that */
     uint32_t run_uid, run_gid; /* what to become, if started by root */
     uint16_t trust_domain_len;
     char trust_domain[AGENT_TRUST_DOMAIN_MAX];
@@ -227,6 +229,10 @@ struct agent_msg_start_service {
     uint32_t log_level;
     uint32_t svid_ttl_s;
     uint32_t restarts;         /* how often the service has been started again */
+    uint32_t max_calls;        /* open at once, of all callers; this and what follows: not 0 */
+    uint32_t max_uid_calls;    /* of one uid */
+    uint32_t max_conn_calls;   /* of one connection */
+    uint32_t max_uid_bytes;    /* that we hold for one uid */
     uint32_t run_uid, run_gid; /* what to become, if started by root */
     uint16_t trust_domain_len;
     char trust_domain[AGENT_TRUST_DOMAIN_MAX];

@@ -186,6 +186,14 @@ struct conf_kubernetes {
     uint32_t poll_ms;
 };
 
+/* What callers may make the agent hold and do. */
+struct conf_agent_limits {
+    uint32_t connections; /* 0: as many as descriptors last for */
+    uint32_t connections_per_uid, calls, calls_per_uid, calls_per_connection;
+    uint64_t memory_per_uid; /* bytes */
+    uint32_t issue_burst_per_uid, issue_rate_per_uid;
+};
+
 struct conf_agent {
     char *path;
     char *trust_domain;
@@ -199,6 +207,7 @@ struct conf_agent {
     struct conf_admin admin;
     struct conf_sockaddr metrics;
     enum log_level log_level;
+    struct conf_agent_limits limits;
 };
 
 /* --- Entries ---------------------------------------------------------------------------------- */

@@ -100,6 +100,8 @@ void keeper_spawn(struct keeper_process *k)
     start.log_level = LOG_ERROR;
     start.max_handles = 64;
     start.max_uid_handles = KEEPER_MAX_UID_HANDLES;
+    start.uid_issue_burst = KEEPER_ISSUE_BURST;
+    start.uid_issue_per_s = 4;
     start.run_uid = start.run_gid = KEEPER_UID;
     assert_true(agent_ipc_put(start.trust_domain, AGENT_TRUST_DOMAIN_MAX, &start.trust_domain_len,
                               STR_LIT("example.org")));

@@ -10,7 +10,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { KEEPER_WAIT_MS = 20000, KEEPER_MAX_UID_HANDLES = 32, KEEPER_UID = 64601 };
+enum {
+    KEEPER_WAIT_MS = 20000,
+    KEEPER_MAX_UID_HANDLES = 32,
+    KEEPER_UID = 64601,
+    KEEPER_ISSUE_BURST = 100
+};
 
 struct keeper_process {
     int control, attestor, service;

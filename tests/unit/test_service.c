@@ -274,6 +274,10 @@ static void world_init(struct world *w)
     w->s->log = log_new_fd(STDERR_FILENO, LOG_ERROR, "service");
     assert_true(agent_ipc_put(w->s->start.trust_domain, AGENT_TRUST_DOMAIN_MAX,
                               &w->s->start.trust_domain_len, STR_LIT("example.org")));
+    w->s->start.max_calls = 100;
+    w->s->start.max_uid_calls = 64;
+    w->s->start.max_conn_calls = 64;
+    w->s->start.max_uid_bytes = 64U << 20;
     loop_timer_init(&w->guard, w->loop, on_guard, w);
     loop_timer_init(&w->calm, w->loop, on_calm, w);
     int control = pair(&w->control);
@@ -734,12 +738,13 @@ static void test_client_leaves(void **state)
         run(&w);
     }
     assert_int_equal(w.s->n_calls, 0);
-    assert_null(w.s->watches);
+    assert_null(w.s->streams);
     world_deinit(&w);
 }
 
-/* Many streams ask at once: never more than the agreed number without an answer. */
-static void test_pipeline(void **state)
+/* Many streams of one uid ask at once: only so many are worked for, the others wait for their turn;
+ * one that is cancelled makes room. */
+static void test_turns(void **state)
 {
     (void)state;
     struct world w;
@@ -750,13 +755,14 @@ static void test_pipeline(void **state)
     for (int i = 0; i < 40; i++) {
         client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
     }
-    while (w.n_reattest < 40) {
-        run_calm(&w);
-    }
     run_calm(&w);
-    assert_int_equal(w.n_unanswered, AGENT_PIPELINE_MAX);
+    assert_int_equal(w.n_reattest, SERVICE_UID_JOBS);
+    assert_int_equal(w.n_unanswered, SERVICE_UID_JOBS);
     assert_int_equal(w.s->n_calls, 40);
-    client_deinit(&c);
+    client_deinit(&c); /* all of them are cancelled: those that wait, too */
+    run_calm(&w);
+    assert_int_equal(w.s->n_calls, 0);
+    assert_int_equal(w.n_reattest, SERVICE_UID_JOBS);
     world_deinit(&w);
 }
 
@@ -930,7 +936,7 @@ int main(void)
         cmocka_unit_test(test_keeper_refuses), cmocka_unit_test(test_svid_stream),
         cmocka_unit_test(test_bundle_stream),  cmocka_unit_test(test_renewal),
         cmocka_unit_test(test_caller_gone),    cmocka_unit_test(test_client_leaves),
-        cmocka_unit_test(test_pipeline),       cmocka_unit_test(test_sign),
+        cmocka_unit_test(test_turns),          cmocka_unit_test(test_sign),
         cmocka_unit_test(test_bad_answer),     cmocka_unit_test(test_stop),
         cmocka_unit_test(test_documents),
     };
