@@ -1,63 +1,21 @@
 """go-spiffe v2 as it is, where Go is there and its modules can be had: a client, a peer, a user of both."""
 
-import fcntl
-import os
-import pathlib
 import re
 import shutil
 import signal
-import subprocess
 
+import clients
 import pytest
 from lab import free_port, wait_for
 from node import TD, UIDS, spiffe_id
 from servers import TcpServer, echo
 
-HERE = pathlib.Path(__file__).resolve().parent
-SOURCE = HERE / "gospiffe"
-BUILT = HERE.parent.parent / "build-go"
-OLDEST = (1, 19)  # Debian 12's, and what go.mod asks for
-
-
-def find_go():
-    """Its own installer puts it where no PATH leads by itself."""
-    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-
-
-@pytest.fixture(scope="session")
-def built():
-    go = find_go()
-    if go is None:
-        pytest.skip("no Go on the PATH or in /usr/local/go/bin")
-    # GOTOOLCHAIN: an older Go than go.mod wants does not fetch another one behind our back.
-    env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -p=2", "CGO_ENABLED": "0"}
-
-    def run_go(*argv):
-        return subprocess.run(
-            [go, *argv], cwd=SOURCE, env=env, capture_output=True, text=True, timeout=570, check=False
-        )
-
-    version = run_go("version").stdout
-    m = re.search(r"go(\d+)\.(\d+)", version)
-    if m and (int(m[1]), int(m[2])) < OLDEST:
-        pytest.skip(f"Go {'.'.join(map(str, OLDEST))} or newer is needed, here is {version.strip()}")
-    BUILT.mkdir(exist_ok=True)
-    with open(BUILT / "lock", "w") as lock:  # tests run in parallel, each process with a session of its own
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Modules out of reach are no fault of ours; a program that does not compile is.
-        p = run_go("mod", "download")
-        if p.returncode != 0:
-            pytest.skip(f"Go's modules cannot be had here: {p.stderr[-300:]}")
-        p = run_go("build", "-o", BUILT / "gospiffe", ".")
-        assert p.returncode == 0, p.stderr[-3000:]
-    return BUILT / "gospiffe"
-
 
 @pytest.fixture
-def gospiffe(built, lab):
+def gospiffe(lab):
     """Where any uid may read it."""
     program = lab.private_dir("go") / "gospiffe"
-    shutil.copy(built, program)
+    shutil.copy(clients.built("go-2.1") / "gospiffe", program)
     program.chmod(0o755)
     return program
 

@@ -4,6 +4,7 @@
 //	gospiffe watch SOCKET             a line "update ID SERIAL HOW-MANY" for each message
 //	gospiffe serve SOCKET PEER-ID     mTLS server: "listening ADDRESS", then echoes to that peer
 //	gospiffe call SOCKET PEER-ID ADDRESS TEXT   mTLS client: "echo TEXT from ID SERIAL"
+//	gospiffe matrix VERB SOCKET ...   as the clients of other languages (../clients/README.md)
 package main
 
 import (
@@ -122,12 +123,13 @@ func call(ctx context.Context, where workloadapi.ClientOption, peer spiffeid.ID,
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Println("usage: gospiffe fetch|watch|serve|call SOCKET ...")
+		fmt.Println("usage: gospiffe fetch|watch|serve|call|matrix ...")
 		os.Exit(2)
 	}
 	ctx := context.Background()
 	where := workloadapi.WithAddr("unix://" + os.Args[2])
 	switch a := os.Args; {
+	case a[1] == "matrix" && len(a) > 3 && matrix(ctx, a[2:]):
 	case a[1] == "fetch" && len(a) == 4:
 		fetch(ctx, where, a[3])
 	case a[1] == "watch" && len(a) == 3:
