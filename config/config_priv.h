@@ -102,6 +102,7 @@ enum field_type {
     TYPE_IP,      /* without */
     TYPE_CIDR,
     TYPE_SPIFFE_ID,
+    TYPE_ID_TEMPLATE, /* a SPIFFE ID, maybe with variables */
     TYPE_TRUST_DOMAIN,
     TYPE_PATH,
     TYPE_UNIX, /* unix:/path */
@@ -171,6 +172,8 @@ bool value_parse_ip(struct context *c, const struct field *f, const struct node 
 bool value_parse_cidr(struct context *c, const struct field *f, const struct node *n, void *dst);
 bool value_parse_selector(struct context *c, const struct field *f, const struct node *n,
                           void *dst);
+/* enum conf_selector_type by a selector's words; -1: none. */
+int selector_type(struct str text);
 /* The type in words: for messages, and for the reference. */
 void value_expected(const struct field *f, char *ret_text, size_t size);
 void value_type_doc(const struct field *f, struct buf *out);

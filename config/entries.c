@@ -1,6 +1,7 @@
 /* entries: the table of an Entries file: which caller gets which identity. */
 #include <postern/conf.h>
 
+#include <postern/spiffe.h>
 #include <string.h>
 
 #include "config_priv.h"
@@ -41,17 +42,25 @@ static const struct field fields_entry[] = {
      AT(struct conf_entry, id),
      .doc = "Unique in the file; in logs."},
     {.name = "spiffe_id",
-     .type = TYPE_SPIFFE_ID,
+     .type = TYPE_ID_TEMPLATE,
      .required = true,
      AT(struct conf_entry, spiffe_id),
-     .doc = "The identity, in the agent's trust domain."},
+     .doc = "The identity, in the agent's trust domain. May have variables, one a segment of the "
+            "path, each of the kind of some selector: `{k8s.ns}`, `{k8s.sa}`, `{k8s.pod-name}`, "
+            "`{k8s.pod-uid}`, `{k8s.container-name}`, `{k8s.node-name}`, `{unix.uid}`, "
+            "`{unix.gid}`, `{systemd.id}`, `{container.id}`."},
     {.name = "selectors",
      .type = TYPE_SELECTOR,
      .required = true,
      LIST_AT(struct conf_entry, selectors, n_selectors),
      .empty_advice = "an entry without selectors would give its identity to everyone",
-     .doc = "What is true of the caller, all of it: `unix:uid:N`, `unix:user:NAME`, `unix:gid:N`, "
-            "`unix:group:NAME`, `unix:path:/P`. Names are looked up when the file is read."},
+     .doc = "What is true of the caller, all of it. `unix:`: `uid:N`, `user:NAME`, `gid:N`, "
+            "`group:NAME`, `supplementary_gid:N`, `supplementary_group:NAME`, `path:/P`, "
+            "`sha256:HEX` (of the executable). `systemd:id:UNIT`. `container:`: `id:HEX`, "
+            "`runtime:containerd|crio|docker|podman`. `k8s:`: `ns:`, `sa:`, `pod-name:`, "
+            "`pod-uid:`, `pod-label:KEY:VALUE`, `node-name:`, `container-name:`, "
+            "`container-image:`, `image-digest:sha256:HEX`. Names of users and groups are looked "
+            "up when the file is read. See attestation.md."},
     {.name = "ttl",
      .type = TYPE_DURATION_S,
      .min = 10,
@@ -102,44 +111,85 @@ const struct table table_entries = {
     .check = check_entries,
 };
 
-/* A process has one uid, gid and executable, so two selectors of a type never hold at once. */
-static int selector_type(struct str text)
+/* What a process has one of, so that two selectors of it never hold at once; NULL: several. */
+static const char *only_one(int type)
 {
-    static const struct {
-        const char *prefix;
-        int type;
-    } prefixes[] = {
-        {"unix:uid:", CONF_SELECTOR_UID},   {"unix:user:", CONF_SELECTOR_UID},
-        {"unix:gid:", CONF_SELECTOR_GID},   {"unix:group:", CONF_SELECTOR_GID},
-        {"unix:path:", CONF_SELECTOR_PATH},
+    static const char *const names[CONF_N_SELECTORS] = {
+        [CONF_SELECTOR_UNIX_UID] = "uid or user",
+        [CONF_SELECTOR_UNIX_USER] = "uid or user",
+        [CONF_SELECTOR_UNIX_GID] = "gid or group",
+        [CONF_SELECTOR_UNIX_GROUP] = "gid or group",
+        [CONF_SELECTOR_UNIX_PATH] = "path",
+        [CONF_SELECTOR_UNIX_SHA256] = "sha256",
+        [CONF_SELECTOR_SYSTEMD_ID] = "systemd:id",
+        [CONF_SELECTOR_CONTAINER_ID] = "container:id",
+        [CONF_SELECTOR_CONTAINER_RUNTIME] = "container:runtime",
+        [CONF_SELECTOR_K8S_NS] = "k8s:ns",
+        [CONF_SELECTOR_K8S_SA] = "k8s:sa",
+        [CONF_SELECTOR_K8S_POD_NAME] = "k8s:pod-name",
+        [CONF_SELECTOR_K8S_POD_UID] = "k8s:pod-uid",
+        [CONF_SELECTOR_K8S_NODE_NAME] = "k8s:node-name",
+        [CONF_SELECTOR_K8S_CONTAINER_NAME] = "k8s:container-name",
+        [CONF_SELECTOR_K8S_IMAGE_DIGEST] = "k8s:image-digest",
     };
-    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
-        if (str_has_prefix(text, str_of(prefixes[i].prefix))) {
-            return prefixes[i].type;
-        }
+    return names[type];
+}
+
+static unsigned selector_kind(int type)
+{
+    if (type <= CONF_SELECTOR_UNIX_SHA256) {
+        return SPIFFE_KIND_UNIX;
     }
-    return -1;
+    if (type == CONF_SELECTOR_SYSTEMD_ID) {
+        return SPIFFE_KIND_SYSTEMD;
+    }
+    return type <= CONF_SELECTOR_CONTAINER_RUNTIME ? SPIFFE_KIND_CONTAINER : SPIFFE_KIND_K8S;
+}
+
+/* Every variable of the ID has to be of a kind that the selectors ask for. */
+static void check_variables(struct context *c, const struct node *map, const struct conf_entry *e,
+                            unsigned kinds)
+{
+    struct err err = ERR_INIT;
+    struct str domain;
+    if (e->spiffe_id != NULL && spiffe_template_is(str_of(e->spiffe_id)) &&
+        spiffe_template_check(str_of(e->spiffe_id), kinds, &domain, &err) != 0) {
+        report(c, node_get(map, "spiffe_id"), err.expected, NULL, "'spiffe_id': %s", err.what);
+    }
 }
 
 static void check_entry(struct context *c, const struct node *map, void *value)
 {
-    static const char *const names[] = {"uid or user", "gid or group", "path"};
     struct conf_entry *e = value;
     e->line = map->line;
     const struct node *list = node_get(map, "selectors");
-    bool seen[3] = {false};
+    const char *seen[CONF_N_SELECTORS] = {NULL};
+    size_t n_seen = 0;
+    unsigned kinds = 0;
+    bool all_known = true;
     if (list == NULL || list->kind != NODE_LIST) {
         return;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {
         int type = n->kind == NODE_SCALAR ? selector_type(n->text) : -1;
-        if (type >= 0 && seen[type]) {
-            report(c, n, "at most one of each type", "write an entry for each",
-                   "a second selector by %s: no process has both", names[type]);
+        if (type < 0) {
+            all_known = false;
+            continue;
         }
-        if (type >= 0) {
-            seen[type] = true;
+        const char *what = only_one(type);
+        kinds |= selector_kind(type);
+        for (size_t i = 0; what != NULL && i < n_seen; i++) {
+            if (strcmp(seen[i], what) == 0) {
+                report(c, n, "at most one of each type", "write an entry for each",
+                       "a second selector by %s: no process has both", what);
+            }
         }
+        if (what != NULL && n_seen < CONF_N_SELECTORS) {
+            seen[n_seen++] = what;
+        }
+    }
+    if (all_known) {
+        check_variables(c, map, e, kinds);
     }
 }
 

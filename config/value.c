@@ -265,6 +265,24 @@ static bool parse_spiffe_id(struct context *c, const struct field *f, const stru
     return true;
 }
 
+static bool parse_id_template(struct context *c, const struct field *f, const struct node *n,
+                              void *dst)
+{
+    const unsigned any =
+        SPIFFE_KIND_UNIX | SPIFFE_KIND_K8S | SPIFFE_KIND_SYSTEMD | SPIFFE_KIND_CONTAINER;
+    struct err err = ERR_INIT;
+    struct str domain;
+    if (!spiffe_template_is(n->text)) {
+        return parse_spiffe_id(c, f, n, dst);
+    }
+    if (spiffe_template_check(n->text, any, &domain, &err) != 0) {
+        value_fail(c, f, n, err.expected[0] != '\0' ? err.expected : NULL, err.what);
+        return false;
+    }
+    store_text(f, dst, n->text);
+    return true;
+}
+
 static bool parse_trust_domain(struct context *c, const struct field *f, const struct node *n,
                                void *dst)
 {
@@ -345,13 +363,15 @@ static const struct {
                    false},
     [TYPE_SPIFFE_ID] = {"SPIFFE ID", "a SPIFFE ID such as spiffe://example.org/orders",
                         parse_spiffe_id, true},
+    [TYPE_ID_TEMPLATE] = {"SPIFFE ID", "a SPIFFE ID such as spiffe://example.org/orders",
+                          parse_id_template, true},
     [TYPE_TRUST_DOMAIN] = {"trust domain", "a trust domain such as example.org", parse_trust_domain,
                            true},
     [TYPE_PATH] = {"path", "a path", parse_path, true},
     [TYPE_UNIX] = {"Unix socket", "unix: and an absolute path", parse_unix, true},
-    [TYPE_SELECTOR] = {"selector",
-                       "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P",
-                       value_parse_selector, false},
+    [TYPE_SELECTOR] =
+        {"selector", "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS",
+         value_parse_selector, false},
 };
 
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst)
@@ -369,8 +389,9 @@ void value_clear(const struct field *f, void *dst)
         *(char **)dst = NULL;
     } else if (f->type == TYPE_SELECTOR) {
         struct conf_selector *s = dst;
-        free(s->path);
-        s->path = NULL;
+        free(s->written);
+        free(s->text);
+        s->written = s->text = NULL;
     }
 }
 

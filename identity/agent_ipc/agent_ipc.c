@@ -15,7 +15,8 @@ enum field_kind {
     FIELD_BOOL,  /* 0 or 1: another byte in a bool is undefined behaviour */
     FIELD_ERR,   /* a struct err */
     FIELD_REPORT,
-    FIELD_DNS, /* the DNS names of an entry: a uint16_t count at `aux` */
+    FIELD_DNS,       /* the DNS names of an entry: a uint16_t count at `aux` */
+    FIELD_SELECTORS, /* likewise; their texts lie one after another in selector_text */
 };
 
 struct field {
@@ -32,6 +33,19 @@ struct field {
 #define COUNT(type, name, most) {FIELD_COUNT, offsetof(struct type, name), 0, most}
 #define BOOL(type, name) {FIELD_BOOL, offsetof(struct type, name), 0, 0}
 #define ERROR(type, name) {FIELD_ERR, offsetof(struct type, name), 0, 0}
+
+/* Of an attested caller. */
+#define CALLER_FIELDS                                                                              \
+    {TEXT(agent_msg_caller, path, AGENT_PATH_MAX),                                                 \
+     TEXT(agent_msg_caller, container_id, AGENT_CONTAINER_ID_MAX),                                 \
+     TEXT(agent_msg_caller, pod_uid, AGENT_POD_UID_MAX),                                           \
+     TEXT(agent_msg_caller, unit, AGENT_UNIT_MAX),                                                 \
+     COUNT(agent_msg_caller, n_groups, AGENT_GROUPS_MAX),                                          \
+     COUNT(agent_msg_caller, runtime, AGENT_N_RUNTIMES - 1),                                       \
+     BOOL(agent_msg_caller, groups_truncated),                                                     \
+     BOOL(agent_msg_caller, own_view),                                                             \
+     BOOL(agent_msg_caller, contained),                                                            \
+     BOOL(agent_msg_caller, has_sha256)}
 
 enum { FIELDS_MAX = 12 };
 
@@ -91,12 +105,11 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                          WAY(SUPERVISOR_KEEPER) | WAY(LOADER_SUPERVISOR),
                          false,
                          {COUNT(agent_msg_entry, index, AGENT_ENTRIES_MAX - 1),
-                          BOOL(agent_msg_entry, has_uid),
-                          BOOL(agent_msg_entry, has_gid),
-                          BOOL(agent_msg_entry, has_path),
                           TEXT(agent_msg_entry, id, AGENT_NAME_MAX),
                           TEXT(agent_msg_entry, spiffe_id, AGENT_ID_MAX),
-                          TEXT(agent_msg_entry, path, AGENT_PATH_MAX),
+                          TEXT(agent_msg_entry, selector_text, AGENT_SELECTOR_TEXT_MAX),
+                          {FIELD_SELECTORS, offsetof(struct agent_msg_entry, selectors),
+                           offsetof(struct agent_msg_entry, n_selectors), AGENT_SELECTORS_MAX},
                           TEXT(agent_msg_entry, hint, AGENT_HINT_MAX),
                           {FIELD_DNS, offsetof(struct agent_msg_entry, dns_names),
                            offsetof(struct agent_msg_entry, n_dns_names), AGENT_DNS_NAMES_MAX}}},
@@ -122,6 +135,11 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                   false,
                                   {COUNT(agent_msg_start_attestor, log_level, LOG_DEBUG),
                                    BOOL(agent_msg_start_attestor, force_fallback)}},
+    [AGENT_MSG_ATTEST_OPTIONS] = {"attest_options",
+                                  sizeof(struct agent_msg_attest_options),
+                                  WAY(SUPERVISOR_ATTESTOR),
+                                  false,
+                                  {{0}}},
     [AGENT_MSG_START_SERVICE] = {"start_service",
                                  sizeof(struct agent_msg_start_service),
                                  WAY(SUPERVISOR_SERVICE),
@@ -161,16 +179,10 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                           WAY(LOADER_SUPERVISOR),
                           false,
                           {COUNT(agent_msg_loaded, n_entries, AGENT_ENTRIES_MAX)}},
-    [AGENT_MSG_ATTESTED] = {"attested",
-                            sizeof(struct agent_msg_caller),
-                            WAY(ATTESTOR_KEEPER),
-                            true,
-                            {TEXT(agent_msg_caller, path, AGENT_PATH_MAX)}},
-    [AGENT_MSG_UPDATED] = {"updated",
-                           sizeof(struct agent_msg_caller),
-                           WAY(ATTESTOR_KEEPER),
-                           false,
-                           {TEXT(agent_msg_caller, path, AGENT_PATH_MAX)}},
+    [AGENT_MSG_ATTESTED] = {"attested", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), true,
+                            CALLER_FIELDS},
+    [AGENT_MSG_UPDATED] = {"updated", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), false,
+                           CALLER_FIELDS},
     [AGENT_MSG_GONE] = {"gone",
                         sizeof(struct agent_msg_handle),
                         WAY(ATTESTOR_KEEPER) | WAY(ATTESTOR_SERVICE),
@@ -276,6 +288,28 @@ static bool dns_ok(const uint8_t *msg, const struct field *f)
     return true;
 }
 
+static bool selectors_ok(const uint8_t *msg, const struct field *f)
+{
+    size_t texts = 0;
+    uint16_t n, text_len;
+
+    memcpy(&n, msg + f->aux, sizeof(n));
+    memcpy(&text_len, msg + offsetof(struct agent_msg_entry, selector_text_len), sizeof(text_len));
+    if (n > f->max) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct agent_selector s;
+
+        memcpy(&s, msg + f->off + i * sizeof(s), sizeof(s));
+        if (s.type >= AGENT_N_SELECTORS) {
+            return false;
+        }
+        texts += s.text_len;
+    }
+    return texts == text_len;
+}
+
 static bool field_ok(const uint8_t *msg, const struct field *f)
 {
     uint16_t len16;
@@ -299,6 +333,8 @@ static bool field_ok(const uint8_t *msg, const struct field *f)
         return report_ok(msg + f->off);
     case FIELD_DNS:
         return dns_ok(msg, f);
+    case FIELD_SELECTORS:
+        return selectors_ok(msg, f);
     case FIELD_END:
         break;
     }
@@ -405,4 +441,40 @@ const char *agent_outcome_name(uint32_t outcome)
         "not_entitled", "bad_key",   "limited",     "unavailable"};
 
     return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
+}
+
+const char *agent_runtime_name(uint32_t runtime)
+{
+    static const char *const NAMES[AGENT_N_RUNTIMES] = {"none", "other",  "containerd",
+                                                        "crio", "docker", "podman"};
+
+    return runtime < AGENT_N_RUNTIMES ? NAMES[runtime] : "unknown";
+}
+
+const char *agent_selector_name(uint32_t type)
+{
+    static const char *const NAMES[AGENT_N_SELECTORS] = {
+        [AGENT_SELECTOR_UNIX_UID] = "unix:uid",
+        [AGENT_SELECTOR_UNIX_USER] = "unix:user",
+        [AGENT_SELECTOR_UNIX_GID] = "unix:gid",
+        [AGENT_SELECTOR_UNIX_GROUP] = "unix:group",
+        [AGENT_SELECTOR_UNIX_SUPPLEMENTARY_GID] = "unix:supplementary_gid",
+        [AGENT_SELECTOR_UNIX_SUPPLEMENTARY_GROUP] = "unix:supplementary_group",
+        [AGENT_SELECTOR_UNIX_PATH] = "unix:path",
+        [AGENT_SELECTOR_UNIX_SHA256] = "unix:sha256",
+        [AGENT_SELECTOR_SYSTEMD_ID] = "systemd:id",
+        [AGENT_SELECTOR_CONTAINER_ID] = "container:id",
+        [AGENT_SELECTOR_CONTAINER_RUNTIME] = "container:runtime",
+        [AGENT_SELECTOR_K8S_NS] = "k8s:ns",
+        [AGENT_SELECTOR_K8S_SA] = "k8s:sa",
+        [AGENT_SELECTOR_K8S_POD_NAME] = "k8s:pod-name",
+        [AGENT_SELECTOR_K8S_POD_UID] = "k8s:pod-uid",
+        [AGENT_SELECTOR_K8S_POD_LABEL] = "k8s:pod-label",
+        [AGENT_SELECTOR_K8S_NODE_NAME] = "k8s:node-name",
+        [AGENT_SELECTOR_K8S_CONTAINER_NAME] = "k8s:container-name",
+        [AGENT_SELECTOR_K8S_CONTAINER_IMAGE] = "k8s:container-image",
+        [AGENT_SELECTOR_K8S_IMAGE_DIGEST] = "k8s:image-digest",
+    };
+
+    return type < AGENT_N_SELECTORS ? NAMES[type] : "unknown";
 }

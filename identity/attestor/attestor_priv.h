@@ -37,6 +37,7 @@ struct attestor_facts {
     uint32_t uid, gid;   /* effective */
     uint64_t start_time; /* clock ticks since boot */
     uint64_t read_ms;
+    bool own_view;   /* in our mount and user namespaces */
     size_t path_len; /* 0: unknown, or of another file system view than ours */
     char path[AGENT_PATH_MAX + 1];
 };
@@ -83,6 +84,7 @@ struct attestor_caller {
     struct attestor_process process;
     uint32_t account_uid; /* whose connection it counts as, whatever the process became */
     uint32_t uid, gid;
+    bool own_view;
     uint64_t start_time;
     char *path; /* owned, "" if unknown */
 };

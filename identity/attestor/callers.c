@@ -113,6 +113,7 @@ struct attestor_caller *attestor_callers_add(struct attestor_callers *cs,
     c->account_uid = facts->uid;
     c->uid = facts->uid;
     c->gid = facts->gid;
+    c->own_view = facts->own_view;
     c->start_time = facts->start_time;
     c->path = mem_must_strndup(facts->path, facts->path_len);
     c->next = cs->by_handle[c->handle % N_BUCKETS];

@@ -84,6 +84,7 @@ static const struct agent_msg_caller *caller_message(struct attestor *a, enum ag
     m->pid = (int32_t)c->process.pid;
     m->uid = c->uid;
     m->gid = c->gid;
+    m->own_view = c->own_view;
     POSTERN_ASSERT(agent_ipc_put(m->path, AGENT_PATH_MAX, &m->path_len, str_of(c->path)));
     return m;
 }
@@ -246,11 +247,12 @@ static int on_reattest(struct attestor *a, const struct agent_msg_ask *ask, stru
     if (answer.outcome == AGENT_ATTEST_OK) {
         struct str path = {a->facts.path, a->facts.path_len};
 
-        answer.changed =
-            a->facts.uid != c->uid || a->facts.gid != c->gid || !str_eq(path, str_of(c->path));
+        answer.changed = a->facts.uid != c->uid || a->facts.gid != c->gid ||
+                         a->facts.own_view != c->own_view || !str_eq(path, str_of(c->path));
         if (answer.changed) {
             c->uid = a->facts.uid;
             c->gid = a->facts.gid;
+            c->own_view = a->facts.own_view;
             free(c->path);
             c->path = mem_must_strndup(path.p, path.n);
         }

@@ -151,9 +151,10 @@ static void read_path(struct attestor_view *v, int dir_fd, struct attestor_facts
     size_t len;
 
     facts->path_len = 0;
-    if (!same_namespace(dir_fd, "ns/mnt", v->own_mount_ns) ||
-        !same_namespace(dir_fd, "ns/user", v->own_user_ns) ||
-        !read_link(dir_fd, "exe", facts->path, sizeof(facts->path)) || facts->path[0] != '/') {
+    facts->own_view = same_namespace(dir_fd, "ns/mnt", v->own_mount_ns) &&
+                      same_namespace(dir_fd, "ns/user", v->own_user_ns);
+    if (!facts->own_view || !read_link(dir_fd, "exe", facts->path, sizeof(facts->path)) ||
+        facts->path[0] != '/') {
         return;
     }
     len = strlen(facts->path);

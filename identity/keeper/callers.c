@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { N_BUCKETS = 4096, N_ACCOUNT_BUCKETS = 1024 };
@@ -37,7 +38,7 @@ struct keeper_callers *keeper_callers_new(const struct agent_msg_start_keeper *s
 static void caller_free(struct keeper_caller *c)
 {
     close(c->pidfd);
-    free(c->path);
+    free(c->facts_space);
     free(c);
 }
 
@@ -124,16 +125,21 @@ static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t ui
 /* --- the table -------------------------------------------------------------------------------- */
 static void take_facts(struct keeper_caller *c, const struct agent_msg_caller *msg)
 {
-    struct str now = {msg->path, msg->path_len};
+    struct keeper_facts facts;
+    uint8_t *space;
+    size_t size;
 
-    if (c->uid != msg->uid || c->gid != msg->gid || !str_eq(str_of(c->path), now)) {
+    keeper_facts_take(msg, &facts, &space, &size);
+    /* What is not in the space is in its first bytes: see keeper_facts_take. */
+    if (c->facts_space == NULL || c->facts_size != size ||
+        memcmp(c->facts_space, space, size) != 0) {
         c->facts_count++;
     }
-    c->uid = msg->uid;
-    c->gid = msg->gid;
+    free(c->facts_space);
+    c->facts = facts;
+    c->facts_space = space;
+    c->facts_size = size;
     c->read_ms = msg->read_ms;
-    free(c->path);
-    c->path = now.n > 0 ? mem_must_strndup(now.p, now.n) : NULL;
 }
 
 bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller *msg, int pidfd,

@@ -110,19 +110,28 @@ static enum agent_outcome caller_get(struct keeper *k, uint64_t handle, struct k
     return AGENT_OK;
 }
 
-static struct keeper_facts facts_of(const struct keeper_caller *c)
-{
-    return (struct keeper_facts){.uid = c->uid, .gid = c->gid, .path = c->path};
-}
-
 static uint32_t entry_ttl_s(const struct keeper *k, const struct keeper_entry *e)
 {
     return e->ttl_s != 0 ? e->ttl_s : k->svid_ttl_s;
 }
 
+static void log_caller(struct log_line *l, const struct keeper_caller *c)
+{
+    log_uint(l, "uid", c->facts.uid);
+    log_uint(l, "gid", c->facts.gid);
+    log_str(l, "path", c->facts.path);
+    if (c->facts.container_id != NULL) {
+        log_str(l, "container", c->facts.container_id);
+    }
+    if (c->facts.pod_uid != NULL) {
+        log_str(l, "pod_uid", c->facts.pod_uid);
+    }
+    log_int(l, "pid", c->pid);
+}
+
 /* A refusal is worth a line, but whoever is refused must not fill the disk. */
 static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_caller *c,
-                        const struct keeper_entry *e, enum agent_outcome outcome)
+                        const struct keeper_grant *g, enum agent_outcome outcome)
 {
     struct log_line l;
     uint64_t now_ms = keeper_clock_now_ms(&k->clock);
@@ -139,21 +148,18 @@ static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_c
     log_str(&l, "reason", agent_outcome_name(outcome));
     log_uint(&l, "handle", handle);
     if (c != NULL) {
-        log_uint(&l, "uid", c->uid);
-        log_uint(&l, "gid", c->gid);
-        log_str(&l, "path", c->path);
-        log_int(&l, "pid", c->pid);
+        log_caller(&l, c);
     }
-    if (e != NULL) {
-        log_str(&l, "entry", e->id);
-        log_str(&l, "spiffe_id", e->spiffe_id);
+    if (g->entry != NULL) {
+        log_str(&l, "entry", g->entry->id);
+        log_str(&l, "spiffe_id", g->spiffe_id);
     }
     log_uint(&l, "refused", k->n_refused);
     log_end(&l);
 }
 
 static void log_issued(struct keeper *k, const struct keeper_caller *c,
-                       const struct keeper_entry *e, const struct keeper_leaf *leaf)
+                       const struct keeper_grant *g, const struct keeper_leaf *leaf)
 {
     struct log_line l;
     char when[32], serial[2 * sizeof(leaf->serial) + 1];
@@ -163,15 +169,12 @@ static void log_issued(struct keeper *k, const struct keeper_caller *c,
     }
     os_time_text(leaf->not_after_s, when, sizeof(when));
     log_begin(&l, k->log, LOG_INFO, "issued");
-    log_str(&l, "spiffe_id", e->spiffe_id);
-    log_str(&l, "entry", e->id);
+    log_str(&l, "spiffe_id", g->spiffe_id);
+    log_str(&l, "entry", g->entry->id);
     log_str(&l, "serial", serial);
     log_str(&l, "not_after", when);
     log_uint(&l, "handle", c->handle);
-    log_uint(&l, "uid", c->uid);
-    log_uint(&l, "gid", c->gid);
-    log_str(&l, "path", c->path);
-    log_int(&l, "pid", c->pid);
+    log_caller(&l, c);
     log_end(&l);
 }
 
@@ -198,7 +201,7 @@ static void on_identity_get(struct keeper *k)
     struct keeper_caller *c = NULL;
     uint32_t places[AGENT_IDENTITIES_MAX];
     struct keeper_facts facts;
-    const struct keeper_entry *e;
+    struct keeper_grant g;
 
     agent_ipc_init(a, AGENT_MSG_IDENTITY, ask->head.request_id);
     a->handle = ask->handle;
@@ -208,7 +211,7 @@ static void on_identity_get(struct keeper *k)
     if (a->outcome != AGENT_OK) {
         return;
     }
-    facts = facts_of(c);
+    keeper_facts_get(k, c, &facts);
     a->facts = c->facts_count;
     a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
     if (k->entries == NULL || ask->position >= a->total) {
@@ -216,22 +219,23 @@ static void on_identity_get(struct keeper *k)
         return;
     }
     a->entry = places[ask->position];
-    e = &k->entries->items[a->entry];
-    a->ttl_s = entry_ttl_s(k, e);
-    a->n_dns_names = (uint32_t)e->n_dns_names;
-    a->dns_digest = dns_digest(e);
+    POSTERN_ASSERT(keeper_entries_grant(k->entries, &facts, a->entry, &g));
+    a->ttl_s = entry_ttl_s(k, g.entry);
+    a->n_dns_names = (uint32_t)g.entry->n_dns_names;
+    a->dns_digest = dns_digest(g.entry);
     POSTERN_ASSERT(
-        agent_ipc_put(a->spiffe_id, AGENT_ID_MAX, &a->spiffe_id_len, str_of(e->spiffe_id)) &&
-        agent_ipc_put(a->hint, AGENT_HINT_MAX, &a->hint_len, str_of(e->hint)));
+        agent_ipc_put(a->spiffe_id, AGENT_ID_MAX, &a->spiffe_id_len, str_of(g.spiffe_id)) &&
+        agent_ipc_put(a->hint, AGENT_HINT_MAX, &a->hint_len, str_of(g.entry->hint)));
 }
 
 /* The certificate, from this process's own entry and the caller's key. */
-static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_entry *e,
+static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_grant *g,
                                      const uint8_t *point, struct keeper_leaf *ret)
 {
+    const struct keeper_entry *e = g->entry;
     struct str dns_names[AGENT_DNS_NAMES_MAX];
     struct x509_issue what = {
-        .spiffe_id = str_of(e->spiffe_id), .point = point, .dns_names = dns_names};
+        .spiffe_id = str_of(g->spiffe_id), .point = point, .dns_names = dns_names};
     int64_t now_s = keeper_clock_wall_s(&k->clock);
     struct err err = ERR_INIT;
 
@@ -247,7 +251,7 @@ static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_entry
 
 static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_issue *ask,
                                       struct keeper_caller **ret_caller,
-                                      const struct keeper_entry **ret_entry)
+                                      struct keeper_grant *ret_grant)
 {
     struct keeper_facts facts;
     enum agent_outcome outcome = caller_get(k, ask->handle, ret_caller);
@@ -258,12 +262,8 @@ static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_i
     if (k->entries == NULL || ask->generation != k->entries->generation) {
         return AGENT_STALE_GENERATION;
     }
-    facts = facts_of(*ret_caller);
-    if (ask->entry >= k->entries->n) {
-        return AGENT_NOT_ENTITLED;
-    }
-    *ret_entry = &k->entries->items[ask->entry];
-    if (!keeper_entry_grants(*ret_entry, &facts)) {
+    keeper_facts_get(k, *ret_caller, &facts);
+    if (!keeper_entries_grant(k->entries, &facts, ask->entry, ret_grant)) {
         return AGENT_NOT_ENTITLED;
     }
     if (!keeper_point_ok(ask->point)) {
@@ -279,19 +279,19 @@ static void on_issue(struct keeper *k)
     const struct agent_msg_issue *ask = &k->in.issue;
     struct agent_msg_issued *a = &k->answer.issued;
     struct keeper_caller *c = NULL;
-    const struct keeper_entry *e = NULL;
+    struct keeper_grant g = {.entry = NULL};
     struct keeper_leaf leaf = {.der = NULL};
     enum agent_outcome outcome;
 
     agent_ipc_init(a, AGENT_MSG_ISSUED, ask->head.request_id);
     a->handle = ask->handle;
-    outcome = issue_judge(k, ask, &c, &e);
+    outcome = issue_judge(k, ask, &c, &g);
     if (outcome == AGENT_OK) {
-        outcome = issue_leaf(k, e, ask->point, &leaf);
+        outcome = issue_leaf(k, &g, ask->point, &leaf);
     }
     a->outcome = outcome;
     if (outcome != AGENT_OK) {
-        log_refusal(k, ask->handle, c, e, outcome);
+        log_refusal(k, ask->handle, c, &g, outcome);
         return;
     }
     a->not_before_s = leaf.not_before_s;
@@ -302,7 +302,7 @@ static void on_issue(struct keeper *k)
     memcpy(a->chain, k->authority.node_der, k->authority.node_der_len);
     a->chain_len = (uint32_t)k->authority.node_der_len;
     k->n_issued++;
-    log_issued(k, c, e, &leaf);
+    log_issued(k, c, &g, &leaf);
     free(leaf.der);
 }
 

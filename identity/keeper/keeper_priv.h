@@ -7,8 +7,9 @@
  * store.c     records of authorities, and as bytes
  * seal.c      those bytes in a file, plain or sealed
  * authority.c the root, the node's intermediate, and signing
- * entries.c   its own copy of who may have which identity
- * callers.c   attested handles, their facts and their limits
+ * entries.c   its own copy of who may have which identity; match.c whom an entry fits, template.c
+ *             what its identity then is: a library, <postern/keeper.h>
+ * callers.c   attested handles and their limits; facts.c what is known of them
  * dispatch.c  the messages: who may say what, and what happens then
  *
  * One thread, no allocation that a workload can make grow past the limits of its start message.
@@ -19,6 +20,7 @@
 #include "seal.h"
 #include "store.h"
 #include <postern/agent_ipc.h>
+#include <postern/keeper.h>
 #include <postern/log.h>
 #include <postern/x509.h>
 #include <stdbool.h>
@@ -76,42 +78,6 @@ int keeper_authority_issue(struct keeper_authority *a, struct x509_issue *what, 
 /* The subject's key must be an uncompressed point on the curve. */
 bool keeper_point_ok(const uint8_t point[AGENT_POINT_SIZE]);
 
-/* --- entries ---------------------------------------------------------------------------------- */
-struct keeper_entry {
-    char *id, *spiffe_id, *path, *hint; /* owned; path and hint may be NULL */
-    char **dns_names;                   /* owned */
-    size_t n_dns_names;
-    uint32_t uid, gid, ttl_s; /* ttl_s 0: the agent's default */
-    bool has_uid, has_gid;
-};
-
-struct keeper_entries {
-    uint64_t generation;
-    struct keeper_entry *items;
-    size_t n, expected;
-    struct err refused; /* first thing wrong with a set in the making */
-};
-
-/* Facts of a caller, as the attestor read them. */
-struct keeper_facts {
-    uint32_t uid, gid;
-    const char *path; /* NULL: unknown */
-};
-
-struct keeper_entries *keeper_entries_new(uint64_t generation, size_t expected);
-struct keeper_entries *keeper_entries_free(struct keeper_entries *set);
-/* Adds the next entry; what is wrong with it is kept in `refused` until the commit. */
-void keeper_entries_add(struct keeper_entries *set, const struct agent_msg_entry *msg,
-                        struct str trust_domain);
-/* 0 if the set is complete and good. Counts the differences to the old set (may be NULL), by id. */
-int keeper_entries_check(const struct keeper_entries *set, const struct keeper_entries *old,
-                         uint32_t *ret_added, uint32_t *ret_removed, uint32_t *ret_changed,
-                         struct err *err);
-bool keeper_entry_grants(const struct keeper_entry *e, const struct keeper_facts *facts);
-/* Places in the set that are granted to these facts, in order, at most AGENT_IDENTITIES_MAX. */
-size_t keeper_entries_match(const struct keeper_entries *set, const struct keeper_facts *facts,
-                            uint32_t ret[AGENT_IDENTITIES_MAX]);
-
 /* --- callers ---------------------------------------------------------------------------------- */
 /* Signatures are bounded by a bucket per uid: so many at once, then so many a second. A fresh
  * connection asks for all of its identities at once; many connections of one uid (pods whose
@@ -131,9 +97,14 @@ struct keeper_caller {
     uint64_t facts_count;
     int pidfd; /* owned */
     int32_t pid;
-    uint32_t uid, gid;
-    char *path; /* owned, NULL: unknown */
+    struct keeper_facts facts; /* what the attestor said last; pod and container are NULL here */
+    uint8_t *facts_space;      /* owned: where the texts and lists of it are */
+    size_t facts_size;
 };
+
+/* Copies the facts of a message into one allocation, so that equal facts are equal bytes. */
+void keeper_facts_take(const struct agent_msg_caller *msg, struct keeper_facts *ret,
+                       uint8_t **ret_space, size_t *ret_size);
 
 struct keeper_callers; /* opaque to the others */
 struct keeper_callers *keeper_callers_new(const struct agent_msg_start_keeper *start);
@@ -141,6 +112,7 @@ struct keeper_callers *keeper_callers_free(struct keeper_callers *cs);
 /* Takes pidfd in any case. false: the attestor broke its word (a handle used twice, too many). */
 bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller *msg, int pidfd,
                         uint64_t now_ms);
+/* false: no such handle. */
 bool keeper_callers_update(struct keeper_callers *cs, const struct agent_msg_caller *msg);
 void keeper_callers_remove(struct keeper_callers *cs, uint64_t handle);
 struct keeper_caller *keeper_callers_find(struct keeper_callers *cs, uint64_t handle);
@@ -173,6 +145,11 @@ struct keeper {
     int key_fd;                     /* state file that came first; -1: none */
     struct agent_msg_state key_state;
 };
+
+/* All that is known of a caller now: what the attestor said, and whose pod that is. Lent until the
+ * next message. */
+void keeper_facts_get(const struct keeper *k, const struct keeper_caller *c,
+                      struct keeper_facts *ret);
 
 /* Tells the supervisor, which always reads. */
 int keeper_tell(struct keeper *k, const void *msg, struct err *err);

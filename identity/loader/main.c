@@ -75,23 +75,21 @@ static int read_file(char **ret, size_t *ret_len, struct err *err)
 /* --- an entry as a message -------------------------------------------------------------------- */
 static void put_selectors(struct agent_msg_entry *m, const struct conf_entry *e, bool *ret_fits)
 {
-    for (size_t i = 0; i < e->n_selectors; i++) {
+    for (size_t i = 0; *ret_fits && i < e->n_selectors; i++) {
         const struct conf_selector *s = &e->selectors[i];
+        size_t n = s->text != NULL ? strlen(s->text) : 0;
 
-        switch (s->type) {
-        case CONF_SELECTOR_UID:
-            m->has_uid = true;
-            m->uid = s->number;
-            break;
-        case CONF_SELECTOR_GID:
-            m->has_gid = true;
-            m->gid = s->number;
-            break;
-        case CONF_SELECTOR_PATH:
-            m->has_path = true;
-            *ret_fits &= agent_ipc_put(m->path, AGENT_PATH_MAX, &m->path_len, str_of(s->path));
-            break;
+        if (m->n_selectors == AGENT_SELECTORS_MAX ||
+            n > (size_t)AGENT_SELECTOR_TEXT_MAX - m->selector_text_len) {
+            *ret_fits = false;
+            return;
         }
+        m->selectors[m->n_selectors++] =
+            (struct agent_selector){.type = s->type, .number = s->number, .text_len = (uint16_t)n};
+        if (n > 0) {
+            memcpy(m->selector_text + m->selector_text_len, s->text, n);
+        }
+        m->selector_text_len = (uint16_t)(m->selector_text_len + n);
     }
 }
 
@@ -117,8 +115,9 @@ static int tell_entry(const struct conf_entries *set, size_t index, struct err *
     if (!fits) {
         err_set(err, ERR_LIMIT, "entry \"%.100s\" is too large", e->id);
         err_where(err, "%s:%u", set->path, e->line);
-        return err_expected(err, "at most %d DNS names, and an id of at most %d bytes",
-                            AGENT_DNS_NAMES_MAX, AGENT_NAME_MAX);
+        return err_expected(err,
+                            "at most %d selectors, %d DNS names, and an id of at most %d bytes",
+                            AGENT_SELECTORS_MAX, AGENT_DNS_NAMES_MAX, AGENT_NAME_MAX);
     }
     return tell(&m, err);
 }

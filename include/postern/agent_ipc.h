@@ -67,6 +67,13 @@ enum {
     AGENT_BUNDLE_MAX = 8192,        /* DER of the roots, one after another */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
     AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
+    AGENT_SELECTORS_MAX = 24,       /* of an entry */
+    AGENT_SELECTOR_TEXT_MAX = 8192, /* all texts of an entry's selectors together */
+    AGENT_GROUPS_MAX = 64,          /* supplementary groups of a caller that are looked at */
+    AGENT_SHA256_SIZE = 32,
+    AGENT_CONTAINER_ID_MAX = 64,    /* hexadecimal */
+    AGENT_POD_UID_MAX = 64,         /* with dashes; of a static pod 32 hexadecimal digits */
+    AGENT_UNIT_MAX = 255,           /* a systemd unit's name */
     AGENT_PIPELINE_MAX = 8,         /* questions without an answer yet */
     AGENT_FACTS_MAX_AGE_MS = 10000, /* older facts are AGENT_STALE_FACTS: ask REATTEST first */
 };
@@ -100,6 +107,7 @@ enum agent_msg_type {
     AGENT_MSG_SERVICE, /* agent_msg_plain + the channel */
     /* supervisor -> attestor */
     AGENT_MSG_START_ATTESTOR, /* agent_msg_start_attestor */
+    AGENT_MSG_ATTEST_OPTIONS, /* agent_msg_attest_options */
     /* supervisor -> service */
     AGENT_MSG_START_SERVICE, /* agent_msg_start_service: its first message */
     AGENT_MSG_LISTENER,      /* agent_msg_listener + a listening socket */
@@ -129,6 +137,47 @@ enum agent_msg_type {
     AGENT_N_MSGS,
 };
 const char *agent_msg_name(uint32_t type);
+
+/* Who started a container, by the shape of its cgroup's name. OTHER: the name does not say. */
+enum agent_runtime {
+    AGENT_RUNTIME_NONE,
+    AGENT_RUNTIME_OTHER,
+    AGENT_RUNTIME_CONTAINERD,
+    AGENT_RUNTIME_CRIO,
+    AGENT_RUNTIME_DOCKER,
+    AGENT_RUNTIME_PODMAN,
+    AGENT_N_RUNTIMES,
+};
+const char *agent_runtime_name(uint32_t runtime);
+
+/* What an entry may ask of its caller. USER and GROUP are numbers by now, but unlike UID and GID
+ * they hold only in the agent's own mount and user namespaces, where the name means the same.
+ * docs/attestation.md has the words. */
+enum agent_selector_type {
+    AGENT_SELECTOR_UNIX_UID, /* number */
+    AGENT_SELECTOR_UNIX_USER,
+    AGENT_SELECTOR_UNIX_GID,
+    AGENT_SELECTOR_UNIX_GROUP,
+    AGENT_SELECTOR_UNIX_SUPPLEMENTARY_GID,
+    AGENT_SELECTOR_UNIX_SUPPLEMENTARY_GROUP,
+    AGENT_SELECTOR_UNIX_PATH,   /* text: absolute */
+    AGENT_SELECTOR_UNIX_SHA256, /* text: 64 hexadecimal digits, lower case */
+    AGENT_SELECTOR_SYSTEMD_ID,  /* text: a unit of the system manager */
+    AGENT_SELECTOR_CONTAINER_ID,
+    AGENT_SELECTOR_CONTAINER_RUNTIME, /* number: enum agent_runtime */
+    AGENT_SELECTOR_K8S_NS,            /* text, as all below */
+    AGENT_SELECTOR_K8S_SA,
+    AGENT_SELECTOR_K8S_POD_NAME,
+    AGENT_SELECTOR_K8S_POD_UID,
+    AGENT_SELECTOR_K8S_POD_LABEL, /* KEY:VALUE */
+    AGENT_SELECTOR_K8S_NODE_NAME,
+    AGENT_SELECTOR_K8S_CONTAINER_NAME,
+    AGENT_SELECTOR_K8S_CONTAINER_IMAGE, /* image or image id, as the kubelet reports them */
+    AGENT_SELECTOR_K8S_IMAGE_DIGEST,    /* sha256:HEX */
+    AGENT_N_SELECTORS,
+};
+/* "unix:uid" and so on, a constant; "unknown" beyond the last. */
+const char *agent_selector_name(uint32_t type);
 
 /* Every message begins with this. Fill with agent_ipc_init. */
 struct agent_msg_head {
@@ -191,19 +240,24 @@ struct agent_dns_name {
     uint16_t len;
     char text[AGENT_DNS_NAME_MAX];
 };
+struct agent_selector {
+    uint32_t type;     /* enum agent_selector_type */
+    uint32_t number;   /* of those that are numbers */
+    uint16_t text_len; /* of those that are texts: it follows the previous one's */
+};
+/* All selectors have to hold. spiffe_id may be a template: {k8s.ns} and the like. */
 struct agent_msg_entry {
     struct agent_msg_head head;
-    uint32_t index; /* place in the file, from 0 */
+    uint32_t index; /* its turn among a caller's identities, from 0: the order of the file */
     uint32_t line;  /* where it begins there, for messages only */
-    uint32_t uid, gid;
     uint32_t ttl_s; /* 0: the agent's default */
-    bool has_uid, has_gid, has_path;
-    uint16_t n_dns_names;
-    uint16_t id_len, spiffe_id_len, path_len, hint_len;
+    uint16_t n_dns_names, n_selectors;
+    uint16_t id_len, spiffe_id_len, selector_text_len, hint_len;
     char id[AGENT_NAME_MAX];
     char spiffe_id[AGENT_ID_MAX];
-    char path[AGENT_PATH_MAX];
+    char selector_text[AGENT_SELECTOR_TEXT_MAX];
     char hint[AGENT_HINT_MAX];
+    struct agent_selector selectors[AGENT_SELECTORS_MAX];
     struct agent_dns_name dns_names[AGENT_DNS_NAMES_MAX];
 };
 struct agent_msg_entries_applied {
@@ -220,7 +274,13 @@ struct agent_msg_start_attestor {
     uint32_t log_level;
     uint32_t max_handles, max_uid_handles;
     uint32_t run_uid, run_gid; /* what to become, if started by root */
+    uint64_t hash_max_bytes;   /* larger executables have no digest; 0: no entry asks for any */
     bool force_fallback;       /* behave as a kernel without SO_PEERPIDFD (tests) */
+};
+/* After a reload: whether some entry asks for the digest of an executable. */
+struct agent_msg_attest_options {
+    struct agent_msg_head head;
+    uint64_t hash_max_bytes;
 };
 
 /* --- supervisor -> service -------------------------------------------------------------------- */
@@ -278,9 +338,22 @@ struct agent_msg_caller {
     uint64_t read_ms;    /* os_now_ms when the facts were read */
     uint64_t start_time; /* of the process, clock ticks since boot */
     int32_t pid;         /* for logs only */
-    uint32_t uid, gid;   /* effective */
-    uint16_t path_len;   /* 0: unknown, or not in the agent's own mount namespace */
+    uint32_t uid, gid;   /* effective, as the agent's user namespace counts them */
+    uint32_t n_groups;
+    uint32_t groups[AGENT_GROUPS_MAX]; /* supplementary */
+    uint32_t runtime;                  /* enum agent_runtime */
+    bool groups_truncated;             /* there are more: they count as not there */
+    bool own_view;   /* it is in the agent's own mount and user namespaces: names mean the same */
+    bool contained;  /* its cgroup is a container's, or a namespace is none of ours: entries of unix
+                        selectors alone don't hold */
+    bool has_sha256; /* of the executable that it runs */
+    uint8_t sha256[AGENT_SHA256_SIZE];
+    uint16_t path_len; /* 0: unknown, or not in the agent's own mount namespace */
+    uint16_t container_id_len, pod_uid_len, unit_len; /* 0: none, or not to be believed */
     char path[AGENT_PATH_MAX];
+    char container_id[AGENT_CONTAINER_ID_MAX];
+    char pod_uid[AGENT_POD_UID_MAX];
+    char unit[AGENT_UNIT_MAX]; /* of the system manager, such as nginx.service */
 };
 struct agent_msg_connection {
     struct agent_msg_head head;
@@ -297,7 +370,7 @@ struct agent_msg_reattested {
     struct agent_msg_head head;
     uint64_t handle;
     uint32_t outcome; /* enum agent_attest */
-    bool changed;     /* uid, gid or path are others than before */
+    bool changed;     /* some fact is another than before */
 };
 
 /* --- service <-> keeper ----------------------------------------------------------------------- */
@@ -381,6 +454,7 @@ union agent_msg {
     struct agent_msg_entry entry;
     struct agent_msg_entries_applied entries_applied;
     struct agent_msg_start_attestor start_attestor;
+    struct agent_msg_attest_options attest_options;
     struct agent_msg_start_service start_service;
     struct agent_msg_listener listener;
     struct agent_msg_process process;

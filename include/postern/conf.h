@@ -211,18 +211,42 @@ struct conf_agent {
 };
 
 /* --- Entries ---------------------------------------------------------------------------------- */
-enum conf_selector_type { CONF_SELECTOR_UID, CONF_SELECTOR_GID, CONF_SELECTOR_PATH };
+/* In the order of enum agent_selector_type. */
+enum conf_selector_type {
+    CONF_SELECTOR_UNIX_UID,
+    CONF_SELECTOR_UNIX_USER,
+    CONF_SELECTOR_UNIX_GID,
+    CONF_SELECTOR_UNIX_GROUP,
+    CONF_SELECTOR_UNIX_SUPPLEMENTARY_GID,
+    CONF_SELECTOR_UNIX_SUPPLEMENTARY_GROUP,
+    CONF_SELECTOR_UNIX_PATH,
+    CONF_SELECTOR_UNIX_SHA256,
+    CONF_SELECTOR_SYSTEMD_ID,
+    CONF_SELECTOR_CONTAINER_ID,
+    CONF_SELECTOR_CONTAINER_RUNTIME,
+    CONF_SELECTOR_K8S_NS,
+    CONF_SELECTOR_K8S_SA,
+    CONF_SELECTOR_K8S_POD_NAME,
+    CONF_SELECTOR_K8S_POD_UID,
+    CONF_SELECTOR_K8S_POD_LABEL,
+    CONF_SELECTOR_K8S_NODE_NAME,
+    CONF_SELECTOR_K8S_CONTAINER_NAME,
+    CONF_SELECTOR_K8S_CONTAINER_IMAGE,
+    CONF_SELECTOR_K8S_IMAGE_DIGEST,
+    CONF_N_SELECTORS,
+};
 
 struct conf_selector {
     enum conf_selector_type type;
-    uint32_t number; /* uid, gid (user and group names are resolved at load) */
-    char *path;      /* absolute */
+    uint32_t number; /* uid, gid (names are resolved at load), runtime (enum agent_runtime) */
+    char *written;   /* as the file has it */
+    char *text;      /* what is behind the type; NULL where it is a number */
 };
 
 struct conf_entry {
-    char *id;      /* unique in the file */
-    unsigned line; /* where it stands in the file */
-    char *spiffe_id;
+    char *id;                        /* unique in the file */
+    unsigned line;                   /* where it stands in the file */
+    char *spiffe_id;                 /* maybe with variables, such as {k8s.ns} */
     struct conf_selector *selectors; /* at least one */
     size_t n_selectors;
     uint32_t ttl_s; /* 0: the agent's default */

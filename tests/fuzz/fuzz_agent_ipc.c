@@ -23,9 +23,16 @@ static void require(bool ok)
 static void check_entry(const struct agent_msg_entry *e)
 {
     require(e->index < AGENT_ENTRIES_MAX && e->id_len <= AGENT_NAME_MAX &&
-            e->spiffe_id_len <= AGENT_ID_MAX && e->path_len <= AGENT_PATH_MAX &&
-            e->hint_len <= AGENT_HINT_MAX && e->n_dns_names <= AGENT_DNS_NAMES_MAX);
+            e->spiffe_id_len <= AGENT_ID_MAX && e->n_selectors <= AGENT_SELECTORS_MAX &&
+            e->selector_text_len <= AGENT_SELECTOR_TEXT_MAX && e->hint_len <= AGENT_HINT_MAX &&
+            e->n_dns_names <= AGENT_DNS_NAMES_MAX);
     require(memchr(e->spiffe_id, 0, e->spiffe_id_len) == NULL);
+    size_t texts = 0;
+    for (size_t i = 0; i < e->n_selectors; i++) {
+        require(e->selectors[i].type < AGENT_N_SELECTORS);
+        texts += e->selectors[i].text_len;
+    }
+    require(texts == e->selector_text_len);
     for (size_t i = 0; i < e->n_dns_names; i++) {
         require(e->dns_names[i].len > 0 && e->dns_names[i].len <= AGENT_DNS_NAME_MAX);
     }
@@ -55,7 +62,11 @@ static void check_passed(enum agent_way way, const union agent_msg *m, size_t le
     }
     if (m->head.type == AGENT_MSG_ATTESTED || m->head.type == AGENT_MSG_UPDATED) {
         require(m->caller.path_len <= AGENT_PATH_MAX &&
-                memchr(m->caller.path, 0, m->caller.path_len) == NULL);
+                memchr(m->caller.path, 0, m->caller.path_len) == NULL &&
+                m->caller.n_groups <= AGENT_GROUPS_MAX &&
+                m->caller.container_id_len <= AGENT_CONTAINER_ID_MAX &&
+                m->caller.pod_uid_len <= AGENT_POD_UID_MAX &&
+                m->caller.unit_len <= AGENT_UNIT_MAX && m->caller.runtime < AGENT_N_RUNTIMES);
     }
 }
 

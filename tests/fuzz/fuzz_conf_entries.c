@@ -11,12 +11,19 @@ static void check(const struct conf_entries *conf)
         const struct conf_entry *e = &conf->entries[i];
         struct spiffe_id id;
         assert(e->id != NULL && e->n_selectors >= 1);
-        assert(spiffe_id_parse(str_of(e->spiffe_id), &id, NULL) == 0 && id.path.n > 0);
+        if (spiffe_template_is(str_of(e->spiffe_id))) {
+            struct str domain;
+            assert(spiffe_template_check(str_of(e->spiffe_id), 15, &domain, NULL) == 0);
+        } else {
+            assert(spiffe_id_parse(str_of(e->spiffe_id), &id, NULL) == 0 && id.path.n > 0);
+        }
         assert(e->ttl_s == 0 || (e->ttl_s >= 10 && e->ttl_s <= 30 * 86400));
         conf_fuzz_check_texts(&e->dns_names);
         for (size_t k = 0; k < e->n_selectors; k++) {
             const struct conf_selector *s = &e->selectors[k];
-            assert((s->type == CONF_SELECTOR_PATH) == (s->path != NULL));
+            assert(s->written != NULL && s->type < CONF_N_SELECTORS);
+            assert((s->type != CONF_SELECTOR_UNIX_PATH && s->type < CONF_SELECTOR_K8S_NS) ||
+                   s->text != NULL);
         }
     }
 }

@@ -139,10 +139,16 @@ void keeper_put_entry(struct keeper_process *k, uint32_t index, const char *id, 
 
     agent_ipc_init(&e, AGENT_MSG_ENTRY, 0);
     e.index = index;
-    e.has_uid = uid >= 0;
-    e.uid = (uint32_t)uid;
-    e.has_path = path != NULL;
-    assert_true(agent_ipc_put(e.path, AGENT_PATH_MAX, &e.path_len, str_of(path)));
+    if (uid >= 0) {
+        e.selectors[e.n_selectors++] =
+            (struct agent_selector){.type = AGENT_SELECTOR_UNIX_UID, .number = (uint32_t)uid};
+    }
+    if (path != NULL) {
+        assert_true(agent_ipc_put(e.selector_text, AGENT_SELECTOR_TEXT_MAX, &e.selector_text_len,
+                                  str_of(path)));
+        e.selectors[e.n_selectors++] = (struct agent_selector){.type = AGENT_SELECTOR_UNIX_PATH,
+                                                               .text_len = e.selector_text_len};
+    }
     assert_true(agent_ipc_put(e.id, AGENT_NAME_MAX, &e.id_len, str_of(id)));
     assert_true(agent_ipc_put(e.spiffe_id, AGENT_ID_MAX, &e.spiffe_id_len, str_of(spiffe)));
     assert_true(agent_ipc_put(e.hint, AGENT_HINT_MAX, &e.hint_len, STR_LIT("hinted")));

@@ -482,20 +482,21 @@ static const struct bad_case bad_entries[] = {
     {ENTRIES,
      ENTRY "selectors: ['unix:uid:x', 'unix:pid:1', 'unix:user:no-such-user-here', "
            "'unix:path:bin/x']}\n",
-     "4:51: 'selectors' is 'unix:uid:x', not a number at the end, expected unix:uid:N, "
-     "unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "4:51: 'selectors' is 'unix:uid:x', not a number at the end, expected a selector such as "
+     "unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"
      "4:65: 'selectors' is 'unix:pid:1', no selector that this binary understands, expected "
-     "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS; "
+     "did you mean 'unix:uid:'?\n"
      "4:79: 'selectors' is 'unix:user:no-such-user-here', a user that this machine does not know, "
-     "expected unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"
+     "expected a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"
      "4:79: a second selector by uid or user: no process has both, expected at most one of each "
      "type; "
      "write an entry for each\n"
      "4:110: 'selectors' is 'unix:path:bin/x', not the absolute path of an executable, expected "
-     "unix:uid:N, unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"},
+     "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"},
     {ENTRIES, ENTRY "selectors: ['unix:uid:4294967295']}\n",
-     "4:51: 'selectors' is 'unix:uid:4294967295', not a number at the end, expected unix:uid:N, "
-     "unix:user:NAME, unix:gid:N, unix:group:NAME or unix:path:/P\n"},
+     "4:51: 'selectors' is 'unix:uid:4294967295', not a number at the end, expected a selector "
+     "such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"},
     {ENTRIES, ENTRY "selectors: ['unix:uid:0'], dns_names: ['*.a', a..b, -a, a_b, '']}\n",
      "4:78: 'dns_names' holds '*.a', which is no DNS name, expected a DNS name such as "
      "orders.example.org; an SVID has no wildcards\n"
@@ -827,10 +828,10 @@ static void test_agent_and_entries(void **state)
     assert_int_equal(e->n_entries, 1);
     assert_int_equal(e->entries[0].line, 4);
     assert_int_equal(e->entries[0].n_selectors, 3);
-    assert_int_equal(e->entries[0].selectors[0].type, CONF_SELECTOR_UID);
+    assert_int_equal(e->entries[0].selectors[0].type, CONF_SELECTOR_UNIX_USER);
     assert_int_equal(e->entries[0].selectors[0].number, 0);
-    assert_int_equal(e->entries[0].selectors[1].type, CONF_SELECTOR_GID);
-    assert_string_equal(e->entries[0].selectors[2].path, "/bin/x");
+    assert_int_equal(e->entries[0].selectors[1].type, CONF_SELECTOR_UNIX_GROUP);
+    assert_string_equal(e->entries[0].selectors[2].text, "/bin/x");
     assert_int_equal(e->entries[0].ttl_s, 10);
     assert_null(e->entries[0].hint);
     conf_entries_free(e);

@@ -52,6 +52,7 @@ static void tell_caller(struct keeper_process *k, enum agent_msg_type type, uint
     c.gid = 9;
     c.pid = 1;
     c.read_ms = os_now_ms() - age_ms;
+    c.own_view = true;
     assert_true(agent_ipc_put(c.path, AGENT_PATH_MAX, &c.path_len, str_of(path)));
     keeper_send(k->attestor, &c, pidfd);
 }
