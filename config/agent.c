@@ -119,7 +119,7 @@ static const struct field fields_agent[] = {
      .type = TYPE_PATH,
      .required = true,
      AT(struct conf_agent, state_dir),
-     .doc = "Root key (0600) and certificate. Made at first start, kept afterwards."},
+     .doc = "The authorities with their keys (0600). Made at first start, kept afterwards."},
     {.name = "entries",
      .type = TYPE_PATH,
      .required = true,

@@ -1,3 +1,5 @@
+/* What signs now: an authority, the node's intermediate below it, and the bundle that is shown. It
+ * is built whole before what was in force is touched. */
 #include "keeper_priv.h"
 
 #include <openssl/asn1.h>
@@ -7,18 +9,6 @@
 #include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-enum {
-    BACKDATE_S = 10,        /* for peers whose clock is a little behind */
-    STATE_FILE_MAX = 16384, /* a P-256 key or a root certificate is below 1 kB */
-    ROOT_PATH_LEN = 1,      /* root, one intermediate, leaf */
-};
-
-static const char *const NEW_ROOT_ADVICE =
-    "restore the ca directory from a backup, or move it away: the next start then makes a new "
-    "root, which every peer has to learn";
 
 void keeper_authority_init(struct keeper_authority *a, struct str trust_domain, uint32_t root_ttl_s,
                            uint32_t node_ttl_s)
@@ -30,242 +20,94 @@ void keeper_authority_init(struct keeper_authority *a, struct str trust_domain, 
 
 void keeper_authority_deinit(struct keeper_authority *a)
 {
-    EVP_PKEY_free(a->root_key);
-    EVP_PKEY_free(a->node_key);
-    X509_free(a->root);
-    X509_free(a->node);
-    free(a->root_der);
-    free(a->node_der);
-    *a = (struct keeper_authority){.root_key = NULL};
+    keeper_force_free(a->force);
+    *a = (struct keeper_authority){.force = NULL};
 }
 
-/* --- making and reading the root -------------------------------------------------------------- */
-static int write_state(int fd, const char *name, const void *data, size_t len, struct err *err)
+struct keeper_force *keeper_force_free(struct keeper_force *f)
 {
-    if (os_write_all(fd, data, len) == -1 || fsync(fd) == -1) {
-        err_sys(err, "the new %s cannot be written", name);
-        err_where(err, "%s", name);
-        return err_advise(err, "make room or make the state directory writable; nothing was "
-                               "changed, the next start begins anew");
+    if (f != NULL) {
+        keeper_store_deinit(&f->store);
+        EVP_PKEY_free(f->issuer_key);
+        X509_free(f->issuer);
+        EVP_PKEY_free(f->node_key);
+        X509_free(f->node);
+        free(f->chain);
+        free(f->bundle);
+        free(f);
+    }
+    return NULL;
+}
+
+/* --- the bundle ------------------------------------------------------------------------------- */
+/* Roots in the order in which people read them: what signs, what will, what did. */
+static int build_bundle(struct keeper_force *f, struct err *err)
+{
+    static const enum keeper_state order[] = {KEEPER_ACTIVE, KEEPER_PREPARED, KEEPER_OLD,
+                                              KEEPER_TAINTED};
+
+    f->bundle = mem_must_calloc(1, AGENT_BUNDLE_MAX);
+    f->bundle_not_after_s = 0;
+    for (size_t o = 0; o < sizeof(order) / sizeof(order[0]); o++) {
+        for (size_t i = 0; i < f->store.n; i++) {
+            const struct keeper_record *r = &f->store.records[i];
+
+            if (r->kind != KEEPER_X509 || r->state != order[o]) {
+                continue;
+            }
+            if (r->cert_len > AGENT_BUNDLE_MAX - f->bundle_len) {
+                err_set(err, ERR_LIMIT, "the bundle would be larger than %d bytes",
+                        AGENT_BUNDLE_MAX);
+                return err_advise(err, "retire old authorities first");
+            }
+            memcpy(f->bundle + f->bundle_len, r->cert, r->cert_len);
+            f->bundle_len += r->cert_len;
+            if (r->not_after_s > f->bundle_not_after_s) {
+                f->bundle_not_after_s = r->not_after_s;
+            }
+        }
     }
     return 0;
 }
 
-int keeper_authority_create(struct keeper_authority *a, int key_fd, int cert_fd, int64_t now_s,
+/* --- the node's intermediate ------------------------------------------------------------------ */
+static int not_valid_now(const struct keeper_force *f, int64_t now_s, struct err *err)
+{
+    char when[32];
+    bool ended = f->issuer_not_after_s <= now_s;
+
+    os_time_text(ended ? f->issuer_not_after_s : f->issuer_not_before_s, when, sizeof(when));
+    err_set(err, ERR_UNAVAILABLE, ended ? "the root expired at %s" : "the root is valid from %s on",
+            when);
+    return ended ? err_advise(err, "%s", keeper_root_advice)
+                 : err_advise(err, "set this machine's clock");
+}
+
+int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_force *f, int64_t now_s,
                             struct err *err)
 {
     mem_auto(EVP_PKEY_free) EVP_PKEY *key = NULL;
     mem_auto(X509_free) X509 *cert = NULL;
-    mem_autofree uint8_t *cert_der = NULL;
-    uint8_t *key_der = NULL;
-    size_t key_len, cert_len;
-    uint8_t point[AGENT_POINT_SIZE];
-    struct x509_issue what = {.spiffe_id = str_of(a->trust_domain_id),
-                              .point = point,
-                              .ca = true,
-                              .path_len = ROOT_PATH_LEN,
-                              .not_before_s = now_s - BACKDATE_S,
-                              .not_after_s = now_s + a->root_ttl_s};
-    int r;
-
-    key = x509_key_new(err);
-    if (key == NULL || x509_key_point(key, point, err) == -1 ||
-        x509_issue(&what, NULL, key, &cert, err) == -1 ||
-        x509_to_der(cert, &cert_der, &cert_len, err) == -1 ||
-        x509_key_to_pkcs8(key, &key_der, &key_len, err) == -1) {
-        return err_prefix(err, "making a new root");
-    }
-    a->secret_kind = mem_secret_kind_of(key_der);
-    r = write_state(key_fd, "root.key", key_der, key_len, err);
-    mem_secret_free(key_der);
-    if (r == -1 || write_state(cert_fd, "root.crt", cert_der, cert_len, err) == -1) {
-        return -1;
-    }
-    a->root_key = key;
-    key = NULL;
-    a->root = cert;
-    cert = NULL;
-    a->root_der = cert_der;
-    a->root_der_len = cert_len;
-    cert_der = NULL;
-    return 0;
-}
-
-/* The whole of a state file into memory for secrets. Who may have it is asked of the descriptor, so
- * that nothing can be exchanged between the question and the reading. */
-static int read_state(int fd, const char *name, uid_t owner, bool private, uint8_t **ret,
-                      size_t *ret_len, struct err *err)
-{
-    struct stat st;
-    uint8_t *data;
-    ssize_t n;
-
-    if (fstat(fd, &st) == -1) {
-        return err_sys(err, "%s", name);
-    }
-    if (!S_ISREG(st.st_mode) || st.st_size == 0 || st.st_size > STATE_FILE_MAX) {
-        err_set(err, ERR_CONFIG, "%s is empty, too large or no regular file", name);
-        return err_advise(err, "%s", NEW_ROOT_ADVICE);
-    }
-    if (st.st_uid != owner) {
-        err_set(err, ERR_CONFIG, "%s belongs to uid %u", name, (unsigned)st.st_uid);
-        err_expected(err, "uid %u, whom the agent runs as", (unsigned)owner);
-        return err_advise(err, "find out who could have read or written it before using it again");
-    }
-    if ((st.st_mode & (private ? 07077 : 07022)) != 0) {
-        err_set(err, ERR_CONFIG, "%s has mode %04o: others can %s it", name,
-                (unsigned)(st.st_mode & 07777), private ? "read" : "write");
-        err_expected(err, "mode %s", private ? "0600" : "0644");
-        return err_advise(err, "if nobody else had it, chmod it; else %s", NEW_ROOT_ADVICE);
-    }
-    data = mem_secret_alloc((size_t)st.st_size);
-    if (data == NULL) {
-        return err_set(err, ERR_LIMIT, "no memory for %s", name);
-    }
-    n = pread(fd, data, (size_t)st.st_size, 0);
-    if (n != st.st_size) {
-        err_sys(err, "%s cannot be read whole", name);
-        mem_secret_free(data);
-        return -1;
-    }
-    *ret = data;
-    *ret_len = (size_t)n;
-    return 0;
-}
-
-static int read_key(int fd, uid_t owner, EVP_PKEY **ret, uint32_t *ret_kind, struct err *err)
-{
     uint8_t *der = NULL;
     size_t len = 0;
-    uint8_t point[AGENT_POINT_SIZE];
-    EVP_PKEY *key;
-
-    if (read_state(fd, "root.key", owner, true, &der, &len, err) == -1) {
-        return -1;
-    }
-    *ret_kind = mem_secret_kind_of(der);
-    key = x509_key_from_pkcs8((struct str){(const char *)der, len}, NULL);
-    mem_secret_free(der);
-    if (key == NULL || x509_key_point(key, point, NULL) == -1) {
-        EVP_PKEY_free(key);
-        err_set(err, ERR_CONFIG, "root.key does not hold a whole P-256 private key");
-        err_expected(err, "PKCS#8 DER as the agent wrote it");
-        return err_advise(err, "%s", NEW_ROOT_ADVICE);
-    }
-    *ret = key;
-    return 0;
-}
-
-static int read_cert(int fd, uid_t owner, X509 **ret, struct err *err)
-{
-    uint8_t *der = NULL;
-    size_t len = 0;
-    STACK_OF(X509) *chain = NULL;
-
-    if (read_state(fd, "root.crt", owner, false, &der, &len, err) == -1) {
-        return -1;
-    }
-    chain = x509_chain_from_der((struct str){(const char *)der, len}, NULL);
-    mem_secret_free(der);
-    if (chain == NULL || sk_X509_num(chain) != 1) {
-        sk_X509_pop_free(chain, X509_free);
-        err_set(err, ERR_CONFIG, "root.crt does not hold one whole certificate");
-        err_expected(err, "DER as the agent wrote it");
-        return err_advise(err, "%s", NEW_ROOT_ADVICE);
-    }
-    *ret = sk_X509_shift(chain);
-    sk_X509_free(chain);
-    return 0;
-}
-
-static int64_t cert_not_before_s(X509 *cert)
-{
-    struct tm tm;
-
-    if (ASN1_TIME_to_tm(X509_get0_notBefore(cert), &tm) != 1) {
-        return INT64_MAX;
-    }
-    return (int64_t)timegm(&tm);
-}
-
-/* Everything that a root must be before anything is signed with it. */
-static int check_root(const struct keeper_authority *a, X509 *cert, EVP_PKEY *key, int64_t now_s,
-                      struct err *err)
-{
-    char id[SPIFFE_ID_MAX + 1];
-    char when[32];
-
-    ERR_clear_error();
-    if (X509_check_private_key(cert, key) != 1 || X509_verify(cert, key) != 1) {
-        ERR_clear_error();
-        err_set(err, ERR_CONFIG, "root.crt is not the certificate of root.key");
-        return err_advise(err, "%s", NEW_ROOT_ADVICE);
-    }
-    if (x509_get_spiffe_id(cert, id, err) == -1) {
-        return err_prefix(err, "root.crt");
-    }
-    if (strcmp(id, a->trust_domain_id) != 0) {
-        err_set(err, ERR_CONFIG, "root.crt is the root of %s", id);
-        err_expected(err, "%s", a->trust_domain_id);
-        return err_advise(err, "give each trust domain a state directory of its own");
-    }
-    if (x509_not_after_s(cert) <= now_s) {
-        os_time_text(x509_not_after_s(cert), when, sizeof(when));
-        err_set(err, ERR_CONFIG, "the root expired at %s", when);
-        return err_advise(err, "%s", NEW_ROOT_ADVICE);
-    }
-    if (cert_not_before_s(cert) > now_s) {
-        os_time_text(cert_not_before_s(cert), when, sizeof(when));
-        err_set(err, ERR_CONFIG, "the root is valid only from %s on", when);
-        return err_advise(err, "set this machine's clock");
-    }
-    return 0;
-}
-
-int keeper_authority_load(struct keeper_authority *a, int key_fd, int cert_fd, uid_t owner,
-                          int64_t now_s, struct err *err)
-{
-    mem_auto(EVP_PKEY_free) EVP_PKEY *key = NULL;
-    mem_auto(X509_free) X509 *cert = NULL;
-    uint8_t *der = NULL;
-    size_t len = 0;
-
-    if (read_key(key_fd, owner, &key, &a->secret_kind, err) == -1 ||
-        read_cert(cert_fd, owner, &cert, err) == -1 || check_root(a, cert, key, now_s, err) == -1 ||
-        x509_to_der(cert, &der, &len, err) == -1) {
-        return -1;
-    }
-    a->root_key = key;
-    key = NULL;
-    a->root = cert;
-    cert = NULL;
-    a->root_der = der;
-    a->root_der_len = len;
-    return 0;
-}
-
-/* --- the intermediate, and leaves ------------------------------------------------------------- */
-int keeper_authority_renew_node(struct keeper_authority *a, int64_t now_s, struct err *err)
-{
-    mem_auto(EVP_PKEY_free) EVP_PKEY *key = NULL;
-    mem_auto(X509_free) X509 *cert = NULL;
-    uint8_t *der = NULL;
-    size_t len = 0;
-    int64_t half_s;
+    int64_t half_s, begin_s = now_s - KEEPER_BACKDATE_S;
     uint8_t point[AGENT_POINT_SIZE];
     struct x509_issue what = {.spiffe_id = str_of(a->trust_domain_id),
                               .point = point,
                               .ca = true,
                               .path_len = 0,
-                              .not_before_s = now_s - BACKDATE_S,
+                              .not_before_s = begin_s,
                               .not_after_s = now_s + a->node_ttl_s};
 
-    if (x509_not_after_s(a->root) <= now_s) {
-        return err_set(err, ERR_UNAVAILABLE, "the root has expired");
+    if (f->issuer_not_after_s <= now_s || f->issuer_not_before_s > now_s) {
+        return not_valid_now(f, now_s, err);
+    }
+    if (what.not_before_s < f->issuer_not_before_s) {
+        what.not_before_s = f->issuer_not_before_s;
     }
     key = x509_key_new(err);
     if (key == NULL || x509_key_point(key, point, err) == -1 ||
-        x509_issue(&what, a->root, a->root_key, &cert, err) == -1 ||
+        x509_issue(&what, f->issuer, f->issuer_key, &cert, err) == -1 ||
         x509_to_der(cert, &der, &len, err) == -1) {
         return err_prefix(err, "making the node's intermediate");
     }
@@ -273,35 +115,108 @@ int keeper_authority_renew_node(struct keeper_authority *a, int64_t now_s, struc
         free(der);
         return err_set(err, ERR_LIMIT, "the node's intermediate is too large");
     }
-    EVP_PKEY_free(a->node_key);
-    X509_free(a->node);
-    free(a->node_der);
-    a->node_key = key;
+    EVP_PKEY_free(f->node_key);
+    X509_free(f->node);
+    free(f->chain);
+    f->node_key = key;
     key = NULL;
-    a->node = cert;
+    f->node = cert;
     cert = NULL;
-    a->node_der = der;
-    a->node_der_len = len;
-    half_s = (x509_not_after_s(a->node) - now_s) / 2;
-    a->node_renew_s = now_s + (half_s > 0 ? half_s : 1);
+    f->chain = der;
+    f->chain_len = len;
+    f->node_not_before_s = what.not_before_s;
+    f->node_not_after_s = x509_not_after_s(f->node);
+    half_s = (f->node_not_after_s - now_s) / 2;
+    f->node_renew_s = now_s + (half_s > 0 ? half_s : 1);
     return 0;
 }
 
-int keeper_authority_issue(struct keeper_authority *a, struct x509_issue *what, uint32_t ttl_s,
-                           int64_t now_s, struct keeper_leaf *ret, struct err *err)
+/* --- building --------------------------------------------------------------------------------- */
+static int take_issuer(const struct keeper_authority *a, struct keeper_force *f, struct err *err)
+{
+    const struct keeper_record *r = keeper_store_find(&f->store, KEEPER_X509, KEEPER_ACTIVE);
+
+    if (r == NULL) {
+        err_set(err, ERR_CONFIG, "no root is active");
+        return err_advise(err, "%s", keeper_root_advice);
+    }
+    if (keeper_root_read(a, r, &f->issuer_key, &f->issuer, err) == -1) {
+        return -1;
+    }
+    memcpy(f->issuer_id, r->id, sizeof(f->issuer_id));
+    f->issuer_not_before_s = x509_not_before_s(f->issuer);
+    f->issuer_not_after_s = x509_not_after_s(f->issuer);
+    return 0;
+}
+
+/* The same authority goes on with the intermediate that it has. */
+static void keep_node(struct keeper_force *f, struct keeper_force *old)
+{
+    EVP_PKEY_up_ref(old->node_key);
+    X509_up_ref(old->node);
+    f->node_key = old->node_key;
+    f->node = old->node;
+    f->chain = mem_must_calloc(1, old->chain_len);
+    memcpy(f->chain, old->chain, old->chain_len);
+    f->chain_len = old->chain_len;
+    f->node_not_before_s = old->node_not_before_s;
+    f->node_not_after_s = old->node_not_after_s;
+    f->node_renew_s = old->node_renew_s;
+}
+
+struct keeper_force *keeper_force_build(const struct keeper_authority *a,
+                                        struct keeper_store *store, int64_t now_s, struct err *err)
+{
+    struct keeper_force *f = mem_must_new(struct keeper_force);
+    int r;
+
+    f->store = *store;
+    *store = (struct keeper_store){.records = NULL};
+    r = take_issuer(a, f, err);
+    if (r == 0) {
+        r = build_bundle(f, err);
+    }
+    if (r == 0 && a->force != NULL && strcmp(a->force->issuer_id, f->issuer_id) == 0) {
+        keep_node(f, a->force);
+    } else if (r == 0) {
+        r = keeper_force_renew_node(a, f, now_s, err);
+    }
+    return r == 0 ? f : keeper_force_free(f);
+}
+
+bool keeper_authority_take(struct keeper_authority *a, struct keeper_force *f)
+{
+    bool changed = a->force == NULL || a->force->bundle_len != f->bundle_len ||
+                   memcmp(a->force->bundle, f->bundle, f->bundle_len) != 0;
+
+    keeper_force_free(a->force);
+    a->force = f;
+    return changed;
+}
+
+/* --- leaves ----------------------------------------------------------------------------------- */
+int keeper_authority_issue(const struct keeper_authority *a, struct x509_issue *what,
+                           uint32_t ttl_s, int64_t now_s, struct keeper_leaf *ret, struct err *err)
 {
     mem_auto(X509_free) X509 *cert = NULL;
+    const struct keeper_force *f = a->force;
     const ASN1_INTEGER *serial;
     struct keeper_leaf leaf = {.der = NULL};
     int n;
 
-    if (x509_not_after_s(a->node) <= now_s || cert_not_before_s(a->node) > now_s) {
+    if (f->node_not_after_s <= now_s || f->node_not_before_s > now_s) {
         return err_set(err, ERR_UNAVAILABLE, "the node's intermediate is not valid now");
     }
     what->ca = false;
-    what->not_before_s = now_s - BACKDATE_S;
+    what->not_before_s = now_s - KEEPER_BACKDATE_S;
+    if (what->not_before_s < f->node_not_before_s) {
+        what->not_before_s = f->node_not_before_s;
+    }
     what->not_after_s = now_s + ttl_s;
-    if (x509_issue(what, a->node, a->node_key, &cert, err) == -1 ||
+    if (what->not_after_s > f->node_not_after_s) {
+        what->not_after_s = f->node_not_after_s; /* which is not above any other of the chain */
+    }
+    if (x509_issue(what, f->node, f->node_key, &cert, err) == -1 ||
         x509_to_der(cert, &leaf.der, &leaf.len, err) == -1) {
         return -1;
     }

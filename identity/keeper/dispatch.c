@@ -12,7 +12,6 @@ enum {
     NODE_CHECK_MS = 30000,    /* the wall clock may jump: look again at least this often */
     REFUSALS_LOGGED_MAX = 20, /* in one window; the rest is counted */
     REFUSALS_WINDOW_MS = 10000,
-    ROOT_WARN_S = 30 * 24 * 3600,
 };
 
 /* --- answering -------------------------------------------------------------------------------- */
@@ -58,8 +57,8 @@ static void changed_flush(struct keeper *k)
     agent_ipc_init(&msg, AGENT_MSG_CHANGED, 0);
     msg.entries_generation = k->entries != NULL ? k->entries->generation : 0;
     msg.bundle_generation = k->bundle_generation;
-    msg.root_not_after_s = x509_not_after_s(k->authority.root);
-    msg.node_not_after_s = x509_not_after_s(k->authority.node);
+    msg.root_not_after_s = k->authority.force->issuer_not_after_s;
+    msg.node_not_after_s = k->authority.force->node_not_after_s;
     msg.n_issued = k->n_issued;
     msg.n_refused = k->n_refused;
     switch (agent_ipc_send(k->service, &msg, -1)) {
@@ -299,8 +298,8 @@ static void on_issue(struct keeper *k)
     memcpy(a->serial, leaf.serial, sizeof(a->serial));
     memcpy(a->leaf, leaf.der, leaf.len);
     a->leaf_len = (uint32_t)leaf.len;
-    memcpy(a->chain, k->authority.node_der, k->authority.node_der_len);
-    a->chain_len = (uint32_t)k->authority.node_der_len;
+    memcpy(a->chain, k->authority.force->chain, k->authority.force->chain_len);
+    a->chain_len = (uint32_t)k->authority.force->chain_len;
     k->n_issued++;
     log_issued(k, c, &g, &leaf);
     free(leaf.der);
@@ -312,8 +311,8 @@ static void on_bundle_get(struct keeper *k)
 
     agent_ipc_init(a, AGENT_MSG_BUNDLE, k->in.ask.head.request_id);
     a->generation = k->bundle_generation;
-    memcpy(a->roots, k->authority.root_der, k->authority.root_der_len);
-    a->roots_len = (uint32_t)k->authority.root_der_len;
+    memcpy(a->roots, k->authority.force->bundle, k->authority.force->bundle_len);
+    a->roots_len = (uint32_t)k->authority.force->bundle_len;
 }
 
 /* --- the attestor ----------------------------------------------------------------------------- */
@@ -403,84 +402,7 @@ static int service_turn(struct keeper *k, struct err *err)
     return 0;
 }
 
-/* Nothing makes a new root by itself, so somebody has to know in time. */
-static void warn_of_root_end(struct keeper *k)
-{
-    int64_t left_s = x509_not_after_s(k->authority.root) - keeper_clock_wall_s(&k->clock);
-    int64_t early_s = k->authority.root_ttl_s / 6;
-    struct log_line l;
-    char when[32];
-
-    if (left_s >= (early_s < ROOT_WARN_S ? early_s : ROOT_WARN_S)) {
-        return;
-    }
-    os_time_text(x509_not_after_s(k->authority.root), when, sizeof(when));
-    log_begin(&l, k->log, LOG_WARN, "root_expires");
-    log_str(&l, "not_after", when);
-    log_str(&l, "advice",
-            "plan a new root: move the ca directory away and start again; every peer of this trust "
-            "domain has to learn it");
-    log_end(&l);
-}
-
 /* --- the supervisor --------------------------------------------------------------------------- */
-/* The second of the two state files has come: there is a root, or no going on. */
-static int start_authority(struct keeper *k, int cert_fd, struct err *err)
-{
-    struct agent_msg_plain written;
-    int64_t now_s = keeper_clock_wall_s(&k->clock);
-    int r;
-
-    if (k->key_state.fresh) {
-        r = keeper_authority_create(&k->authority, k->key_fd, cert_fd, now_s, err);
-    } else {
-        r = keeper_authority_load(&k->authority, k->key_fd, cert_fd, k->key_state.owner_uid, now_s,
-                                  err);
-    }
-    close(k->key_fd);
-    k->key_fd = -1;
-    if (r == -1 || keeper_authority_renew_node(&k->authority, now_s, err) == -1) {
-        return -1;
-    }
-    if (k->authority.root_der_len > AGENT_BUNDLE_MAX) {
-        return err_set(err, ERR_LIMIT, "the root certificate is too large");
-    }
-    warn_of_root_end(k);
-    k->bundle_generation = 1;
-    k->started = true;
-    k->changed_pending = true;
-    k->report.secret_kind = k->authority.secret_kind;
-    if (keeper_tell(k, &k->report, err) == -1) {
-        return -1;
-    }
-    if (k->key_state.fresh) {
-        agent_ipc_init(&written, AGENT_MSG_STATE_WRITTEN, 0);
-        if (keeper_tell(k, &written, err) == -1) {
-            return -1;
-        }
-    }
-    agent_ipc_init(&written, AGENT_MSG_READY, 0);
-    return keeper_tell(k, &written, err);
-}
-
-static int on_state(struct keeper *k, const struct agent_msg_state *msg, int fd, struct err *err)
-{
-    bool is_key = msg->head.type == AGENT_MSG_STATE_KEY;
-    os_autofd int file = fd;
-
-    if (k->started || is_key != (k->key_fd == -1) ||
-        (!is_key && msg->fresh != k->key_state.fresh)) {
-        return err_set(err, ERR_PROTOCOL, "state files came out of order");
-    }
-    if (is_key) {
-        k->key_state = *msg;
-        k->key_fd = file;
-        file = -1;
-        return 0;
-    }
-    return start_authority(k, file, err);
-}
-
 static int entries_commit(struct keeper *k, const struct agent_msg_entries_begin *msg,
                           struct err *err)
 {
@@ -511,7 +433,10 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
     switch (msg->head.type) {
     case AGENT_MSG_STATE_KEY:
     case AGENT_MSG_STATE_CERT:
-        return on_state(k, &msg->state, fd, err);
+    case AGENT_MSG_STATE_FILE:
+        return keeper_on_state(k, &msg->state, fd, err);
+    case AGENT_MSG_STATE_PLACED:
+        return keeper_change_placed(k, &msg->state_placed, err);
     case AGENT_MSG_SERVICE:
         if (k->service != -1) {
             service_close(k, NULL);
@@ -551,6 +476,10 @@ static int control_turn(struct keeper *k, struct err *err)
             if (on_control_message(k, &msg, fd, err) == -1) {
                 return -1;
             }
+            if (k->start_failure.code != ERR_NONE) {
+                *err = k->start_failure;
+                return -1;
+            }
             break;
         case IPC_AGAIN:
             return 0;
@@ -568,16 +497,16 @@ static void renew_if_due(struct keeper *k)
     struct err err = ERR_INIT;
     int64_t now_s = keeper_clock_wall_s(&k->clock);
 
-    if (!k->started || now_s < k->authority.node_renew_s) {
+    if (!k->started || now_s < k->authority.force->node_renew_s) {
         return;
     }
-    if (keeper_authority_renew_node(&k->authority, now_s, &err) == -1) {
+    if (keeper_force_renew_node(&k->authority, k->authority.force, now_s, &err) == -1) {
         log_failure(k->log, LOG_ERROR, "node_renewal_failed", &err);
-        k->authority.node_renew_s = now_s + NODE_CHECK_MS / 1000;
+        k->authority.force->node_renew_s = now_s + NODE_CHECK_MS / 1000;
         return;
     }
     k->changed_pending = true;
-    warn_of_root_end(k);
+    keeper_warn_of_root_end(k);
     log_msg(k->log, LOG_INFO, "node_renewed", "the node's intermediate has a new key");
 }
 
@@ -588,7 +517,7 @@ static int next_wake_ms(const struct keeper *k)
     if (!k->started) {
         return NODE_CHECK_MS;
     }
-    left_s = k->authority.node_renew_s - keeper_clock_wall_s(&k->clock);
+    left_s = k->authority.force->node_renew_s - keeper_clock_wall_s(&k->clock);
     if (left_s <= 0) {
         return 0;
     }

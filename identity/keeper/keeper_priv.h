@@ -6,10 +6,13 @@
  * clock.c     the time, handed in
  * store.c     records of authorities, and as bytes
  * seal.c      those bytes in a file, plain or sealed
- * authority.c the root, the node's intermediate, and signing
  * entries.c   its own copy of who may have which identity; match.c whom an entry fits, template.c
  *             what its identity then is: a library, <postern/keeper.h>
  * callers.c   attested handles and their limits; facts.c what is known of them
+ * root.c      roots of the agent's own, and the files of earlier releases
+ * start.c     state files -> something in force
+ * change.c    a new state: built, written, put in place, and only then in force
+ * authority.c what is in force: the node's intermediate, the bundle, and signing
  * dispatch.c  the messages: who may say what, and what happens then
  *
  * One thread, no allocation that a workload can make grow past the limits of its start message.
@@ -39,17 +42,33 @@ int64_t keeper_clock_wall_s(const struct keeper_clock *c);
 uint64_t keeper_clock_now_ms(const struct keeper_clock *c);
 
 /* --- authority -------------------------------------------------------------------------------- */
+enum { KEEPER_BACKDATE_S = 10 }; /* for peers whose clock is a little behind */
+
+/* What is in force: made whole, and exchanged whole. */
+struct keeper_force {
+    struct keeper_store store; /* what of it is in the state file */
+    /* the authority above the node's intermediate */
+    char issuer_id[KEEPER_RECORD_ID_MAX + 1];
+    EVP_PKEY *issuer_key; /* owned, as all below */
+    X509 *issuer;
+    int64_t issuer_not_before_s, issuer_not_after_s;
+    /* the node's intermediate */
+    EVP_PKEY *node_key;
+    X509 *node;
+    uint8_t *chain; /* DER: what goes with a leaf */
+    size_t chain_len;
+    int64_t node_not_before_s, node_not_after_s;
+    int64_t node_renew_s; /* when half of its life is over */
+    /* what peers trust */
+    uint8_t *bundle; /* DER of the roots, one after another */
+    size_t bundle_len;
+    int64_t bundle_not_after_s; /* of the root that lasts longest */
+};
+
 struct keeper_authority {
     char trust_domain_id[SPIFFE_ID_MAX + 1]; /* "spiffe://td" */
     uint32_t root_ttl_s, node_ttl_s;
-    EVP_PKEY *root_key; /* owned, as all below */
-    X509 *root;
-    EVP_PKEY *node_key;
-    X509 *node;
-    uint8_t *root_der, *node_der;
-    size_t root_der_len, node_der_len;
-    int64_t node_renew_s; /* when half of the intermediate's life is over */
-    uint32_t secret_kind; /* how the root key's bytes were held, enum mem_secret_kind */
+    struct keeper_force *force; /* owned; NULL: nothing yet */
 };
 
 /* One certificate made for a caller. */
@@ -63,17 +82,62 @@ struct keeper_leaf {
 void keeper_authority_init(struct keeper_authority *a, struct str trust_domain, uint32_t root_ttl_s,
                            uint32_t node_ttl_s);
 void keeper_authority_deinit(struct keeper_authority *a);
-/* Makes a new root and writes it to two empty files, synced. */
-int keeper_authority_create(struct keeper_authority *a, int key_fd, int cert_fd, int64_t now_s,
-                            struct err *err);
-/* Reads the root from its files, which must be owner's, private, whole and fit each other. */
-int keeper_authority_load(struct keeper_authority *a, int key_fd, int cert_fd, uid_t owner,
-                          int64_t now_s, struct err *err);
+/* From a store, which it takes in any case; with a new intermediate if the authority above it is
+ * another than the one in force. NULL: nothing was changed. */
+struct keeper_force *keeper_force_build(const struct keeper_authority *a,
+                                        struct keeper_store *store, int64_t now_s, struct err *err);
+struct keeper_force *keeper_force_free(struct keeper_force *f);
+/* Puts it in force; true: the bundle is another than before. */
+bool keeper_authority_take(struct keeper_authority *a, struct keeper_force *f);
 /* A new intermediate with a key of its own. On failure the old one stays. */
-int keeper_authority_renew_node(struct keeper_authority *a, int64_t now_s, struct err *err);
+int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_force *f, int64_t now_s,
+                            struct err *err);
 /* what->not_before_s and not_after_s are set here, from ttl_s. */
-int keeper_authority_issue(struct keeper_authority *a, struct x509_issue *what, uint32_t ttl_s,
-                           int64_t now_s, struct keeper_leaf *ret, struct err *err);
+int keeper_authority_issue(const struct keeper_authority *a, struct x509_issue *what,
+                           uint32_t ttl_s, int64_t now_s, struct keeper_leaf *ret, struct err *err);
+
+/* --- roots of our own (root.c) ---------------------------------------------------------------- */
+extern const char *const keeper_root_advice; /* for whoever finds one that cannot be used */
+/* Fills a new record, but for its state. */
+int keeper_root_make(const struct keeper_authority *a, struct keeper_record *r, int64_t now_s,
+                     struct err *err);
+/* Key and certificate, which fit each other and are our trust domain's; times are not judged. */
+int keeper_root_read(const struct keeper_authority *a, const struct keeper_record *r,
+                     EVP_PKEY **ret_key, X509 **ret_cert, struct err *err);
+/* Fills a new record from the two files of earlier releases. */
+int keeper_root_read_old(const struct keeper_authority *a, int key_fd, int cert_fd, uid_t owner,
+                         int64_t now_s, struct keeper_record *r, struct err *err);
+/* The whole of a file that is the owner's, and nobody else's to write (or read, if private), into
+ * mem_secret memory. */
+int keeper_file_read(int fd, const char *name, uid_t owner, bool private, size_t max, uint8_t **ret,
+                     size_t *ret_len, struct err *err);
+
+/* --- changes of the state (change.c) ---------------------------------------------------------- */
+struct keeper;
+/* One change at a time: what is to come, until the supervisor has put its file in place. */
+struct keeper_change {
+    enum keeper_change_phase {
+        KEEPER_CHANGE_NONE,
+        KEEPER_CHANGE_WANTED,  /* an empty file was asked for */
+        KEEPER_CHANGE_WRITTEN, /* it is written and synced: the supervisor puts it in place */
+    } phase;
+    struct keeper_force *next; /* owned */
+    /* What to do when it is in force, or not (then with the reason). */
+    void (*done)(struct keeper *k, const struct err *failure);
+};
+/* Asks for a file. Takes next in any case. */
+int keeper_change_begin(struct keeper *k, struct keeper_force *next,
+                        void (*done)(struct keeper *k, const struct err *failure), struct err *err);
+/* The file has come: writes. Not the caller's any more. -1: the keeper cannot go on. */
+int keeper_change_write(struct keeper *k, int fd, struct err *err);
+int keeper_change_placed(struct keeper *k, const struct agent_msg_state_placed *msg,
+                         struct err *err);
+
+/* --- the start (start.c) ---------------------------------------------------------------------- */
+/* A state file, or one of the two of the old layout. */
+int keeper_on_state(struct keeper *k, const struct agent_msg_state *msg, int fd, struct err *err);
+/* Nothing makes a new root by itself, so somebody has to know in time. */
+void keeper_warn_of_root_end(struct keeper *k);
 
 /* The subject's key must be an uncompressed point on the curve. */
 bool keeper_point_ok(const uint8_t point[AGENT_POINT_SIZE]);
@@ -142,8 +206,10 @@ struct keeper {
     union agent_msg answer;
     union agent_msg in;
     struct agent_msg_report report; /* of this process; sent again when the keys are there */
-    int key_fd;                     /* state file that came first; -1: none */
-    struct agent_msg_state key_state;
+    struct keeper_seal seal;        /* how the state is written */
+    struct keeper_change change;
+    struct err start_failure;    /* why there is no going on; ERR_NONE: there is */
+    int old_key_fd, old_cert_fd; /* files of the old layout, until the state file comes; -1: none */
 };
 
 /* All that is known of a caller now: what the attestor said, and whose pod that is. Lent until the

@@ -77,7 +77,9 @@ int main(void)
     static struct keeper k = {.control = AGENT_FD_CONTROL,
                               .attestor = AGENT_FD_KEEPER_ATTESTOR,
                               .service = -1,
-                              .key_fd = -1};
+                              .old_key_fd = -1,
+                              .old_cert_fd = -1,
+                              .start_failure = ERR_INIT};
     struct err err = ERR_INIT;
     int r;
 
@@ -93,7 +95,9 @@ int main(void)
     keeper_callers_free(k.callers);
     keeper_entries_free(k.entries);
     keeper_entries_free(k.incoming);
+    keeper_force_free(k.change.next);
     keeper_authority_deinit(&k.authority);
+    keeper_seal_deinit(&k.seal);
     log_free(k.log);
     _exit(r == -1 ? 1 : 0); /* no handlers: what they would do is not in the list of privs.c */
 }

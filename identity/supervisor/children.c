@@ -132,7 +132,6 @@ static uint32_t run_gid(const struct supervisor *s, uid_t uid)
 static int tell_keeper_start(struct supervisor *s, struct err *err)
 {
     struct agent_msg_start_keeper m;
-    struct agent_msg_state f;
 
     agent_ipc_init(&m, AGENT_MSG_START_KEEPER, 0);
     m.root_ttl_s = s->conf->root_ttl_s;
@@ -152,16 +151,7 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     if (supervisor_tell(s, AGENT_ROLE_KEEPER, &m, -1, err) == -1) {
         return -1;
     }
-    agent_ipc_init(&f, AGENT_MSG_STATE_KEY, 0);
-    f.owner_uid = (uint32_t)geteuid();
-    f.fresh = s->state.fresh;
-    if (supervisor_tell(s, AGENT_ROLE_KEEPER, &f, s->state.key_fd, err) == -1) {
-        return -1;
-    }
-    agent_ipc_init(&f, AGENT_MSG_STATE_CERT, 0);
-    f.owner_uid = (uint32_t)geteuid();
-    f.fresh = s->state.fresh;
-    return supervisor_tell(s, AGENT_ROLE_KEEPER, &f, s->state.cert_fd, err);
+    return supervisor_send_state(s, err);
 }
 
 int supervisor_spawn_keeper(struct supervisor *s, struct err *err)

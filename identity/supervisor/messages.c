@@ -109,17 +109,9 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
             err_where(&c->failure, "%s/ca", s->conf->state_dir);
         }
         return 0;
+    case AGENT_MSG_STATE_WANTED:
     case AGENT_MSG_STATE_WRITTEN:
-        if (!s->state.fresh) {
-            break;
-        }
-        s->state.fresh = false;
-        if (supervisor_state_commit(&s->state, err) == -1) {
-            return -1;
-        }
-        log_msg(s->log, LOG_INFO, "root_made", "a new root for %s is in %s/ca",
-                s->conf->trust_domain, s->conf->state_dir);
-        return 0;
+        return supervisor_on_state(s, s->in.head.type, err);
     case AGENT_MSG_ENTRIES_APPLIED:
         on_applied(s);
         return 0;

@@ -366,7 +366,8 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     s->force_fallback = options->force_fallback;
     s->separated = geteuid() == 0;
     s->signal_fd = s->keeper_fd = s->api.fd = s->admin.fd = s->metrics.fd = -1;
-    s->state = (struct supervisor_state){.dir_fd = -1, .lock_fd = -1, .key_fd = -1, .cert_fd = -1};
+    s->state = (struct supervisor_state){
+        .dir_fd = -1, .lock_fd = -1, .ca_fd = -1, .file_fd = -1, .key_fd = -1, .cert_fd = -1};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
         s->children[i] = (struct supervisor_child){
             .role = (enum agent_role)i, .pidfd = -1, .control = -1, .failure = ERR_INIT};

@@ -8,6 +8,7 @@
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
  * state.c      the state directory
+ * authority.c  what the keeper needs of it
  * sockets.c    listening sockets
  * privs.c      what it keeps after the start
  *
@@ -26,13 +27,17 @@
 struct supervisor_state {
     const char *path; /* lent */
     int dir_fd, lock_fd;
-    int key_fd, cert_fd; /* until the keeper has them */
-    bool fresh;          /* made now: to be put in place when the keeper has written them */
+    int ca_fd;           /* the ca directory; -1: there is none yet */
+    int file_fd;         /* its state, or an empty file for one, until the keeper has it */
+    int key_fd, cert_fd; /* the old layout's, until then; -1: there is none */
+    bool fresh;          /* file_fd is empty */
 };
 /* Makes or checks the directory, takes its lock, removes left-overs, opens or makes the files. */
 int supervisor_state_open(struct supervisor_state *st, const char *path, struct log *log,
                           struct err *err);
-/* Puts the new root in place: after this, and only after this, there is one. */
+/* An empty file for the next state. The descriptor is the caller's. */
+int supervisor_state_make_file(struct supervisor_state *st, int *ret_fd, struct err *err);
+/* Puts it in place: after this, and only after this, it is the state. */
 int supervisor_state_commit(struct supervisor_state *st, struct err *err);
 void supervisor_state_close_files(struct supervisor_state *st);
 void supervisor_state_close(struct supervisor_state *st);
@@ -146,6 +151,12 @@ void supervisor_watch_turn(struct supervisor *s, bool readable);
 /* A file that the agent was told to read: regular, and of nobody but root or the agent's own user
  * to write. */
 int supervisor_source_open(const char *path, const char *what, int *ret_fd, struct err *err);
+
+/* --- authority -------------------------------------------------------------------------------- */
+/* The keeper's part of the state directory, at its start. */
+int supervisor_send_state(struct supervisor *s, struct err *err);
+/* The keeper wants an empty file, or has written it. */
+int supervisor_on_state(struct supervisor *s, uint32_t type, struct err *err);
 
 /* --- control ---------------------------------------------------------------------------------- */
 struct supervisor_control;

@@ -115,3 +115,10 @@ int64_t x509_not_after_s(X509 *cert)
 {
     return x509_time_s(X509_get0_notAfter(cert));
 }
+
+int64_t x509_not_before_s(X509 *cert)
+{
+    int64_t begin_s = x509_time_s(X509_get0_notBefore(cert));
+
+    return begin_s != INT64_MIN ? begin_s : INT64_MAX; /* one that nobody can read never begins */
+}

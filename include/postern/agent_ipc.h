@@ -63,8 +63,8 @@ enum {
     AGENT_ENTRIES_MAX = 4096,       /* of a file */
     AGENT_IDENTITIES_MAX = 2048,    /* of one caller; the first ones of the file count */
     AGENT_LEAF_MAX = 8192,          /* DER of a leaf */
-    AGENT_CHAIN_MAX = 4096,         /* DER of the intermediates */
-    AGENT_BUNDLE_MAX = 8192,        /* DER of the roots, one after another */
+    AGENT_CHAIN_MAX = 8192,         /* DER of the intermediates */
+    AGENT_BUNDLE_MAX = 16384,       /* DER of the roots, one after another */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
     AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
     AGENT_SELECTORS_MAX = 24,       /* of an entry */
@@ -96,9 +96,12 @@ enum agent_msg_type {
     AGENT_MSG_FAILED, /* agent_msg_failed: cannot go on; the child then exits with 1 */
     /* supervisor <-> keeper */
     AGENT_MSG_START_KEEPER,    /* agent_msg_start_keeper */
-    AGENT_MSG_STATE_KEY,       /* agent_msg_state + the key file */
-    AGENT_MSG_STATE_CERT,      /* agent_msg_state + the certificate file */
-    AGENT_MSG_STATE_WRITTEN,   /* agent_msg_plain, keeper's: new root written and synced */
+    AGENT_MSG_STATE_KEY,       /* agent_msg_state + the key file of the old layout */
+    AGENT_MSG_STATE_CERT,      /* agent_msg_state + its certificate file */
+    AGENT_MSG_STATE_FILE,      /* agent_msg_state + the state file, or an empty one to write */
+    AGENT_MSG_STATE_WANTED,    /* agent_msg_plain, keeper's: an empty one is wanted */
+    AGENT_MSG_STATE_WRITTEN,   /* agent_msg_plain, keeper's: it is written and synced */
+    AGENT_MSG_STATE_PLACED,    /* agent_msg_state_placed: and is the state file now, or not */
     AGENT_MSG_ENTRIES_BEGIN,   /* agent_msg_entries_begin: drops an unfinished set */
     AGENT_MSG_ENTRY,           /* agent_msg_entry; also loader -> supervisor */
     AGENT_MSG_ENTRIES_COMMIT,  /* agent_msg_entries_begin, the same again: applies whole or not */
@@ -225,11 +228,18 @@ struct agent_msg_start_keeper {
     uint16_t trust_domain_len;
     char trust_domain[AGENT_TRUST_DOMAIN_MAX];
 };
-/* fresh: the file is empty and the keeper makes the root; else it holds one. Both or neither. */
+/* At the start: the old layout's two files, if there are such, and then the state file. fresh: it
+ * is empty, there is no state yet. Later: the answer to STATE_WANTED, always fresh. */
 struct agent_msg_state {
     struct agent_msg_head head;
     uint32_t owner_uid; /* whose the file has to be */
     bool fresh;
+};
+/* The answer to STATE_WRITTEN; to STATE_WANTED, when no file can be made. */
+struct agent_msg_state_placed {
+    struct agent_msg_head head;
+    bool ok;
+    struct err error; /* if not ok: what was there stays */
 };
 struct agent_msg_entries_begin {
     struct agent_msg_head head;
@@ -450,6 +460,7 @@ union agent_msg {
     struct agent_msg_failed failed;
     struct agent_msg_start_keeper start_keeper;
     struct agent_msg_state state;
+    struct agent_msg_state_placed state_placed;
     struct agent_msg_entries_begin entries_begin;
     struct agent_msg_entry entry;
     struct agent_msg_entries_applied entries_applied;

@@ -118,6 +118,7 @@ int x509_to_der(X509 *cert, uint8_t **ret, size_t *ret_len, struct err *err);
 /* Splits concatenated DER; at most 16 certificates, nothing left over. */
 STACK_OF(X509) * x509_chain_from_der(struct str ders, struct err *err);
 int64_t x509_not_after_s(X509 *cert);
+int64_t x509_not_before_s(X509 *cert);
 
 MEM_DEFINE_CLEANUP(X509, X509_free)
 MEM_DEFINE_CLEANUP(EVP_PKEY, EVP_PKEY_free)

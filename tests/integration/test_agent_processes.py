@@ -284,11 +284,11 @@ def test_killed_at_any_moment_and_started_again(agent):
 
 def test_root_is_kept(agent):
     agent.start()
-    cert = (agent.state / "ca" / "root.crt").read_bytes()
+    cert = (agent.state / "ca" / "state").read_bytes()
     assert agent.process.stop() == 0
     agent.start()
-    assert (agent.state / "ca" / "root.crt").read_bytes() == cert
-    mode = stat.S_IMODE((agent.state / "ca" / "root.key").stat().st_mode)
+    assert (agent.state / "ca" / "state").read_bytes() == cert
+    mode = stat.S_IMODE((agent.state / "ca" / "state").stat().st_mode)
     assert mode == 0o600 and stat.S_IMODE(agent.state.stat().st_mode) == 0o700
 
 
@@ -296,8 +296,53 @@ def test_half_made_root_is_removed(agent):
     (agent.state / "ca.new").mkdir(parents=True)
     agent.state.chmod(0o700)
     (agent.state / "ca.new" / "root.key").write_bytes(b"half")
+    (agent.state / "ca.new" / "state").write_bytes(b"half")
     agent.start()
     assert agent.events("state_cleaned") and not (agent.state / "ca.new").exists()
+
+
+def test_half_written_state_is_removed(agent):
+    agent.start()
+    assert agent.process.stop() == 0
+    before = (agent.state / "ca" / "state").read_bytes()
+    (agent.state / "ca" / "state.new").write_bytes(before[:100])
+    agent.start()
+    assert not (agent.state / "ca" / "state.new").exists()
+    assert (agent.state / "ca" / "state").read_bytes() == before
+
+
+def make_old_layout(state, td=TD):
+    """The root as releases before ca/state kept it."""
+    ca = state / "ca"
+    ca.mkdir(parents=True)
+    state.chmod(0o700)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", ca / "key.pem"]
+    ext = ["basicConstraints=critical,CA:true,pathlen:1", "keyUsage=critical,keyCertSign,cRLSign"]
+    ext += [f"subjectAltName=URI:spiffe://{td}"]
+    add = [a for e in ext for a in ("-addext", e)]
+    run("openssl", "req", "-x509", "-new", *key, "-subj", "/O=Postern", "-days", "30", *add, "-out", ca / "cert.pem")
+    run("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", ca / "key.pem", "-outform", "DER", "-out", ca / "root.key")
+    run("openssl", "x509", "-in", ca / "cert.pem", "-outform", "DER", "-out", ca / "root.crt")
+    (ca / "root.key").chmod(0o600)
+    (ca / "root.crt").chmod(0o644)
+    (ca / "key.pem").unlink()
+    (ca / "cert.pem").unlink()
+    return (ca / "root.crt").read_bytes()
+
+
+def test_old_layout_is_taken_over(agent):
+    """The root of an earlier release stays the root, also if the agent was killed while it moved."""
+    root = make_old_layout(agent.state)
+    (agent.state / "ca" / "state.new").write_bytes(b"half")
+    agent.start()
+    assert agent.events("state_migrated") and not agent.events("root_made")
+    assert [p.name for p in (agent.state / "ca").iterdir()] == ["state"]
+    assert root in (agent.state / "ca" / "state").read_bytes()
+    assert agent.process.stop() == 0
+    (agent.state / "ca" / "root.key").write_bytes(b"left")  # killed between the two steps
+    agent.start()
+    assert not (agent.state / "ca" / "root.key").exists()
+    assert agent.identity() == f"spiffe://{TD}/root"
 
 
 # --- refusals ----------------------------------------------------------------------------------------
@@ -344,13 +389,13 @@ def test_full_disk(agent):
 def test_key_that_others_can_read(agent):
     agent.start()
     agent.process.stop()
-    key = agent.state / "ca" / "root.key"
+    key = agent.state / "ca" / "state"
     before = key.read_bytes()
     key.chmod(0o644)
     assert "advice" in failure(agent, 2, "mode 0644", str(agent.state / "ca"))
     key.chmod(0o600)
     key.write_bytes(before[:50])
-    assert "advice" in failure(agent, 2, "root.key")
+    assert "advice" in failure(agent, 2, "state file is cut")
     assert key.read_bytes() == before[:50]
     key.write_bytes(before)
     agent.start()

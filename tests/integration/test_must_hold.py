@@ -219,13 +219,13 @@ def test_disk_is_read_only_at_the_next_start(node):
         node.start_agent()
         kill(node.agent)
         run("mount", "-o", "remount,ro", disk)
-        root = (node.state / "ca" / "root.crt").read_bytes()
+        root = (node.state / "ca" / "state").read_bytes()
         node.start_agent(wait=False)
         e = failed_with(node.agent, 1, "agent_failed")
         assert str(node.state) in json.dumps(e) and "Read-only file system" in json.dumps(e) and e["advice"], e
         run("mount", "-o", "remount,rw", disk)
         node.start_agent()
-        assert (node.state / "ca" / "root.crt").read_bytes() == root
+        assert (node.state / "ca" / "state").read_bytes() == root
 
 
 def test_proxy_whose_log_takes_nothing(node):

@@ -108,18 +108,37 @@ void keeper_spawn(struct keeper_process *k)
     keeper_send(k->control, &start, -1);
 }
 
-void keeper_send_state(struct keeper_process *k, int key, int cert, bool fresh)
+static void send_state_message(struct keeper_process *k, enum agent_msg_type type, int fd,
+                               bool fresh)
 {
     struct agent_msg_state s;
 
-    agent_ipc_init(&s, AGENT_MSG_STATE_KEY, 0);
+    agent_ipc_init(&s, type, 0);
     s.fresh = fresh;
     s.owner_uid = geteuid();
-    keeper_send(k->control, &s, key);
-    agent_ipc_init(&s, AGENT_MSG_STATE_CERT, 0);
-    s.fresh = fresh;
-    s.owner_uid = geteuid();
-    keeper_send(k->control, &s, cert);
+    keeper_send(k->control, &s, fd);
+}
+
+void keeper_send_state(struct keeper_process *k, int file, bool fresh)
+{
+    send_state_message(k, AGENT_MSG_STATE_FILE, file, fresh);
+}
+
+void keeper_send_old_state(struct keeper_process *k, int key, int cert, int file)
+{
+    send_state_message(k, AGENT_MSG_STATE_KEY, key, false);
+    send_state_message(k, AGENT_MSG_STATE_CERT, cert, false);
+    send_state_message(k, AGENT_MSG_STATE_FILE, file, true);
+}
+
+void keeper_place_state(struct keeper_process *k)
+{
+    struct agent_msg_state_placed m;
+
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_STATE_WRITTEN);
+    agent_ipc_init(&m, AGENT_MSG_STATE_PLACED, 0);
+    m.ok = true;
+    keeper_send(k->control, &m, -1);
 }
 
 int keeper_temp_file(void)
@@ -185,13 +204,12 @@ const struct agent_msg_entries_applied *keeper_load_entries(struct keeper_proces
 int keeper_setup(void **state)
 {
     struct keeper_process *k = mem_must_new(struct keeper_process);
-    int key = keeper_temp_file(), cert = keeper_temp_file();
+    int file = keeper_temp_file();
 
     keeper_spawn(k);
-    keeper_send_state(k, key, cert, true);
-    close(key);
-    close(cert);
-    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_STATE_WRITTEN);
+    keeper_send_state(k, file, true);
+    close(file);
+    keeper_place_state(k);
     keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_READY);
     assert_true(keeper_load_entries(k)->ok);
     keeper_new_service(k);

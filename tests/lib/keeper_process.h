@@ -37,7 +37,12 @@ const union agent_msg *keeper_expect(int fd, enum agent_way way, enum agent_msg_
 void keeper_new_service(struct keeper_process *k);
 /* Started and told START_KEEPER. */
 void keeper_spawn(struct keeper_process *k);
-void keeper_send_state(struct keeper_process *k, int key, int cert, bool fresh);
+/* A state file, or an empty one for it (fresh). */
+void keeper_send_state(struct keeper_process *k, int file, bool fresh);
+/* The two files of the old layout and an empty one for the new. */
+void keeper_send_old_state(struct keeper_process *k, int key, int cert, int file);
+/* Waits until the state is written and says that it is in place. */
+void keeper_place_state(struct keeper_process *k);
 /* Of mode 0600, without a name. */
 int keeper_temp_file(void);
 void keeper_put_entry(struct keeper_process *k, uint32_t index, const char *id, const char *spiffe,

@@ -394,15 +394,15 @@ static void test_issued_chain(void **state)
 static void test_node_renewal(void **state)
 {
     struct keeper_process *k = mem_must_new(struct keeper_process);
-    int key = keeper_temp_file(), cert = keeper_temp_file();
+    int file = keeper_temp_file();
     uint8_t point[AGENT_POINT_SIZE];
     int64_t before[2], after[2], first_end_s;
 
     k->node_ttl_s = 4;
     keeper_spawn(k);
-    keeper_send_state(k, key, cert, true);
-    close(key);
-    close(cert);
+    keeper_send_state(k, file, true);
+    close(file);
+    keeper_place_state(k);
     assert_true(keeper_load_entries(k)->ok);
     keeper_new_service(k);
     keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
