@@ -272,7 +272,7 @@ struct grpc_client *grpc_client_new_fd(struct loop *loop, int fd, const struct g
     struct grpc_limits filled;
     grpc_limits_fill(&filled, limits);
     struct grpc_client *client = mem_must_new(struct grpc_client);
-    client->conn = grpc_conn_new(loop, fd, &client_ops, &filled, client, err);
+    client->conn = grpc_conn_new(loop, fd, &client_ops, &filled, client, NULL, err);
     if (client->conn == NULL) {
         free(client);
         return NULL;

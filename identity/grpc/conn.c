@@ -17,6 +17,7 @@ enum {
     READ_BYTES = 16 * 1024,
     READS_PER_TURN = 4,
     MAX_UNSENT_ACKS = 100,
+    MAX_UNSENT_FRAMES = 200, /* waiting behind a socket that takes nothing: then we don't read */
 };
 
 void grpc_limits_fill(struct grpc_limits *l, const struct grpc_limits *given)
@@ -60,6 +61,28 @@ void grpc_conn_fail(struct grpc_conn *c, enum err_code code, const char *fmt, ..
     }
 }
 
+/* --- whom it is charged to -------------------------------------------------------------------- */
+
+bool grpc_conn_charge(struct grpc_conn *c, size_t n)
+{
+    struct grpc_account *a = c->account;
+    if (a == NULL) {
+        return true;
+    }
+    if (a->bytes > a->max_bytes || n > a->max_bytes - a->bytes) {
+        return false;
+    }
+    a->bytes += n;
+    return true;
+}
+
+void grpc_conn_discharge(struct grpc_conn *c, size_t n)
+{
+    if (c->account != NULL) {
+        c->account->bytes -= n;
+    }
+}
+
 /* --- floods ----------------------------------------------------------------------------------- */
 
 /* Frames that cost us something and carry nothing are paid from a bucket. Frames that we send earn
@@ -87,15 +110,25 @@ static bool pay_token(struct grpc_conn *c)
     return true;
 }
 
-static bool frame_costs(const nghttp2_frame_hd *hd)
+static struct grpc_stream *stream_of(struct grpc_conn *c, int32_t id)
 {
+    return nghttp2_session_get_stream_user_data(c->session, id);
+}
+
+static bool frame_costs(struct grpc_conn *c, const nghttp2_frame_hd *hd)
+{
+    const struct grpc_stream *s = NULL;
     switch (hd->type) {
     case NGHTTP2_DATA:
         return hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
     case NGHTTP2_HEADERS:
-    case NGHTTP2_CONTINUATION:  /* nghttp2 counts these */
     case NGHTTP2_WINDOW_UPDATE: /* comes with every piece of our own data */
         return false;
+    case NGHTTP2_RST_STREAM:
+        /* Who leaves a stream that we have answered on waited for us before: a client may well
+         * leave thousands of them at once. */
+        s = stream_of(c, hd->stream_id);
+        return s == NULL || !s->started;
     default:
         return true;
     }
@@ -104,7 +137,7 @@ static bool frame_costs(const nghttp2_frame_hd *hd)
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
     struct grpc_conn *c = arg;
-    if (!c->closing && frame_costs(hd) && !pay_token(c)) {
+    if (!c->closing && frame_costs(c, hd) && !pay_token(c)) {
         (void)nghttp2_session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM);
         (void)err_set(&c->why, ERR_LIMIT, "too many control frames");
     }
@@ -112,11 +145,6 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, 
 }
 
 /* --- what nghttp2 tells ----------------------------------------------------------------------- */
-
-static struct grpc_stream *stream_of(struct grpc_conn *c, int32_t id)
-{
-    return nghttp2_session_get_stream_user_data(c->session, id);
-}
 
 static int carry_on(const struct grpc_conn *c)
 {
@@ -246,7 +274,11 @@ static void flush(struct grpc_conn *c)
         }
     }
     if (c->io != NULL) {
-        loop_io_want(c->io, blocked ? LOOP_READ | LOOP_WRITE : LOOP_READ);
+        /* Whoever makes us answer and takes no answers is not read from, until it does. */
+        bool deaf = blocked &&
+                    nghttp2_session_get_outbound_queue_size(c->session) > (size_t)MAX_UNSENT_FRAMES;
+        unsigned read = deaf ? 0 : LOOP_READ;
+        loop_io_want(c->io, blocked ? read | LOOP_WRITE : LOOP_READ);
     }
     rearm(c);
 }
@@ -378,11 +410,13 @@ static void conn_destroy(struct grpc_conn *c)
     while (c->streams != NULL) {
         c->ops->stream_gone(c, c->streams, NGHTTP2_REFUSED_STREAM);
     }
+    grpc_out_free(c);
+    grpc_conn_discharge(c, GRPC_CONN_COST);
+    c->account = NULL; /* it may go with us */
     c->ops->conn_gone(c, &c->why);
     nghttp2_session_del(c->session);
     (void)loop_io_free(c->io);
     loop_timer_disarm(&c->tick);
-    grpc_out_free(c);
     if (c->fd != -1) {
         (void)close(c->fd);
     }
@@ -461,11 +495,21 @@ static bool submit_settings(struct grpc_conn *c)
 }
 
 struct grpc_conn *grpc_conn_new(struct loop *loop, int fd, const struct grpc_conn_ops *ops,
-                                const struct grpc_limits *limits, void *owner, struct err *err)
+                                const struct grpc_limits *limits, void *owner,
+                                struct grpc_account *account, struct err *err)
 {
     struct grpc_conn *c = calloc(1, sizeof(*c));
     if (c == NULL) {
         goto fail;
+    }
+    c->account = account;
+    if (!grpc_conn_charge(c, GRPC_CONN_COST)) {
+        (void)err_set(err, ERR_LIMIT, "cannot set up a gRPC connection: its user holds too much");
+        free(c);
+        if (fd != -1) {
+            (void)close(fd);
+        }
+        return NULL;
     }
     c->loop = loop;
     c->ops = ops;
@@ -499,6 +543,7 @@ struct grpc_conn *grpc_conn_new(struct loop *loop, int fd, const struct grpc_con
 fail:
     (void)err_set(err, ERR_LIMIT, "cannot set up a gRPC connection: out of memory");
     if (c != NULL) {
+        grpc_conn_discharge(c, GRPC_CONN_COST);
         nghttp2_session_del(c->session);
         free(c);
     }

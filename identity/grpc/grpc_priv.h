@@ -13,6 +13,9 @@ enum {
     GRPC_PREFIX_BYTES = 5,       /* of a message on the wire */
     GRPC_OUT_BYTES = 36 * 1024,  /* two full DATA frames with their heads fit */
     GRPC_STATUS_TEXT_MAX = 1024, /* of grpc-message, decoded */
+    /* What a connection and a stream cost an account, with nghttp2's part: measured, rounded up. */
+    GRPC_CONN_COST = 8 * 1024,
+    GRPC_STREAM_COST = 2 * 1024,
 };
 
 struct grpc_stream;
@@ -46,6 +49,7 @@ struct grpc_stream {
     bool out_ended;    /* nothing will be queued any more */
     bool in_ended;     /* END_STREAM was received */
     bool drained;      /* the queue ran empty since the last look */
+    bool charged;      /* to the connection's account */
 };
 
 /* --- connections (conn.c) ----------------------------------------------------------------------
@@ -75,6 +79,7 @@ struct grpc_conn {
     const struct grpc_conn_ops *ops;
     void *owner;                   /* the server or the client; NULL once it has let go of us */
     void *context;                 /* the server's caller's */
+    struct grpc_account *account;  /* what all of this is charged to; NULL: nobody */
     struct grpc_conn *prev, *next; /* of the owner */
     struct grpc_limits limits;     /* no zeros left but in keepalive_ms */
     nghttp2_session *session;
@@ -91,6 +96,7 @@ struct grpc_conn {
     struct grpc_stream *streams;
     size_t n_streams;
     size_t in_bytes, out_bytes; /* held for all streams */
+    size_t n_drained;           /* streams that are so */
 
     uint64_t tokens_milli, tokens_at_ms; /* bucket for control frames, thousandths */
     uint64_t opened_ms, last_read_ms, last_write_ms, idle_since_ms, ping_ms;
@@ -105,7 +111,11 @@ struct grpc_conn {
 void grpc_limits_fill(struct grpc_limits *l, const struct grpc_limits *given);
 /* Takes over fd, also on failure. */
 struct grpc_conn *grpc_conn_new(struct loop *loop, int fd, const struct grpc_conn_ops *ops,
-                                const struct grpc_limits *limits, void *owner, struct err *err);
+                                const struct grpc_limits *limits, void *owner,
+                                struct grpc_account *account, struct err *err);
+/* False, and nothing charged, if that would pass the bound. */
+bool grpc_conn_charge(struct grpc_conn *c, size_t n);
+void grpc_conn_discharge(struct grpc_conn *c, size_t n);
 /* Bytes from the peer. */
 void grpc_conn_feed(struct grpc_conn *c, const uint8_t *p, size_t n);
 /* Something was submitted: written at the end of the turn. */

@@ -59,7 +59,11 @@ int grpc_out_send_data(nghttp2_session *session, nghttp2_frame *f, const uint8_t
     grpc_queue_take(&s->out, out + FRAME_HEAD, n);
     c->out_len += FRAME_HEAD + n;
     c->out_bytes -= n;
-    s->drained = s->out.unsent == 0;
+    grpc_conn_discharge(c, n);
+    if (s->out.unsent == 0 && !s->drained) {
+        s->drained = true;
+        c->n_drained++;
+    }
     return 0;
 }
 
@@ -132,6 +136,7 @@ void grpc_out_free(struct grpc_conn *c)
     if (c->out != NULL) {
         mem_wipe(c->out, GRPC_OUT_BYTES);
         free(c->out);
+        grpc_conn_discharge(c, GRPC_OUT_BYTES);
     }
     c->out = NULL;
     c->out_start = 0;
@@ -140,9 +145,11 @@ void grpc_out_free(struct grpc_conn *c)
 
 static void tell_drained(struct grpc_conn *c)
 {
-    for (struct grpc_stream *s = c->streams; s != NULL && !c->closing; s = s->next) {
+    for (struct grpc_stream *s = c->streams; s != NULL && c->n_drained > 0 && !c->closing;
+         s = s->next) {
         if (s->drained) {
             s->drained = false;
+            c->n_drained--;
             c->ops->on_drained(c, s);
         }
     }
@@ -156,8 +163,13 @@ bool grpc_out_write(struct grpc_conn *c)
             if (!nghttp2_session_want_write(c->session)) {
                 break;
             }
+            if (!grpc_conn_charge(c, GRPC_OUT_BYTES)) {
+                grpc_conn_fail(c, ERR_LIMIT, "its user holds too much memory");
+                break;
+            }
             c->out = malloc(GRPC_OUT_BYTES);
             if (c->out == NULL) {
+                grpc_conn_discharge(c, GRPC_OUT_BYTES);
                 grpc_conn_fail(c, ERR_LIMIT, "out of memory");
                 break;
             }

@@ -1,63 +1,15 @@
 /*
- * The server's calls: a request head is judged field by field, the one request message is
- * collected, and the handler answers. What a broken peer gets: RST_STREAM(PROTOCOL_ERROR) for a
+ * The server's calls: a request head is judged (server_head.c), the request messages are collected,
+ * and the handler answers. What a broken peer gets: RST_STREAM(PROTOCOL_ERROR) for a
  * malformed HTTP/2 message, an HTTP status for what is HTTP but not gRPC, trailers otherwise.
  */
-#include "grpc_priv.h"
+#include "grpc_server_priv.h"
 
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_FIELDS = 64 };
-
-struct grpc_server {
-    struct loop *loop;
-    const struct grpc_method *methods;
-    size_t n_methods;
-    struct grpc_limits limits;
-    struct grpc_server_events events;
-    void *arg;
-    struct grpc_conn *conns;
-    size_t n_conns, n_calls;
-    bool draining;
-};
-
-struct field {
-    struct str name, value; /* both in the one allocation at name.p */
-};
-
-struct grpc_call {
-    struct grpc_stream stream;  /* first: the connection knows calls by it */
-    struct grpc_server *server; /* NULL once the server has let go */
-    const struct grpc_method *method;
-    void *data;
-    struct field *fields; /* metadata; owned */
-    size_t n_fields;
-    struct loop_timer deadline;
-    uint64_t timeout_ms, body_bytes, content_length;
-    struct str request;      /* in the splitter */
-    enum grpc_status status; /* once finished */
-    char *message;           /* encoded, owned; NULL: none */
-
-    /* what the request's head has shown */
-    bool saw_method, saw_path, saw_scheme, saw_authority, saw_regular, saw_content_type;
-    bool is_post, content_type_ok, has_timeout, timeout_ok, has_content_length;
-    bool head_done; /* now in trailers */
-    bool malformed; /* RST_STREAM was submitted */
-    bool too_large; /* the head */
-    bool open;      /* the handler knows of it and has not finished */
-    bool has_request;
-};
-
-static struct grpc_call *call_of(struct grpc_stream *s)
-{
-    return (struct grpc_call *)s;
-}
-
 /* --- ending a call ---------------------------------------------------------------------------- */
-
-static void answer(struct grpc_call *call, enum grpc_status status, const char *text);
 
 /* The handler's side of the end. */
 static void let_go(struct grpc_call *call)
@@ -80,7 +32,7 @@ static void cancel(struct grpc_call *call)
     }
 }
 
-static void malformed(struct grpc_call *call)
+void grpc_call_malformed(struct grpc_call *call)
 {
     if (!call->malformed) {
         call->malformed = true;
@@ -88,12 +40,12 @@ static void malformed(struct grpc_call *call)
     }
 }
 
-static void on_deadline(void *arg)
+void grpc_call_on_deadline(void *arg)
 {
     struct grpc_call *call = arg;
     if (call->open) {
         cancel(call);
-        answer(call, GRPC_DEADLINE_EXCEEDED, "the deadline of the call has passed");
+        grpc_call_answer(call, GRPC_DEADLINE_EXCEEDED, "the deadline of the call has passed");
     }
 }
 
@@ -125,12 +77,11 @@ static void submit_trailers(struct grpc_conn *c, struct grpc_stream *s)
 {
     char digits[12];
     nghttp2_nv nv[2];
-    size_t n = end_fields(call_of(s), digits, nv);
+    size_t n = end_fields(grpc_call_of(s), digits, nv);
     (void)nghttp2_submit_trailer(c->session, s->id, nv, n);
 }
 
-/* Ends a call that the handler does not know, or no longer. */
-static void answer(struct grpc_call *call, enum grpc_status status, const char *text)
+void grpc_call_answer(struct grpc_call *call, enum grpc_status status, const char *text)
 {
     struct grpc_stream *s = &call->stream;
     if (s->out_ended || call->malformed) {
@@ -155,7 +106,7 @@ static void answer(struct grpc_call *call, enum grpc_status status, const char *
     grpc_conn_kick(s->conn);
 }
 
-static void answer_http(struct grpc_call *call, const char *http_status)
+void grpc_call_answer_http(struct grpc_call *call, const char *http_status)
 {
     nghttp2_nv nv[] = {grpc_nv(":status", http_status)};
     call->stream.out_ended = true;
@@ -191,183 +142,7 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const cha
     POSTERN_ASSERT(call->open);
     let_go(call);
     if (!call->stream.conn->closing) {
-        answer(call, status, message);
-    }
-}
-
-/* --- the request's head ----------------------------------------------------------------------- */
-
-static const struct grpc_method *find_method(const struct grpc_server *server, struct str path)
-{
-    for (size_t i = 0; i < server->n_methods; i++) {
-        if (str_eq(path, str_of(server->methods[i].path))) {
-            return &server->methods[i];
-        }
-    }
-    return NULL;
-}
-
-static bool once(bool *seen)
-{
-    bool first = !*seen;
-    *seen = true;
-    return first;
-}
-
-/* RFC 9113 8.3: each once, before all others, and none but the known ones. */
-static bool take_pseudo(struct grpc_call *call, struct str name, struct str value)
-{
-    if (call->saw_regular || call->head_done) {
-        return false;
-    }
-    if (str_eq(name, STR_LIT(":method"))) {
-        call->is_post = str_eq(value, STR_LIT("POST"));
-        return once(&call->saw_method) && value.n > 0;
-    }
-    if (str_eq(name, STR_LIT(":path"))) {
-        call->method = find_method(call->server, value);
-        return once(&call->saw_path) && value.n > 0 && value.p[0] == '/';
-    }
-    if (str_eq(name, STR_LIT(":scheme"))) {
-        return once(&call->saw_scheme) &&
-               (str_eq(value, STR_LIT("http")) || str_eq(value, STR_LIT("https")));
-    }
-    /* A host, "localhost", or the socket's path raw or percent-encoded: whatever it is, it is not
-     * looked at. */
-    return str_eq(name, STR_LIT(":authority")) && once(&call->saw_authority);
-}
-
-static bool keep_field(struct grpc_call *call, struct str name, struct str value)
-{
-    if (call->n_fields == MAX_FIELDS) {
-        return false;
-    }
-    if (call->fields == NULL) {
-        call->fields = calloc(MAX_FIELDS, sizeof(*call->fields));
-    }
-    char *text = call->fields != NULL ? malloc(name.n + value.n + 1) : NULL;
-    if (text == NULL) {
-        return false;
-    }
-    memcpy(text, name.p, name.n);
-    if (value.n > 0) {
-        memcpy(text + name.n, value.p, value.n);
-    }
-    call->fields[call->n_fields++] =
-        (struct field){.name = {text, name.n}, .value = {text + name.n, value.n}};
-    return true;
-}
-
-static bool take_regular(struct grpc_call *call, struct str name, struct str value)
-{
-    call->saw_regular = true;
-    if (grpc_field_is_connection_specific(name)) {
-        return false;
-    }
-    if (str_eq(name, STR_LIT("te"))) {
-        return str_eq(value, STR_LIT("trailers"));
-    }
-    if (call->head_done) {
-        return true; /* trailers of a request mean nothing to gRPC */
-    }
-    if (str_eq(name, STR_LIT("content-type"))) {
-        call->content_type_ok = grpc_content_type_ok(value);
-        return once(&call->saw_content_type);
-    }
-    if (str_eq(name, STR_LIT("content-length"))) {
-        return once(&call->has_content_length) &&
-               str_to_u64(value, UINT64_MAX, &call->content_length);
-    }
-    if (str_eq(name, STR_LIT("grpc-timeout"))) {
-        call->timeout_ok = once(&call->has_timeout) && grpc_timeout_parse(value, &call->timeout_ms);
-        return true;
-    }
-    if (grpc_field_is_metadata(name) && !keep_field(call, name, value)) {
-        call->too_large = true;
-    }
-    return true;
-}
-
-static void on_header(struct grpc_conn *c, struct grpc_stream *s, const nghttp2_frame *f,
-                      struct str name, struct str value)
-{
-    (void)c;
-    (void)f;
-    struct grpc_call *call = call_of(s);
-    if (!grpc_stream_count_field(s, name, value)) {
-        call->too_large = true;
-        return;
-    }
-    if (call->malformed || call->server == NULL) {
-        return;
-    }
-    bool ok = nghttp2_check_header_name((const uint8_t *)name.p, name.n) != 0 &&
-              nghttp2_check_header_value((const uint8_t *)value.p, value.n) != 0 &&
-              (name.p[0] == ':' ? take_pseudo(call, name, value) : take_regular(call, name, value));
-    if (!ok) {
-        malformed(call);
-    }
-}
-
-static void on_begin_headers(struct grpc_conn *c, const nghttp2_frame *f)
-{
-    if (f->hd.type != NGHTTP2_HEADERS || f->headers.cat != NGHTTP2_HCAT_REQUEST ||
-        c->owner == NULL) {
-        return;
-    }
-    struct grpc_call *call = calloc(1, sizeof(*call));
-    if (call == NULL || nghttp2_session_set_stream_user_data(c->session, f->hd.stream_id, call)) {
-        free(call);
-        grpc_conn_fail(c, ERR_LIMIT, "out of memory");
-        return;
-    }
-    grpc_stream_init(&call->stream, c, f->hd.stream_id);
-    call->server = c->owner;
-    loop_timer_init(&call->deadline, c->loop, on_deadline, call);
-}
-
-/* The head is whole: refuse the call or hand it to its handler. */
-static void open_call(struct grpc_call *call)
-{
-    struct grpc_server *server = call->server;
-    if (!call->saw_method || !call->saw_path || !call->saw_scheme) {
-        malformed(call);
-    } else if (call->too_large) {
-        answer(call, GRPC_RESOURCE_EXHAUSTED, "the request's metadata is too large");
-    } else if (!call->is_post) {
-        answer_http(call, "405");
-    } else if (!call->content_type_ok) {
-        answer_http(call, "415");
-    } else if (call->has_timeout && !call->timeout_ok) {
-        answer(call, GRPC_INTERNAL, "malformed grpc-timeout");
-    } else if (call->method == NULL) {
-        answer(call, GRPC_UNIMPLEMENTED, "unknown service or method");
-    } else if (server->draining) {
-        answer(call, GRPC_UNAVAILABLE, "shutting down");
-    } else {
-        call->open = true;
-        server->n_calls++;
-        if (call->has_timeout) {
-            loop_timer_arm(&call->deadline, call->timeout_ms);
-        }
-        if (call->method->on_open != NULL) {
-            call->method->on_open(call, server->arg);
-        }
-    }
-}
-
-static void on_headers(struct grpc_conn *c, struct grpc_stream *s, const nghttp2_frame *f)
-{
-    (void)c;
-    struct grpc_call *call = call_of(s);
-    if (call->malformed || call->server == NULL) {
-        return;
-    }
-    if (!call->head_done) {
-        call->head_done = true;
-        open_call(call);
-    } else if ((f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
-        malformed(call); /* trailers end the stream */
+        grpc_call_answer(call, status, message);
     }
 }
 
@@ -376,20 +151,29 @@ static void on_headers(struct grpc_conn *c, struct grpc_stream *s, const nghttp2
 static void refuse(struct grpc_call *call, enum grpc_status status, const char *text)
 {
     cancel(call);
-    answer(call, status, text);
+    grpc_call_answer(call, status, text);
     grpc_stream_release(&call->stream);
+}
+
+/* One of many is handed on at once; the only one waits for the end of the request. */
+static void take_message(struct grpc_call *call)
+{
+    if (call->method->many_requests) {
+        call->method->on_request(call, call->server->arg, call->request);
+        grpc_stream_release(&call->stream);
+    }
 }
 
 static void on_data(struct grpc_conn *c, struct grpc_stream *s, const uint8_t *p, size_t n)
 {
-    struct grpc_call *call = call_of(s);
+    struct grpc_call *call = grpc_call_of(s);
     call->body_bytes += n;
     if (call->has_content_length && call->body_bytes > call->content_length) {
         cancel(call);
-        malformed(call);
+        grpc_call_malformed(call);
     }
     while (n > 0 && call->open && !c->closing) {
-        if (call->has_request) {
+        if (call->has_request && !call->method->many_requests) {
             refuse(call, GRPC_UNIMPLEMENTED, "the method takes one request message");
             return;
         }
@@ -399,6 +183,7 @@ static void on_data(struct grpc_conn *c, struct grpc_stream *s, const uint8_t *p
             return;
         case GRPC_SPLIT_MESSAGE:
             call->has_request = true;
+            take_message(call);
             break;
         case GRPC_SPLIT_COMPRESSED:
             refuse(call, GRPC_UNIMPLEMENTED, "compressed messages are not supported");
@@ -418,16 +203,18 @@ static void on_data(struct grpc_conn *c, struct grpc_stream *s, const uint8_t *p
 static void on_end(struct grpc_conn *c, struct grpc_stream *s)
 {
     (void)c;
-    struct grpc_call *call = call_of(s);
+    struct grpc_call *call = grpc_call_of(s);
     if (call->has_content_length && call->body_bytes != call->content_length) {
         cancel(call);
-        malformed(call);
+        grpc_call_malformed(call);
     }
     if (!call->open) {
         return;
     }
     if (!grpc_splitter_at_end(&s->in)) {
         refuse(call, GRPC_INTERNAL, "the request ends within a message");
+    } else if (call->method->many_requests) {
+        call->method->on_request_end(call, call->server->arg);
     } else if (!call->has_request) {
         refuse(call, GRPC_UNIMPLEMENTED, "the method takes one request message");
     } else {
@@ -446,7 +233,7 @@ static void on_ready(struct grpc_conn *c)
 static void on_drained(struct grpc_conn *c, struct grpc_stream *s)
 {
     (void)c;
-    struct grpc_call *call = call_of(s);
+    struct grpc_call *call = grpc_call_of(s);
     if (call->open && call->method->on_drained != NULL) {
         call->method->on_drained(call, call->server->arg);
     }
@@ -456,7 +243,7 @@ static void stream_gone(struct grpc_conn *c, struct grpc_stream *s, uint32_t err
 {
     (void)c;
     (void)error_code;
-    struct grpc_call *call = call_of(s);
+    struct grpc_call *call = grpc_call_of(s);
     cancel(call);
     loop_timer_disarm(&call->deadline);
     for (size_t i = 0; i < call->n_fields; i++) {
@@ -480,6 +267,7 @@ static void conn_unlink(struct grpc_server *server, struct grpc_conn *c)
     }
     server->n_conns--;
     c->owner = NULL;
+    c->account = NULL;
     if (server->events.on_conn_closed != NULL) {
         server->events.on_conn_closed(server->arg, c->context);
     }
@@ -495,9 +283,9 @@ static void conn_gone(struct grpc_conn *c, const struct err *why)
 
 static const struct grpc_conn_ops server_ops = {
     .is_server = true,
-    .on_begin_headers = on_begin_headers,
-    .on_header = on_header,
-    .on_headers = on_headers,
+    .on_begin_headers = grpc_server_on_begin_headers,
+    .on_header = grpc_server_on_header,
+    .on_headers = grpc_server_on_headers,
     .on_data = on_data,
     .on_end = on_end,
     .on_ready = on_ready,
@@ -533,8 +321,8 @@ struct grpc_server *grpc_server_free(struct grpc_server *server)
     while (server->conns != NULL) {
         struct grpc_conn *c = server->conns;
         for (struct grpc_stream *s = c->streams; s != NULL; s = s->next) {
-            cancel(call_of(s));
-            call_of(s)->server = NULL;
+            cancel(grpc_call_of(s));
+            grpc_call_of(s)->server = NULL;
         }
         grpc_conn_fail(c, ERR_UNAVAILABLE, "the server has ended");
         conn_unlink(server, c);
@@ -544,10 +332,10 @@ struct grpc_server *grpc_server_free(struct grpc_server *server)
 }
 
 static struct grpc_conn *add(struct grpc_server *server, int fd, void *conn_context,
-                             struct err *err)
+                             struct grpc_account *account, struct err *err)
 {
     struct grpc_conn *c =
-        grpc_conn_new(server->loop, fd, &server_ops, &server->limits, server, err);
+        grpc_conn_new(server->loop, fd, &server_ops, &server->limits, server, account, err);
     if (c == NULL) {
         return NULL;
     }
@@ -565,9 +353,10 @@ static struct grpc_conn *add(struct grpc_server *server, int fd, void *conn_cont
 }
 
 int grpc_server_add_connection(struct grpc_server *server, int fd, void *conn_context,
-                               struct grpc_conn **ret_conn, struct err *err)
+                               struct grpc_account *account, struct grpc_conn **ret_conn,
+                               struct err *err)
 {
-    struct grpc_conn *c = add(server, fd, conn_context, err);
+    struct grpc_conn *c = add(server, fd, conn_context, account, err);
     if (c == NULL) {
         return -1;
     }
@@ -579,7 +368,7 @@ int grpc_server_add_connection(struct grpc_server *server, int fd, void *conn_co
 
 struct grpc_conn *grpc_server_add_detached(struct grpc_server *server, void *conn_context)
 {
-    return add(server, -1, conn_context, NULL);
+    return add(server, -1, conn_context, NULL, NULL);
 }
 
 void grpc_server_drain(struct grpc_server *server)

@@ -14,6 +14,7 @@ void grpc_stream_init(struct grpc_stream *s, struct grpc_conn *c, int32_t id)
     }
     c->streams = s;
     c->n_streams++;
+    s->charged = grpc_conn_charge(c, GRPC_STREAM_COST);
 }
 
 void grpc_stream_deinit(struct grpc_stream *s)
@@ -21,6 +22,8 @@ void grpc_stream_deinit(struct grpc_stream *s)
     struct grpc_conn *c = s->conn;
     grpc_stream_release(s);
     c->out_bytes -= s->out.unsent;
+    grpc_conn_discharge(c, s->out.unsent + (s->charged ? GRPC_STREAM_COST : 0));
+    c->n_drained -= s->drained;
     grpc_queue_reset(&s->out);
     if (s->prev != NULL) {
         s->prev->next = s->next;
@@ -62,11 +65,15 @@ enum grpc_send grpc_stream_push(struct grpc_stream *s, struct str message)
         return GRPC_FULL;
     }
     size_t n = message.n + GRPC_PREFIX_BYTES;
-    if (n > call_max - s->out.unsent || n > conn_max - c->out_bytes ||
-        !grpc_queue_push(&s->out, message)) {
+    if (n > call_max - s->out.unsent || n > conn_max - c->out_bytes || !grpc_conn_charge(c, n)) {
+        return GRPC_FULL;
+    }
+    if (!grpc_queue_push(&s->out, message)) {
+        grpc_conn_discharge(c, n);
         return GRPC_FULL;
     }
     c->out_bytes += n;
+    c->n_drained -= s->drained;
     s->drained = false;
     return GRPC_SENT;
 }
@@ -76,15 +83,23 @@ enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t
 {
     struct grpc_conn *c = s->conn;
     enum grpc_split split = grpc_splitter_feed(&s->in, p, n, ret_taken, ret_message);
-    c->in_bytes -= s->in_held;
-    s->in_held = grpc_splitter_held(&s->in);
-    c->in_bytes += s->in_held;
+    size_t held = grpc_splitter_held(&s->in);
+    bool paid = held <= s->in_held || grpc_conn_charge(c, held - s->in_held);
+    if (!paid) {
+        return GRPC_SPLIT_NO_MEMORY; /* what was held before is released with the call */
+    }
+    if (held < s->in_held) {
+        grpc_conn_discharge(c, s->in_held - held);
+    }
+    c->in_bytes = c->in_bytes - s->in_held + held;
+    s->in_held = held;
     return c->in_bytes > c->limits.max_conn_in_bytes ? GRPC_SPLIT_NO_MEMORY : split;
 }
 
 void grpc_stream_release(struct grpc_stream *s)
 {
     s->conn->in_bytes -= s->in_held;
+    grpc_conn_discharge(s->conn, s->in_held);
     s->in_held = 0;
     grpc_splitter_reset(&s->in);
 }

@@ -17,6 +17,7 @@ static struct service_account *account_get(struct service *s, uint32_t uid)
     if (a == NULL) {
         a = mem_must_new(struct service_account);
         a->uid = uid;
+        a->memory.max_bytes = s->start.max_uid_bytes;
         a->next = *bucket;
         *bucket = a;
     }
@@ -95,7 +96,7 @@ static void add(struct service *s, const struct agent_msg_connection *msg, int f
     c->pid = msg->pid;
     c->account = account_get(s, c->uid);
     c->account->n_conns++;
-    if (grpc_server_add_connection(s->server, fd, c, &c->conn, &err) == -1) {
+    if (grpc_server_add_connection(s->server, fd, c, &c->account->memory, &c->conn, &err) == -1) {
         service_count(s, SERVICE_METRIC_CONNECTIONS_REFUSED);
         log_failure(s->log, LOG_WARN, "connection_refused", &err);
         release(s, msg->handle);

@@ -69,6 +69,7 @@ struct service_stream;
 struct service_account {
     struct service_account *next;
     uint32_t uid;
+    struct grpc_account memory;
     size_t n_conns, n_calls;
     size_t n_turns;                                    /* jobs that are running */
     struct service_turn *first_waiting, *last_waiting; /* and those that wait for one to end */

@@ -71,20 +71,33 @@ struct grpc_server;
 struct grpc_conn;
 struct grpc_call;
 
-/* A method takes exactly one request message, and answers with one (unary) or any number. */
+/* A method takes exactly one request message, or any number (many_requests), and answers with one
+ * (unary) or any number. */
 struct grpc_method {
     const char *path; /* "/Service/Rpc" */
     bool streaming;   /* the answer is a stream; else finish with GRPC_OK needs one message sent */
     /* The call's metadata is there and no message yet: for checks that come first. May finish the
      * call. NULL: none. */
     void (*on_open)(struct grpc_call *call, void *arg);
-    /* The request, whole and complete; message is borrowed for the time of this callback. */
+    /* The request, whole and complete; of many_requests each, as it comes. message is borrowed for
+     * the time of this callback. */
     void (*on_request)(struct grpc_call *call, void *arg, struct str message);
     /* All that was queued has gone to the socket. NULL: not wanted. */
     void (*on_drained)(struct grpc_call *call, void *arg);
     /* The caller went away, or the deadline passed, or the connection ended. The call is gone when
      * this returns: release what hangs on it. NULL: nothing to do. */
     void (*on_cancel)(struct grpc_call *call, void *arg);
+    bool many_requests;
+    /* many_requests only, and not NULL then: the caller sends no more; it still waits for answers
+     * and the end. */
+    void (*on_request_end)(struct grpc_call *call, void *arg);
+};
+
+/* What the connections of one owner hold of us together: structures, messages that are not whole
+ * yet or not sent. The owner's; it must outlive the connections. What would pass the bound is
+ * refused: a message (GRPC_FULL), a call (Unavailable), a connection. */
+struct grpc_account {
+    size_t bytes, max_bytes;
 };
 
 struct grpc_server_events {
@@ -100,9 +113,11 @@ struct grpc_server *grpc_server_new(struct loop *loop, const struct grpc_method 
 /* Closes every connection (calls are cancelled, on_conn_closed is called). Takes NULL. */
 struct grpc_server *grpc_server_free(struct grpc_server *server);
 /* Takes over fd (a connected stream socket, made non-blocking here), also on failure. conn_context
- * is the caller's: told back by grpc_call_conn_context and on_conn_closed (not on failure). */
+ * is the caller's: told back by grpc_call_conn_context and on_conn_closed (not on failure). account
+ * (may be NULL) is what it is charged to. */
 int grpc_server_add_connection(struct grpc_server *server, int fd, void *conn_context,
-                               struct grpc_conn **ret_conn, struct err *err);
+                               struct grpc_account *account, struct grpc_conn **ret_conn,
+                               struct err *err);
 /* GOAWAY on every connection: open calls go on, new ones are refused, and each connection closes
  * with its last call. Connections added later are treated alike. */
 void grpc_server_drain(struct grpc_server *server);

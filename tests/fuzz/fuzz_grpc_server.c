@@ -1,7 +1,7 @@
 /*
  * Whatever a client sends after the preface: the session neither crashes nor leaks, every call that
- * was opened is ended exactly once, and no call gets a request twice. The first byte says in what
- * pieces the rest is fed.
+ * was opened is ended exactly once, and no call but of /B gets a request twice. The first byte says
+ * in what pieces the rest is fed.
  */
 #include "../../identity/grpc/grpc_priv.h"
 
@@ -27,13 +27,19 @@ static void on_open(struct grpc_call *call, void *arg)
 static void on_request(struct grpc_call *call, void *arg, struct str message)
 {
     struct counts *c = arg;
-    POSTERN_ASSERT(grpc_call_data(call) == NULL);
+    POSTERN_ASSERT(grpc_call_data(call) == NULL || grpc_call_method(call)->many_requests);
     grpc_call_set_data(call, c);
     enum grpc_send sent = grpc_call_send(call, message.p, message.n);
     if (!grpc_call_method(call)->streaming || sent != GRPC_SENT) {
         c->n_ended++;
         grpc_call_finish(call, sent == GRPC_SENT ? GRPC_OK : GRPC_RESOURCE_EXHAUSTED, "full");
     }
+}
+
+static void on_request_end(struct grpc_call *call, void *arg)
+{
+    ((struct counts *)arg)->n_ended++;
+    grpc_call_finish(call, GRPC_OK, NULL);
 }
 
 static void on_cancel(struct grpc_call *call, void *arg)
@@ -51,6 +57,7 @@ static void on_conn_closed(void *arg, void *conn_context)
 static const struct grpc_method methods[] = {
     {"/U", false, on_open, on_request, NULL, on_cancel},
     {"/S", true, on_open, on_request, NULL, on_cancel},
+    {"/B", true, on_open, on_request, NULL, on_cancel, true, on_request_end},
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -66,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                        .max_conn_out_bytes = 16384};
     const struct grpc_server_events events = {on_conn_closed};
     struct loop *loop = loop_new(NULL);
-    struct grpc_server *server = grpc_server_new(loop, methods, 2, &limits, &events, &counts);
+    struct grpc_server *server = grpc_server_new(loop, methods, 3, &limits, &events, &counts);
     struct grpc_conn *conn = grpc_server_add_detached(server, NULL);
     POSTERN_ASSERT(conn != NULL);
     static const char preface[] = NGHTTP2_CLIENT_MAGIC;

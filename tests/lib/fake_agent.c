@@ -231,7 +231,7 @@ static void on_accept(void *arg, unsigned ready)
     if (fd != -1) {
         struct grpc_conn *conn = NULL;
         a->n_connections++;
-        POSTERN_ASSERT(grpc_server_add_connection(a->server, fd, NULL, &conn, NULL) == 0);
+        POSTERN_ASSERT(grpc_server_add_connection(a->server, fd, NULL, NULL, &conn, NULL) == 0);
     }
 }
 

@@ -28,7 +28,8 @@ struct fixture {
     struct loop_timer later;
     bool timed_out;
     const char *what; /* is being tried, for the message of a failure */
-    int n_open, n_cancelled, n_drained, n_conns_closed;
+    int n_open, n_cancelled, n_drained, n_conns_closed, n_chat;
+    struct grpc_account account;
     struct grpc_call *stream_call; /* the last open one of /T/Stream */
     struct grpc_conn *conn;
 };
@@ -48,6 +49,11 @@ static void run(struct fixture *f)
     if (f->timed_out) {
         fail_msg("nothing came any more: %s", f->what != NULL ? f->what : "");
     }
+}
+
+static void on_later(void *arg)
+{
+    loop_stop(((struct fixture *)arg)->loop);
 }
 
 static void check_key(struct grpc_call *call, void *arg)
@@ -74,6 +80,22 @@ static void echo_stream(struct grpc_call *call, void *arg, struct str message)
     assert_int_equal(grpc_call_send(call, message.p, message.n), GRPC_SENT);
     assert_int_equal(grpc_call_send(call, "", 0), GRPC_SENT);
     f->stream_call = call;
+}
+
+/* Any number of requests, each with its echo; the caller's end is ours. */
+static void chat(struct grpc_call *call, void *arg, struct str message)
+{
+    struct fixture *f = arg;
+    f->n_chat++;
+    if (grpc_call_send(call, message.p, message.n) != GRPC_SENT) {
+        grpc_call_finish(call, GRPC_RESOURCE_EXHAUSTED, "too much is unsent");
+    }
+}
+
+static void chat_end(struct grpc_call *call, void *arg)
+{
+    (void)arg;
+    grpc_call_finish(call, GRPC_OK, NULL);
 }
 
 static void say_no(struct grpc_call *call, void *arg, struct str message)
@@ -120,11 +142,12 @@ static const struct grpc_method methods[] = {
     {"/T/Stream", true, NULL, echo_stream, drained, cancelled},
     {"/T/No", false, NULL, say_no, NULL, cancelled},
     {"/T/Never", false, NULL, never, NULL, cancelled},
+    {"/T/Chat", true, NULL, chat, NULL, cancelled, true, chat_end},
 };
 
 static void fixture_init(struct fixture *f, const struct grpc_limits *limits)
 {
-    *f = (struct fixture){0};
+    *f = (struct fixture){.account = {.max_bytes = 64U << 20}};
     f->loop = loop_new(NULL);
     assert_non_null(f->loop);
     loop_timer_init(&f->guard, f->loop, on_guard, f);
@@ -137,7 +160,8 @@ static int fixture_connect(struct fixture *f)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    assert_int_equal(grpc_server_add_connection(f->server, fds[0], f, &f->conn, NULL), 0);
+    assert_int_equal(grpc_server_add_connection(f->server, fds[0], f, &f->account, &f->conn, NULL),
+                     0);
     return fds[1];
 }
 
@@ -342,6 +366,7 @@ static void raw_request(struct raw *r, const struct header *headers, const void 
 #define M {":method", "POST"}
 #define S {":scheme", "http"}
 #define P {":path", "/T/Echo"}
+#define CHAT {":path", "/T/Chat"}
 #define A {":authority", "localhost"}
 #define T {"te", "trailers"}
 #define C {"content-type", "application/grpc"}
@@ -419,6 +444,14 @@ static const struct request_case request_cases[] = {
     {"message too large", {M, S, P, A, T, C}, BODY_OF("\0\0\x40\0\1hi"), "200", "8", -1},
     {"two messages", {M, S, P, A, T, C}, BODY_OF(BODY "\0\0\0\0\0"), "200", "12", -1},
     {"half a message", {M, S, P, A, T, C}, BODY_OF("\0\0\0\0\3hi"), "200", "13", -1},
+    {"half a message of many",
+     {M, S, CHAT, A, T, C},
+     BODY_OF(BODY "\0\0\0\0\3hi"),
+     "200",
+     "13",
+     -1},
+    {"none of many", {M, S, CHAT, A, T, C}, BODY_OF(""), "200", "0", -1},
+    {"many messages", {M, S, CHAT, A, T, C}, BODY_OF(BODY BODY "\0\0\0\0\0"), "200", "0", -1},
     {"no message", {M, S, P, A, T, C}, BODY_OF(""), "200", "12", -1},
     {"key missing", {M, S, {":path", "/T/Checked"}, A, T, C}, BODY_OF(BODY), "200", "3", -1},
     {"key missing, request unfinished",
@@ -854,6 +887,35 @@ static void test_bounds_out(void **state)
     fixture_deinit(&f);
 }
 
+/* What an owner's connections hold is counted, bounded, and all of it given back. */
+static void test_account(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct caller c;
+    fixture_init(&f, NULL);
+    caller_init(&c, &f, NULL);
+    caller_start(&c, "/T/Stream", true, STR_NONE, 0);
+    c.stop_at_messages = 2;
+    run(&f);
+    f.account.max_bytes = f.account.bytes + 1000;
+    char part[2000] = {0};
+    assert_int_equal(grpc_call_send(f.stream_call, part, sizeof(part)), GRPC_FULL);
+    assert_int_equal(grpc_call_send(f.stream_call, part, 900), GRPC_SENT);
+    assert_int_equal(grpc_call_send(f.stream_call, part, 100), GRPC_FULL);
+    f.account.max_bytes = 64U << 20;
+    c.stop_at_messages = 3;
+    run(&f);
+    grpc_client_free(c.client);
+    loop_timer_init(&f.later, f.loop, on_later, &f);
+    while (f.n_conns_closed == 0) {
+        loop_timer_arm(&f.later, 1);
+        run(&f);
+    }
+    assert_int_equal(f.account.bytes, 0);
+    fixture_deinit(&f);
+}
+
 static void test_client_of_a_server_that_goes(void **state)
 {
     (void)state;
@@ -1031,6 +1093,7 @@ int main(void)
         cmocka_unit_test(test_client_unary),
         cmocka_unit_test(test_client_large),
         cmocka_unit_test(test_bounds_out),
+        cmocka_unit_test(test_account),
         cmocka_unit_test(test_client_of_a_server_that_goes),
         cmocka_unit_test(test_close_ends_calls),
         cmocka_unit_test(test_free_in_callback),
