@@ -28,6 +28,8 @@ static const struct role {
      "say what is wrong with configuration files, and run nothing"},
     {"svid", svid_main, "svid fetch|watch [OPTIONS]",
      "ask a SPIFFE agent who we are (--socket, --id, --key, --write DIR)"},
+    {"quarantine", quarantine_main, "quarantine add|remove|list",
+     "stop issuing to, and connections of, an identity, certificate or image on this node"},
     {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},

@@ -6,11 +6,23 @@
 #ifndef POSTERN_ROLES_PRIV_H
 #define POSTERN_ROLES_PRIV_H
 
+#include <postern/agent_control.h>
+
 int agent_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
+int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);
+
+/* --- shared by commands that order things of an agent (role_control.c) -------------------------
+ */
+/* The agent's control socket: `control` if given, else as its file `config` says, else the default.
+ * -1: the file is wrong, and has been told about. */
+int role_control_path(const char *config, const char *control, char **ret);
+/* Asks; 0 and the document, else the exit status, after telling why. */
+int role_control_ask(const char *path, const struct agent_control_request *request,
+                     struct buf *out);
 
 #endif

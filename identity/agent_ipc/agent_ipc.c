@@ -240,6 +240,28 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                           {BYTES(agent_msg_bundle, roots, AGENT_BUNDLE_MAX)}},
     [AGENT_MSG_CHANGED] =
         {"changed", sizeof(struct agent_msg_changed), WAY(KEEPER_SERVICE), false, {{0}}},
+    [AGENT_MSG_DENY_BEGIN] = {"deny_begin",
+                              sizeof(struct agent_msg_deny_begin),
+                              WAY(SUPERVISOR_KEEPER) | WAY(SUPERVISOR_SERVICE),
+                              false,
+                              {COUNT(agent_msg_deny_begin, n_items, AGENT_DENY_MAX)}},
+    [AGENT_MSG_DENY_ITEM] = {"deny_item",
+                             sizeof(struct agent_msg_deny_item),
+                             WAY(SUPERVISOR_KEEPER) | WAY(SUPERVISOR_SERVICE),
+                             false,
+                             {COUNT(agent_msg_deny_item, index, AGENT_DENY_MAX - 1),
+                              COUNT(agent_msg_deny_item, kind, AGENT_DENY_IMAGE_DIGEST),
+                              TEXT(agent_msg_deny_item, text, AGENT_ID_MAX)}},
+    [AGENT_MSG_DENY_COMMIT] = {"deny_commit",
+                               sizeof(struct agent_msg_deny_begin),
+                               WAY(SUPERVISOR_KEEPER) | WAY(SUPERVISOR_SERVICE),
+                               false,
+                               {COUNT(agent_msg_deny_begin, n_items, AGENT_DENY_MAX)}},
+    [AGENT_MSG_DENY_APPLIED] = {"deny_applied",
+                                sizeof(struct agent_msg_deny_begin),
+                                WAY(KEEPER_SUPERVISOR),
+                                false,
+                                {COUNT(agent_msg_deny_begin, n_items, AGENT_DENY_MAX)}},
 };
 
 /* --- checking --------------------------------------------------------------------------------- */
@@ -450,8 +472,8 @@ const char *agent_role_name(enum agent_role role)
 const char *agent_outcome_name(uint32_t outcome)
 {
     static const char *const NAMES[AGENT_N_OUTCOMES] = {
-        "ok",           "no_handle", "stale_facts", "stale_generation",
-        "not_entitled", "bad_key",   "limited",     "unavailable"};
+        "ok",      "no_handle", "stale_facts", "stale_generation", "not_entitled",
+        "bad_key", "limited",   "unavailable", "quarantined"};
 
     return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
 }

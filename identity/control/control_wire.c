@@ -20,6 +20,15 @@ struct verb_rule {
 };
 static const struct verb_rule RULES[AGENT_N_CONTROL_VERBS] = {
     [AGENT_CONTROL_AGENT] = {.name = "agent"},
+    [AGENT_CONTROL_QUARANTINE_ADD] = {.name = "quarantine add",
+                                      .has_number = true,
+                                      .args = {{2048, true}, {256, false}}},
+    [AGENT_CONTROL_QUARANTINE_REMOVE] = {.name = "quarantine remove", .args = {{2048, true}}},
+    [AGENT_CONTROL_QUARANTINE_LIST] = {.name = "quarantine list"},
+    [AGENT_CONTROL_QUARANTINE_SERIALS] =
+        {.name = "quarantine serials",
+         .flags = AGENT_CONTROL_SERIALS_LAST,
+         .args = {{128, true}, {2048, false}, {2048, false}, {2048, false}}},
 };
 
 const char *agent_control_name(uint32_t verb)

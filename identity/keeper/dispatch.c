@@ -57,6 +57,7 @@ static void changed_flush(struct keeper *k)
     agent_ipc_init(&msg, AGENT_MSG_CHANGED, 0);
     msg.entries_generation = k->entries != NULL ? k->entries->generation : 0;
     msg.bundle_generation = k->bundle_generation;
+    msg.deny_version = keeper_deny_version(k->deny);
     msg.root_not_after_s = k->authority.force->issuer_not_after_s;
     msg.node_not_after_s = k->authority.force->node_not_after_s;
     msg.n_issued = k->n_issued;
@@ -213,6 +214,7 @@ static void on_identity_get(struct keeper *k)
     keeper_facts_get(k, c, &facts);
     a->facts = c->facts_count;
     a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
+    a->total = (uint32_t)keeper_deny_filter(k->deny, k->entries, &facts, places, a->total);
     if (k->entries == NULL || ask->position >= a->total) {
         a->outcome = AGENT_NOT_ENTITLED;
         return;
@@ -264,6 +266,9 @@ static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_i
     keeper_facts_get(k, *ret_caller, &facts);
     if (!keeper_entries_grant(k->entries, &facts, ask->entry, ret_grant)) {
         return AGENT_NOT_ENTITLED;
+    }
+    if (keeper_deny_stops(k->deny, &facts, ret_grant->spiffe_id)) {
+        return AGENT_QUARANTINED;
     }
     if (!keeper_point_ok(ask->point)) {
         return AGENT_BAD_KEY;
@@ -444,6 +449,18 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
         k->service = fd;
         k->changed_pending = true;
         return 0;
+    case AGENT_MSG_DENY_BEGIN:
+        keeper_deny_free(k->deny_incoming);
+        k->deny_incoming = keeper_deny_new(msg->deny_begin.version, msg->deny_begin.n_items);
+        return 0;
+    case AGENT_MSG_DENY_ITEM:
+        if (k->deny_incoming == NULL) {
+            break;
+        }
+        keeper_deny_add(k->deny_incoming, &msg->deny_item);
+        return 0;
+    case AGENT_MSG_DENY_COMMIT:
+        return keeper_deny_commit(k, &msg->deny_begin, err);
     case AGENT_MSG_ENTRIES_BEGIN:
         keeper_entries_free(k->incoming);
         k->incoming =

@@ -8,6 +8,7 @@
  * seal.c      those bytes in a file, plain or sealed
  * entries.c   its own copy of who may have which identity; match.c whom an entry fits, template.c
  *             what its identity then is: a library, <postern/keeper.h>
+ * deny.c      what is quarantined: nothing is issued for it
  * callers.c   attested handles and their limits; facts.c what is known of them
  * root.c      roots of the agent's own, and the files of earlier releases
  * start.c     state files -> something in force
@@ -185,6 +186,24 @@ bool keeper_caller_alive(const struct keeper_caller *c);
 /* Takes one signature from the uid's bucket; false if it is empty. */
 bool keeper_caller_charge(struct keeper_callers *cs, struct keeper_caller *c, uint64_t now_ms);
 
+/* --- quarantine ------------------------------------------------------------------------------- */
+struct keeper;
+struct keeper_deny; /* one set; NULL: nothing is quarantined */
+struct keeper_deny *keeper_deny_new(uint64_t version, size_t expected);
+struct keeper_deny *keeper_deny_free(struct keeper_deny *d);
+void keeper_deny_add(struct keeper_deny *d, const struct agent_msg_deny_item *msg);
+/* false: it is not what was announced. */
+bool keeper_deny_finish(struct keeper_deny *d, const struct agent_msg_deny_begin *commit);
+/* Whether this caller may not have this identity: ask before anything is signed for it. */
+bool keeper_deny_stops(const struct keeper_deny *d, const struct keeper_facts *facts,
+                       const char *spiffe_id);
+/* Of n places that are granted keeps those that are not stopped, in order; returns how many. */
+size_t keeper_deny_filter(const struct keeper_deny *d, const struct keeper_entries *set,
+                          const struct keeper_facts *facts, uint32_t *places, size_t n);
+uint64_t keeper_deny_version(const struct keeper_deny *d);
+/* Puts the set in force and says so. */
+int keeper_deny_commit(struct keeper *k, const struct agent_msg_deny_begin *msg, struct err *err);
+
 /* --- dispatch --------------------------------------------------------------------------------- */
 struct keeper {
     int control, attestor, service; /* service: -1 while there is none */
@@ -192,8 +211,9 @@ struct keeper {
     struct keeper_clock clock;
     struct keeper_authority authority;
     struct keeper_callers *callers;
-    struct keeper_entries *entries;  /* in force */
-    struct keeper_entries *incoming; /* in the making, or NULL */
+    struct keeper_entries *entries;           /* in force */
+    struct keeper_entries *incoming;          /* in the making, or NULL */
+    struct keeper_deny *deny, *deny_incoming; /* owned: in force, in the making; or NULL */
     char trust_domain[AGENT_TRUST_DOMAIN_MAX + 1];
     uint32_t svid_ttl_s;
     uint64_t bundle_generation;

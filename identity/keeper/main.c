@@ -96,6 +96,8 @@ int main(void)
     keeper_entries_free(k.entries);
     keeper_entries_free(k.incoming);
     keeper_force_free(k.change.next);
+    keeper_deny_free(k.deny);
+    keeper_deny_free(k.deny_incoming);
     keeper_authority_deinit(&k.authority);
     keeper_seal_deinit(&k.seal);
     log_free(k.log);

@@ -93,7 +93,9 @@ void service_on_keeper_push(struct service *s, const union agent_msg *msg, int f
     (void)fd; /* none comes with any message of the keeper */
     s->changed = msg->changed;
     bool entries = s->entries_generation != s->changed.entries_generation;
+    entries |= s->deny_version != s->changed.deny_version;
     s->entries_generation = s->changed.entries_generation;
+    s->deny_version = s->changed.deny_version;
     if (!s->have_bundle || s->bundle_generation != s->changed.bundle_generation) {
         if (s->bundle_ask == NULL) {
             get_bundle(s);
@@ -132,6 +134,13 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
         break;
     case AGENT_MSG_ENTRIES_STATE:
         s->entries_state = msg->entries_state;
+        break;
+    case AGENT_MSG_DENY_BEGIN:
+    case AGENT_MSG_DENY_ITEM:
+    case AGENT_MSG_DENY_COMMIT:
+        if (!service_deny_take(s, msg)) {
+            service_channel_lost(&s->control, true);
+        }
         break;
     case AGENT_MSG_STOP:
         service_stop(s);
@@ -184,6 +193,8 @@ void service_close(struct service *s)
     s->loop = loop_free(s->loop);
     service_accounts_deinit(s);
     s->metrics = metrics_block_free(s->metrics);
+    service_deny_clear(&s->deny);
+    service_deny_clear(&s->deny_incoming);
     free(s->own_domain_id);
     s->own_domain_id = NULL;
 }

@@ -98,6 +98,7 @@ static void refused(struct service_job *job, uint32_t outcome)
         return;
     case AGENT_NO_HANDLE:
     case AGENT_NOT_ENTITLED:
+    case AGENT_QUARANTINED:
         end(job, GRPC_PERMISSION_DENIED, "no identity issued");
         return;
     case AGENT_BAD_KEY:

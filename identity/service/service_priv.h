@@ -225,6 +225,22 @@ enum service_metric {
 void service_count(struct service *s, enum service_metric which);
 struct admin *service_admin_new(struct service *s, struct err *err);
 
+/* --- quarantine (deny.c) -----------------------------------------------------------------------
+ */
+struct service_deny_item {
+    uint32_t kind; /* enum agent_deny_kind */
+    int64_t until_s;
+    char *text; /* owned */
+};
+struct service_deny {
+    uint64_t version;
+    size_t n, expected;
+    struct service_deny_item *items; /* owned */
+};
+/* The supervisor's DENY_BEGIN, DENY_ITEM, DENY_COMMIT; false: out of order. */
+bool service_deny_take(struct service *s, const union agent_msg *msg);
+void service_deny_clear(struct service_deny *d);
+
 /* --- the process (main.c, control.c, privs.c) --------------------------------------------------
  */
 struct service {
@@ -248,13 +264,14 @@ struct service {
     bool have_bundle; /* and so may serve */
     bool ready_told;
     struct service_ask *bundle_ask;
-    uint64_t entries_generation, bundle_generation;
+    uint64_t entries_generation, bundle_generation, deny_version; /* that the keeper has said */
     uint8_t bundle[AGENT_BUNDLE_MAX];
     size_t n_bundle;
     struct agent_msg_changed changed; /* the last one */
 
     struct agent_msg_process processes[AGENT_N_ROLES]; /* role known: head.type is set */
     struct agent_msg_entries_state entries_state;
+    struct service_deny deny, deny_incoming; /* in force; in the making (expected > 0) */
     int64_t started_s, last_issued_s;
     bool stopping;
     int exit_status;

@@ -227,6 +227,7 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     tell_listener(s, AGENT_LISTENER_ADMIN, &s->admin);
     tell_listener(s, AGENT_LISTENER_METRICS, &s->metrics);
     supervisor_tell_entries(s);
+    supervisor_quarantine_tell_service(s);
     supervisor_tell_processes(s);
     return 0;
 }

@@ -45,6 +45,10 @@ static const struct {
     void (*run)(struct supervisor *s, uint64_t ticket, const struct agent_control_request *request);
 } VERBS[] = {
     {AGENT_CONTROL_AGENT, on_agent},
+    {AGENT_CONTROL_QUARANTINE_ADD, supervisor_quarantine_on_add},
+    {AGENT_CONTROL_QUARANTINE_REMOVE, supervisor_quarantine_on_remove},
+    {AGENT_CONTROL_QUARANTINE_LIST, supervisor_quarantine_on_list},
+    {AGENT_CONTROL_QUARANTINE_SERIALS, supervisor_quarantine_on_serials},
 };
 _Static_assert(sizeof(VERBS) / sizeof(VERBS[0]) == AGENT_N_CONTROL_VERBS - 1, "a verb has no row");
 

@@ -164,7 +164,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
 {
     enum { WATCH = 1 + 2 * AGENT_N_ROLES, CONTROL };
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
-    int control_ms = supervisor_control_due_ms(s), watch_ms = supervisor_watch_due_ms(s);
+    int dues_ms[] = {supervisor_control_due_ms(s), supervisor_quarantine_due_ms(s),
+                     supervisor_watch_due_ms(s)};
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -173,11 +174,10 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     }
     fds[WATCH] = (struct pollfd){.fd = supervisor_watch_fd(s), .events = POLLIN};
     supervisor_control_watch(s, &fds[CONTROL]);
-    if (timeout_ms == -1 || watch_ms < timeout_ms) {
-        timeout_ms = watch_ms;
-    }
-    if (control_ms != -1 && (timeout_ms == -1 || control_ms < timeout_ms)) {
-        timeout_ms = control_ms;
+    for (size_t i = 0; i < sizeof(dues_ms) / sizeof(dues_ms[0]); i++) {
+        if (dues_ms[i] != -1 && (timeout_ms == -1 || dues_ms[i] < timeout_ms)) {
+            timeout_ms = dues_ms[i];
+        }
     }
     if (poll(fds, sizeof(fds) / sizeof(fds[0]), timeout_ms) == -1) {
         return errno == EINTR ? 0 : err_sys(err, "poll");
@@ -200,6 +200,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     }
     supervisor_watch_turn(s, fds[WATCH].revents != 0);
     supervisor_control_turn(s, &fds[CONTROL]);
+    supervisor_quarantine_turn(s);
     return 0;
 }
 
@@ -256,7 +257,8 @@ static int start_keeper(struct supervisor *s, struct err *err)
         return -1;
     }
     supervisor_state_close_files(&s->state);
-    if (supervisor_send_entries(s, err) == -1 ||
+    if (supervisor_quarantine_tell_keeper(s, 0, err) == -1 ||
+        supervisor_send_entries(s, err) == -1 ||
         wait_for(s, &s->applied, "handing the entries to the keeper", err) == -1) {
         return -1;
     }
@@ -273,7 +275,8 @@ static int start(struct supervisor *s, struct err *err)
     supervisor_watch_add(s, s->conf->entries_path, &s->reload);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
-        open_sockets(s, err) == -1 || start_keeper(s, err) == -1) {
+        supervisor_quarantine_open(s, err) == -1 || open_sockets(s, err) == -1 ||
+        start_keeper(s, err) == -1) {
         return -1;
     }
     if (supervisor_spawn_attestor(s, err) == -1 ||
@@ -384,6 +387,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     supervisor_stop_children(s);
     supervisor_control_close(s);
     supervisor_watch_close(s);
+    supervisor_quarantine_close(s);
     supervisor_socket_close(&s->api);
     supervisor_socket_close(&s->admin);
     supervisor_socket_close(&s->metrics);

@@ -5,6 +5,7 @@
  * children.c   starting processes and joining them
  * messages.c   what the processes say
  * entries.c    entry file -> loader -> keeper
+ * quarantine.c what is quarantined on this node
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
  * state.c      the state directory
@@ -82,8 +83,9 @@ struct supervisor {
     int keeper_fd; /* the attestor's end of its channel to the keeper, until it has it */
     struct supervisor_state state;
     struct supervisor_socket api, admin, metrics;
-    struct supervisor_control *control; /* owned */
-    struct supervisor_watch *watch;     /* owned */
+    struct supervisor_control *control;       /* owned */
+    struct supervisor_quarantine *quarantine; /* owned */
+    struct supervisor_watch *watch;           /* owned */
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
@@ -178,6 +180,28 @@ void supervisor_control_run(struct supervisor *s, uint64_t ticket,
                             const struct agent_control_request *request);
 void supervisor_control_answer(struct supervisor *s, uint64_t ticket, struct str text);
 void supervisor_control_refuse(struct supervisor *s, uint64_t ticket, const struct err *why);
+
+/* --- quarantine ------------------------------------------------------------------------------- */
+struct supervisor_quarantine;
+/* Reads its file; one that is damaged is an error, never an empty set. */
+int supervisor_quarantine_open(struct supervisor *s, struct err *err);
+void supervisor_quarantine_close(struct supervisor *s);
+/* Hands the whole set on; ticket: whose order it answers, or 0. */
+int supervisor_quarantine_tell_keeper(struct supervisor *s, uint64_t ticket, struct err *err);
+void supervisor_quarantine_tell_service(struct supervisor *s);
+/* The keeper's answer. */
+void supervisor_quarantine_applied(struct supervisor *s, const struct agent_msg_deny_begin *msg);
+/* Until something may be over, -1: nothing has an end. */
+int supervisor_quarantine_due_ms(const struct supervisor *s);
+void supervisor_quarantine_turn(struct supervisor *s);
+void supervisor_quarantine_on_add(struct supervisor *s, uint64_t ticket,
+                                  const struct agent_control_request *request);
+void supervisor_quarantine_on_remove(struct supervisor *s, uint64_t ticket,
+                                     const struct agent_control_request *request);
+void supervisor_quarantine_on_list(struct supervisor *s, uint64_t ticket,
+                                   const struct agent_control_request *request);
+void supervisor_quarantine_on_serials(struct supervisor *s, uint64_t ticket,
+                                      const struct agent_control_request *request);
 
 /* --- privs ------------------------------------------------------------------------------------ */
 int supervisor_drop_privileges(struct supervisor *s, struct err *err);

@@ -34,9 +34,14 @@ static const char AGENT_CONTROL_DEFAULT[] = "/var/lib/postern/control.sock";
 /* Add a verb at the end, its row to control_wire.c and its function to control_verbs.c. */
 enum agent_control_verb {
     AGENT_CONTROL_NONE,
-    AGENT_CONTROL_AGENT, /* who the agent is: trust domain, directories, processes */
+    AGENT_CONTROL_AGENT,              /* who the agent is: trust domain, directories, processes */
+    AGENT_CONTROL_QUARANTINE_ADD,     /* subject, reason; number: for how many seconds, 0: no end */
+    AGENT_CONTROL_QUARANTINE_REMOVE,  /* subject */
+    AGENT_CONTROL_QUARANTINE_LIST,    /* the answer of all four: quarantine_document */
+    AGENT_CONTROL_QUARANTINE_SERIALS, /* image digest, then serials with commas */
     AGENT_N_CONTROL_VERBS,
 };
+enum { AGENT_CONTROL_SERIALS_LAST = 1 }; /* flag: now put them in force */
 const char *agent_control_name(uint32_t verb);
 
 struct agent_control_arg {

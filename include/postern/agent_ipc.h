@@ -66,6 +66,7 @@ enum {
     AGENT_CHAIN_MAX = 8192,         /* DER of the intermediates */
     AGENT_BUNDLE_MAX = 16384,       /* DER of the roots, one after another */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
+    AGENT_DENY_MAX = 4096,          /* things that are quarantined */
     AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
     AGENT_SELECTORS_MAX = 24,       /* of an entry */
     AGENT_SELECTOR_TEXT_MAX = 8192, /* all texts of an entry's selectors together */
@@ -137,6 +138,11 @@ enum agent_msg_type {
     AGENT_MSG_BUNDLE_GET,   /* agent_msg_ask, handle 0 */
     AGENT_MSG_BUNDLE,       /* agent_msg_bundle: its answer */
     AGENT_MSG_CHANGED,      /* agent_msg_changed: keeper's push, and its first message */
+    /* supervisor -> keeper and service: what is quarantined, whole */
+    AGENT_MSG_DENY_BEGIN,   /* agent_msg_deny_begin: drops an unfinished set */
+    AGENT_MSG_DENY_ITEM,    /* agent_msg_deny_item */
+    AGENT_MSG_DENY_COMMIT,  /* agent_msg_deny_begin, the same again: applies it */
+    AGENT_MSG_DENY_APPLIED, /* agent_msg_deny_begin: keeper's answer, with the request_id */
     AGENT_N_MSGS,
 };
 const char *agent_msg_name(uint32_t type);
@@ -278,6 +284,24 @@ struct agent_msg_entries_applied {
     struct err error;                                  /* if not ok: the old set stays */
 };
 
+/* --- quarantine: supervisor -> keeper, service ------------------------------------------------ */
+/* docs/quarantine.md. The service gets a set only after the keeper has applied it. Ends are the
+ * supervisor's business: when one is over there is a new set. */
+struct agent_msg_deny_begin {
+    struct agent_msg_head head;
+    uint64_t version; /* grows with every change, also over restarts */
+    uint32_t n_items;
+};
+enum agent_deny_kind { AGENT_DENY_SPIFFE_ID, AGENT_DENY_SERIAL, AGENT_DENY_IMAGE_DIGEST };
+struct agent_msg_deny_item {
+    struct agent_msg_head head;
+    uint32_t index;
+    uint32_t kind;     /* enum agent_deny_kind, the numbers of <postern/quarantine.h> */
+    int64_t until_s;   /* 0: until it is removed. For people only */
+    uint16_t text_len; /* spellings: <postern/quarantine.h> */
+    char text[AGENT_ID_MAX];
+};
+
 /* --- supervisor -> attestor ------------------------------------------------------------------- */
 struct agent_msg_start_attestor {
     struct agent_msg_head head;
@@ -393,6 +417,7 @@ enum agent_outcome {
     AGENT_BAD_KEY,          /* the point is not on the curve: InvalidArgument */
     AGENT_LIMITED,          /* too many issuances of this caller: Unavailable */
     AGENT_UNAVAILABLE,      /* cannot sign now (clock, expired root): Unavailable */
+    AGENT_QUARANTINED,      /* the identity or the caller's image is: PermissionDenied */
     AGENT_N_OUTCOMES,
 };
 const char *agent_outcome_name(uint32_t outcome);
@@ -446,6 +471,7 @@ struct agent_msg_changed {
     struct agent_msg_head head;
     uint64_t entries_generation;
     uint64_t bundle_generation;
+    uint64_t deny_version;                      /* of what is quarantined: streams look again */
     int64_t root_not_after_s, node_not_after_s; /* for status and metrics */
     uint64_t n_issued, n_refused;               /* since the keeper's start */
 };
@@ -480,6 +506,8 @@ union agent_msg {
     struct agent_msg_issued issued;
     struct agent_msg_bundle bundle;
     struct agent_msg_changed changed;
+    struct agent_msg_deny_begin deny_begin;
+    struct agent_msg_deny_item deny_item;
 };
 
 /* --- sending and receiving -------------------------------------------------------------------- */

@@ -515,6 +515,63 @@ static void test_uid_bound(void **state)
     keeper_setup(state);
 }
 
+static void deny(struct keeper_process *k, uint64_t version, uint32_t kind, const char *text)
+{
+    static struct agent_msg_deny_item item;
+    struct agent_msg_deny_begin frame;
+
+    agent_ipc_init(&frame, AGENT_MSG_DENY_BEGIN, 0);
+    frame.version = version;
+    frame.n_items = text != NULL;
+    keeper_send(k->control, &frame, -1);
+    if (text != NULL) {
+        agent_ipc_init(&item, AGENT_MSG_DENY_ITEM, 0);
+        item.kind = kind;
+        assert_true(agent_ipc_put(item.text, AGENT_ID_MAX, &item.text_len, str_of(text)));
+        keeper_send(k->control, &item, -1);
+    }
+    agent_ipc_init(&frame, AGENT_MSG_DENY_COMMIT, 5);
+    frame.version = version;
+    frame.n_items = text != NULL;
+    keeper_send(k->control, &frame, -1);
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_DENY_APPLIED);
+    assert_true(keeper_in.deny_begin.version == version && keeper_in.head.request_id == 5);
+}
+
+static void test_quarantine(void **state)
+{
+    struct keeper_process *k = *state;
+    uint64_t handle = attest(k, 5000);
+    uint8_t point[AGENT_POINT_SIZE];
+    struct agent_msg_deny_begin forged;
+    char byte;
+
+    good_point(point);
+    assert_int_equal(identity(k, handle, 0)->total, 2);
+    deny(k, 7, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
+    do {
+        keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
+    } while (keeper_in.changed.deny_version != 7);
+    assert_int_equal(identity(k, handle, 0)->total, 1);
+    assert_int_equal(keeper_in.identity.entry, 1);
+    assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_QUARANTINED);
+    assert_int_equal(issue(k, handle, k->generation, 1, point)->outcome, AGENT_OK);
+    /* a serial stops nobody from asking */
+    deny(k, 8, AGENT_DENY_SERIAL, "0abc");
+    assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_OK);
+    deny(k, 9, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
+    deny(k, 10, 0, NULL);
+    assert_int_equal(identity(k, handle, 0)->total, 2);
+    /* the service may not */
+    agent_ipc_init(&forged, AGENT_MSG_DENY_BEGIN, 0);
+    keeper_send(k->service, &forged, -1);
+    while (read(k->service, &byte, 1) != 0) {
+        struct pollfd p = {.fd = k->service, .events = POLLIN};
+
+        assert_int_equal(poll(&p, 1, KEEPER_WAIT_MS), 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -522,6 +579,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ended_process, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_gone_and_replay, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_facts_that_change, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_quarantine, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_flood, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_deaf_service, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_bad_messages, keeper_setup, keeper_teardown),

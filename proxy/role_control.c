@@ -1,0 +1,48 @@
+/* role_control: how a command finds the control socket of the agent that it is about. */
+#include "roles_priv.h"
+
+#include <postern/agent_control.h>
+#include <postern/conf.h>
+#include <postern/mem.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { ASK_MS = 60000 };
+
+int role_control_path(const char *config, const char *control, char **ret)
+{
+    struct conf_diag *diag;
+    struct conf_agent *conf = NULL;
+    char text[1200];
+
+    if (control != NULL || config == NULL) {
+        *ret = mem_must_strdup(control != NULL ? control : AGENT_CONTROL_DEFAULT);
+        return 0;
+    }
+    diag = conf_diag_new();
+    if (conf_load_agent(config, diag, &conf) == -1) {
+        for (size_t i = 0; i < conf_diag_count(diag); i++) {
+            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
+        }
+        conf_diag_free(diag);
+        return -1;
+    }
+    *ret = conf->control_socket != NULL
+               ? mem_must_strdup(conf->control_socket)
+               : mem_must_printf("%s/%s", conf->state_dir, AGENT_CONTROL_NAME);
+    conf_agent_free(conf);
+    conf_diag_free(diag);
+    return 0;
+}
+
+int role_control_ask(const char *path, const struct agent_control_request *request, struct buf *out)
+{
+    struct err err = ERR_INIT;
+    char text[1200];
+
+    if (agent_control_ask(path, request, ASK_MS, out, &err) == -1) {
+        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
+        return err.code == ERR_USAGE ? 2 : 1;
+    }
+    return 0;
+}

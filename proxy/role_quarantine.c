@@ -1,0 +1,195 @@
+/* role_quarantine: `postern quarantine add|remove|list`: what this node issues to, and lets in, no
+ * more. */
+#include "roles_priv.h"
+
+#include <jansson.h>
+#include <postern/agent_control.h>
+#include <postern/mem.h>
+#include <postern/quarantine.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: postern quarantine add [--for TIME] [--reason TEXT] [OPTIONS] SUBJECT\n"
+            "       postern quarantine remove [OPTIONS] SUBJECT\n"
+            "       postern quarantine list [OPTIONS]\n"
+            "SUBJECT: spiffe://..., serial:HEX, or the digest of a container image: sha256:HEX\n"
+            "  --for TIME       until then, such as 30m, 2h or 7d; without it until removed\n"
+            "  --config FILE    the agent's file, to find its control socket\n"
+            "  --control PATH   the control socket (%s)\n"
+            "  --json           the list as JSON\n",
+            AGENT_CONTROL_DEFAULT);
+    return 2;
+}
+
+struct options {
+    const char *verb, *subject, *reason, *config, *control;
+    uint64_t for_s;
+    bool json;
+};
+
+/* "90s", "30m", "2h", "7d" */
+static bool take_time(const char *text, uint64_t *ret_s)
+{
+    static const char units[] = "smhd";
+    static const uint64_t seconds[] = {1, 60, 3600, 86400};
+    size_t n = strlen(text);
+    const char *unit = n > 1 ? strchr(units, text[n - 1]) : NULL;
+    uint64_t value;
+
+    if (unit == NULL || !str_to_u64((struct str){text, n - 1}, UINT32_MAX / 86400, &value) ||
+        value == 0) {
+        fprintf(stderr, "postern: '%s' is no time: write 30m, 2h or 7d\n", text);
+        return false;
+    }
+    *ret_s = value * seconds[unit - units];
+    return true;
+}
+
+static bool take_options(int argc, char **argv, struct options *o)
+{
+    const struct {
+        const char *name;
+        const char **value;
+    } texts[] = {{"--reason", &o->reason}, {"--config", &o->config}, {"--control", &o->control}};
+
+    o->verb = argc > 1 ? argv[1] : "";
+    for (int i = 2; i < argc; i++) {
+        bool found = false;
+
+        for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++) {
+            if (strcmp(argv[i], texts[t].name) == 0 && i + 1 < argc) {
+                *texts[t].value = argv[++i];
+                found = true;
+                break;
+            }
+        }
+        if (found) {
+            continue;
+        }
+        if (strcmp(argv[i], "--json") == 0) {
+            o->json = true;
+        } else if (strcmp(argv[i], "--for") == 0 && i + 1 < argc) {
+            if (!take_time(argv[++i], &o->for_s)) {
+                return false;
+            }
+        } else if (argv[i][0] != '-' && o->subject == NULL) {
+            o->subject = argv[i];
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- showing ---------------------------------------------------------------------------------- */
+static const char *text_of(const json_t *item, const char *key)
+{
+    const char *s = json_string_value(json_object_get(item, key));
+
+    return s != NULL ? s : "";
+}
+
+static void print_item(const json_t *item)
+{
+    json_int_t serials = json_integer_value(json_object_get(item, "serials"));
+    const char *until = text_of(item, "until");
+
+    printf("%-12s %s\n", text_of(item, "kind"), text_of(item, "subject"));
+    printf("             since %s, %s%s", text_of(item, "added"),
+           until[0] != '\0' ? "until " : "until it is removed", until);
+    if (serials > 0) {
+        printf(", with %lld certificate%s that the journal has", (long long)serials,
+               serials == 1 ? "" : "s");
+    }
+    if (text_of(item, "reason")[0] != '\0') {
+        printf(": %s", text_of(item, "reason"));
+    }
+    printf("\n");
+}
+
+static int show(const struct options *o, const struct buf *out)
+{
+    json_t *doc = json_loadb((const char *)buf_head(out), buf_len(out), 0, NULL);
+    const json_t *items = json_object_get(doc, "items");
+    size_t i;
+    json_t *item;
+
+    if (o->json || !json_is_array(items)) {
+        fwrite(buf_head(out), 1, buf_len(out), stdout);
+    } else {
+        json_array_foreach(items, i, item)
+        {
+            print_item(item);
+        }
+        printf("%zu quarantined, on this node only (version %lld)\n", json_array_size(items),
+               (long long)json_integer_value(json_object_get(doc, "version")));
+    }
+    json_decref(doc);
+    return 0;
+}
+
+/* --- asking ----------------------------------------------------------------------------------- */
+static int prepare(const struct options *o, struct agent_control_request *r)
+{
+    enum quarantine_kind kind;
+    char text[QUARANTINE_TEXT_MAX + 1], line[1200];
+    struct err err = ERR_INIT;
+
+    if (strcmp(o->verb, "list") == 0) {
+        if (o->subject != NULL || o->reason != NULL || o->for_s != 0) {
+            return usage();
+        }
+        agent_control_init(r, AGENT_CONTROL_QUARANTINE_LIST);
+        return 0;
+    }
+    if (o->subject == NULL) {
+        return usage();
+    }
+    if (strcmp(o->verb, "add") == 0) {
+        agent_control_init(r, AGENT_CONTROL_QUARANTINE_ADD);
+        r->number = o->for_s;
+        if (!agent_control_put(r, 1, str_of(o->reason))) {
+            fprintf(stderr, "postern: the reason is longer than %d bytes\n", QUARANTINE_REASON_MAX);
+            return 2;
+        }
+    } else if (strcmp(o->verb, "remove") == 0 && o->reason == NULL && o->for_s == 0) {
+        agent_control_init(r, AGENT_CONTROL_QUARANTINE_REMOVE);
+    } else {
+        return usage();
+    }
+    if (quarantine_subject(str_of(o->subject), &kind, text, &err) == -1 ||
+        !agent_control_put(r, 0, str_of(o->subject))) {
+        fprintf(stderr, "postern: %s\n", err_text(&err, line, sizeof(line)));
+        return 2;
+    }
+    return 0;
+}
+
+int quarantine_main(int argc, char **argv)
+{
+    struct options o = {.verb = NULL};
+    mem_autofree struct agent_control_request *r = mem_must_new(struct agent_control_request);
+    mem_autofree char *path = NULL;
+    struct buf out = BUF_INIT(AGENT_CONTROL_DOCUMENT_MAX);
+    int status;
+
+    if (!take_options(argc, argv, &o)) {
+        return usage();
+    }
+    status = prepare(&o, r);
+    if (status == 0 && role_control_path(o.config, o.control, &path) == -1) {
+        status = 2;
+    }
+    if (status == 0) {
+        status = role_control_ask(path, r, &out);
+    }
+    if (status == 0) {
+        status = show(&o, &out);
+    }
+    buf_reset(&out);
+    return status;
+}
