@@ -101,6 +101,9 @@ static void refused(struct service_job *job, uint32_t outcome)
     case AGENT_QUARANTINED:
         end(job, GRPC_PERMISSION_DENIED, "no identity issued");
         return;
+    case AGENT_BAD_AUDIENCE:
+        end(job, GRPC_INVALID_ARGUMENT, "an audience is empty, too long or no text");
+        return;
     case AGENT_BAD_KEY:
         end(job, GRPC_INVALID_ARGUMENT, "the key is not a point of P-256");
         return;
