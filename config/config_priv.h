@@ -4,9 +4,9 @@
  *   yaml.c    bytes -> struct tree       strict YAML with line and column on every node
  *   schema.c  struct tree -> C structs   driven by struct table; defaults, freeing
  *   value.c   one scalar -> one value    the types; address.c and selector.c hold some of them
- *   proxy.c mesh.c policy.c agent.c kubernetes.c entries.c   the tables and what they cannot say
- *   load.c    files; kinds; the public functions
- *   reference.c  tables -> Markdown
+ *   proxy.c mesh.c policy.c agent.c kubernetes.c entries.c modes.c   the tables and what they
+ * cannot say load.c    files; kinds; the public functions split.c   struct tree -> JSON, part by
+ * part reference.c  tables -> Markdown
  *
  * Everything here runs on one thread and owns nothing beyond the call but what the tables fill in.
  */
@@ -199,7 +199,8 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
          .doc =                                                                                    \
              "The feature level that the file needs; a binary that understands less refuses it."}
 
-extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries;
+extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries,
+    table_modes;
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 extern const struct table table_agent_limits;
 /* Who may use the admin socket when the file does not say. */

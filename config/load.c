@@ -18,7 +18,7 @@ struct kind {
     const char *use; /* how a file of this kind is used, for one that came to the wrong place */
 };
 
-enum { KIND_PROXY, KIND_MESH, KIND_POLICY, KIND_AGENT, KIND_ENTRIES, N_KINDS };
+enum { KIND_PROXY, KIND_MESH, KIND_POLICY, KIND_AGENT, KIND_ENTRIES, KIND_MODES, N_KINDS };
 
 static const struct kind kinds[N_KINDS] = {
     [KIND_PROXY] = {"Proxy", &table_proxy, "'postern proxy FILE' runs it"},
@@ -26,6 +26,7 @@ static const struct kind kinds[N_KINDS] = {
     [KIND_POLICY] = {"Policy", &table_policy, "'policy' in a Proxy file names it"},
     [KIND_AGENT] = {"Agent", &table_agent, "'postern agent FILE' runs it"},
     [KIND_ENTRIES] = {"Entries", &table_entries, "'entries' in an Agent file names it"},
+    [KIND_MODES] = {"Modes", &table_modes, "'state.modes' in an Agent file names it"},
 };
 
 /* Every conf_* begins with its `path`, which no table knows. */
@@ -34,6 +35,7 @@ _Static_assert(offsetof(struct conf_mesh, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_policy, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_agent, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_entries, path) == 0, "path is first");
+_Static_assert(offsetof(struct conf_modes, path) == 0, "path is first");
 
 static void *kind_free(const struct kind *k, void *conf)
 {
@@ -64,7 +66,7 @@ static const struct kind *find_kind(struct str name)
 /* The `kind:` of a file; NULL when it was reported. */
 static const struct kind *read_kind(struct context *c, const struct node *root)
 {
-    static const char *const expected = "Proxy, Mesh, Policy, Agent or Entries";
+    static const char *const expected = "Proxy, Mesh, Policy, Agent, Entries or Modes";
     if (root->kind != NODE_MAP) {
         report(c, root, "a mapping that begins with 'kind:' and 'level:'", NULL,
                "not a configuration file");
@@ -202,6 +204,7 @@ DEFINE_KIND(mesh, MESH)
 DEFINE_KIND(policy, POLICY)
 DEFINE_KIND(agent, AGENT)
 DEFINE_KIND(entries, ENTRIES)
+DEFINE_KIND(modes, MODES)
 
 /* --- check ------------------------------------------------------------------------------------ */
 static void check_named(int kind, const char *path, struct conf_diag *diag)
@@ -251,7 +254,11 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
         check_named(KIND_MESH, p->mesh_path, diag);
         check_named(KIND_POLICY, p->policy_path, diag);
     } else if (k == &kinds[KIND_AGENT]) {
-        check_agent_entries(conf, diag);
+        const struct conf_agent *a = conf;
+        check_agent_entries(a, diag);
+        check_named(KIND_POLICY, a->state.policy_path, diag);
+        check_named(KIND_MESH, a->state.mesh_path, diag);
+        check_named(KIND_MODES, a->state.modes_path, diag);
     }
     kind_free(k, conf);
     if (diag_total(diag) != before) {
@@ -266,7 +273,8 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
 /* --- kinds and their reference ---------------------------------------------------------------- */
 const char *const *conf_kinds(void)
 {
-    static const char *const names[] = {"Proxy", "Mesh", "Policy", "Agent", "Entries", NULL};
+    static const char *const names[] = {"Proxy",   "Mesh",  "Policy", "Agent",
+                                        "Entries", "Modes", NULL};
     return names;
 }
 

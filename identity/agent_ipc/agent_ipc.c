@@ -15,6 +15,7 @@ enum field_kind {
     FIELD_BOOL,  /* 0 or 1: another byte in a bool is undefined behaviour */
     FIELD_ERR,   /* a struct err */
     FIELD_REPORT,
+    FIELD_DOCS,      /* AGENT_N_DOCUMENTS of struct agent_doc_state */
     FIELD_DNS,       /* the DNS names of an entry: a uint16_t count at `aux` */
     FIELD_SELECTORS, /* likewise; their texts lie one after another in selector_text */
 };
@@ -81,7 +82,6 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                 WAY(SUPERVISOR_KEEPER),
                                 false,
                                 {COUNT(agent_msg_start_keeper, log_level, LOG_DEBUG),
-                                 COUNT(agent_msg_start_keeper, jwt_algorithm, AGENT_JWT_RS256),
                                  TEXT(agent_msg_start_keeper, trust_domain,
                                       AGENT_TRUST_DOMAIN_MAX)}},
     [AGENT_MSG_STATE_KEY] = {"state_key",
@@ -181,6 +181,23 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                  WAY(SUPERVISOR_SERVICE),
                                  false,
                                  {ERROR(agent_msg_entries_state, error)}},
+    [AGENT_MSG_DOCS_BEGIN] =
+        {"docs_begin", sizeof(struct agent_msg_docs), WAY(SUPERVISOR_SERVICE), false, {{0}}},
+    [AGENT_MSG_DOC_PART] = {"doc_part",
+                            sizeof(struct agent_msg_doc_part),
+                            WAY(LOADER_SUPERVISOR) | WAY(SUPERVISOR_SERVICE),
+                            false,
+                            {COUNT(agent_msg_doc_part, document, AGENT_N_DOCUMENTS - 1),
+                             COUNT(agent_msg_doc_part, kind, AGENT_DOC_TEXT),
+                             TEXT(agent_msg_doc_part, text, AGENT_DOC_PART_MAX)}},
+    [AGENT_MSG_DOCS_COMMIT] =
+        {"docs_commit", sizeof(struct agent_msg_docs), WAY(SUPERVISOR_SERVICE), false, {{0}}},
+    [AGENT_MSG_DOCS_STATE] = {"docs_state",
+                              sizeof(struct agent_msg_docs_state),
+                              WAY(SUPERVISOR_SERVICE),
+                              false,
+                              {{FIELD_DOCS, offsetof(struct agent_msg_docs_state, documents), 0,
+                                0}}},
     [AGENT_MSG_STOP] =
         {"stop", sizeof(struct agent_msg_plain), WAY(SUPERVISOR_SERVICE), false, {{0}}},
     [AGENT_MSG_DIAGNOSTIC] = {"diagnostic",
@@ -192,7 +209,7 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                           sizeof(struct agent_msg_loaded),
                           WAY(LOADER_SUPERVISOR),
                           false,
-                          {COUNT(agent_msg_loaded, n_entries, AGENT_ENTRIES_MAX)}},
+                          {COUNT(agent_msg_loaded, n_entries, AGENT_DOC_ITEMS_MAX)}},
     [AGENT_MSG_ATTESTED] = {"attested", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), true,
                             CALLER_FIELDS},
     [AGENT_MSG_UPDATED] = {"updated", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), false,
@@ -263,25 +280,6 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                 WAY(KEEPER_SUPERVISOR),
                                 false,
                                 {COUNT(agent_msg_deny_begin, n_items, AGENT_DENY_MAX)}},
-    [AGENT_MSG_JWT_SIGN] = {"jwt_sign",
-                            sizeof(struct agent_msg_jwt_sign),
-                            WAY(SERVICE_KEEPER),
-                            false,
-                            {COUNT(agent_msg_jwt_sign, n_audiences, AGENT_AUDIENCES_MAX),
-                             BYTES(agent_msg_jwt_sign, audiences, AGENT_AUDIENCES_BYTES)}},
-    [AGENT_MSG_JWT_SIGNED] = {"jwt_signed",
-                              sizeof(struct agent_msg_jwt_signed),
-                              WAY(KEEPER_SERVICE),
-                              false,
-                              {COUNT(agent_msg_jwt_signed, outcome, AGENT_N_OUTCOMES - 1),
-                               BYTES(agent_msg_jwt_signed, token, AGENT_TOKEN_MAX)}},
-    [AGENT_MSG_JWKS_GET] =
-        {"jwks_get", sizeof(struct agent_msg_ask), WAY(SERVICE_KEEPER), false, {{0}}},
-    [AGENT_MSG_JWKS] = {"jwks",
-                        sizeof(struct agent_msg_jwks),
-                        WAY(KEEPER_SERVICE),
-                        false,
-                        {BYTES(agent_msg_jwks, jwks, AGENT_JWKS_MAX)}},
 };
 
 /* --- checking --------------------------------------------------------------------------------- */
@@ -365,6 +363,19 @@ static bool selectors_ok(const uint8_t *msg, const struct field *f)
     return texts == text_len;
 }
 
+static bool docs_ok(const uint8_t *p)
+{
+    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
+        const uint8_t *d = p + i * sizeof(struct agent_doc_state);
+
+        if (!bool_ok(d + offsetof(struct agent_doc_state, configured)) ||
+            !err_ok(d + offsetof(struct agent_doc_state, error))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool field_ok(const uint8_t *msg, const struct field *f)
 {
     uint16_t len16;
@@ -386,6 +397,8 @@ static bool field_ok(const uint8_t *msg, const struct field *f)
         return err_ok(msg + f->off);
     case FIELD_REPORT:
         return report_ok(msg + f->off);
+    case FIELD_DOCS:
+        return docs_ok(msg + f->off);
     case FIELD_DNS:
         return dns_ok(msg, f);
     case FIELD_SELECTORS:
@@ -492,8 +505,8 @@ const char *agent_role_name(enum agent_role role)
 const char *agent_outcome_name(uint32_t outcome)
 {
     static const char *const NAMES[AGENT_N_OUTCOMES] = {
-        "ok",           "no_handle", "stale_facts", "stale_generation", "not_entitled",
-        "bad_audience", "bad_key",   "limited",     "unavailable",      "quarantined"};
+        "ok",      "no_handle", "stale_facts", "stale_generation", "not_entitled",
+        "bad_key", "limited",   "unavailable", "quarantined"};
 
     return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
 }
@@ -532,4 +545,11 @@ const char *agent_selector_name(uint32_t type)
     };
 
     return type < AGENT_N_SELECTORS ? NAMES[type] : "unknown";
+}
+
+const char *agent_document_name(uint32_t document)
+{
+    static const char *const NAMES[AGENT_N_DOCUMENTS] = {"policy", "mesh", "modes"};
+
+    return document < AGENT_N_DOCUMENTS ? NAMES[document] : "unknown";
 }

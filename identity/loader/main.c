@@ -1,11 +1,14 @@
 /*
- * postern-loader: reads one entry file and says what is in it, field by field. The YAML parser runs
+ * postern-loader: reads one file and says what is in it: entries field by field, what proxies are
+ * told in parts. The YAML parser runs
  * here, where it can do nothing but answer: no root, no keys, no socket, no file but the one that
  * was opened for it and the lists of users and groups.
  *
- * Arguments: the file's name (for messages), uid and gid to become. Descriptors: AGENT_FD_CONTROL,
- * AGENT_FD_LOADER_FILE. Ends with 0 once everything is said, good or bad.
+ * Arguments: the file's name (for messages), uid and gid to become, what the file is. Descriptors:
+ * AGENT_FD_CONTROL, AGENT_FD_LOADER_FILE. Ends with 0 once everything is said, good or bad.
  */
+#include "loader_priv.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <postern/agent_ipc.h>
@@ -32,7 +35,7 @@ static const char *const SYSCALLS[] = {
     "tgkill",       "fcntl",          "exit",         "exit_group",    NULL};
 static const char *const NAME_FILES[] = {"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", NULL};
 
-static int tell(const void *msg, struct err *err)
+int loader_tell(const void *msg, struct err *err)
 {
     struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLOUT};
 
@@ -103,7 +106,6 @@ static int tell_entry(const struct conf_entries *set, size_t index, struct err *
     m.index = (uint32_t)index;
     m.line = e->line;
     m.ttl_s = e->ttl_s;
-    m.jwt_ttl_s = e->jwt_ttl_s;
     fits &= agent_ipc_put(m.id, AGENT_NAME_MAX, &m.id_len, str_of(e->id));
     fits &= agent_ipc_put(m.spiffe_id, AGENT_ID_MAX, &m.spiffe_id_len, str_of(e->spiffe_id));
     fits &= agent_ipc_put(m.hint, AGENT_HINT_MAX, &m.hint_len, str_of(e->hint));
@@ -120,26 +122,26 @@ static int tell_entry(const struct conf_entries *set, size_t index, struct err *
                             "at most %d selectors, %d DNS names, and an id of at most %d bytes",
                             AGENT_SELECTORS_MAX, AGENT_DNS_NAMES_MAX, AGENT_NAME_MAX);
     }
-    return tell(&m, err);
+    return loader_tell(&m, err);
 }
 
-static int tell_loaded(size_t n_entries, size_t n_diagnostics, struct err *err)
+int loader_tell_loaded(size_t n_entries, size_t n_diagnostics, struct err *err)
 {
     struct agent_msg_loaded m;
 
     agent_ipc_init(&m, AGENT_MSG_LOADED, 0);
     m.n_entries = (uint32_t)n_entries;
     m.n_diagnostics = (uint32_t)n_diagnostics;
-    return tell(&m, err);
+    return loader_tell(&m, err);
 }
 
-static int tell_diagnostic(const struct err *diagnostic, struct err *err)
+int loader_tell_diagnostic(const struct err *diagnostic, struct err *err)
 {
     struct agent_msg_failed m;
 
     agent_ipc_init(&m, AGENT_MSG_DIAGNOSTIC, 0);
     m.error = *diagnostic;
-    return tell(&m, err);
+    return loader_tell(&m, err);
 }
 
 static int tell_entries(const struct conf_entries *set, struct err *err)
@@ -158,12 +160,23 @@ static int tell_entries(const struct conf_entries *set, struct err *err)
         }
     }
     if (too_large.code != ERR_NONE) {
-        return tell_diagnostic(&too_large, err) == -1 ? -1 : tell_loaded(0, 1, err);
+        return loader_tell_diagnostic(&too_large, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
     }
-    return tell_loaded(set->n_entries, 0, err);
+    return loader_tell_loaded(set->n_entries, 0, err);
 }
 
-static int load(const char *name, struct err *err)
+int loader_tell_refusal(const struct conf_diag *diag, struct err *err)
+{
+    for (size_t i = 0; i < conf_diag_count(diag); i++) {
+        if (loader_tell_diagnostic(conf_diag_get(diag, i), err) == -1) {
+            return -1;
+        }
+    }
+    return loader_tell_loaded(0, conf_diag_count(diag), err);
+}
+
+/* document: AGENT_N_DOCUMENTS for a file of entries. */
+static int load(const char *name, enum agent_document document, struct err *err)
 {
     mem_autofree char *text = NULL;
     size_t len = 0;
@@ -174,21 +187,31 @@ static int load(const char *name, struct err *err)
 
     if (read_file(&text, &len, &unreadable) == -1) {
         err_where(&unreadable, "%s", name);
-        r = tell_diagnostic(&unreadable, err) == -1 ? -1 : tell_loaded(0, 1, err);
+        r = loader_tell_diagnostic(&unreadable, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
+    } else if (document < AGENT_N_DOCUMENTS) {
+        r = loader_load_document(document, name, text, len, err);
     } else if (conf_parse_entries(name, text, len, diag, &set) == 0) {
         r = tell_entries(set, err);
     } else {
-        for (size_t i = 0; r == 0 && i < conf_diag_count(diag); i++) {
-            r = tell_diagnostic(conf_diag_get(diag, i), err);
-        }
-        r = r == -1 ? -1 : tell_loaded(0, conf_diag_count(diag), err);
+        r = loader_tell_refusal(diag, err);
     }
     conf_entries_free(set);
     conf_diag_free(diag);
     return r;
 }
 
-static int start(int argc, char **argv, struct err *err)
+static bool find_job(const char *text, enum agent_document *ret)
+{
+    uint32_t d = 0;
+
+    while (d < AGENT_N_DOCUMENTS && strcmp(text, agent_document_name(d)) != 0) {
+        d++;
+    }
+    *ret = (enum agent_document)d;
+    return d < AGENT_N_DOCUMENTS || strcmp(text, "entries") == 0;
+}
+
+static int start(int argc, char **argv, enum agent_document *ret_document, struct err *err)
 {
     const struct rlimit cpu = {CPU_MAX_S, CPU_MAX_S};
     struct agent_msg_report report;
@@ -196,9 +219,9 @@ static int start(int argc, char **argv, struct err *err)
         .role = AGENT_ROLE_LOADER, .max_fds = 16, .read_files = NAME_FILES, .syscalls = SYSCALLS};
     uint64_t uid, gid;
 
-    if (argc != 4 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
-        !str_to_u64(str_of(argv[3]), UINT32_MAX - 1, &gid)) {
-        err_set(err, ERR_USAGE, "usage: postern-loader NAME UID GID");
+    if (argc != 5 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
+        !str_to_u64(str_of(argv[3]), UINT32_MAX - 1, &gid) || !find_job(argv[4], ret_document)) {
+        err_set(err, ERR_USAGE, "usage: postern-loader NAME UID GID entries|policy|mesh|modes");
         return err_advise(err, "postern-loader is started by `postern agent`");
     }
     c.uid = (uint32_t)uid;
@@ -209,14 +232,15 @@ static int start(int argc, char **argv, struct err *err)
     if (agent_confine(&c, &report, err) == -1) {
         return -1;
     }
-    return tell(&report, err);
+    return loader_tell(&report, err);
 }
 
 int main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
+    enum agent_document document = AGENT_N_DOCUMENTS;
 
-    if (start(argc, argv, &err) == -1 || load(argv[1], &err) == -1) {
+    if (start(argc, argv, &document, &err) == -1 || load(argv[1], document, &err) == -1) {
         char text[1200];
 
         (void)dprintf(STDERR_FILENO, "postern-loader: %s\n", err_text(&err, text, sizeof(text)));

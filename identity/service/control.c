@@ -142,6 +142,14 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
             service_channel_lost(&s->control, true);
         }
         break;
+    case AGENT_MSG_DOCS_BEGIN:
+    case AGENT_MSG_DOC_PART:
+    case AGENT_MSG_DOCS_COMMIT:
+    case AGENT_MSG_DOCS_STATE:
+        if (!service_documents_push(s, msg)) {
+            service_channel_lost(&s->control, true);
+        }
+        break;
     case AGENT_MSG_STOP:
         service_stop(s);
         break;
@@ -163,6 +171,7 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
         mem_must_printf("spiffe://%.*s", (int)s->start.trust_domain_len, s->start.trust_domain);
     s->started_s = os_wall_s();
     s->metrics = metrics_block_new(SERVICE_N_METRICS);
+    service_documents_init(s);
     loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
     s->admin = service_admin_new(s, err);
     if (s->admin == NULL) {
@@ -193,6 +202,7 @@ void service_close(struct service *s)
     s->loop = loop_free(s->loop);
     service_accounts_deinit(s);
     s->metrics = metrics_block_free(s->metrics);
+    service_documents_deinit(s);
     service_deny_clear(&s->deny);
     service_deny_clear(&s->deny_incoming);
     free(s->own_domain_id);

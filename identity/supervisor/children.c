@@ -137,9 +137,6 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     m.root_ttl_s = s->conf->root_ttl_s;
     m.node_ttl_s = s->conf->node_ttl_s;
     m.svid_ttl_s = s->conf->svid_ttl_s;
-    m.jwt_ttl_s = s->conf->jwt_ttl_s;
-    m.jwt_key_ttl_s = s->conf->jwt_key_ttl_s;
-    m.jwt_algorithm = s->conf->jwt_algorithm;
     m.log_level = s->conf->log_level;
     m.max_handles = max_handles(s);
     m.max_uid_handles = max_uid_handles(s);
@@ -231,6 +228,7 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     tell_listener(s, AGENT_LISTENER_METRICS, &s->metrics);
     supervisor_tell_entries(s);
     supervisor_quarantine_tell_service(s);
+    supervisor_tell_documents(s);
     supervisor_tell_processes(s);
     return 0;
 }
@@ -269,11 +267,11 @@ int supervisor_spawn_service(struct supervisor *s, struct err *err)
     return r == -1 ? -1 : tell_service_start(s, err);
 }
 
-int supervisor_spawn_loader(struct supervisor *s, int file, pid_t *ret_pid, int *ret_pidfd,
-                            int *ret_channel, struct err *err)
+int supervisor_spawn_loader(struct supervisor *s, const struct supervisor_job *job, int file,
+                            pid_t *ret_pid, int *ret_pidfd, int *ret_channel, struct err *err)
 {
     char uid[16], gid[16];
-    const char *argv[] = {"postern-loader", s->conf->entries_path, uid, gid, NULL};
+    const char *argv[] = {"postern-loader", job->path, uid, gid, job->name, NULL};
     int pair[2];
     int r;
 

@@ -273,12 +273,14 @@ static int start(struct supervisor *s, struct err *err)
 {
     supervisor_watch_open(s);
     supervisor_watch_add(s, s->conf->entries_path, &s->reload);
+    supervisor_documents_open(s);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
         supervisor_quarantine_open(s, err) == -1 || open_sockets(s, err) == -1 ||
         start_keeper(s, err) == -1) {
         return -1;
     }
+    supervisor_documents_turn(s);
     if (supervisor_spawn_attestor(s, err) == -1 ||
         wait_for(s, &s->children[AGENT_ROLE_ATTESTOR].ready, "starting the attestor", err) == -1) {
         return -1;
@@ -352,6 +354,9 @@ static int run(struct supervisor *s, struct err *err)
         if (s->reload && !s->stopping && reload(s, err) == -1) {
             return -1;
         }
+        if (!s->stopping) {
+            supervisor_documents_turn(s);
+        }
     }
     return 0;
 }
@@ -386,6 +391,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     notify_manager("STOPPING=1\n");
     supervisor_stop_children(s);
     supervisor_control_close(s);
+    supervisor_documents_close(s);
     supervisor_watch_close(s);
     supervisor_quarantine_close(s);
     supervisor_socket_close(&s->api);

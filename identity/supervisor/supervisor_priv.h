@@ -4,7 +4,8 @@
  * supervisor.c the order of things: start, watch, end
  * children.c   starting processes and joining them
  * messages.c   what the processes say
- * entries.c    entry file -> loader -> keeper
+ * loading.c    file -> loader -> messages
+ * entries.c    entry file -> keeper; documents.c: policy, mesh map, modes -> service
  * quarantine.c what is quarantined on this node
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
@@ -86,6 +87,7 @@ struct supervisor {
     struct supervisor_control *control;       /* owned */
     struct supervisor_quarantine *quarantine; /* owned */
     struct supervisor_watch *watch;           /* owned */
+    struct supervisor_documents *documents;   /* owned */
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
@@ -106,8 +108,9 @@ int supervisor_spawn_keeper(struct supervisor *s, struct err *err);
 int supervisor_spawn_attestor(struct supervisor *s, struct err *err);
 int supervisor_spawn_service(struct supervisor *s, struct err *err);
 /* The loader: its channel and pidfd are the caller's. */
-int supervisor_spawn_loader(struct supervisor *s, int file, pid_t *ret_pid, int *ret_pidfd,
-                            int *ret_channel, struct err *err);
+struct supervisor_job;
+int supervisor_spawn_loader(struct supervisor *s, const struct supervisor_job *job, int file,
+                            pid_t *ret_pid, int *ret_pidfd, int *ret_channel, struct err *err);
 /* Sends to a child and waits for room; a child that does not take it within seconds has failed. */
 int supervisor_tell(struct supervisor *s, enum agent_role role, const void *msg, int fd,
                     struct err *err);
@@ -126,6 +129,32 @@ int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err
 /* What the service has to know for its status page. */
 void supervisor_tell_processes(struct supervisor *s);
 void supervisor_tell_entries(struct supervisor *s);
+
+/* --- loading ---------------------------------------------------------------------------------- */
+/* One file for a loader. take gets what it says of the content, in s->in. */
+struct supervisor_job {
+    const char *name;    /* what the file is, for the loader */
+    const char *path;    /* and where */
+    const char *what;    /* for messages: "the entry file" */
+    const char *refused; /* the event of a log line for each error of the file */
+    int (*take)(struct supervisor *s, void *arg, struct err *err);
+    size_t (*n_taken)(const struct supervisor *s, const void *arg);
+    void *arg;
+    struct err *last_error; /* gets the last of them */
+};
+/* 0: all of it was taken. -1: what was taken so far is of no use; each error was logged. */
+int supervisor_load(struct supervisor *s, const struct supervisor_job *job, struct err *err);
+
+/* --- documents for proxies -------------------------------------------------------------------- */
+struct supervisor_documents;
+/* Names the files to watch; after supervisor_watch_open. */
+void supervisor_documents_open(struct supervisor *s);
+void supervisor_documents_close(struct supervisor *s);
+/* Reads what has changed. A file that is wrong stays as it was; if all have been good once and
+ * something is another than before, the service is told. */
+void supervisor_documents_turn(struct supervisor *s);
+/* All of it, to a new service. */
+void supervisor_tell_documents(struct supervisor *s);
 
 /* --- entries ---------------------------------------------------------------------------------- */
 /* Reads the file through a loader into s->loaded. Each of its errors is logged; err then tells how

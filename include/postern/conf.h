@@ -17,6 +17,7 @@
 #include <postern/buf.h>
 #include <postern/err.h>
 #include <postern/log.h>
+#include <postern/str.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -193,7 +194,6 @@ struct conf_agent_limits {
     uint64_t memory_per_uid; /* bytes */
     uint32_t issue_burst_per_uid, issue_rate_per_uid;
 };
-enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
 
 struct conf_agent {
     char *path;
@@ -202,15 +202,24 @@ struct conf_agent {
     char *state_dir;
     char *entries_path;
     char *control_socket; /* NULL: control.sock in the state directory */
+    struct {
+        char *policy_path, *mesh_path, *modes_path; /* NULL: none */
+    } state;                                        /* what proxies are told */
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
-    uint32_t jwt_ttl_s, jwt_key_ttl_s;
-    enum conf_jwt_algorithm jwt_algorithm; /* of new keys for tokens */
     uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid;
     struct conf_kubernetes kubernetes;
     struct conf_admin admin;
     struct conf_sockaddr metrics;
     enum log_level log_level;
     struct conf_agent_limits limits;
+};
+
+/* --- Modes ------------------------------------------------------------------------------------ */
+enum conf_plaintext { CONF_PLAINTEXT_LISTED, CONF_PLAINTEXT_NEVER };
+
+struct conf_modes {
+    char *path;
+    enum conf_plaintext plaintext;
 };
 
 /* --- Entries ---------------------------------------------------------------------------------- */
@@ -252,8 +261,7 @@ struct conf_entry {
     char *spiffe_id;                 /* maybe with variables, such as {k8s.ns} */
     struct conf_selector *selectors; /* at least one */
     size_t n_selectors;
-    uint32_t ttl_s;     /* 0: the agent's default */
-    uint32_t jwt_ttl_s; /* of tokens; 0: the agent's default */
+    uint32_t ttl_s; /* 0: the agent's default */
     struct conf_strings dns_names;
     char *hint; /* NULL: none */
 };
@@ -272,6 +280,7 @@ int conf_load_mesh(const char *path, struct conf_diag *diag, struct conf_mesh **
 int conf_load_policy(const char *path, struct conf_diag *diag, struct conf_policy **ret);
 int conf_load_agent(const char *path, struct conf_diag *diag, struct conf_agent **ret);
 int conf_load_entries(const char *path, struct conf_diag *diag, struct conf_entries **ret);
+int conf_load_modes(const char *path, struct conf_diag *diag, struct conf_modes **ret);
 /* The same over bytes in memory: for the sandboxed loader, tests, fuzzers. `name` is for the
  * messages, and relative file names in the text stand against its directory. No file is opened,
  * but entries that name users or groups look into the machine's databases. */
@@ -285,12 +294,32 @@ int conf_parse_policy(const char *name, const char *text, size_t len, struct con
                       struct conf_policy **ret);
 int conf_parse_entries(const char *name, const char *text, size_t len, struct conf_diag *diag,
                        struct conf_entries **ret);
+int conf_parse_modes(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                     struct conf_modes **ret);
 
 struct conf_proxy *conf_proxy_free(struct conf_proxy *c);
 struct conf_mesh *conf_mesh_free(struct conf_mesh *c);
 struct conf_policy *conf_policy_free(struct conf_policy *c);
 struct conf_agent *conf_agent_free(struct conf_agent *c);
 struct conf_entries *conf_entries_free(struct conf_entries *c);
+struct conf_modes *conf_modes_free(struct conf_modes *c);
+
+/* --- documents in parts ----------------------------------------------------------------------- */
+enum conf_document { CONF_DOCUMENT_POLICY, CONF_DOCUMENT_MESH, CONF_DOCUMENT_MODES };
+/* First the head: every key of the file but the list, as the inside of a JSON object. Then each
+ * element of `rules` or `services`, a JSON value on one line. */
+struct conf_part {
+    unsigned line;                      /* where it begins in the file; 0: the head */
+    struct str text;                    /* lent */
+    const struct conf_strings *targets; /* lent; a rule's target principals; NULL: no rule */
+};
+/* -1: stop. */
+typedef int (*conf_part_fn)(void *arg, const struct conf_part *part);
+/* Reads as strictly as conf_parse_*, and gives the parts of what it has read: put together they
+ * are a file that means the same. 0: all parts were given. -1: errors in diag, or emit said stop.
+ */
+int conf_split(enum conf_document kind, const char *name, const char *text, size_t len,
+               struct conf_diag *diag, conf_part_fn emit, void *arg);
 
 /* Reads the file's `kind:` and loads it as that, files that it names included; for `postern check`.
  * *ret_kind (may be NULL) is a constant, such as "Proxy". */

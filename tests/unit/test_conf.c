@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 /* --- one text of any kind --------------------------------------------------------------------- */
-enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES };
+enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES, MODES };
 
 /* Parses as the kind and forgets the result; 0 or -1, and everything that was said. */
 static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
@@ -28,6 +28,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     struct conf_policy *policy = NULL;
     struct conf_agent *agent = NULL;
     struct conf_entries *entries = NULL;
+    struct conf_modes *modes = NULL;
     int rc = -1;
     switch (kind) {
     case PROXY:
@@ -45,6 +46,9 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     case ENTRIES:
         rc = conf_parse_entries("/etc/f.yaml", text, len, diag, &entries);
         break;
+    case MODES:
+        rc = conf_parse_modes("/etc/f.yaml", text, len, diag, &modes);
+        break;
     }
     assert_int_equal(rc, conf_diag_count(diag) == 0 ? 0 : -1);
     assert_true(conf_diag_print(diag, said));
@@ -53,6 +57,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     conf_policy_free(policy);
     conf_agent_free(agent);
     conf_entries_free(entries);
+    conf_modes_free(modes);
     conf_diag_free(diag);
     return rc;
 }
@@ -129,15 +134,17 @@ static const struct bad_case bad_yaml[] = {
 
 static const struct bad_case bad_head[] = {
     {POLICY, "level: 1\nrules: []\n",
-     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent or Entries; every file opens "
+     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent, Entries or Modes; every file "
+     "opens "
      "with "
      "'kind:' and 'level:'\n"},
     {POLICY, "kind: Polizy\nlevel: 1\n",
-     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent or Entries; did you mean "
+     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent, Entries or Modes; did you "
+     "mean "
      "'Policy'?\n"},
     {POLICY, "kind: [Policy]\n",
-     "1:7: 'kind' holds no text, expected Proxy, Mesh, Policy, Agent or "
-     "Entries\n"},
+     "1:7: 'kind' holds no text, expected Proxy, Mesh, Policy, Agent, "
+     "Entries or Modes\n"},
     {PROXY, "kind: Policy\nlevel: 1\nrules: []\n",
      "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy file names it\n"},
     {POLICY, "kind: Agent\nlevel: 1\n",
@@ -429,11 +436,6 @@ static const struct bad_case bad_agent[] = {
     {AGENT, AGENT_HEAD "svid: {ttl: 9s}\n",
      "7:13: 'ttl' is '9s', too little, expected a number with s, m or h, such as 10m, 10s to "
      "720h\n"},
-    {AGENT, AGENT_HEAD "jwt: {ttl: 2h, key_ttl: 11h}\n",
-     "7:12: the tokens' 'ttl' is longer than a sixth of 'key_ttl': a token ends with its key\n"},
-    {AGENT, AGENT_HEAD "jwt: {algorithm: HS256}\n",
-     "7:18: 'algorithm' is 'HS256', no such value, expected ES256, ES384 or RS256; did you mean "
-     "'ES256'?\n"},
     {AGENT, AGENT_HEAD "svid: {ttl: 500ms}\n",
      "7:13: 'ttl' is '500ms', not a duration, expected a number with s, m or h, such as 10m, 10s "
      "to "
@@ -684,7 +686,7 @@ static const struct {
 } examples[] = {
     {"proxy.yaml", "Proxy", PROXY},       {"mesh.yaml", "Mesh", MESH},
     {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
-    {"entries.yaml", "Entries", ENTRIES},
+    {"entries.yaml", "Entries", ENTRIES}, {"modes.yaml", "Modes", MODES},
 };
 
 static void test_examples_load(void **state)
@@ -798,9 +800,6 @@ static void test_agent_and_entries(void **state)
     assert_string_equal(a->entries_path, "/etc/e.yaml");
     assert_int_equal(a->svid_ttl_s, 3600);
     assert_int_equal(a->node_ttl_s, 86400);
-    assert_int_equal(a->jwt_ttl_s, 300);
-    assert_int_equal(a->jwt_key_ttl_s, 86400);
-    assert_int_equal(a->jwt_algorithm, CONF_JWT_ES256);
     assert_int_equal(a->root_ttl_s, 315360000);
     assert_int_equal(a->keeper_uid, 64601);
     assert_int_equal(a->attestor_uid, 64602);

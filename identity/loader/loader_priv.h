@@ -1,0 +1,19 @@
+/* What the files of the loader share: main.c is the process and reads entries, documents.c reads
+ * what proxies are told. */
+#ifndef POSTERN_LOADER_PRIV_H
+#define POSTERN_LOADER_PRIV_H
+
+#include <postern/agent_ipc.h>
+#include <postern/conf.h>
+
+int loader_tell(const void *msg, struct err *err);
+int loader_tell_diagnostic(const struct err *diagnostic, struct err *err);
+/* All of diag, then the end. */
+int loader_tell_refusal(const struct conf_diag *diag, struct err *err);
+int loader_tell_loaded(size_t n_items, size_t n_diagnostics, struct err *err);
+
+/* Says a document in parts, or what is wrong with it; then the end. -1: it cannot be said. */
+int loader_load_document(enum agent_document which, const char *name, const char *text, size_t len,
+                         struct err *err);
+
+#endif
