@@ -4,89 +4,83 @@
  *
  * main.c     its start, as a list
  * privs.c    all that it may do
- * facts.c    what the kernel says about a process, in an order that a reused pid cannot fool
- * mounts.c   which mounts are of our own mount namespace
  * callers.c  handles, and how many a uid has
+ * digests.c  executables being read, and the connections that wait for it
  * dispatch.c accepting, and the messages
  *
- * One thread. It parses nothing but kernel text and fixed-size messages.
+ * What the kernel says about a process is read by identity/attest. One thread. It parses nothing
+ * but kernel text and fixed-size messages.
  */
 #ifndef POSTERN_ATTESTOR_PRIV_H
 #define POSTERN_ATTESTOR_PRIV_H
 
 #include <postern/agent_ipc.h>
+#include <postern/attest.h>
 #include <postern/log.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-/* --- mounts ----------------------------------------------------------------------------------- */
-/* The mount ids of our namespace, read again when the kernel says that they changed. */
-struct attestor_mounts {
-    int fd; /* /proc/self/mountinfo; owned */
-    bool valid;
-    uint64_t *ids; /* owned, sorted */
-    size_t n, cap;
+/* --- digests of executables ------------------------------------------------------------------- */
+/* What is known of an executable's digest; at first nothing. */
+struct attestor_digest {
+    bool known;
+    bool has; /* false: it has none that counts (too large, unreadable, made up) */
+    struct attest_exe_key key;
+    uint8_t sha256[AGENT_SHA256_SIZE];
 };
-int attestor_mounts_init(struct attestor_mounts *m, int proc_fd, struct err *err);
-void attestor_mounts_deinit(struct attestor_mounts *m);
-bool attestor_mounts_has(struct attestor_mounts *m, uint64_t id);
-
-/* --- facts ------------------------------------------------------------------------------------ */
-struct attestor_facts {
-    uint32_t uid, gid;   /* effective */
-    uint64_t start_time; /* clock ticks since boot */
-    uint64_t read_ms;
-    bool own_view;   /* in our mount and user namespaces */
-    size_t path_len; /* 0: unknown, or of another file system view than ours */
-    char path[AGENT_PATH_MAX + 1];
+/* Bounds of what workloads can make us do: files are read a piece at a time between everything
+ * else, so many wait, and so many of one uid. */
+enum {
+    ATTESTOR_JOBS_MAX = 32,
+    ATTESTOR_UID_JOBS_MAX = 4,
+    ATTESTOR_PARKED_MAX = 64,
+    ATTESTOR_UID_PARKED_MAX = 8,
 };
-
-/* A process, pinned: whatever is read through dir_fd while the pidfd lives is about it. */
-struct attestor_process {
-    int pidfd;  /* owned */
-    int dir_fd; /* /proc/PID; owned */
-    pid_t pid;  /* for logs */
+enum attestor_digest_outcome {
+    ATTESTOR_DIGEST_KNOWN,
+    ATTESTOR_DIGEST_PENDING, /* it is being made */
+    ATTESTOR_DIGEST_BUSY,    /* too many are being made */
 };
+struct attestor_digests;
+struct attestor_digests *attestor_digests_new(void);
+struct attestor_digests *attestor_digests_free(struct attestor_digests *ds);
+/* Files larger than this have no digest; 0: nobody wants any, and what is under way is dropped. */
+void attestor_digests_limit(struct attestor_digests *ds, uint64_t max_bytes);
+bool attestor_digests_wanted(const struct attestor_digests *ds);
+/* The digest of what the process runs, from an earlier time or begun now. */
+enum attestor_digest_outcome attestor_digests_get(struct attestor_digests *ds,
+                                                  const struct attest_process *p,
+                                                  const struct attest_facts *facts,
+                                                  struct attestor_digest *ret);
+/* Whether there is something to do; one piece of it. true: a file is done, look at who waits. */
+bool attestor_digests_busy(const struct attestor_digests *ds);
+bool attestor_digests_step(struct attestor_digests *ds);
 
-/* What is needed to look at processes. */
-struct attestor_view {
-    int proc_fd; /* /proc; owned */
-    bool force_fallback;
-    struct attestor_mounts mounts;
-    char own_mount_ns[64], own_user_ns[64]; /* as readlink shows them */
+/* A connection that waits for the digest of its process's executable. */
+struct attestor_parked {
+    int sock; /* owned, as the process */
+    struct attest_process process;
+    uint32_t uid;
+    struct attest_exe_key key;
 };
-
-int attestor_view_init(struct attestor_view *v, struct err *err);
-void attestor_view_deinit(struct attestor_view *v);
-
-/* The process that connected, and its facts. AGENT_ATTEST_GONE: it has ended, whoever holds the
- * socket now. On anything but OK nothing is returned; *ret_why (a constant) says why for the log.
- */
-enum agent_attest attestor_process_open(struct attestor_view *v, int sock,
-                                        struct attestor_process *ret,
-                                        struct attestor_facts *ret_facts, const char **ret_why);
-/* Reads the facts of the same process once more. */
-enum agent_attest attestor_process_read(struct attestor_view *v, const struct attestor_process *p,
-                                        struct attestor_facts *ret_facts, const char **ret_why);
-void attestor_process_close(struct attestor_process *p);
-bool attestor_facts_same(const struct attestor_facts *a, const struct attestor_facts *b);
-
-/* The parsers of kernel text, pure functions of the bytes: for tests. */
-bool attestor_parse_status(const char *text, size_t len, uint32_t *ret_uid, uint32_t *ret_gid);
-bool attestor_parse_stat(const char *text, size_t len, uint64_t *ret_start_time);
-bool attestor_parse_fdinfo(const char *text, size_t len, pid_t *ret_pid);
+/* Takes both; false, and nothing taken, if too many wait. */
+bool attestor_digests_park(struct attestor_digests *ds, int sock, const struct attest_process *p,
+                           const struct attest_facts *facts);
+/* One whose executable is no longer being read; its descriptors are the caller's. */
+bool attestor_digests_unpark(struct attestor_digests *ds, struct attestor_parked *ret);
+/* Closes all that wait: there is nobody to hand them to. */
+void attestor_digests_drop_parked(struct attestor_digests *ds);
 
 /* --- callers ---------------------------------------------------------------------------------- */
 struct attestor_caller {
     struct attestor_caller *next;
     uint64_t handle;
-    struct attestor_process process;
+    struct attest_process process;
     uint32_t account_uid; /* whose connection it counts as, whatever the process became */
-    uint32_t uid, gid;
-    bool own_view;
     uint64_t start_time;
-    char *path; /* owned, "" if unknown */
+    uint8_t facts_digest[AGENT_SHA256_SIZE]; /* of what the keeper was told last */
+    struct attestor_digest exe;
 };
 struct attestor_callers;
 struct attestor_callers *attestor_callers_new(size_t max, size_t max_uid);
@@ -97,8 +91,8 @@ bool attestor_callers_may_add(const struct attestor_callers *cs, uint32_t uid,
                               const char **ret_why);
 /* Takes the process. The handle is new and greater than all before. */
 struct attestor_caller *attestor_callers_add(struct attestor_callers *cs,
-                                             const struct attestor_process *p,
-                                             const struct attestor_facts *facts);
+                                             const struct attest_process *p,
+                                             const struct attest_facts *facts);
 struct attestor_caller *attestor_callers_find(struct attestor_callers *cs, uint64_t handle);
 void attestor_callers_remove(struct attestor_callers *cs, struct attestor_caller *c);
 /* Any one of them, NULL if there is none. */
@@ -109,7 +103,8 @@ struct attestor {
     int control, keeper, listen, epoll;
     int service; /* -1 while there is none: then nobody is accepted */
     struct log *log;
-    struct attestor_view view;
+    struct attest_view view;
+    struct attestor_digests *digests;
     struct attestor_callers *callers;
     /* One message that the service's queue had no room for. While it waits nothing else is begun
      * that could make another. */
@@ -118,7 +113,7 @@ struct attestor {
     union agent_msg waiting_msg;
     union agent_msg in;
     struct agent_msg_caller caller_msg;
-    struct attestor_facts facts;
+    struct attest_facts facts;
     uint64_t n_accepted, n_refused, n_refused_logged;
     uint64_t refused_ms; /* when a refusal was logged last */
 };

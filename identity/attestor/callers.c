@@ -2,7 +2,6 @@
 
 #include <postern/mem.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { N_BUCKETS = 4096, N_COUNT_BUCKETS = 256, FIRST_HANDLE = 16 /* below: tags of the loop */ };
 
@@ -103,19 +102,15 @@ static void count_remove(struct attestor_callers *cs, uint32_t uid)
 }
 
 struct attestor_caller *attestor_callers_add(struct attestor_callers *cs,
-                                             const struct attestor_process *p,
-                                             const struct attestor_facts *facts)
+                                             const struct attest_process *p,
+                                             const struct attest_facts *facts)
 {
     struct attestor_caller *c = mem_must_new(struct attestor_caller);
 
     c->handle = cs->next_handle++;
     c->process = *p;
     c->account_uid = facts->uid;
-    c->uid = facts->uid;
-    c->gid = facts->gid;
-    c->own_view = facts->own_view;
     c->start_time = facts->start_time;
-    c->path = mem_must_strndup(facts->path, facts->path_len);
     c->next = cs->by_handle[c->handle % N_BUCKETS];
     cs->by_handle[c->handle % N_BUCKETS] = c;
     cs->n++;
@@ -143,8 +138,7 @@ void attestor_callers_remove(struct attestor_callers *cs, struct attestor_caller
     *at = c->next;
     cs->n--;
     count_remove(cs, c->account_uid);
-    attestor_process_close(&c->process);
-    free(c->path);
+    attest_process_close(&c->process);
     free(c);
 }
 

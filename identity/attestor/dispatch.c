@@ -2,9 +2,8 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <postern/mem.h>
 #include <postern/os.h>
-#include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -71,22 +70,57 @@ static int waiting_flush(struct attestor *a, struct err *err)
     return service_send(a, &a->waiting_msg, sizeof(a->waiting_msg), fd, err);
 }
 
-static const struct agent_msg_caller *caller_message(struct attestor *a, enum agent_msg_type type,
-                                                     const struct attestor_caller *c,
-                                                     uint64_t read_ms)
+static void put(char *text, size_t max, uint16_t *ret_len, const char *from)
 {
+    POSTERN_ASSERT(agent_ipc_put(text, max, ret_len, str_of(from)));
+}
+
+/* a->facts and what is known of the executable, as the keeper is told. */
+static struct agent_msg_caller *caller_message(struct attestor *a, enum agent_msg_type type,
+                                               const struct attestor_caller *c)
+{
+    const struct attest_facts *f = &a->facts;
     struct agent_msg_caller *m = &a->caller_msg;
 
     agent_ipc_init(m, type, 0);
     m->handle = c->handle;
-    m->read_ms = read_ms;
-    m->start_time = c->start_time;
+    m->read_ms = f->read_ms;
+    m->start_time = f->start_time;
     m->pid = (int32_t)c->process.pid;
-    m->uid = c->uid;
-    m->gid = c->gid;
-    m->own_view = c->own_view;
-    POSTERN_ASSERT(agent_ipc_put(m->path, AGENT_PATH_MAX, &m->path_len, str_of(c->path)));
+    m->uid = f->uid;
+    m->gid = f->gid;
+    m->n_groups = f->groups.n;
+    memcpy(m->groups, f->groups.gids, f->groups.n * sizeof(f->groups.gids[0]));
+    m->groups_truncated = f->groups.truncated;
+    m->own_view = f->own_view;
+    m->contained = f->contained;
+    m->runtime = f->cgroup.runtime;
+    m->has_sha256 = c->exe.known && c->exe.has;
+    if (m->has_sha256) {
+        memcpy(m->sha256, c->exe.sha256, sizeof(m->sha256));
+    }
+    put(m->path, AGENT_PATH_MAX, &m->path_len, f->path_len > 0 ? f->path : "");
+    put(m->container_id, AGENT_CONTAINER_ID_MAX, &m->container_id_len, f->cgroup.container_id);
+    put(m->pod_uid, AGENT_POD_UID_MAX, &m->pod_uid_len, f->cgroup.pod_uid);
+    put(m->unit, AGENT_UNIT_MAX, &m->unit_len, f->cgroup.unit);
     return m;
+}
+
+/* Of all that can differ between two messages about a caller, but for the time. */
+static void facts_digest(const struct agent_msg_caller *m, uint8_t ret[AGENT_SHA256_SIZE])
+{
+    const size_t from = offsetof(struct agent_msg_caller, uid);
+    struct attest_sha256 s;
+
+    attest_sha256_init(&s);
+    /* numbers and lengths; the struct was zeroed, padding too */
+    attest_sha256_add(&s, (const uint8_t *)m + from,
+                      offsetof(struct agent_msg_caller, path) - from);
+    attest_sha256_add(&s, m->path, m->path_len);
+    attest_sha256_add(&s, m->container_id, m->container_id_len);
+    attest_sha256_add(&s, m->pod_uid, m->pod_uid_len);
+    attest_sha256_add(&s, m->unit, m->unit_len);
+    attest_sha256_end(&s, ret);
 }
 
 /* Forgets a caller: the keeper hears of it first, then, if it is still there, the service. */
@@ -132,12 +166,21 @@ static int drop_service(struct attestor *a, const char *why, struct err *err)
     }
     a->waiting = false;
     a->waiting_fd = -1;
+    attestor_digests_drop_parked(a->digests);
     while ((c = attestor_callers_any(a->callers)) != NULL) {
         if (drop_caller(a, c, false, err) == -1) {
             return -1;
         }
     }
     return listen_want(a, false, err);
+}
+
+static void drop_connection(int sock, const struct attest_process *p)
+{
+    struct attest_process taken = *p;
+
+    attest_process_close(&taken);
+    close(sock);
 }
 
 /* --- accepting -------------------------------------------------------------------------------- */
@@ -164,45 +207,93 @@ static void log_refused(struct attestor *a, const char *why, int sock)
     a->n_refused_logged = a->n_refused;
 }
 
-/* A new connection; sock is taken. */
-static int admit(struct attestor *a, int sock, struct err *err)
+/* A connection whose facts are all there, in a->facts; sock and process are taken. */
+static int admit_known(struct attestor *a, int sock, const struct attest_process *p,
+                       const struct attestor_digest *exe, struct err *err)
 {
-    struct attestor_process p;
+    const struct agent_msg_caller *caller;
     struct attestor_caller *c;
     struct agent_msg_connection msg;
     struct epoll_event ev = {.events = EPOLLIN};
     const char *why = "";
 
-    if (attestor_process_open(&a->view, sock, &p, &a->facts, &why) != AGENT_ATTEST_OK) {
-        log_refused(a, why, sock);
-        close(sock);
-        return 0;
-    }
     if (!attestor_callers_may_add(a->callers, a->facts.uid, &why)) {
         log_refused(a, why, sock);
-        attestor_process_close(&p);
-        close(sock);
+        drop_connection(sock, p);
         return 0;
     }
-    c = attestor_callers_add(a->callers, &p, &a->facts);
+    c = attestor_callers_add(a->callers, p, &a->facts);
+    c->exe = *exe;
     ev.data.u64 = c->handle;
     if (epoll_ctl(a->epoll, EPOLL_CTL_ADD, c->process.pidfd, &ev) == -1) {
         close(sock);
         return err_sys(err, "epoll_ctl");
     }
     a->n_accepted++;
+    caller = caller_message(a, AGENT_MSG_ATTESTED, c);
+    facts_digest(caller, c->facts_digest);
     /* In this order: see <postern/agent_ipc.h>. */
-    if (keeper_send(a, caller_message(a, AGENT_MSG_ATTESTED, c, a->facts.read_ms), c->process.pidfd,
-                    err) == -1) {
+    if (keeper_send(a, caller, c->process.pidfd, err) == -1) {
         close(sock);
         return -1;
     }
     agent_ipc_init(&msg, AGENT_MSG_CONNECTION, 0);
     msg.handle = c->handle;
     msg.pid = (int32_t)c->process.pid;
-    msg.uid = c->uid;
-    msg.gid = c->gid;
+    msg.uid = a->facts.uid;
+    msg.gid = a->facts.gid;
     return service_send(a, &msg, sizeof(msg), sock, err);
+}
+
+/* A new connection; sock is taken. */
+static int admit(struct attestor *a, int sock, struct err *err)
+{
+    struct attestor_digest exe = {.known = false};
+    struct attest_process p;
+    const char *why = "";
+
+    if (attest_process_open(&a->view, sock, &p, &a->facts, &why) != AGENT_ATTEST_OK) {
+        log_refused(a, why, sock);
+        close(sock);
+        return 0;
+    }
+    if (attestor_digests_wanted(a->digests)) {
+        enum attestor_digest_outcome o = attestor_digests_get(a->digests, &p, &a->facts, &exe);
+
+        if (o == ATTESTOR_DIGEST_PENDING &&
+            attestor_digests_park(a->digests, sock, &p, &a->facts)) {
+            return 0;
+        }
+        if (o != ATTESTOR_DIGEST_KNOWN) {
+            log_refused(a, "too many executables are being read", sock);
+            drop_connection(sock, &p);
+            return 0;
+        }
+    }
+    return admit_known(a, sock, &p, &exe, err);
+}
+
+/* Those whose executable has been read by now. Their facts are read again: time has passed. */
+static int admit_parked(struct attestor *a, struct err *err)
+{
+    struct attestor_parked parked;
+
+    while (!a->waiting && a->service != -1 && attestor_digests_unpark(a->digests, &parked)) {
+        struct attestor_digest exe = {.known = false};
+        const char *why = "";
+
+        if (attest_process_read(&a->view, &parked.process, &a->facts, &why) != AGENT_ATTEST_OK) {
+            log_refused(a, why, parked.sock);
+            drop_connection(parked.sock, &parked.process);
+            continue;
+        }
+        /* Another executable by now has no digest yet: the next RPC asks for it. */
+        (void)attestor_digests_get(a->digests, &parked.process, &a->facts, &exe);
+        if (admit_known(a, parked.sock, &parked.process, &exe, err) == -1) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int accept_turn(struct attestor *a, struct err *err)
@@ -229,6 +320,21 @@ static int accept_turn(struct attestor *a, struct err *err)
 }
 
 /* --- questions of the service ----------------------------------------------------------------- */
+/* The digest of what the caller runs now. false: it is not there yet. */
+static bool update_exe(struct attestor *a, struct attestor_caller *c)
+{
+    if (!attestor_digests_wanted(a->digests)) {
+        c->exe = (struct attestor_digest){.known = false};
+        return true;
+    }
+    if (c->exe.known && a->facts.has_exe && attest_exe_same(&c->exe.key, &a->facts.exe)) {
+        return true;
+    }
+    c->exe = (struct attestor_digest){.known = false};
+    return attestor_digests_get(a->digests, &c->process, &a->facts, &c->exe) ==
+           ATTESTOR_DIGEST_KNOWN;
+}
+
 static int on_reattest(struct attestor *a, const struct agent_msg_ask *ask, struct err *err)
 {
     struct attestor_caller *c = attestor_callers_find(a->callers, ask->handle);
@@ -239,25 +345,22 @@ static int on_reattest(struct attestor *a, const struct agent_msg_ask *ask, stru
     answer.handle = ask->handle;
     answer.outcome = AGENT_ATTEST_GONE;
     if (c != NULL) {
-        answer.outcome = attestor_process_read(&a->view, &c->process, &a->facts, &why);
+        answer.outcome = attest_process_read(&a->view, &c->process, &a->facts, &why);
         if (answer.outcome == AGENT_ATTEST_OK && a->facts.start_time != c->start_time) {
             answer.outcome = AGENT_ATTEST_GONE; /* another process under the same number */
         }
+        if (answer.outcome == AGENT_ATTEST_OK && !update_exe(a, c)) {
+            answer.outcome = AGENT_ATTEST_FAILED; /* not now: others' questions don't wait for it */
+        }
     }
     if (answer.outcome == AGENT_ATTEST_OK) {
-        struct str path = {a->facts.path, a->facts.path_len};
+        const struct agent_msg_caller *m = caller_message(a, AGENT_MSG_UPDATED, c);
+        uint8_t digest[AGENT_SHA256_SIZE];
 
-        answer.changed = a->facts.uid != c->uid || a->facts.gid != c->gid ||
-                         a->facts.own_view != c->own_view || !str_eq(path, str_of(c->path));
-        if (answer.changed) {
-            c->uid = a->facts.uid;
-            c->gid = a->facts.gid;
-            c->own_view = a->facts.own_view;
-            free(c->path);
-            c->path = mem_must_strndup(path.p, path.n);
-        }
-        if (keeper_send(a, caller_message(a, AGENT_MSG_UPDATED, c, a->facts.read_ms), -1, err) ==
-            -1) {
+        facts_digest(m, digest);
+        answer.changed = memcmp(digest, c->facts_digest, sizeof(digest)) != 0;
+        memcpy(c->facts_digest, digest, sizeof(digest));
+        if (keeper_send(a, m, -1, err) == -1) {
             return -1;
         }
     }
@@ -322,6 +425,10 @@ static int control_turn(struct attestor *a, struct err *err)
     for (;;) {
         switch (agent_ipc_recv(a->control, AGENT_WAY_SUPERVISOR_ATTESTOR, &a->in, &fd)) {
         case IPC_OK:
+            if (a->in.head.type == AGENT_MSG_ATTEST_OPTIONS) {
+                attestor_digests_limit(a->digests, a->in.attest_options.hash_max_bytes);
+                break;
+            }
             if (a->in.head.type != AGENT_MSG_SERVICE) {
                 return err_set(err, ERR_PROTOCOL, "the supervisor's %s is out of order",
                                agent_msg_name(a->in.head.type));
@@ -424,7 +531,7 @@ int attestor_run(struct attestor *a, struct err *err)
             }
             continue;
         }
-        n = epoll_wait(a->epoll, events, EVENTS_MAX, -1);
+        n = epoll_wait(a->epoll, events, EVENTS_MAX, attestor_digests_busy(a->digests) ? 0 : -1);
         if (n == -1 && errno != EINTR) {
             return err_sys(err, "epoll_wait");
         }
@@ -434,6 +541,10 @@ int attestor_run(struct attestor *a, struct err *err)
             if (r != 0) {
                 return r == 1 ? 0 : -1;
             }
+        }
+        /* One piece of a file in a turn: nobody waits for a whole one. */
+        if (attestor_digests_step(a->digests) && admit_parked(a, err) == -1) {
+            return -1;
         }
     }
 }

@@ -53,10 +53,12 @@ static int start(struct attestor *a, struct err *err)
     s = a->in.start_attestor;
     log_set_level(a->log, (enum log_level)s.log_level);
     if (attestor_drop_privileges(&s, &report, err) == -1 || tell(a, &report, err) == -1 ||
-        attestor_view_init(&a->view, err) == -1) {
+        attest_view_init(&a->view, err) == -1) {
         return -1;
     }
     a->view.force_fallback = s.force_fallback;
+    a->digests = attestor_digests_new();
+    attestor_digests_limit(a->digests, s.hash_max_bytes);
     a->callers = attestor_callers_new(s.max_handles, s.max_uid_handles);
     agent_ipc_init(&ready, AGENT_MSG_READY, 0);
     return tell(a, &ready, err);
@@ -95,8 +97,9 @@ int main(void)
     if (r == -1) {
         tell_failure(&err);
     }
+    attestor_digests_free(a.digests);
     attestor_callers_free(a.callers);
-    attestor_view_deinit(&a.view);
+    attest_view_deinit(&a.view);
     log_free(a.log);
     _exit(r == -1 ? 1 : 0); /* no handlers: what they would do is not in the list of privs.c */
 }

@@ -25,7 +25,7 @@ int attestor_drop_privileges(const struct agent_msg_start_attestor *start,
                               .uid = start->run_uid,
                               .gid = start->run_gid,
                               .keep_caps = 1ULL << CAP_SYS_PTRACE,
-                              .max_fds = 2 * start->max_handles + 64,
+                              .max_fds = 2 * start->max_handles + 320,
                               .syscalls = SYSCALLS};
 
     return agent_confine(&c, ret_report, err);

@@ -23,7 +23,7 @@ enum {
     LEAVE_MS = 3000, /* for the others to notice that we are gone */
     HANDLES_MAX = 65536,
     FDS_A_HANDLE = 2, /* of the attestor, which needs most: pidfd and /proc directory */
-    FDS_SPARE = 64,
+    FDS_SPARE = 192,  /* and what waits in the attestor to be attested */
 };
 
 /* As many callers as descriptors last for. */

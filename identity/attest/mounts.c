@@ -1,4 +1,4 @@
-#include "attestor_priv.h"
+#include "attest_priv.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -11,19 +11,19 @@
  * in our namespace can run a file out of another one (through /proc/PID/root, or a descriptor), and
  * the kernel then shows a path as it looks over there. */
 
-int attestor_mounts_init(struct attestor_mounts *m, int proc_fd, struct err *err)
+int attest_mounts_init(struct attest_mounts *m, int proc_fd, struct err *err)
 {
-    *m = (struct attestor_mounts){.fd = openat(proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC)};
+    *m = (struct attest_mounts){.fd = openat(proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC)};
     return m->fd == -1 ? err_sys(err, "/proc/self/mountinfo") : 0;
 }
 
-void attestor_mounts_deinit(struct attestor_mounts *m)
+void attest_mounts_deinit(struct attest_mounts *m)
 {
     if (m->fd != -1) {
         close(m->fd);
     }
     free(m->ids);
-    *m = (struct attestor_mounts){.fd = -1};
+    *m = (struct attest_mounts){.fd = -1};
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -33,7 +33,7 @@ static int compare_ids(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void add_id(struct attestor_mounts *m, uint64_t id)
+static void add_id(struct attest_mounts *m, uint64_t id)
 {
     if (m->n == m->cap) {
         m->cap = m->cap > 0 ? 2 * m->cap : 256;
@@ -43,7 +43,7 @@ static void add_id(struct attestor_mounts *m, uint64_t id)
 }
 
 /* Each line begins with the id; the rest of it is not looked at. */
-static bool read_ids(struct attestor_mounts *m)
+static bool read_ids(struct attest_mounts *m)
 {
     char chunk[4096];
     uint64_t id = 0;
@@ -73,7 +73,7 @@ static bool read_ids(struct attestor_mounts *m)
     return n == 0;
 }
 
-bool attestor_mounts_has(struct attestor_mounts *m, uint64_t id)
+bool attest_mounts_has(struct attest_mounts *m, uint64_t id)
 {
     /* The kernel marks the file when a mount of the namespace came or went (proc(5)). Asked after
      * the id was read: an id that had been given back and used again shows as a change here. */
@@ -86,4 +86,32 @@ bool attestor_mounts_has(struct attestor_mounts *m, uint64_t id)
         m->valid = read_ids(m);
     }
     return m->valid && m->n > 0 && bsearch(&id, m->ids, m->n, sizeof(*m->ids), compare_ids) != NULL;
+}
+
+/* What the machine's own disks and memory hold. Not here: FUSE in all its forms, network file
+ * systems, and whatever else somebody may answer for. */
+static const char *const PLAIN[] = {"ext2",  "ext3",   "ext4",     "xfs",     "btrfs",
+                                    "f2fs",  "zfs",    "bcachefs", "overlay", "tmpfs",
+                                    "ramfs", "rootfs", "squashfs", "erofs",   "iso9660"};
+enum { MOUNTINFO_MAX = 1 << 20 };
+
+/* The process is in our user namespace, so whatever is mounted in its mount namespace was mounted
+ * by somebody with power over ours. A file of another namespace (run through /proc/PID/root) has a
+ * mount id that does not stand there. */
+bool attest_mount_is_plain(int proc_dir_fd, uint64_t id)
+{
+    mem_autofree char *text = mem_must_calloc(1, MOUNTINFO_MAX);
+    ssize_t n = attest_read_text(proc_dir_fd, "mountinfo", text, MOUNTINFO_MAX);
+    struct str type;
+
+    if (n <= 0) {
+        return false;
+    }
+    type = attest_parse_mount_type(text, (size_t)n, id);
+    for (size_t i = 0; i < sizeof(PLAIN) / sizeof(PLAIN[0]); i++) {
+        if (str_eq(type, str_of(PLAIN[i]))) {
+            return true;
+        }
+    }
+    return false;
 }

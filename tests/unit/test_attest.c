@@ -1,0 +1,223 @@
+/* attest: kernel text, digests, and what a process of this test looks like. */
+#include <postern/attest.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* --- status ----------------------------------------------------------------------------------- */
+#define IDS "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"
+
+static void test_status(void **state)
+{
+    static const struct {
+        const char *text;
+        bool ok, truncated;
+        uint32_t n, last;
+    } cases[] = {
+        {"", false, false, 0, 0},
+        {"Uid:\t1\t2\t3\t4\n", false, false, 0, 0},
+        {"Uid:\t1\nGid:\t5\t6\n", false, false, 0, 0},
+        {"Uid:\t1\t-2\nGid:\t5\t6\n", false, false, 0, 0},
+        {"Uid:\t1\t4294967296\nGid:\t5\t6\n", false, false, 0, 0},
+        {IDS, true, false, 0, 0},
+        {IDS "Groups:\t\n", true, false, 0, 0},
+        {IDS "Groups:\t4 24 27 \n", true, false, 3, 27},
+        /* cut in the middle of a number: 2 is not a group of it */
+        {IDS "Groups:\t4 24 2", true, true, 2, 24},
+        {IDS "Groups:\t4 24 ", true, true, 2, 24},
+        {IDS "Groups:\t4 x 27\n", true, true, 1, 4},
+        /* a name that looks like a line is escaped by the kernel, and so is none */
+        {"Name:\tx\\nUid:\\t9\\t9\n" IDS "Groups:\t4\n", true, false, 1, 4},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct attest_groups g = {.n = 0};
+        uint32_t uid = 0, gid = 0;
+        bool ok = attest_parse_status(cases[i].text, strlen(cases[i].text), &uid, &gid, &g);
+
+        if (ok != cases[i].ok || (ok && (uid != 2 || gid != 6 || g.n != cases[i].n ||
+                                         g.truncated != cases[i].truncated ||
+                                         (g.n > 0 && g.gids[g.n - 1] != cases[i].last)))) {
+            fail_msg("case %zu: ok %d uid %u gid %u groups %u", i, ok, uid, gid, g.n);
+        }
+    }
+}
+
+static void test_many_groups(void **state)
+{
+    char text[4096];
+    size_t at = (size_t)snprintf(text, sizeof(text), IDS "Groups:\t");
+    struct attest_groups g;
+    uint32_t uid, gid;
+
+    (void)state;
+    for (uint32_t i = 0; i <= AGENT_GROUPS_MAX; i++) {
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "%u ", 1000 + i);
+    }
+    text[at++] = '\n';
+    assert_true(attest_parse_status(text, at, &uid, &gid, &g));
+    assert_int_equal(g.n, AGENT_GROUPS_MAX);
+    assert_int_equal(g.gids[AGENT_GROUPS_MAX - 1], 1000 + AGENT_GROUPS_MAX - 1);
+    assert_true(g.truncated);
+}
+
+/* --- mountinfo -------------------------------------------------------------------------------- */
+static void test_mount_type(void **state)
+{
+    static const char text[] = "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
+                               "27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw\n"
+                               /* a name with blanks is escaped, so its dash is no separator */
+                               "28 27 0:30 / /a\\040-\\040ext4 rw - fuse.sshfs x rw\n"
+                               "29 27 0:31 / /b rw - fuse";
+    static const struct {
+        uint64_t id;
+        const char *type;
+    } cases[] = {{22, "proc"}, {27, "ext4"}, {28, "fuse.sshfs"}, {29, ""}, {2, ""}, {0, ""}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct str type = attest_parse_mount_type(text, sizeof(text) - 1, cases[i].id);
+
+        if (!str_eq(type, str_of(cases[i].type))) {
+            fail_msg("%u: %.*s", (unsigned)cases[i].id, STR_ARG(type));
+        }
+    }
+}
+
+/* --- sha256 ----------------------------------------------------------------------------------- */
+static void hash_in_pieces(const uint8_t *data, size_t len, size_t piece, uint8_t ret[32])
+{
+    struct attest_sha256 s;
+
+    attest_sha256_init(&s);
+    for (size_t at = 0; at < len; at += piece) {
+        attest_sha256_add(&s, data + at, len - at < piece ? len - at : piece);
+    }
+    attest_sha256_end(&s, ret);
+}
+
+/* Every length around the block's, whole and in pieces, against OpenSSL. */
+static void test_sha256(void **state)
+{
+    static const size_t pieces[] = {1, 3, 63, 64, 65, 1000};
+    uint8_t data[300], ours[32], theirs[EVP_MAX_MD_SIZE];
+    unsigned n;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(data); i++) {
+        data[i] = (uint8_t)(i * 7 + (i >> 3));
+    }
+    for (size_t len = 0; len <= sizeof(data); len++) {
+        assert_int_equal(EVP_Digest(data, len, theirs, &n, EVP_sha256(), NULL), 1);
+        for (size_t p = 0; p < sizeof(pieces) / sizeof(pieces[0]); p++) {
+            hash_in_pieces(data, len, pieces[p], ours);
+            assert_memory_equal(ours, theirs, 32);
+        }
+    }
+}
+
+/* --- a process -------------------------------------------------------------------------------- */
+static void test_self(void **state)
+{
+    struct attest_view v;
+    struct attest_process p;
+    struct attest_facts facts, again;
+    struct attest_sha256 s;
+    uint8_t digest[32], theirs[EVP_MAX_MD_SIZE];
+    mem_autofree char *text = NULL;
+    size_t len;
+    unsigned n;
+    const char *why = "";
+    int fd, r;
+
+    (void)state;
+    assert_int_equal(attest_view_init(&v, NULL), 0);
+    assert_int_equal(attest_process_open_pid(&v, getpid(), &p, &facts, &why), AGENT_ATTEST_OK);
+    assert_int_equal(facts.uid, geteuid());
+    assert_int_equal(facts.gid, getegid());
+    assert_true(facts.own_view && facts.own_users && facts.has_exe);
+    assert_false(facts.contained);
+    assert_true(facts.path_len > 0);
+    assert_int_equal(attest_process_read(&v, &p, &again, &why), AGENT_ATTEST_OK);
+    assert_true(attest_facts_same(&facts, &again));
+    again.groups.truncated = !again.groups.truncated;
+    assert_false(attest_facts_same(&facts, &again));
+
+    /* too small a bound, then the digest, a kilobyte at a time */
+    assert_int_equal(attest_exe_open(&p, &facts, facts.exe.size - 1, &why), -1);
+    fd = attest_exe_open(&p, &facts, facts.exe.size, &why);
+    assert_int_not_equal(fd, -1);
+    attest_sha256_init(&s);
+    while ((r = attest_exe_hash(fd, &facts.exe, &s, 1024, digest)) == 1) {
+    }
+    assert_int_equal(r, 0);
+    close(fd);
+    assert_int_equal(os_read_file("/proc/self/exe", 64 << 20, false, &text, &len, NULL), 0);
+    assert_int_equal(EVP_Digest(text, len, theirs, &n, EVP_sha256(), NULL), 1);
+    assert_memory_equal(digest, theirs, 32);
+    attest_process_close(&p);
+    attest_view_deinit(&v);
+}
+
+/* A file that changes while it is read has no digest. */
+static void test_changing_file(void **state)
+{
+    char name[] = "/tmp/postern-attest-XXXXXX";
+    struct attest_exe_key key = {.size = 5000};
+    struct attest_sha256 s;
+    uint8_t digest[32];
+    char byte = 'x';
+    int fd = mkostemp(name, O_CLOEXEC);
+
+    (void)state;
+    assert_int_not_equal(fd, -1);
+    unlink(name);
+    for (size_t i = 0; i < 5000; i++) {
+        assert_int_equal(pwrite(fd, &byte, 1, (off_t)i), 1);
+    }
+    attest_sha256_init(&s);
+    assert_int_equal(attest_exe_hash(fd, &key, &s, 1024, digest), 1);
+    /* of the right length, but not the inode, size and times that were noted */
+    assert_int_equal(attest_exe_hash(fd, &key, &s, 1 << 20, digest), -1);
+    key.size = 100; /* longer than noted */
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    attest_sha256_init(&s);
+    assert_int_equal(attest_exe_hash(fd, &key, &s, 1 << 20, digest), -1);
+    close(fd);
+}
+
+static void test_no_process(void **state)
+{
+    struct attest_view v;
+    struct attest_process p;
+    struct attest_facts facts;
+    const char *why = "";
+
+    (void)state;
+    assert_int_equal(attest_view_init(&v, NULL), 0);
+    assert_int_equal(attest_process_open_pid(&v, 0x3fffffff, &p, &facts, &why), AGENT_ATTEST_GONE);
+    attest_view_deinit(&v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status),        cmocka_unit_test(test_many_groups),
+        cmocka_unit_test(test_mount_type),    cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_changing_file), cmocka_unit_test(test_no_process),
+        cmocka_unit_test(test_self),
+    };
+
+    return cmocka_run_group_tests_name("attest", tests, NULL, NULL);
+}
