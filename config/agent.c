@@ -109,6 +109,18 @@ static const struct field fields_control[] = {
 };
 static const struct table table_control = {.name = "control", FIELDS(fields_control)};
 
+static const struct field fields_attestation[] = {
+    {.name = "executable_max",
+     .type = TYPE_SIZE,
+     .min = 1,
+     .max = UINT64_C(4) << 30,
+     AT(struct conf_agent, executable_max),
+     .def = "64MiB",
+     .doc =
+         "Larger executables have no digest for `unix:sha256`. None is read unless an entry asks."},
+};
+static const struct table table_attestation = {.name = "attestation", FIELDS(fields_attestation)};
+
 static const struct field fields_log[] = {
     {.name = "level",
      .type = TYPE_WORD,
@@ -161,6 +173,10 @@ static const struct field fields_agent[] = {
      .table = &table_kubernetes,
      AT(struct conf_agent, kubernetes),
      .doc = "Which pods run on this node, for selectors of Kubernetes; absent: it has none."},
+    {.name = "attestation",
+     .type = TYPE_MAP,
+     .table = &table_attestation,
+     .doc = "What is read of callers."},
     {.name = "admin",
      .type = TYPE_MAP,
      .table = &table_admin,

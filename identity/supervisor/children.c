@@ -186,6 +186,7 @@ int supervisor_spawn_attestor(struct supervisor *s, struct err *err)
     m.run_uid = run_uid(s, s->conf->attestor_uid);
     m.run_gid = run_gid(s, s->conf->attestor_uid);
     m.force_fallback = s->force_fallback;
+    m.hash_max_bytes = s->hash_max_bytes;
     return supervisor_tell(s, AGENT_ROLE_ATTESTOR, &m, -1, err);
 }
 

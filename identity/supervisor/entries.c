@@ -47,11 +47,42 @@ int supervisor_load_entries(struct supervisor *s, struct err *err)
     return supervisor_load(s, &job, err);
 }
 
+static bool asks_for_digest(const struct agent_msg_entry *e)
+{
+    for (size_t i = 0; i < e->n_selectors; i++) {
+        if (e->selectors[i].type == AGENT_SELECTOR_UNIX_SHA256) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Executables are read only if some entry asks for it. The attestor hears of it before the keeper
+ * has the entries, so that nobody is judged by them without a digest for long. */
+static int tell_attestor(struct supervisor *s, struct err *err)
+{
+    struct agent_msg_attest_options m;
+
+    s->hash_max_bytes = 0;
+    for (size_t i = 0; i < s->n_loaded && s->hash_max_bytes == 0; i++) {
+        s->hash_max_bytes = asks_for_digest(&s->loaded[i]) ? s->conf->executable_max : 0;
+    }
+    if (s->children[AGENT_ROLE_ATTESTOR].control == -1) {
+        return 0; /* it will hear of it at its start */
+    }
+    agent_ipc_init(&m, AGENT_MSG_ATTEST_OPTIONS, 0);
+    m.hash_max_bytes = s->hash_max_bytes;
+    return supervisor_tell(s, AGENT_ROLE_ATTESTOR, &m, -1, err);
+}
+
 int supervisor_send_entries(struct supervisor *s, struct err *err)
 {
     struct agent_msg_entries_begin frame;
     int r;
 
+    if (tell_attestor(s, err) == -1) {
+        return -1;
+    }
     s->generation++;
     s->applied = false;
     agent_ipc_init(&frame, AGENT_MSG_ENTRIES_BEGIN, 0);

@@ -101,6 +101,7 @@ struct supervisor {
     size_t n_restarts;
     struct agent_msg_entry *loaded; /* owned; between loading and the keeper */
     size_t n_loaded;
+    uint64_t hash_max_bytes; /* of executables whose digest an entry asks for; 0: none does */
     union agent_msg in;
 };
 

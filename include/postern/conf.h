@@ -208,6 +208,7 @@ struct conf_agent {
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
     uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid;
     struct conf_kubernetes kubernetes;
+    uint64_t executable_max; /* bytes; larger ones have no digest */
     struct conf_admin admin;
     struct conf_sockaddr metrics;
     enum log_level log_level;
