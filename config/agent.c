@@ -64,6 +64,33 @@ static const struct field fields_state[] = {
 };
 static const struct table table_state = {.name = "state", FIELDS(fields_state)};
 
+static const char *const words_jwt_algorithm[] = {"ES256", "ES384", "RS256", NULL};
+
+static const struct field fields_jwt[] = {
+    {.name = "ttl",
+     .type = TYPE_DURATION_S,
+     .min = 10,
+     .max = 24 * 3600,
+     AT(struct conf_agent, jwt_ttl_s),
+     .def = "5m",
+     .doc = "For entries that name none."},
+    {.name = "algorithm",
+     .type = TYPE_WORD,
+     .words = words_jwt_algorithm,
+     AT(struct conf_agent, jwt_algorithm),
+     .def = "ES256",
+     .doc = "What keys are made for from now on; those that are there stay until their end."},
+    {.name = "key_ttl",
+     .type = TYPE_DURATION_S,
+     .min = 60,
+     .max = UINT64_C(8760) * 3600,
+     AT(struct conf_agent, jwt_key_ttl_s),
+     .def = "24h",
+     .doc = "Life of a key that signs them. The next one is in the bundle from half of it on, and "
+            "signs when a sixth is left."},
+};
+static const struct table table_jwt = {.name = "jwt", FIELDS(fields_jwt)};
+
 static void check_users(struct context *c, const struct node *map, void *value);
 
 static const struct field fields_users[] = {
@@ -164,6 +191,7 @@ static const struct field fields_agent[] = {
             "changes, and on SIGHUP."},
     {.name = "ca", .type = TYPE_MAP, .table = &table_ca, .doc = "The authority."},
     {.name = "svid", .type = TYPE_MAP, .table = &table_svid, .doc = "What it issues."},
+    {.name = "jwt", .type = TYPE_MAP, .table = &table_jwt, .doc = "JWT-SVIDs."},
     {.name = "users",
      .type = TYPE_MAP,
      .table = &table_users,
@@ -244,5 +272,8 @@ static void check_agent(struct context *c, const struct node *map, void *value)
                 "'node_ttl' is longer than 'root_ttl': a certificate ends with its issuer");
     check_order(c, svid, node, a->svid_ttl_s, a->node_ttl_s,
                 "the SVIDs' 'ttl' is longer than 'node_ttl': a certificate ends with its issuer");
+    check_order(c, node_get(node_get(map, "jwt"), "ttl"), node_get(node_get(map, "jwt"), "key_ttl"),
+                a->jwt_ttl_s, a->jwt_key_ttl_s / 6,
+                "the tokens' 'ttl' is longer than a sixth of 'key_ttl': a token ends with its key");
     admin_finish(&a->admin);
 }

@@ -82,6 +82,7 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                 WAY(SUPERVISOR_KEEPER),
                                 false,
                                 {COUNT(agent_msg_start_keeper, log_level, LOG_DEBUG),
+                                 COUNT(agent_msg_start_keeper, jwt_algorithm, AGENT_JWT_RS256),
                                  TEXT(agent_msg_start_keeper, trust_domain,
                                       AGENT_TRUST_DOMAIN_MAX)}},
     [AGENT_MSG_STATE_KEY] = {"state_key",
@@ -280,6 +281,25 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                 WAY(KEEPER_SUPERVISOR),
                                 false,
                                 {COUNT(agent_msg_deny_begin, n_items, AGENT_DENY_MAX)}},
+    [AGENT_MSG_JWT_SIGN] = {"jwt_sign",
+                            sizeof(struct agent_msg_jwt_sign),
+                            WAY(SERVICE_KEEPER),
+                            false,
+                            {COUNT(agent_msg_jwt_sign, n_audiences, AGENT_AUDIENCES_MAX),
+                             BYTES(agent_msg_jwt_sign, audiences, AGENT_AUDIENCES_BYTES)}},
+    [AGENT_MSG_JWT_SIGNED] = {"jwt_signed",
+                              sizeof(struct agent_msg_jwt_signed),
+                              WAY(KEEPER_SERVICE),
+                              false,
+                              {COUNT(agent_msg_jwt_signed, outcome, AGENT_N_OUTCOMES - 1),
+                               BYTES(agent_msg_jwt_signed, token, AGENT_TOKEN_MAX)}},
+    [AGENT_MSG_JWKS_GET] =
+        {"jwks_get", sizeof(struct agent_msg_ask), WAY(SERVICE_KEEPER), false, {{0}}},
+    [AGENT_MSG_JWKS] = {"jwks",
+                        sizeof(struct agent_msg_jwks),
+                        WAY(KEEPER_SERVICE),
+                        false,
+                        {BYTES(agent_msg_jwks, jwks, AGENT_JWKS_MAX)}},
 };
 
 /* --- checking --------------------------------------------------------------------------------- */
@@ -505,8 +525,8 @@ const char *agent_role_name(enum agent_role role)
 const char *agent_outcome_name(uint32_t outcome)
 {
     static const char *const NAMES[AGENT_N_OUTCOMES] = {
-        "ok",      "no_handle", "stale_facts", "stale_generation", "not_entitled",
-        "bad_key", "limited",   "unavailable", "quarantined"};
+        "ok",           "no_handle", "stale_facts", "stale_generation", "not_entitled",
+        "bad_audience", "bad_key",   "limited",     "unavailable",      "quarantined"};
 
     return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
 }

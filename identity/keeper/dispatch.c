@@ -62,6 +62,8 @@ static void changed_flush(struct keeper *k)
     msg.node_not_after_s = k->authority.force->node_not_after_s;
     msg.n_issued = k->n_issued;
     msg.n_refused = k->n_refused;
+    msg.jwks_generation = k->jwt.generation;
+    msg.n_jwt_issued = k->jwt.n_issued;
     switch (agent_ipc_send(k->service, &msg, -1)) {
     case IPC_OK:
         k->changed_pending = false;
@@ -115,7 +117,7 @@ static uint32_t entry_ttl_s(const struct keeper *k, const struct keeper_entry *e
     return e->ttl_s != 0 ? e->ttl_s : k->svid_ttl_s;
 }
 
-static void log_caller(struct log_line *l, const struct keeper_caller *c)
+void keeper_log_caller(struct log_line *l, const struct keeper_caller *c)
 {
     log_uint(l, "uid", c->facts.uid);
     log_uint(l, "gid", c->facts.gid);
@@ -130,7 +132,7 @@ static void log_caller(struct log_line *l, const struct keeper_caller *c)
 }
 
 /* A refusal is worth a line, but whoever is refused must not fill the disk. */
-static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_caller *c,
+void keeper_log_refusal(struct keeper *k, uint64_t handle, const struct keeper_caller *c,
                         const struct keeper_grant *g, enum agent_outcome outcome)
 {
     struct log_line l;
@@ -148,7 +150,7 @@ static void log_refusal(struct keeper *k, uint64_t handle, const struct keeper_c
     log_str(&l, "reason", agent_outcome_name(outcome));
     log_uint(&l, "handle", handle);
     if (c != NULL) {
-        log_caller(&l, c);
+        keeper_log_caller(&l, c);
     }
     if (g->entry != NULL) {
         log_str(&l, "entry", g->entry->id);
@@ -174,7 +176,7 @@ static void log_issued(struct keeper *k, const struct keeper_caller *c,
     log_str(&l, "serial", serial);
     log_str(&l, "not_after", when);
     log_uint(&l, "handle", c->handle);
-    log_caller(&l, c);
+    keeper_log_caller(&l, c);
     log_end(&l);
 }
 
@@ -250,25 +252,35 @@ static enum agent_outcome issue_leaf(struct keeper *k, const struct keeper_grant
     return AGENT_OK;
 }
 
-static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_issue *ask,
-                                      struct keeper_caller **ret_caller,
-                                      struct keeper_grant *ret_grant)
+enum agent_outcome keeper_judge(struct keeper *k, uint64_t handle, uint64_t generation,
+                                uint32_t entry, struct keeper_caller **ret_caller,
+                                struct keeper_grant *ret_grant)
 {
     struct keeper_facts facts;
-    enum agent_outcome outcome = caller_get(k, ask->handle, ret_caller);
+    enum agent_outcome outcome = caller_get(k, handle, ret_caller);
 
     if (outcome != AGENT_OK) {
         return outcome;
     }
-    if (k->entries == NULL || ask->generation != k->entries->generation) {
+    if (k->entries == NULL || generation != k->entries->generation) {
         return AGENT_STALE_GENERATION;
     }
     keeper_facts_get(k, *ret_caller, &facts);
-    if (!keeper_entries_grant(k->entries, &facts, ask->entry, ret_grant)) {
+    if (!keeper_entries_grant(k->entries, &facts, entry, ret_grant)) {
         return AGENT_NOT_ENTITLED;
     }
-    if (keeper_deny_stops(k->deny, &facts, ret_grant->spiffe_id)) {
-        return AGENT_QUARANTINED;
+    return keeper_deny_stops(k->deny, &facts, ret_grant->spiffe_id) ? AGENT_QUARANTINED : AGENT_OK;
+}
+
+static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_issue *ask,
+                                      struct keeper_caller **ret_caller,
+                                      struct keeper_grant *ret_grant)
+{
+    enum agent_outcome outcome =
+        keeper_judge(k, ask->handle, ask->generation, ask->entry, ret_caller, ret_grant);
+
+    if (outcome != AGENT_OK) {
+        return outcome;
     }
     if (!keeper_point_ok(ask->point)) {
         return AGENT_BAD_KEY;
@@ -295,7 +307,7 @@ static void on_issue(struct keeper *k)
     }
     a->outcome = outcome;
     if (outcome != AGENT_OK) {
-        log_refusal(k, ask->handle, c, &g, outcome);
+        keeper_log_refusal(k, ask->handle, c, &g, outcome);
         return;
     }
     a->not_before_s = leaf.not_before_s;
@@ -371,9 +383,9 @@ static const struct {
     uint32_t type;
     void (*handle)(struct keeper *k);
 } SERVICE_MESSAGES[] = {
-    {AGENT_MSG_IDENTITY_GET, on_identity_get},
-    {AGENT_MSG_ISSUE, on_issue},
-    {AGENT_MSG_BUNDLE_GET, on_bundle_get},
+    {AGENT_MSG_IDENTITY_GET, on_identity_get}, {AGENT_MSG_ISSUE, on_issue},
+    {AGENT_MSG_BUNDLE_GET, on_bundle_get},     {AGENT_MSG_JWT_SIGN, keeper_on_jwt_sign},
+    {AGENT_MSG_JWKS_GET, keeper_on_jwks_get},
 };
 
 static int service_turn(struct keeper *k, struct err *err)
@@ -534,7 +546,8 @@ static int next_wake_ms(const struct keeper *k)
     if (!k->started) {
         return NODE_CHECK_MS;
     }
-    left_s = k->authority.force->node_renew_s - keeper_clock_wall_s(&k->clock);
+    left_s = k->authority.force->node_renew_s;
+    left_s = (k->jwt.due_s < left_s ? k->jwt.due_s : left_s) - keeper_clock_wall_s(&k->clock);
     if (left_s <= 0) {
         return 0;
     }
@@ -562,6 +575,7 @@ int keeper_run(struct keeper *k, struct err *err)
             return r == 1 ? 0 : -1;
         }
         renew_if_due(k);
+        keeper_jwt_turn(k);
         if (k->service != -1 && k->answer_pending) {
             answer_flush(k);
         }

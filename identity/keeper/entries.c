@@ -235,6 +235,7 @@ void keeper_entries_add(struct keeper_entries *set, const struct agent_msg_entry
     e->line = msg->line;
     e->hint = msg->hint_len > 0 ? mem_must_strndup(msg->hint, msg->hint_len) : NULL;
     e->ttl_s = msg->ttl_s;
+    e->jwt_ttl_s = msg->jwt_ttl_s;
     e->dns_names = mem_must_calloc((size_t)msg->n_dns_names + 1, sizeof(*e->dns_names));
     for (size_t i = 0; i < msg->n_dns_names; i++) {
         e->dns_names[i] = mem_must_strndup(msg->dns_names[i].text, msg->dns_names[i].len);
@@ -265,7 +266,8 @@ static bool same_selectors(const struct keeper_entry *a, const struct keeper_ent
 static bool same_entry(const struct keeper_entry *a, const struct keeper_entry *b)
 {
     if (!same_text(a->spiffe_id, b->spiffe_id) || !same_text(a->hint, b->hint) ||
-        !same_selectors(a, b) || a->ttl_s != b->ttl_s || a->n_dns_names != b->n_dns_names) {
+        !same_selectors(a, b) || a->ttl_s != b->ttl_s || a->jwt_ttl_s != b->jwt_ttl_s ||
+        a->n_dns_names != b->n_dns_names) {
         return false;
     }
     for (size_t i = 0; i < a->n_dns_names; i++) {

@@ -14,6 +14,7 @@
  * start.c     state files -> something in force
  * change.c    a new state: built, written, put in place, and only then in force
  * authority.c what is in force: the node's intermediate, the bundle, and signing
+ * jwt.c       keys for tokens, and tokens; jwt_answer.c  what the service may ask about them
  * dispatch.c  the messages: who may say what, and what happens then
  *
  * One thread, no allocation that a workload can make grow past the limits of its start message.
@@ -24,6 +25,7 @@
 #include "seal.h"
 #include "store.h"
 #include <postern/agent_ipc.h>
+#include <postern/jwt.h>
 #include <postern/keeper.h>
 #include <postern/log.h>
 #include <postern/x509.h>
@@ -203,6 +205,47 @@ size_t keeper_deny_filter(const struct keeper_deny *d, const struct keeper_entri
 uint64_t keeper_deny_version(const struct keeper_deny *d);
 /* Puts the set in force and says so. */
 int keeper_deny_commit(struct keeper *k, const struct agent_msg_deny_begin *msg, struct err *err);
+/* --- keys for tokens (jwt.c), and the service's questions about them (jwt_answer.c) ----------- */
+struct keeper_jwt {
+    enum jwt_alg alg; /* of keys to come */
+    uint32_t ttl_s, key_ttl_s;
+    struct keeper_store own; /* the keys' records, as long as they are not in the state file */
+    /* what is in force, made from a store */
+    EVP_PKEY *key; /* owned; NULL: none yet */
+    int64_t key_not_after_s;
+    char *set; /* owned: the public keys, as a JWK set */
+    size_t set_len;
+    uint64_t generation; /* of the set; 0: there is none */
+    int64_t due_s;       /* when the schedule has something to do */
+    uint64_t n_issued;
+};
+void keeper_jwt_init(struct keeper_jwt *j, enum jwt_alg alg, uint32_t ttl_s, uint32_t key_ttl_s);
+void keeper_jwt_deinit(struct keeper_jwt *j);
+/* Fills a new record, but for its state: a new key. */
+int keeper_jwt_make(const struct keeper_jwt *j, struct keeper_record *r, int64_t now_s,
+                    struct err *err);
+/* What the schedule of docs/authority.md wants done with the keys for tokens of `store` by now. */
+int keeper_jwt_schedule(const struct keeper_jwt *j, struct keeper_store *store, int64_t now_s,
+                        bool *ret_changed, struct err *err);
+/* When it wants something done next. */
+int64_t keeper_jwt_due_s(const struct keeper_store *store);
+/* Puts the store's keys for tokens in force. On failure what was in force stays. */
+int keeper_jwt_take(struct keeper_jwt *j, const struct keeper_store *store, struct err *err);
+struct keeper_token {
+    char *text; /* owned */
+    char kid[JWT_KID_SIZE];
+    uint8_t jti[JWT_JTI_SIZE];
+    int64_t issued_s, expires_s;
+};
+/* ttl_s 0: the default; it never outlives the key. */
+int keeper_jwt_sign(struct keeper_jwt *j, struct str spiffe_id, uint32_t ttl_s,
+                    const struct str *audiences, size_t n_audiences, int64_t now_s,
+                    struct keeper_token *ret, struct err *err);
+
+/* Once a turn: does what is due. */
+void keeper_jwt_turn(struct keeper *k);
+void keeper_on_jwt_sign(struct keeper *k);
+void keeper_on_jwks_get(struct keeper *k);
 
 /* --- dispatch --------------------------------------------------------------------------------- */
 struct keeper {
@@ -210,6 +253,7 @@ struct keeper {
     struct log *log;
     struct keeper_clock clock;
     struct keeper_authority authority;
+    struct keeper_jwt jwt;
     struct keeper_callers *callers;
     struct keeper_entries *entries;           /* in force */
     struct keeper_entries *incoming;          /* in the making, or NULL */
@@ -237,6 +281,16 @@ struct keeper {
 void keeper_facts_get(const struct keeper *k, const struct keeper_caller *c,
                       struct keeper_facts *ret);
 
+/* May the caller have what this entry gives? Everything but what the asker brings along (a key, an
+ * audience) and the bounds, keeper_caller_charge. What is known is filled in, also on refusal. */
+enum agent_outcome keeper_judge(struct keeper *k, uint64_t handle, uint64_t generation,
+                                uint32_t entry, struct keeper_caller **ret_caller,
+                                struct keeper_grant *ret_grant);
+/* One line, within bounds; c, and the grant's entry, may be NULL. */
+void keeper_log_refusal(struct keeper *k, uint64_t handle, const struct keeper_caller *c,
+                        const struct keeper_grant *g, enum agent_outcome outcome);
+/* The fields of a line that say who asked. */
+void keeper_log_caller(struct log_line *l, const struct keeper_caller *c);
 /* Tells the supervisor, which always reads. */
 int keeper_tell(struct keeper *k, const void *msg, struct err *err);
 /* Runs until the supervisor closes the control channel: 0 then, -1 if it cannot go on. */

@@ -38,6 +38,15 @@ static int wait_start(union agent_msg *msg, struct err *err)
     }
 }
 
+static enum jwt_alg jwt_alg_of(uint32_t algorithm)
+{
+    static const enum jwt_alg algs[] = {[AGENT_JWT_ES256] = JWT_ES256,
+                                        [AGENT_JWT_ES384] = JWT_ES384,
+                                        [AGENT_JWT_RS256] = JWT_RS256};
+
+    return algs[algorithm]; /* agent_ipc_recv has checked that it is one */
+}
+
 static int start(struct keeper *k, struct err *err)
 {
     static union agent_msg msg;
@@ -55,6 +64,7 @@ static int start(struct keeper *k, struct err *err)
     memcpy(k->trust_domain, s->trust_domain, s->trust_domain_len);
     k->svid_ttl_s = s->svid_ttl_s;
     keeper_authority_init(&k->authority, str_of(k->trust_domain), s->root_ttl_s, s->node_ttl_s);
+    keeper_jwt_init(&k->jwt, jwt_alg_of(s->jwt_algorithm), s->jwt_ttl_s, s->jwt_key_ttl_s);
     k->callers = keeper_callers_new(s);
     return 0;
 }
@@ -100,6 +110,7 @@ int main(void)
     keeper_deny_free(k.deny_incoming);
     keeper_authority_deinit(&k.authority);
     keeper_seal_deinit(&k.seal);
+    keeper_jwt_deinit(&k.jwt);
     log_free(k.log);
     _exit(r == -1 ? 1 : 0); /* no handlers: what they would do is not in the list of privs.c */
 }

@@ -106,6 +106,7 @@ static int tell_entry(const struct conf_entries *set, size_t index, struct err *
     m.index = (uint32_t)index;
     m.line = e->line;
     m.ttl_s = e->ttl_s;
+    m.jwt_ttl_s = e->jwt_ttl_s;
     fits &= agent_ipc_put(m.id, AGENT_NAME_MAX, &m.id_len, str_of(e->id));
     fits &= agent_ipc_put(m.spiffe_id, AGENT_ID_MAX, &m.spiffe_id_len, str_of(e->spiffe_id));
     fits &= agent_ipc_put(m.hint, AGENT_HINT_MAX, &m.hint_len, str_of(e->hint));

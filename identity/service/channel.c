@@ -15,16 +15,8 @@ struct service_ask {
     uint32_t answer_type; /* AGENT_MSG_NONE: no answer comes */
     service_answer_fn fn; /* NULL: nobody wants it any more */
     void *arg;
-    union {
-        struct agent_msg_head head;
-        struct agent_msg_ask ask;
-        struct agent_msg_handle handle;
-        struct agent_msg_identity_get identity_get;
-        struct agent_msg_issue issue;
-        struct agent_msg_plain plain;
-        struct agent_msg_failed failed;
-        struct agent_msg_report report;
-    } msg;
+    uint64_t request_id;
+    _Alignas(8) uint8_t msg[]; /* as it is sent */
 };
 
 /* One without an answer goes from the list when it is sent, wherever it stands in it. */
@@ -54,7 +46,7 @@ static void pump(struct service_channel *ch)
         if (answered && ch->n_outstanding >= AGENT_PIPELINE_MAX) {
             break;
         }
-        switch (agent_ipc_send(ch->fd, &ask->msg, -1)) {
+        switch (agent_ipc_send(ch->fd, ask->msg, -1)) {
         case IPC_OK:
             ch->unsent = ask->next;
             ask->sent = true;
@@ -80,14 +72,14 @@ struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
                                         enum agent_msg_type answer_type, service_answer_fn fn,
                                         void *arg)
 {
-    struct service_ask *ask = mem_must_new(struct service_ask);
     struct agent_msg_head *head = msg;
-    POSTERN_ASSERT(head->size <= sizeof(ask->msg));
-    memcpy(&ask->msg, msg, head->size);
+    struct service_ask *ask = mem_must_calloc(1, sizeof(*ask) + head->size);
     if (answer_type != AGENT_MSG_NONE) {
-        ask->msg.head.request_id = ++ch->last_id;
+        head->request_id = ++ch->last_id;
     }
     ask->channel = ch;
+    ask->request_id = head->request_id;
+    memcpy(ask->msg, msg, head->size);
     ask->answer_type = answer_type;
     ask->fn = fn;
     ask->arg = arg;
@@ -123,7 +115,7 @@ void service_ask_forget(struct service_ask *ask)
 static bool take_answer(struct service_channel *ch, const union agent_msg *msg)
 {
     struct service_ask *ask = ch->first;
-    if (ask == NULL || ask == ch->unsent || ask->msg.head.request_id != msg->head.request_id ||
+    if (ask == NULL || ask == ch->unsent || ask->request_id != msg->head.request_id ||
         ask->answer_type != msg->head.type) {
         return false;
     }

@@ -101,6 +101,9 @@ static void refused(struct service_job *job, uint32_t outcome)
     case AGENT_QUARANTINED:
         end(job, GRPC_PERMISSION_DENIED, "no identity issued");
         return;
+    case AGENT_BAD_AUDIENCE:
+        end(job, GRPC_INVALID_ARGUMENT, "an audience is empty, too long or no text");
+        return;
     case AGENT_BAD_KEY:
         end(job, GRPC_INVALID_ARGUMENT, "the key is not a point of P-256");
         return;
@@ -116,6 +119,14 @@ static void refused(struct service_job *job, uint32_t outcome)
 }
 
 /* --- issue ------------------------------------------------------------------------------------ */
+
+static uint32_t next_wanted(const struct service_job *job, uint32_t from)
+{
+    while (from < job->n && !job->list[from].wanted) {
+        from++;
+    }
+    return from;
+}
 
 static bool take_chain(struct service_identity *i, const struct agent_msg_issued *a)
 {
@@ -146,8 +157,8 @@ static void on_issued(void *arg, const union agent_msg *answer)
     } else {
         job->s->last_issued_s = os_wall_s();
         job->at++;
-        if (job->want == SERVICE_WANT_ONE || job->at == job->n) {
-            job->at = job->want == SERVICE_WANT_ONE ? job->at - 1 : 0;
+        job->at = job->given_key ? job->at - 1 : next_wanted(job, job->at);
+        if (job->given_key || job->at == job->n) {
             end(job, GRPC_OK, NULL);
         } else {
             issue_more(job);
@@ -158,7 +169,8 @@ static void on_issued(void *arg, const union agent_msg *answer)
 /* False: the job has ended. */
 static bool issue_one(struct service_job *job)
 {
-    struct service_identity *i = &job->list[job->asked++];
+    struct service_identity *i = &job->list[job->asked];
+    job->asked = next_wanted(job, job->asked + 1);
     struct agent_msg_issue msg;
     struct err err = ERR_INIT;
     agent_ipc_init(&msg, AGENT_MSG_ISSUE, 0);
@@ -166,7 +178,7 @@ static bool issue_one(struct service_job *job)
     msg.generation = job->generation;
     msg.entry = i->entry;
     memcpy(msg.point, job->point, sizeof(msg.point));
-    if (job->want == SERVICE_WANT_ALL) {
+    if (!job->given_key) {
         i->key = x509_key_new(&err);
         if (i->key == NULL || x509_key_point(i->key, msg.point, &err) == -1) {
             log_failure(job->s->log, LOG_ERROR, "key_failed", &err);
@@ -180,8 +192,7 @@ static bool issue_one(struct service_job *job)
 
 static void issue_more(struct service_job *job)
 {
-    uint32_t until = job->want == SERVICE_WANT_ONE ? job->at + 1 : job->n;
-    while (job->asked < until && job->n_asks < SERVICE_JOB_ASKS) {
+    while (job->asked < job->n && job->n_asks < SERVICE_JOB_ASKS) {
         if (!issue_one(job)) {
             return;
         }
@@ -190,23 +201,41 @@ static void issue_more(struct service_job *job)
 
 /* --- list ------------------------------------------------------------------------------------- */
 
+/* False: it has ended. */
+static bool choose_wanted(struct service_job *job)
+{
+    bool found = !job->given_key;
+    if (job->choose != NULL) {
+        if (!job->choose(job->choose_arg, job, job->choose_text, sizeof(job->choose_text))) {
+            end(job, GRPC_INVALID_ARGUMENT, job->choose_text);
+            return false;
+        }
+        return true;
+    }
+    for (uint32_t i = 0; i < job->n && (!job->given_key || !found); i++) {
+        struct service_identity *id = &job->list[i];
+        id->wanted =
+            !job->given_key || job->wanted_id == NULL || strcmp(id->spiffe_id, job->wanted_id) == 0;
+        found = found || id->wanted;
+    }
+    if (!found) {
+        end(job, GRPC_PERMISSION_DENIED, "this identity is not the caller's");
+    }
+    return found;
+}
+
 static void listed(struct service_job *job)
 {
-    job->at = 0;
-    if (job->want == SERVICE_WANT_LIST) {
-        end(job, GRPC_OK, NULL);
+    if (!choose_wanted(job)) {
         return;
     }
-    while (job->want == SERVICE_WANT_ONE && job->wanted_id != NULL && job->at < job->n &&
-           strcmp(job->list[job->at].spiffe_id, job->wanted_id) != 0) {
-        job->at++;
-    }
-    if (job->at == job->n) {
-        end(job, GRPC_PERMISSION_DENIED, "this identity is not the caller's");
-        return;
-    }
+    job->at = next_wanted(job, 0);
     job->asked = job->at;
-    issue_more(job);
+    if (!job->issue || job->at == job->n) {
+        end(job, GRPC_OK, NULL);
+    } else {
+        issue_more(job);
+    }
 }
 
 static void take_identity(struct service_job *job, const struct agent_msg_identity *a)
@@ -313,24 +342,39 @@ static void begin(struct service_turn *t)
     attest(job);
 }
 
-struct service_job *service_job_new(struct service_caller *caller, enum service_want want,
-                                    struct str wanted_id, const uint8_t *point,
-                                    void (*done)(void *arg, struct service_job *job,
-                                                 enum grpc_status status, const char *text),
-                                    void *arg)
+static struct service_job *job_new(struct service_caller *caller, service_done_fn done, void *arg)
 {
     struct service_job *job = mem_must_new(struct service_job);
     job->s = caller->s;
     job->handle = caller->handle;
-    job->want = want;
-    job->wanted_id = wanted_id.n > 0 ? mem_must_strndup(wanted_id.p, wanted_id.n) : NULL;
-    if (point != NULL) {
-        memcpy(job->point, point, sizeof(job->point));
-    }
     job->done = done;
     job->arg = arg;
     loop_timer_init(&job->timer, job->s->loop, on_timeout, job);
     loop_timer_arm(&job->timer, SERVICE_WAIT_MS);
+    return job;
+}
+
+struct service_job *service_job_new(struct service_caller *caller, bool issue,
+                                    service_choose_fn choose, void *choose_arg,
+                                    service_done_fn done, void *arg)
+{
+    struct service_job *job = job_new(caller, done, arg);
+    job->issue = issue;
+    job->choose = choose;
+    job->choose_arg = choose_arg;
+    service_turn_take(&job->turn, caller->account, begin);
+    return job;
+}
+
+struct service_job *service_job_new_sign(struct service_caller *caller, struct str wanted_id,
+                                         const uint8_t point[AGENT_POINT_SIZE],
+                                         service_done_fn done, void *arg)
+{
+    struct service_job *job = job_new(caller, done, arg);
+    job->issue = true;
+    job->given_key = true;
+    job->wanted_id = wanted_id.n > 0 ? mem_must_strndup(wanted_id.p, wanted_id.n) : NULL;
+    memcpy(job->point, point, sizeof(job->point));
     service_turn_take(&job->turn, caller->account, begin);
     return job;
 }

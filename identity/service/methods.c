@@ -113,21 +113,6 @@ static void unserved(struct grpc_call *call, void *arg, struct str message)
     service_finish(call, GRPC_UNIMPLEMENTED, "not served by this agent");
 }
 
-/* Empty requests: whatever fields a later version of the API adds, this one does not know. */
-static void fetch_svids(struct grpc_call *call, void *arg, struct str message)
-{
-    (void)arg;
-    (void)message;
-    service_watch_start(call, false);
-}
-
-static void fetch_bundles(struct grpc_call *call, void *arg, struct str message)
-{
-    (void)arg;
-    (void)message;
-    service_watch_start(call, true);
-}
-
 static void watch_drained(struct grpc_call *call, void *arg)
 {
     (void)arg;
@@ -157,8 +142,8 @@ static void sign_cancel(struct grpc_call *call, void *arg)
 
 #define UNSERVED(path, streaming) {path, streaming, on_open_unserved, unserved, NULL, NULL}
 const struct grpc_method service_methods[] = {
-    {PROTO_FETCH_X509_SVID, true, on_open, fetch_svids, watch_drained, watch_cancel},
-    {PROTO_FETCH_X509_BUNDLES, true, on_open, fetch_bundles, watch_drained, watch_cancel},
+    {PROTO_FETCH_X509_SVID, true, on_open, service_fetch_svids, watch_drained, watch_cancel},
+    {PROTO_FETCH_X509_BUNDLES, true, on_open, service_fetch_bundles, watch_drained, watch_cancel},
     {PROTO_SIGN_X509_SVID, false, on_open, service_sign_request, NULL, sign_cancel},
     UNSERVED(PROTO_FETCH_JWT_SVID, false),
     UNSERVED(PROTO_FETCH_JWT_BUNDLES, true),

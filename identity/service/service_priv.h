@@ -12,6 +12,7 @@
 #include <postern/admin.h>
 #include <postern/agent_docs.h>
 #include <postern/agent_ipc.h>
+#include <postern/buf.h>
 #include <postern/grpc.h>
 #include <postern/log.h>
 #include <postern/loop.h>
@@ -116,22 +117,27 @@ struct service_identity {
     char *spiffe_id, *hint; /* owned; hint NULL: none */
     uint32_t entry, ttl_s;
     uint64_t dns_digest;
+    bool wanted;    /* a certificate for it */
     EVP_PKEY *key;  /* owned; NULL: the caller's own */
     uint8_t *chain; /* owned: leaf and intermediates, DER */
     size_t n_chain;
     int64_t not_before_s, not_after_s;
 };
-enum service_want {
-    SERVICE_WANT_LIST, /* attest and list */
-    SERVICE_WANT_ALL,  /* and issue for each identity, with keys made here */
-    SERVICE_WANT_ONE,  /* and issue for one of them and a given key */
-};
+/* Sets `wanted` of the identities in the job's list, which is whole; false: the request cannot be
+ * met, InvalidArgument with the text. */
+struct service_job;
+typedef bool (*service_choose_fn)(void *arg, struct service_job *job, char *ret_text, size_t size);
+enum { SERVICE_CHOOSE_TEXT = 256 };
 struct service_job {
     struct service *s;
     struct service_turn turn;
     uint64_t handle;
-    enum service_want want;
-    char *wanted_id; /* ONE: owned; NULL: the first */
+    bool issue;               /* for what is wanted; else only attest and list */
+    bool given_key;           /* for the key of `point`; else keys are made here */
+    char *wanted_id;          /* given_key: owned; NULL: the first */
+    service_choose_fn choose; /* NULL: all of them, or wanted_id */
+    void *choose_arg;
+    char choose_text[SERVICE_CHOOSE_TEXT];
     uint8_t point[AGENT_POINT_SIZE];
     struct service_identity *list; /* owned */
     uint32_t n, total;
@@ -145,13 +151,18 @@ struct service_job {
     void (*done)(void *arg, struct service_job *job, enum grpc_status status, const char *text);
     void *arg;
 };
-/* done is called once, never from within this; it owns the job then (service_job_free). With
- * GRPC_OK the list is there (and is issued); ONE: `at` says which. */
-struct service_job *service_job_new(struct service_caller *caller, enum service_want want,
-                                    struct str wanted_id, const uint8_t *point,
-                                    void (*done)(void *arg, struct service_job *job,
-                                                 enum grpc_status status, const char *text),
-                                    void *arg);
+typedef void (*service_done_fn)(void *arg, struct service_job *job, enum grpc_status status,
+                                const char *text);
+/* Attests the caller, lists its identities, lets them be chosen and issues for what is wanted, with
+ * keys made here. done is called once, never from within this; it owns the job then
+ * (service_job_free), and the text may be the job's. */
+struct service_job *service_job_new(struct service_caller *caller, bool issue,
+                                    service_choose_fn choose, void *choose_arg,
+                                    service_done_fn done, void *arg);
+/* For one identity (none: the first) and a key that is the caller's own; job->at says which. */
+struct service_job *service_job_new_sign(struct service_caller *caller, struct str wanted_id,
+                                         const uint8_t point[AGENT_POINT_SIZE],
+                                         service_done_fn done, void *arg);
 /* Also before it is done. Takes NULL, returns NULL. */
 struct service_job *service_job_free(struct service_job *job);
 
@@ -182,11 +193,48 @@ void service_streams_changed(struct service *s);
 void service_streams_end(struct service *s, const struct service_caller *c, enum grpc_status status,
                          const char *text);
 
-/* --- Workload API streams (watch.c), and what they carry (pack.c) -------------------------------
+/* --- streams of what the caller has (watch.c), and what they carry (fetch.c, pack.c) -------------
  */
-void service_watch_start(struct grpc_call *call, bool bundles_only);
+enum { SERVICE_LISTING_DIGEST = 32 };
+struct service_watch;
+struct service_watch_kind {
+    service_choose_fn choose; /* with the watch's data; NULL: certificates for all identities */
+    /* Sends the message, from a job that is issued. */
+    enum grpc_send (*send)(struct service_watch *w, struct service_job *job);
+    void (*free_data)(void *data); /* NULL: it is nobody's to free */
+    unsigned metric;               /* enum service_metric: counts messages */
+};
+struct service_watch {
+    struct service_stream stream; /* first: the service knows it by this */
+    struct service *s;
+    const struct service_watch_kind *kind;
+    void *data;
+    struct service_job *job;                 /* owned; NULL: none is running */
+    struct loop_timer timer;                 /* renewal, or another try */
+    bool sent;                               /* the first message has gone out */
+    bool look;                               /* something may have changed: list again */
+    bool renew;                              /* send again, whatever the list says */
+    bool last;                               /* the next message is the last one: then OK */
+    uint8_t listing[SERVICE_LISTING_DIGEST]; /* of what was sent last, for comparison */
+    uint64_t bundle_generation;              /* of what was sent last */
+    int64_t expires_s; /* the first of what was sent last; INT64_MAX: nothing that expires */
+    uint64_t renew_ms; /* when to send anew; 0: never */
+    unsigned failures;
+};
+/* The call is the watch's from here on: grpc_call_data is the watch. */
+struct service_watch *service_watch_start(struct grpc_call *call,
+                                          const struct service_watch_kind *kind, void *data);
+void service_watch_poke(struct service_watch *w);
+/* What is wanted is other than before: whatever is under way begins again. */
+void service_watch_again(struct service_watch *w);
+/* Ends after what is under way or due. */
+void service_watch_end_soon(struct service_watch *w);
+void service_watch_finish(struct service_watch *w, enum grpc_status status, const char *text);
 void service_watch_drained(struct grpc_call *call);
 void service_watch_cancel(struct grpc_call *call);
+
+void service_fetch_svids(struct grpc_call *call, void *arg, struct str message);
+void service_fetch_bundles(struct grpc_call *call, void *arg, struct str message);
 
 enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
                                   struct service_job *job);
@@ -196,6 +244,23 @@ enum grpc_send service_send_bundles(struct grpc_call *call, const struct service
  */
 void service_sign_request(struct grpc_call *call, void *arg, struct str message);
 void service_sign_cancel(struct grpc_call *call, void *arg);
+
+/* --- messages that nest (wire.c) ----------------------------------------------------------------
+ */
+struct service_wire {
+    const uint8_t *p;
+    size_t n;
+    bool bad; /* final */
+    uint32_t field;
+    bool is_bytes;
+    uint64_t number;  /* of a varint */
+    struct str bytes; /* of a string, a message; borrowed from the message */
+};
+struct service_wire service_wire_of(struct str message);
+/* The next field; false at the end, or if it is no message. */
+bool service_wire_next(struct service_wire *w);
+/* Appends a field of bytes. */
+bool service_wire_put(struct buf *out, uint32_t field, struct str bytes);
 
 /* --- the table of methods (methods.c) ----------------------------------------------------------
  */

@@ -91,7 +91,7 @@ void service_sign_request(struct grpc_call *call, void *arg, struct str message)
         g->call = call;
         g->caller = caller;
         grpc_call_set_data(call, g);
-        g->job = service_job_new(caller, SERVICE_WANT_ONE, str_of(r->spiffe_id), point, on_job, g);
+        g->job = service_job_new_sign(caller, str_of(r->spiffe_id), point, on_job, g);
     }
     postern__v1__sign_x509_svidrequest__free_unpacked(r, NULL);
 }

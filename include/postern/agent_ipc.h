@@ -65,6 +65,10 @@ enum {
     AGENT_LEAF_MAX = 8192,          /* DER of a leaf */
     AGENT_CHAIN_MAX = 8192,         /* DER of the intermediates */
     AGENT_BUNDLE_MAX = 16384,       /* DER of the roots, one after another */
+    AGENT_TOKEN_MAX = 16384,        /* a JWT-SVID */
+    AGENT_AUDIENCES_MAX = 16,       /* of a token */
+    AGENT_AUDIENCES_BYTES = 4096,   /* of all of them */
+    AGENT_JWKS_MAX = 16384,         /* the public keys for tokens */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
     AGENT_DENY_MAX = 4096,          /* things that are quarantined */
     AGENT_DOC_ITEMS_MAX = 65536,    /* rules of a policy, services of a mesh map */
@@ -149,6 +153,10 @@ enum agent_msg_type {
     AGENT_MSG_DENY_ITEM,    /* agent_msg_deny_item */
     AGENT_MSG_DENY_COMMIT,  /* agent_msg_deny_begin, the same again: applies it */
     AGENT_MSG_DENY_APPLIED, /* agent_msg_deny_begin: keeper's answer, with the request_id */
+    AGENT_MSG_JWT_SIGN,     /* agent_msg_jwt_sign */
+    AGENT_MSG_JWT_SIGNED,   /* agent_msg_jwt_signed: its answer */
+    AGENT_MSG_JWKS_GET,     /* agent_msg_ask, handle 0 */
+    AGENT_MSG_JWKS,         /* agent_msg_jwks: its answer */
     AGENT_N_MSGS,
 };
 const char *agent_msg_name(uint32_t type);
@@ -214,6 +222,8 @@ struct agent_msg_ask {
     uint64_t handle;
 };
 
+enum agent_jwt_algorithm { AGENT_JWT_ES256, AGENT_JWT_ES384, AGENT_JWT_RS256 };
+
 /* --- child -> supervisor ---------------------------------------------------------------------- */
 struct agent_msg_report {
     struct agent_msg_head head;
@@ -231,6 +241,8 @@ struct agent_msg_failed {
 struct agent_msg_start_keeper {
     struct agent_msg_head head;
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
+    uint32_t jwt_ttl_s, jwt_key_ttl_s;
+    uint32_t jwt_algorithm;    /* enum agent_jwt_algorithm, of new keys */
     uint32_t log_level;        /* enum log_level */
     uint32_t max_handles;      /* bounds of what attested callers may make us hold */
     uint32_t max_uid_handles;  /* of one uid */
@@ -270,9 +282,10 @@ struct agent_selector {
 /* All selectors have to hold. spiffe_id may be a template: {k8s.ns} and the like. */
 struct agent_msg_entry {
     struct agent_msg_head head;
-    uint32_t index; /* its turn among a caller's identities, from 0: the order of the file */
-    uint32_t line;  /* where it begins there, for messages only */
-    uint32_t ttl_s; /* 0: the agent's default */
+    uint32_t index;     /* its turn among a caller's identities, from 0: the order of the file */
+    uint32_t line;      /* where it begins there, for messages only */
+    uint32_t ttl_s;     /* 0: the agent's default */
+    uint32_t jwt_ttl_s; /* the same */
     uint16_t n_dns_names, n_selectors;
     uint16_t id_len, spiffe_id_len, selector_text_len, hint_len;
     char id[AGENT_NAME_MAX];
@@ -463,6 +476,7 @@ enum agent_outcome {
     AGENT_STALE_FACTS,      /* REATTEST, then ask again */
     AGENT_STALE_GENERATION, /* entries changed: list again */
     AGENT_NOT_ENTITLED,     /* no such entry for this caller (or no identity at all) */
+    AGENT_BAD_AUDIENCE,     /* empty, too long or no text: InvalidArgument */
     AGENT_BAD_KEY,          /* the point is not on the curve: InvalidArgument */
     AGENT_LIMITED,          /* too many issuances of this caller: Unavailable */
     AGENT_UNAVAILABLE,      /* cannot sign now (clock, expired root): Unavailable */
@@ -516,6 +530,31 @@ struct agent_msg_bundle {
     uint32_t roots_len;
     uint8_t roots[AGENT_BUNDLE_MAX]; /* DER, one after another */
 };
+/* A token for one of the caller's entries. Header and claims are the keeper's. */
+struct agent_msg_jwt_sign {
+    struct agent_msg_head head;
+    uint64_t handle;
+    uint64_t generation; /* of the entries, as listed */
+    uint32_t entry;
+    uint32_t n_audiences;
+    uint16_t lens[AGENT_AUDIENCES_MAX]; /* of each; together they are audiences_len */
+    uint32_t audiences_len;
+    uint8_t audiences[AGENT_AUDIENCES_BYTES]; /* one after another */
+};
+struct agent_msg_jwt_signed {
+    struct agent_msg_head head;
+    uint64_t handle;
+    int64_t issued_s, expires_s;
+    uint32_t outcome; /* the rest counts only if AGENT_OK */
+    uint32_t token_len;
+    uint8_t token[AGENT_TOKEN_MAX];
+};
+struct agent_msg_jwks {
+    struct agent_msg_head head;
+    uint64_t generation; /* grows when the keys change */
+    uint32_t jwks_len;
+    uint8_t jwks[AGENT_JWKS_MAX]; /* a JWK set, without `use` */
+};
 struct agent_msg_changed {
     struct agent_msg_head head;
     uint64_t entries_generation;
@@ -523,6 +562,8 @@ struct agent_msg_changed {
     uint64_t deny_version;                      /* of what is quarantined: streams look again */
     int64_t root_not_after_s, node_not_after_s; /* for status and metrics */
     uint64_t n_issued, n_refused;               /* since the keeper's start */
+    uint64_t jwks_generation;                   /* 0: there is no key for tokens yet */
+    uint64_t n_jwt_issued;                      /* since the keeper's start */
 };
 
 /* Room for any message. */
@@ -560,6 +601,9 @@ union agent_msg {
     struct agent_msg_changed changed;
     struct agent_msg_deny_begin deny_begin;
     struct agent_msg_deny_item deny_item;
+    struct agent_msg_jwt_sign jwt_sign;
+    struct agent_msg_jwt_signed jwt_signed;
+    struct agent_msg_jwks jwks;
 };
 
 /* --- sending and receiving -------------------------------------------------------------------- */

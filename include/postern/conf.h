@@ -194,6 +194,7 @@ struct conf_agent_limits {
     uint64_t memory_per_uid; /* bytes */
     uint32_t issue_burst_per_uid, issue_rate_per_uid;
 };
+enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
 
 struct conf_agent {
     char *path;
@@ -206,6 +207,8 @@ struct conf_agent {
         char *policy_path, *mesh_path, *modes_path; /* NULL: none */
     } state;                                        /* what proxies are told */
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
+    uint32_t jwt_ttl_s, jwt_key_ttl_s;
+    enum conf_jwt_algorithm jwt_algorithm; /* of new keys for tokens */
     uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid;
     struct conf_kubernetes kubernetes;
     uint64_t executable_max; /* bytes; larger ones have no digest */
@@ -262,7 +265,8 @@ struct conf_entry {
     char *spiffe_id;                 /* maybe with variables, such as {k8s.ns} */
     struct conf_selector *selectors; /* at least one */
     size_t n_selectors;
-    uint32_t ttl_s; /* 0: the agent's default */
+    uint32_t ttl_s;     /* 0: the agent's default */
+    uint32_t jwt_ttl_s; /* of tokens; 0: the agent's default */
     struct conf_strings dns_names;
     char *hint; /* NULL: none */
 };

@@ -69,7 +69,8 @@ struct keeper_entry {
     struct keeper_selector *selectors; /* owned */
     char **dns_names;                  /* owned */
     size_t n_selectors, n_dns_names;
-    uint32_t ttl_s; /* 0: the agent's default */
+    uint32_t ttl_s;     /* 0: the agent's default */
+    uint32_t jwt_ttl_s; /* the same */
     uint32_t line;
     bool is_template;
 };

@@ -45,7 +45,8 @@ static void check_passed(enum agent_way way, const union agent_msg *m, size_t le
     if (way == AGENT_WAY_SERVICE_KEEPER) {
         require(!has_fd &&
                 (m->head.type == AGENT_MSG_IDENTITY_GET || m->head.type == AGENT_MSG_ISSUE ||
-                 m->head.type == AGENT_MSG_BUNDLE_GET));
+                 m->head.type == AGENT_MSG_BUNDLE_GET || m->head.type == AGENT_MSG_JWKS_GET ||
+                 m->head.type == AGENT_MSG_JWT_SIGN));
     }
     if (way == AGENT_WAY_SERVICE_ATTESTOR) {
         require(!has_fd &&

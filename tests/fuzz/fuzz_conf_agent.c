@@ -7,6 +7,7 @@ static void check(const struct conf_agent *conf)
 {
     assert(conf->trust_domain != NULL && conf->socket[0] == '/');
     assert(conf->state_dir[0] == '/' && conf->entries_path[0] == '/');
+    assert(conf->jwt_ttl_s <= conf->jwt_key_ttl_s / 6);
     assert(conf->svid_ttl_s <= conf->node_ttl_s && conf->node_ttl_s <= conf->root_ttl_s);
 }
 

@@ -22,7 +22,9 @@ struct keeper_process {
     pid_t pid;
     int pidfd;
     uint64_t generation, next_handle;
-    uint32_t node_ttl_s; /* 0: long enough for any test */
+    uint32_t node_ttl_s;               /* 0: long enough for any test */
+    uint32_t jwt_ttl_s, jwt_key_ttl_s; /* the same */
+    uint32_t jwt_algorithm;
 };
 
 /* The message that came last. */

@@ -436,6 +436,11 @@ static const struct bad_case bad_agent[] = {
     {AGENT, AGENT_HEAD "svid: {ttl: 9s}\n",
      "7:13: 'ttl' is '9s', too little, expected a number with s, m or h, such as 10m, 10s to "
      "720h\n"},
+    {AGENT, AGENT_HEAD "jwt: {ttl: 2h, key_ttl: 11h}\n",
+     "7:12: the tokens' 'ttl' is longer than a sixth of 'key_ttl': a token ends with its key\n"},
+    {AGENT, AGENT_HEAD "jwt: {algorithm: HS256}\n",
+     "7:18: 'algorithm' is 'HS256', no such value, expected ES256, ES384 or RS256; did you mean "
+     "'ES256'?\n"},
     {AGENT, AGENT_HEAD "svid: {ttl: 500ms}\n",
      "7:13: 'ttl' is '500ms', not a duration, expected a number with s, m or h, such as 10m, 10s "
      "to "
@@ -800,6 +805,9 @@ static void test_agent_and_entries(void **state)
     assert_string_equal(a->entries_path, "/etc/e.yaml");
     assert_int_equal(a->svid_ttl_s, 3600);
     assert_int_equal(a->node_ttl_s, 86400);
+    assert_int_equal(a->jwt_ttl_s, 300);
+    assert_int_equal(a->jwt_key_ttl_s, 86400);
+    assert_int_equal(a->jwt_algorithm, CONF_JWT_ES256);
     assert_int_equal(a->root_ttl_s, 315360000);
     assert_int_equal(a->keeper_uid, 64601);
     assert_int_equal(a->attestor_uid, 64602);
