@@ -70,19 +70,15 @@ static bool check_metadata(struct grpc_call *call)
 }
 
 /* Charged here, discharged by whoever ends the call. */
-static bool open_call(struct grpc_call *call, void *arg)
+static bool open_call(struct grpc_call *call, const struct service *s, bool needs_bundle)
 {
-    const struct service *s = arg;
     struct service_caller *c = grpc_call_conn_context(call);
-    if (!check_metadata(call)) {
-        return false;
-    }
     if (c->gone) {
         service_finish(call, GRPC_PERMISSION_DENIED,
                        "the process that opened this connection has ended");
         return false;
     }
-    if (s->stopping || !s->have_bundle) {
+    if (s->stopping || (needs_bundle && !s->have_bundle)) {
         service_finish(call, GRPC_UNAVAILABLE, "the agent is starting or ending: try again");
         return false;
     }
@@ -95,7 +91,27 @@ static bool open_call(struct grpc_call *call, void *arg)
 
 static void on_open(struct grpc_call *call, void *arg)
 {
-    (void)open_call(call, arg);
+    if (check_metadata(call)) {
+        (void)open_call(call, arg, true);
+    }
+}
+
+/* SDS: Envoy sends no metadata. Who may have what is the same. */
+static void on_open_sds(struct grpc_call *call, void *arg)
+{
+    (void)open_call(call, arg, true);
+}
+
+/* What says nothing of any identity. */
+static void on_open_public(struct grpc_call *call, void *arg)
+{
+    (void)open_call(call, arg, false);
+}
+
+static void on_open_delta(struct grpc_call *call, void *arg)
+{
+    (void)arg;
+    service_finish(call, GRPC_UNIMPLEMENTED, "not served by this agent");
 }
 
 static void on_open_unserved(struct grpc_call *call, void *arg)
@@ -140,7 +156,37 @@ static void sign_cancel(struct grpc_call *call, void *arg)
     }
 }
 
+static void unserved_end(struct grpc_call *call, void *arg)
+{
+    unserved(call, arg, STR_NONE);
+}
+
+static void public_cancel(struct grpc_call *call, void *arg)
+{
+    service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
+    service_caller_discharge(grpc_call_conn_context(call));
+}
+
+static void health_cancel(struct grpc_call *call, void *arg)
+{
+    if (grpc_call_data(call) == NULL) {
+        public_cancel(call, arg);
+    } else {
+        service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
+        service_health_cancel(call);
+    }
+}
+
 #define UNSERVED(path, streaming) {path, streaming, on_open_unserved, unserved, NULL, NULL}
+#define REFLECTION(service)                                                                        \
+    {"/" service "/ServerReflectionInfo",                                                          \
+     true,                                                                                         \
+     on_open_public,                                                                               \
+     service_reflect_request,                                                                      \
+     NULL,                                                                                         \
+     public_cancel,                                                                                \
+     true,                                                                                         \
+     service_reflect_end}
 const struct grpc_method service_methods[] = {
     {PROTO_FETCH_X509_SVID, true, on_open, service_fetch_svids, watch_drained, watch_cancel},
     {PROTO_FETCH_X509_BUNDLES, true, on_open, service_fetch_bundles, watch_drained, watch_cancel},
@@ -150,5 +196,18 @@ const struct grpc_method service_methods[] = {
     UNSERVED(PROTO_VALIDATE_JWT_SVID, false),
     UNSERVED(PROTO_FETCH_WIT_SVID, true),
     UNSERVED(PROTO_FETCH_WIT_BUNDLES, true),
+    {"/" PROTO_SDS "/StreamSecrets", true, on_open_sds, service_sds_stream_request, watch_drained,
+     watch_cancel, true, service_sds_stream_end},
+    {"/" PROTO_SDS "/FetchSecrets", false, on_open_sds, service_sds_fetch, NULL, watch_cancel},
+    {"/" PROTO_SDS "/DeltaSecrets", true, on_open_delta, unserved, NULL, NULL, true, unserved_end},
+    {"/" PROTO_HEALTH "/Check", false, on_open_public, service_health_check, NULL, public_cancel},
+    {"/" PROTO_HEALTH "/List", false, on_open_public, service_health_list, NULL, public_cancel},
+    {"/" PROTO_HEALTH "/Watch", true, on_open_public, service_health_watch, NULL, health_cancel},
+    REFLECTION(PROTO_REFLECTION_V1),
+    REFLECTION(PROTO_REFLECTION_V1ALPHA),
 };
 const size_t service_n_methods = sizeof(service_methods) / sizeof(service_methods[0]);
+
+const char *const service_names[] = {
+    "SpiffeWorkloadAPI", "postern.v1.Identity",    PROTO_SDS, PROTO_HEALTH,
+    PROTO_REFLECTION_V1, PROTO_REFLECTION_V1ALPHA, NULL};

@@ -262,10 +262,29 @@ bool service_wire_next(struct service_wire *w);
 /* Appends a field of bytes. */
 bool service_wire_put(struct buf *out, uint32_t field, struct str bytes);
 
+/* --- secrets for Envoy (sds.c), health and reflection -------------------------------------------
+ */
+void service_sds_stream_request(struct grpc_call *call, void *arg, struct str message);
+void service_sds_stream_end(struct grpc_call *call, void *arg);
+void service_sds_fetch(struct grpc_call *call, void *arg, struct str message);
+
+void service_health_check(struct grpc_call *call, void *arg, struct str message);
+void service_health_list(struct grpc_call *call, void *arg, struct str message);
+void service_health_watch(struct grpc_call *call, void *arg, struct str message);
+void service_health_cancel(struct grpc_call *call);
+
+/* A ServerReflectionRequest to its response; false: it is none, or the answer is too large. A pure
+ * function of the bytes. */
+bool service_reflect(struct str request, struct buf *out);
+void service_reflect_request(struct grpc_call *call, void *arg, struct str message);
+void service_reflect_end(struct grpc_call *call, void *arg);
+
 /* --- the table of methods (methods.c) ----------------------------------------------------------
  */
 extern const struct grpc_method service_methods[];
 extern const size_t service_n_methods;
+/* The services that they belong to; NULL-terminated. */
+extern const char *const service_names[];
 /* Ends a call and counts how. */
 void service_finish(struct grpc_call *call, enum grpc_status status, const char *text);
 
@@ -274,6 +293,7 @@ void service_finish(struct grpc_call *call, enum grpc_status status, const char 
 enum service_metric {
     SERVICE_METRIC_SVID_PUSHES,
     SERVICE_METRIC_BUNDLE_PUSHES,
+    SERVICE_METRIC_SDS_PUSHES,
     SERVICE_METRIC_SIGNED,
     SERVICE_METRIC_ISSUED,
     SERVICE_METRIC_ISSUE_REFUSED,

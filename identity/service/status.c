@@ -20,6 +20,8 @@ static const struct metric TABLE[SERVICE_N_METRICS] = {
                                     "Messages sent on streams.", "kind=\"svid\""},
     [SERVICE_METRIC_BUNDLE_PUSHES] = {"postern_agent_pushes", METRIC_COUNTER,
                                       "Messages sent on streams.", "kind=\"bundle\""},
+    [SERVICE_METRIC_SDS_PUSHES] = {"postern_agent_pushes", METRIC_COUNTER,
+                                   "Messages sent on streams.", "kind=\"sds\""},
     [SERVICE_METRIC_SIGNED] = {"postern_agent_requests_signed", METRIC_COUNTER,
                                "Certificate requests that were granted.", ""},
     [SERVICE_METRIC_ISSUED] = {"postern_agent_svids_issued", METRIC_COUNTER,

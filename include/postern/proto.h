@@ -10,6 +10,8 @@
 #define POSTERN_PROTO_H
 
 #include <identity.pb-c.h>
+#include <postern/str.h>
+#include <sds.pb-c.h>
 #include <workloadapi.pb-c.h>
 
 /* Every call on the socket carries this once, with exactly this value (SPIFFE_Workload_Endpoint.md
@@ -25,6 +27,14 @@
 #define PROTO_FETCH_WIT_SVID "/SpiffeWorkloadAPI/FetchWITSVID"
 #define PROTO_FETCH_WIT_BUNDLES "/SpiffeWorkloadAPI/FetchWITBundles"
 
+#define PROTO_SDS "envoy.service.secret.v3.SecretDiscoveryService"
+#define PROTO_HEALTH "grpc.health.v1.Health"
+#define PROTO_REFLECTION_V1 "grpc.reflection.v1.ServerReflection"
+#define PROTO_REFLECTION_V1ALPHA "grpc.reflection.v1alpha.ServerReflection"
+
 #define PROTO_SIGN_X509_SVID "/postern.v1.Identity/SignX509SVID"
+
+/* What the services on the socket are made of, for reflection: a FileDescriptorSet. */
+struct str proto_reflection_set(void);
 
 #endif

@@ -54,8 +54,8 @@ class Raw:
         stream = Stream(self, self.h2.get_next_available_stream_id())
         self.streams[stream.id] = stream
         self.h2.send_headers(stream.id, headers)
-        if body:
-            self.h2.send_data(stream.id, body)
+        for i in range(0, len(body), 16384):
+            self.h2.send_data(stream.id, body[i : i + 16384])
         if end:
             self.h2.end_stream(stream.id)
         self.flush()
