@@ -69,7 +69,7 @@ static const char *const words_jwt_algorithm[] = {"ES256", "ES384", "RS256", NUL
 static const struct field fields_jwt[] = {
     {.name = "ttl",
      .type = TYPE_DURATION_S,
-     .min = 10,
+     .min = 1,
      .max = 24 * 3600,
      AT(struct conf_agent, jwt_ttl_s),
      .def = "5m",
@@ -82,7 +82,7 @@ static const struct field fields_jwt[] = {
      .doc = "What keys are made for from now on; those that are there stay until their end."},
     {.name = "key_ttl",
      .type = TYPE_DURATION_S,
-     .min = 60,
+     .min = 10,
      .max = UINT64_C(8760) * 3600,
      AT(struct conf_agent, jwt_key_ttl_s),
      .def = "24h",

@@ -70,7 +70,7 @@ static const struct field fields_entry[] = {
      .doc = "Life of each SVID."},
     {.name = "jwt_ttl",
      .type = TYPE_DURATION_S,
-     .min = 10,
+     .min = 1,
      .max = 24 * 3600,
      AT(struct conf_entry, jwt_ttl_s),
      .def_doc = "the agent's `jwt.ttl`",

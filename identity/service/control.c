@@ -2,6 +2,7 @@
  * accord, and how it ends. */
 #include "service_priv.h"
 
+#include <postern/jwt.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -92,6 +93,7 @@ void service_on_keeper_push(struct service *s, const union agent_msg *msg, int f
 {
     (void)fd; /* none comes with any message of the keeper */
     s->changed = msg->changed;
+    service_jwt_changed(s);
     bool entries = s->entries_generation != s->changed.entries_generation;
     entries |= s->deny_version != s->changed.deny_version;
     s->entries_generation = s->changed.entries_generation;
@@ -167,6 +169,7 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     const struct grpc_limits limits = {.max_streams = s->start.max_conn_calls,
                                        .max_message_bytes = SERVICE_REQUEST_MAX,
                                        .max_conn_in_bytes = 4U * SERVICE_REQUEST_MAX};
+    jwt_init();
     s->own_domain_id =
         mem_must_printf("spiffe://%.*s", (int)s->start.trust_domain_len, s->start.trust_domain);
     s->started_s = os_wall_s();
@@ -191,6 +194,7 @@ void service_close(struct service *s)
 {
     s->server = grpc_server_free(s->server);
     s->admin = admin_free(s->admin);
+    service_jwt_deinit(s);
     if (s->keeper.s != NULL) {
         service_channel_deinit(&s->keeper);
         service_channel_deinit(&s->attestor);

@@ -1,9 +1,9 @@
 /* What the streams of the Workload API itself carry: FetchX509SVID and FetchX509Bundles. */
 #include "service_priv.h"
 
-static bool choose_none(void *data, struct service_job *job, char *ret_text, size_t size)
+bool service_choose_none(void *arg, struct service_job *job, char *ret_text, size_t size)
 {
-    (void)data;
+    (void)arg;
     (void)job;
     (void)ret_text;
     (void)size;
@@ -24,7 +24,7 @@ static enum grpc_send send_bundles(struct service_watch *w, struct service_job *
 static const struct service_watch_kind svids = {.send = send_svids,
                                                 .metric = SERVICE_METRIC_SVID_PUSHES};
 static const struct service_watch_kind bundles = {
-    .choose = choose_none, .send = send_bundles, .metric = SERVICE_METRIC_BUNDLE_PUSHES};
+    .choose = service_choose_none, .send = send_bundles, .metric = SERVICE_METRIC_BUNDLE_PUSHES};
 
 /* Requests are empty: whatever fields a later version of the API adds, this one does not know. */
 void service_fetch_svids(struct grpc_call *call, void *arg, struct str message)

@@ -114,6 +114,15 @@ static void on_open_delta(struct grpc_call *call, void *arg)
     service_finish(call, GRPC_UNIMPLEMENTED, "not served by this agent");
 }
 
+static void on_open_jwt(struct grpc_call *call, void *arg)
+{
+    const struct service *s = arg;
+    if (check_metadata(call) && open_call(call, arg, true) && s->jwt.keys == NULL) {
+        service_caller_discharge(grpc_call_conn_context(call));
+        service_finish(call, GRPC_UNAVAILABLE, "there is no key for tokens yet: try again");
+    }
+}
+
 static void on_open_unserved(struct grpc_call *call, void *arg)
 {
     (void)arg;
@@ -146,11 +155,12 @@ static void watch_cancel(struct grpc_call *call, void *arg)
     }
 }
 
-static void sign_cancel(struct grpc_call *call, void *arg)
+/* As above, for a call whose answer is one message. */
+static void unary_cancel(struct grpc_call *call, void *arg, void (*cancel)(struct grpc_call *call))
 {
     service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
     if (grpc_call_data(call) != NULL) {
-        service_sign_cancel(call, arg);
+        cancel(call);
     } else {
         service_caller_discharge(grpc_call_conn_context(call));
     }
@@ -177,6 +187,21 @@ static void health_cancel(struct grpc_call *call, void *arg)
     }
 }
 
+static void sign_cancel(struct grpc_call *call, void *arg)
+{
+    unary_cancel(call, arg, service_sign_cancel);
+}
+
+static void jwt_svid_cancel(struct grpc_call *call, void *arg)
+{
+    unary_cancel(call, arg, service_jwt_svid_cancel);
+}
+
+static void jwt_validate_cancel(struct grpc_call *call, void *arg)
+{
+    unary_cancel(call, arg, service_jwt_validate_cancel);
+}
+
 #define UNSERVED(path, streaming) {path, streaming, on_open_unserved, unserved, NULL, NULL}
 #define REFLECTION(service)                                                                        \
     {"/" service "/ServerReflectionInfo",                                                          \
@@ -191,9 +216,11 @@ const struct grpc_method service_methods[] = {
     {PROTO_FETCH_X509_SVID, true, on_open, service_fetch_svids, watch_drained, watch_cancel},
     {PROTO_FETCH_X509_BUNDLES, true, on_open, service_fetch_bundles, watch_drained, watch_cancel},
     {PROTO_SIGN_X509_SVID, false, on_open, service_sign_request, NULL, sign_cancel},
-    UNSERVED(PROTO_FETCH_JWT_SVID, false),
-    UNSERVED(PROTO_FETCH_JWT_BUNDLES, true),
-    UNSERVED(PROTO_VALIDATE_JWT_SVID, false),
+    {PROTO_FETCH_JWT_SVID, false, on_open_jwt, service_jwt_svid_request, NULL, jwt_svid_cancel},
+    {PROTO_FETCH_JWT_BUNDLES, true, on_open_jwt, service_fetch_jwt_bundles, watch_drained,
+     watch_cancel},
+    {PROTO_VALIDATE_JWT_SVID, false, on_open_jwt, service_jwt_validate_request, NULL,
+     jwt_validate_cancel},
     UNSERVED(PROTO_FETCH_WIT_SVID, true),
     UNSERVED(PROTO_FETCH_WIT_BUNDLES, true),
     {"/" PROTO_SDS "/StreamSecrets", true, on_open_sds, service_sds_stream_request, watch_drained,

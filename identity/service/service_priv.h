@@ -202,7 +202,9 @@ struct service_watch_kind {
     /* Sends the message, from a job that is issued. */
     enum grpc_send (*send)(struct service_watch *w, struct service_job *job);
     void (*free_data)(void *data); /* NULL: it is nobody's to free */
-    unsigned metric;               /* enum service_metric: counts messages */
+    /* Of what stands in every message beside the identities; NULL: of the X.509 bundle. */
+    uint64_t (*generation)(const struct service *s);
+    unsigned metric; /* enum service_metric: counts messages */
 };
 struct service_watch {
     struct service_stream stream; /* first: the service knows it by this */
@@ -216,7 +218,7 @@ struct service_watch {
     bool renew;                              /* send again, whatever the list says */
     bool last;                               /* the next message is the last one: then OK */
     uint8_t listing[SERVICE_LISTING_DIGEST]; /* of what was sent last, for comparison */
-    uint64_t bundle_generation;              /* of what was sent last */
+    uint64_t generation;                     /* of what was sent last */
     int64_t expires_s; /* the first of what was sent last; INT64_MAX: nothing that expires */
     uint64_t renew_ms; /* when to send anew; 0: never */
     unsigned failures;
@@ -235,6 +237,8 @@ void service_watch_cancel(struct grpc_call *call);
 
 void service_fetch_svids(struct grpc_call *call, void *arg, struct str message);
 void service_fetch_bundles(struct grpc_call *call, void *arg, struct str message);
+/* No certificates: a caller without any identity has been refused already. */
+bool service_choose_none(void *arg, struct service_job *job, char *ret_text, size_t size);
 
 enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
                                   struct service_job *job);
@@ -243,7 +247,25 @@ enum grpc_send service_send_bundles(struct grpc_call *call, const struct service
 /* --- unary (sign.c) ----------------------------------------------------------------------------
  */
 void service_sign_request(struct grpc_call *call, void *arg, struct str message);
-void service_sign_cancel(struct grpc_call *call, void *arg);
+void service_sign_cancel(struct grpc_call *call);
+
+/* --- JWT-SVIDs (jwt_svid.c, jwt_bundle.c, jwt_validate.c) ---------------------------------------
+ */
+struct jwt_keys;
+struct service_jwt {
+    struct jwt_keys *keys; /* owned; NULL: none yet, and so nothing of this is served */
+    struct buf set;        /* the same, as text */
+    uint64_t generation;
+    struct service_ask *ask;
+};
+/* The keeper says that its keys are others. */
+void service_jwt_changed(struct service *s);
+void service_jwt_deinit(struct service *s);
+void service_fetch_jwt_bundles(struct grpc_call *call, void *arg, struct str message);
+void service_jwt_svid_request(struct grpc_call *call, void *arg, struct str message);
+void service_jwt_svid_cancel(struct grpc_call *call);
+void service_jwt_validate_request(struct grpc_call *call, void *arg, struct str message);
+void service_jwt_validate_cancel(struct grpc_call *call);
 
 /* --- messages that nest (wire.c) ----------------------------------------------------------------
  */
@@ -294,7 +316,9 @@ enum service_metric {
     SERVICE_METRIC_SVID_PUSHES,
     SERVICE_METRIC_BUNDLE_PUSHES,
     SERVICE_METRIC_SDS_PUSHES,
+    SERVICE_METRIC_JWT_BUNDLE_PUSHES,
     SERVICE_METRIC_SIGNED,
+    SERVICE_METRIC_JWT_ISSUED,
     SERVICE_METRIC_ISSUED,
     SERVICE_METRIC_ISSUE_REFUSED,
     SERVICE_METRIC_RPC_OK,
@@ -358,6 +382,7 @@ struct service {
     struct service_stream *streams;
     size_t n_callers, n_calls;
 
+    struct service_jwt jwt;
     bool have_bundle; /* and so may serve */
     bool ready_told;
     struct service_ask *bundle_ask;

@@ -96,8 +96,7 @@ void service_sign_request(struct grpc_call *call, void *arg, struct str message)
     postern__v1__sign_x509_svidrequest__free_unpacked(r, NULL);
 }
 
-void service_sign_cancel(struct grpc_call *call, void *arg)
+void service_sign_cancel(struct grpc_call *call)
 {
-    (void)arg;
     sign_free(grpc_call_data(call));
 }

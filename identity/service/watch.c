@@ -38,6 +38,11 @@ void service_watch_finish(struct service_watch *w, enum grpc_status status, cons
     service_finish(call, status, text);
 }
 
+static uint64_t generation_now(const struct service_watch *w)
+{
+    return w->kind->generation != NULL ? w->kind->generation(w->s) : w->s->bundle_generation;
+}
+
 /* --- what happens next ------------------------------------------------------------------------ */
 
 static void retry_later(struct service_watch *w, enum grpc_status status, const char *text)
@@ -126,8 +131,7 @@ static void on_listed(struct service_watch *w, struct service_job *job)
 {
     uint8_t listing[SERVICE_LISTING_DIGEST];
     make_listing(job, listing);
-    if (w->bundle_generation != w->s->bundle_generation ||
-        memcmp(listing, w->listing, sizeof(listing)) != 0) {
+    if (w->generation != generation_now(w) || memcmp(listing, w->listing, sizeof(listing)) != 0) {
         w->renew = true;
     }
     (void)service_job_free(job);
@@ -154,7 +158,7 @@ static void on_issued(struct service_watch *w, struct service_job *job)
     w->sent = true;
     w->renew = false;
     w->failures = 0;
-    w->bundle_generation = w->s->bundle_generation;
+    w->generation = generation_now(w);
     service_count(w->s, w->kind->metric);
     if (w->last) {
         service_watch_finish(w, GRPC_OK, NULL);

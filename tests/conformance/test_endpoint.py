@@ -10,9 +10,10 @@ from rawgrpc import EMPTY, WORKLOAD, Ended, Raw, frame
 
 API = "/SpiffeWorkloadAPI/"
 STREAMS = ("FetchX509SVID", "FetchX509Bundles")
-NOT_SERVED = ("FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles")
+JWT = ("FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID")
+NOT_SERVED = ("FetchWITSVID", "FetchWITBundles")
 SIGN = "/postern.v1.Identity/SignX509SVID"
-METHODS = [API + m for m in STREAMS + NOT_SERVED] + [SIGN]
+METHODS = [API + m for m in STREAMS + JWT + NOT_SERVED] + [SIGN]
 
 INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED = 3, 7, 12
 PROTOCOL_ERROR = 1
@@ -48,13 +49,13 @@ def test_security_header_comes_before_identity(agent):
         "from rawgrpc import Raw\n"
         "for metadata in ((), (('workload.spiffe.io', 'true'),)):\n"
         "    with Raw(sys.argv[1]) as c:\n"
-        "        for m in ('FetchX509SVID', 'FetchX509Bundles', 'FetchJWTSVID'):\n"
+        "        for m in ('FetchX509SVID', 'FetchX509Bundles', 'FetchJWTBundles'):\n"
         "            print(c.call('/SpiffeWorkloadAPI/' + m, metadata=metadata).status)\n"
     )
     out = agent.lab.run_in(
         [sys.executable, "-c", code, agent.socket, ":".join(sys.path)], uid=agent.nobody, with_hosts=False
     )
-    assert out.stdout.split() == ["3", "3", "3", "7", "7", "12"], out.stdout + out.stderr
+    assert out.stdout.split() == ["3", "3", "3", "7", "7", "7"], out.stdout + out.stderr
 
 
 def test_methods_that_are_not_served(agent):

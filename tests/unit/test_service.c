@@ -5,6 +5,7 @@
 #include "../../identity/service/service_priv.h"
 
 #include <jansson.h>
+#include <postern/jwt.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/proto.h>
@@ -45,6 +46,12 @@ struct world {
     unsigned n_identity_get, n_issue, n_unanswered;
     EVP_PKEY *root_key;
     X509 *root;
+    /* its tokens */
+    EVP_PKEY *jwt_key; /* NULL: it has no key for them */
+    uint64_t jwks_generation;
+    uint32_t jwt_outcome;    /* of every JWT_SIGN ... */
+    unsigned n_jwt_outcomes; /* ... so many times, then AGENT_OK */
+    unsigned n_jwt_sign;
     unsigned n_ready;
     union agent_msg in, out;
 };
@@ -156,6 +163,52 @@ static void answer_bundle(struct world *w, const struct agent_msg_ask *ask)
     free(der);
 }
 
+static void answer_jwt_sign(struct world *w, const struct agent_msg_jwt_sign *ask)
+{
+    struct agent_msg_jwt_signed *a = &w->out.jwt_signed;
+    struct str audiences[AGENT_AUDIENCES_MAX];
+    size_t at = 0;
+    char *token = NULL;
+    w->n_jwt_sign++;
+    agent_ipc_init(a, AGENT_MSG_JWT_SIGNED, ask->head.request_id);
+    a->handle = ask->handle;
+    if (w->n_jwt_outcomes > 0) {
+        w->n_jwt_outcomes--;
+        a->outcome = w->jwt_outcome;
+        return;
+    }
+    assert_int_equal(ask->generation, w->generation);
+    assert_in_range(ask->entry, 10, 10 + w->n_ids - 1);
+    for (uint32_t i = 0; i < ask->n_audiences; i++) {
+        audiences[i] = (struct str){(const char *)ask->audiences + at, ask->lens[i]};
+        at += ask->lens[i];
+    }
+    assert_int_equal(at, ask->audiences_len);
+    const struct jwt_statement what = {.spiffe_id = str_of(w->ids[ask->entry - 10]),
+                                       .audiences = audiences,
+                                       .n_audiences = ask->n_audiences,
+                                       .issued_s = os_wall_s(),
+                                       .expires_s = os_wall_s() + 300};
+    assert_int_equal(jwt_sign(&what, w->jwt_key, &token, NULL), 0);
+    a->token_len = (uint32_t)strlen(token);
+    memcpy(a->token, token, a->token_len);
+    free(token);
+}
+
+static void answer_jwks(struct world *w, const struct agent_msg_ask *ask)
+{
+    struct agent_msg_jwks *a = &w->out.jwks;
+    struct buf set = BUF_INIT(AGENT_JWKS_MAX);
+    agent_ipc_init(a, AGENT_MSG_JWKS, ask->head.request_id);
+    a->generation = w->jwks_generation;
+    assert_true(buf_append(&set, "{\"keys\":[", 9));
+    assert_int_equal(jwt_key_write(w->jwt_key, false, &set, NULL), 0);
+    assert_true(buf_append(&set, "]}", 2));
+    a->jwks_len = (uint32_t)buf_len(&set);
+    memcpy(a->jwks, buf_head(&set), a->jwks_len);
+    buf_reset(&set);
+}
+
 static void on_keeper(void *arg, unsigned ready)
 {
     struct world *w = arg;
@@ -172,6 +225,12 @@ static void on_keeper(void *arg, unsigned ready)
             break;
         case AGENT_MSG_ISSUE:
             answer_issue(w, &w->in.issue);
+            break;
+        case AGENT_MSG_JWT_SIGN:
+            answer_jwt_sign(w, &w->in.jwt_sign);
+            break;
+        case AGENT_MSG_JWKS_GET:
+            answer_jwks(w, &w->in.ask);
             break;
         default:
             answer_bundle(w, &w->in.ask);
@@ -193,6 +252,7 @@ static void tell_changed(struct world *w)
     msg.root_not_after_s = os_wall_s() + 86400;
     msg.node_not_after_s = os_wall_s() + 3600;
     msg.n_issued = w->n_issue;
+    msg.jwks_generation = w->jwks_generation;
     send_ok(w->keeper, &msg, -1);
 }
 
@@ -315,6 +375,7 @@ static void world_deinit(struct world *w)
     }
     X509_free(w->root);
     EVP_PKEY_free(w->root_key);
+    EVP_PKEY_free(w->jwt_key);
 }
 
 /* --- a client ----------------------------------------------------------------------------------
@@ -481,10 +542,10 @@ static const struct {
     const char *path;
     bool streaming, served;
 } METHODS[] = {
-    {PROTO_FETCH_X509_SVID, true, true},    {PROTO_FETCH_X509_BUNDLES, true, true},
-    {PROTO_SIGN_X509_SVID, false, true},    {PROTO_FETCH_JWT_SVID, false, false},
-    {PROTO_FETCH_JWT_BUNDLES, true, false}, {PROTO_VALIDATE_JWT_SVID, false, false},
-    {PROTO_FETCH_WIT_SVID, true, false},    {PROTO_FETCH_WIT_BUNDLES, true, false},
+    {PROTO_FETCH_X509_SVID, true, true},   {PROTO_FETCH_X509_BUNDLES, true, true},
+    {PROTO_SIGN_X509_SVID, false, true},   {PROTO_FETCH_JWT_SVID, false, true},
+    {PROTO_FETCH_JWT_BUNDLES, true, true}, {PROTO_VALIDATE_JWT_SVID, false, true},
+    {PROTO_FETCH_WIT_SVID, true, false},   {PROTO_FETCH_WIT_BUNDLES, true, false},
 };
 
 static void test_metadata(void **state)
@@ -505,7 +566,7 @@ static void test_metadata(void **state)
     assert_int_equal(w.n_reattest, 0);
     expect_end(&c, PROTO_FETCH_X509_SVID, true, STR_NONE, GRPC_UNAVAILABLE); /* starting */
     expect_end(&c, "/SpiffeWorkloadAPI/Nope", false, STR_NONE, GRPC_UNIMPLEMENTED);
-    expect_end(&c, PROTO_FETCH_JWT_SVID, false, STR_NONE, GRPC_UNIMPLEMENTED);
+    expect_end(&c, PROTO_FETCH_WIT_SVID, true, STR_NONE, GRPC_UNIMPLEMENTED);
     client_deinit(&c);
     world_deinit(&w);
 }
@@ -660,6 +721,172 @@ static void test_bundle_stream(void **state)
     assert_int_equal(c.status, GRPC_PERMISSION_DENIED);
     assert_int_equal(w.n_issue, 0);
     client_deinit(&c);
+    world_deinit(&w);
+}
+
+/* --- tokens ------------------------------------------------------------------------------------
+ */
+
+static void world_start_jwt(struct world *w)
+{
+    world_init(w);
+    w->jwt_key = jwt_key_new(JWT_ES256, NULL);
+    w->jwks_generation = 1;
+    tell_changed(w);
+    run(w);
+    assert_int_equal(w->n_ready, 1); /* and the keys are there by then */
+}
+
+static struct str jwt_request(const char *audience, const char *id, uint8_t out[4096])
+{
+    char *audiences[] = {(char *)(uintptr_t)audience};
+    Workload__JWTSVIDRequest r;
+    workload__jwtsvidrequest__init(&r);
+    r.n_audience = 1;
+    r.audience = audiences;
+    r.spiffe_id = (char *)(uintptr_t)id;
+    return (struct str){(const char *)out, workload__jwtsvidrequest__pack(&r, out)};
+}
+
+static struct str validate_request(const char *audience, const char *token, uint8_t out[4096])
+{
+    Workload__ValidateJWTSVIDRequest r;
+    workload__validate_jwtsvidrequest__init(&r);
+    r.audience = (char *)(uintptr_t)audience;
+    r.svid = (char *)(uintptr_t)token;
+    return (struct str){(const char *)out, workload__validate_jwtsvidrequest__pack(&r, out)};
+}
+
+static void test_jwt_refusals(void **state)
+{
+    static const struct {
+        uint32_t outcome;
+        unsigned times;
+        enum grpc_status status;
+    } cases[] = {
+        {AGENT_NO_HANDLE, 1, GRPC_PERMISSION_DENIED},
+        {AGENT_NOT_ENTITLED, 1, GRPC_PERMISSION_DENIED},
+        {AGENT_QUARANTINED, 1, GRPC_PERMISSION_DENIED},
+        {AGENT_BAD_AUDIENCE, 1, GRPC_INVALID_ARGUMENT},
+        {AGENT_LIMITED, 1, GRPC_UNAVAILABLE},
+        {AGENT_UNAVAILABLE, 1, GRPC_UNAVAILABLE},
+        {AGENT_STALE_FACTS, 100, GRPC_UNAVAILABLE},
+        {AGENT_STALE_GENERATION, 100, GRPC_UNAVAILABLE},
+        {AGENT_STALE_FACTS, 1, GRPC_OK},
+        {AGENT_STALE_GENERATION, 2, GRPC_OK},
+    };
+    struct world w;
+    struct client c;
+    uint8_t out[4096];
+    (void)state;
+    world_start(&w); /* no key for tokens */
+    client_init(&c, &w);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("a", "", out), GRPC_UNAVAILABLE);
+    expect_end(&c, PROTO_FETCH_JWT_BUNDLES, true, STR_NONE, GRPC_UNAVAILABLE);
+    client_deinit(&c);
+    world_deinit(&w);
+
+    world_start_jwt(&w);
+    client_init(&c, &w);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, STR_NONE, GRPC_INVALID_ARGUMENT);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("", "", out), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("a", "x", out), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, STR_LIT("\x0a\x7f"), GRPC_INVALID_ARGUMENT);
+    expect_end(&c, PROTO_VALIDATE_JWT_SVID, false, STR_NONE, GRPC_INVALID_ARGUMENT);
+    assert_int_equal(w.n_reattest, 0);
+    expect_end(&c, PROTO_VALIDATE_JWT_SVID, false, validate_request("a", "b", out),
+               GRPC_INVALID_ARGUMENT);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("a", "spiffe://example.org/x", out),
+               GRPC_PERMISSION_DENIED);
+    assert_int_equal(w.n_jwt_sign, 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        w.jwt_outcome = cases[i].outcome;
+        w.n_jwt_outcomes = cases[i].times;
+        expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("a", "", out), cases[i].status);
+        assert_int_equal(c.n_messages, cases[i].status == GRPC_OK ? 1 : 0);
+        w.n_jwt_outcomes = 0;
+    }
+    w.n_ids = 0;
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("a", "", out), GRPC_PERMISSION_DENIED);
+    expect_end(&c, PROTO_FETCH_JWT_BUNDLES, true, STR_NONE, GRPC_PERMISSION_DENIED);
+    expect_end(&c, PROTO_VALIDATE_JWT_SVID, false, validate_request("a", "b", out),
+               GRPC_PERMISSION_DENIED);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
+static void test_jwt(void **state)
+{
+    struct world w;
+    struct client c;
+    uint8_t out[4096];
+    (void)state;
+    world_start_jwt(&w);
+    client_init(&c, &w);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("orders", "", out), GRPC_OK);
+    assert_int_equal(w.n_reattest, 1);
+    Workload__JWTSVIDResponse *r = workload__jwtsvidresponse__unpack(NULL, c.n_last, c.last);
+    assert_non_null(r);
+    assert_int_equal(r->n_svids, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_string_equal(r->svids[i]->spiffe_id, w.ids[i]);
+        assert_string_equal(r->svids[i]->hint, i == 0 ? "internal" : ""); /* a hint is unique */
+    }
+    expect_end(&c, PROTO_VALIDATE_JWT_SVID, false,
+               validate_request("orders", r->svids[1]->svid, out), GRPC_OK);
+    Workload__ValidateJWTSVIDResponse *v =
+        workload__validate_jwtsvidresponse__unpack(NULL, c.n_last, c.last);
+    assert_non_null(v);
+    assert_string_equal(v->spiffe_id, w.ids[1]);
+    assert_true(v->claims.len > 50);
+    workload__validate_jwtsvidresponse__free_unpacked(v, NULL);
+    expect_end(&c, PROTO_VALIDATE_JWT_SVID, false, validate_request("x", r->svids[1]->svid, out),
+               GRPC_INVALID_ARGUMENT);
+    workload__jwtsvidresponse__free_unpacked(r, NULL);
+    expect_end(&c, PROTO_FETCH_JWT_SVID, false, jwt_request("orders", w.ids[1], out), GRPC_OK);
+    assert_int_equal(w.n_jwt_sign, 3);
+    /* a caller that leaves in the middle */
+    w.keeper_silent = true;
+    client_ask(&c, PROTO_FETCH_JWT_SVID, "true", false, jwt_request("orders", "", out));
+    run_calm(&w);
+    client_deinit(&c);
+    run_calm(&w);
+    assert_int_equal(w.s->n_calls, 0);
+    world_deinit(&w);
+}
+
+/* Keys for tokens and roots are told apart: each stream only by its own. */
+static void test_jwt_bundle_stream(void **state)
+{
+    struct world w;
+    struct client c, x;
+    (void)state;
+    world_start_jwt(&w);
+    client_init(&c, &w);
+    client_init(&x, &w);
+    client_ask(&c, PROTO_FETCH_JWT_BUNDLES, "true", true, STR_NONE);
+    client_ask(&x, PROTO_FETCH_X509_BUNDLES, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    run_to_messages(&x, 1);
+    Workload__JWTBundlesResponse *r = workload__jwtbundles_response__unpack(NULL, c.n_last, c.last);
+    assert_non_null(r);
+    assert_int_equal(r->n_bundles, 1);
+    assert_string_equal(r->bundles[0]->key, "spiffe://example.org");
+    workload__jwtbundles_response__free_unpacked(r, NULL);
+    w.bundle_generation++;
+    tell_changed(&w);
+    run_to_messages(&x, 2);
+    run_calm(&w);
+    assert_int_equal(c.n_messages, 1);
+    EVP_PKEY_free(w.jwt_key);
+    w.jwt_key = jwt_key_new(JWT_ES384, NULL);
+    w.jwks_generation++;
+    tell_changed(&w);
+    run_to_messages(&c, 2);
+    run_calm(&w);
+    assert_int_equal(x.n_messages, 2);
+    client_deinit(&c);
+    client_deinit(&x);
     world_deinit(&w);
 }
 
@@ -932,13 +1159,22 @@ static void test_documents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metadata),       cmocka_unit_test(test_no_identity),
-        cmocka_unit_test(test_keeper_refuses), cmocka_unit_test(test_svid_stream),
-        cmocka_unit_test(test_bundle_stream),  cmocka_unit_test(test_renewal),
-        cmocka_unit_test(test_caller_gone),    cmocka_unit_test(test_client_leaves),
-        cmocka_unit_test(test_turns),          cmocka_unit_test(test_sign),
-        cmocka_unit_test(test_bad_answer),     cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_no_identity),
+        cmocka_unit_test(test_keeper_refuses),
+        cmocka_unit_test(test_svid_stream),
+        cmocka_unit_test(test_bundle_stream),
+        cmocka_unit_test(test_renewal),
+        cmocka_unit_test(test_caller_gone),
+        cmocka_unit_test(test_client_leaves),
+        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_sign),
+        cmocka_unit_test(test_bad_answer),
+        cmocka_unit_test(test_stop),
         cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_jwt_refusals),
+        cmocka_unit_test(test_jwt),
+        cmocka_unit_test(test_jwt_bundle_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
