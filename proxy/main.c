@@ -30,6 +30,8 @@ static const struct role {
      "ask a SPIFFE agent who we are (--socket, --id, --key, --write DIR)"},
     {"quarantine", quarantine_main, "quarantine add|remove|list",
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
+    {"ca", ca_main, "ca show|prepare|activate|...",
+     "the agent's authorities and their exchange (--jwt, --json, --config)"},
     {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},

@@ -33,6 +33,16 @@ static json_t *time_or_null(int64_t at_s)
     return json_string(text);
 }
 
+/* Of every trust domain: while an authority is exchanged there is one more. */
+static json_int_t count_roots(const struct x509_trust *trust)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < x509_trust_count(trust); i++) {
+        n += x509_trust_root_count(trust, x509_trust_domain(trust, i));
+    }
+    return (json_int_t)n;
+}
+
 static json_t *identity(const struct proxy *p)
 {
     struct identity_status st;
@@ -56,6 +66,7 @@ static json_t *identity(const struct proxy *p)
                             : json_string(state->source == IDENTITY_FROM_CSR ? "csr" : "agent"));
     json_object_set_new(o, "trust_domains",
                         json_integer(i != NULL ? (json_int_t)x509_trust_count(i->trust) : 0));
+    json_object_set_new(o, "trust_roots", json_integer(i != NULL ? count_roots(i->trust) : 0));
     char agent[108];
     bool named =
         identity_socket_path(p->files->conf->identity.socket, agent, sizeof(agent), NULL) == 0;

@@ -9,6 +9,7 @@
 #include <postern/agent_control.h>
 
 int agent_main(int argc, char **argv);
+int ca_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);

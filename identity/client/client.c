@@ -31,7 +31,10 @@ struct identity_client {
     bool use_agent_key; /* what key_mode comes to with this agent */
 
     struct grpc_client *conn;
-    struct grpc_client_call *watch; /* FetchX509Bundles, or FetchX509SVID with the agent's key */
+    struct grpc_client_call *watch;   /* FetchX509Bundles, or FetchX509SVID with the agent's key */
+    struct grpc_client_call *tainted; /* WatchTainted; only with a key of our own */
+    bool no_tainted;                  /* this agent does not serve it */
+    bool ask_tainted_again;           /* its answer was about an SVID that is being replaced */
     struct grpc_client_call *sign;
     EVP_PKEY *pending_key; /* owned: what sign asks for */
 
@@ -291,6 +294,28 @@ static void on_bundles(void *arg, struct str message)
     publish(c);
 }
 
+/* An authority that the agent no longer trusts itself, though others still do: another SVID at
+ * once, long before ours ends. */
+static void on_tainted(void *arg, struct str message)
+{
+    struct identity_client *c = arg;
+    struct err err = ERR_INIT;
+    bool tainted = false;
+    if (c->svid == NULL) {
+        return; /* what is signed from now on is under another one */
+    }
+    if (client_read_tainted(message, c->svid, &tainted, &err) == -1) {
+        bad_answer(c, &err);
+    } else if (tainted && c->sign != NULL) {
+        c->ask_tainted_again = true; /* what comes may have been signed just before */
+    } else if (tainted) {
+        c->renew_due = true;
+        if (!c->retry_armed) {
+            arm_retry(c, 0);
+        }
+    }
+}
+
 static void on_svids(void *arg, struct str message)
 {
     struct identity_client *c = arg;
@@ -358,7 +383,9 @@ static void stop_calls(struct identity_client *c)
 {
     grpc_client_cancel(c->watch);
     grpc_client_cancel(c->sign);
+    grpc_client_cancel(c->tainted);
     c->watch = NULL;
+    c->tainted = NULL;
     c->sign = NULL;
     EVP_PKEY_free(c->pending_key);
     c->pending_key = NULL;
@@ -407,6 +434,19 @@ static void on_watch_end(void *arg, enum grpc_status status, const char *text)
     call_ended(c, c->use_agent_key ? "FetchX509SVID" : "FetchX509Bundles", status, text);
 }
 
+/* From when there is an SVID on; each stream begins with the whole list. */
+static void watch_tainted(struct identity_client *c)
+{
+    if (c->ask_tainted_again) {
+        grpc_client_cancel(c->tainted);
+        c->tainted = NULL;
+        c->ask_tainted_again = false;
+    }
+    if (c->tainted == NULL && !c->no_tainted && !c->retry_armed) {
+        arm_retry(c, 0);
+    }
+}
+
 static void on_sign_end(void *arg, enum grpc_status status, const char *text)
 {
     struct identity_client *c = arg;
@@ -417,9 +457,26 @@ static void on_sign_end(void *arg, enum grpc_status status, const char *text)
         call_ended(c, "SignX509SVID", status, text);
     } else if (c->renew_due) {
         failed(c, &c->status.last_error); /* its answer was no good */
+    } else {
+        watch_tainted(c);
     }
 }
 
+/* Agents of before, and others, do without: then trust alone says when to renew early. */
+static void on_tainted_end(void *arg, enum grpc_status status, const char *text)
+{
+    struct identity_client *c = arg;
+    struct err why = ERR_INIT;
+    c->tainted = NULL;
+    if (status == GRPC_UNIMPLEMENTED) {
+        c->no_tainted = true;
+    } else {
+        err_of_status(&why, "WatchTainted", status, text);
+        failed(c, &why);
+    }
+}
+
+static const struct grpc_client_handlers tainted_handlers = {on_tainted, on_tainted_end};
 static const struct grpc_client_handlers bundles_handlers = {on_bundles, on_watch_end};
 static const struct grpc_client_handlers svids_handlers = {on_svids, on_watch_end};
 static const struct grpc_client_handlers sign_handlers = {on_signed, on_sign_end};
@@ -436,6 +493,16 @@ static int start_watch(struct identity_client *c, struct err *err)
     c->watch = grpc_client_start(c->conn, &request,
                                  c->use_agent_key ? &svids_handlers : &bundles_handlers, c, err);
     return c->watch != NULL ? 0 : -1;
+}
+
+static int start_tainted(struct identity_client *c, struct err *err)
+{
+    const struct grpc_request request = {.path = PROTO_WATCH_TAINTED,
+                                         .metadata = &workload_header,
+                                         .n_metadata = 1,
+                                         .streaming = true};
+    c->tainted = grpc_client_start(c->conn, &request, &tainted_handlers, c, err);
+    return c->tainted != NULL ? 0 : -1;
 }
 
 static int start_sign(struct identity_client *c, struct err *err)
@@ -468,6 +535,7 @@ static void drop_connection(struct identity_client *c)
     stop_calls(c);
     c->conn = grpc_client_free(c->conn);
     c->status.connected = false;
+    c->no_tainted = false;
     /* The next agent on this socket may sign. */
     c->use_agent_key = c->key_mode == IDENTITY_KEY_AGENT;
 }
@@ -500,8 +568,14 @@ static int proceed(struct identity_client *c, struct err *err)
     if (c->watch == NULL && start_watch(c, err) == -1) {
         return -1;
     }
-    if (!c->use_agent_key && c->sign == NULL && c->renew_due) {
+    if (c->use_agent_key) {
+        return 0;
+    }
+    if (c->sign == NULL && c->renew_due) {
         return start_sign(c, err);
+    }
+    if (c->sign == NULL && c->tainted == NULL && !c->no_tainted) {
+        return start_tainted(c, err);
     }
     return 0;
 }

@@ -29,6 +29,10 @@ static const struct verb_rule RULES[AGENT_N_CONTROL_VERBS] = {
         {.name = "quarantine serials",
          .flags = AGENT_CONTROL_SERIALS_LAST,
          .args = {{128, true}, {2048, false}, {2048, false}, {2048, false}}},
+    [AGENT_CONTROL_CA] = {.name = "ca",
+                          .flags = AGENT_CONTROL_CA_JWT | AGENT_CONTROL_CA_FORCE,
+                          .has_number = true,
+                          .args = {{64, false}}},
 };
 
 const char *agent_control_name(uint32_t verb)

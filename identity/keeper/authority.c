@@ -40,31 +40,29 @@ struct keeper_force *keeper_force_free(struct keeper_force *f)
 }
 
 /* --- the bundle ------------------------------------------------------------------------------- */
-/* Roots in the order in which people read them: what signs, what will, what did. */
+/* In the order in which they were made, so that nothing moves when one takes over from another. */
 static int build_bundle(struct keeper_force *f, struct err *err)
 {
-    static const enum keeper_state order[] = {KEEPER_ACTIVE, KEEPER_PREPARED, KEEPER_OLD,
-                                              KEEPER_TAINTED};
+    uint32_t n = 0;
 
     f->bundle = mem_must_calloc(1, AGENT_BUNDLE_MAX);
     f->bundle_not_after_s = 0;
-    for (size_t o = 0; o < sizeof(order) / sizeof(order[0]); o++) {
-        for (size_t i = 0; i < f->store.n; i++) {
-            const struct keeper_record *r = &f->store.records[i];
+    for (size_t i = 0; i < f->store.n; i++) {
+        const struct keeper_record *r = &f->store.records[i];
 
-            if (r->kind != KEEPER_X509 || r->state != order[o]) {
-                continue;
-            }
-            if (r->cert_len > AGENT_BUNDLE_MAX - f->bundle_len) {
-                err_set(err, ERR_LIMIT, "the bundle would be larger than %d bytes",
-                        AGENT_BUNDLE_MAX);
-                return err_advise(err, "retire old authorities first");
-            }
-            memcpy(f->bundle + f->bundle_len, r->cert, r->cert_len);
-            f->bundle_len += r->cert_len;
-            if (r->not_after_s > f->bundle_not_after_s) {
-                f->bundle_not_after_s = r->not_after_s;
-            }
+        if (r->kind != KEEPER_X509) {
+            continue;
+        }
+        if (r->cert_len > AGENT_BUNDLE_MAX - f->bundle_len) {
+            err_set(err, ERR_LIMIT, "the bundle would be larger than %d bytes", AGENT_BUNDLE_MAX);
+            return err_advise(err, "retire old authorities first");
+        }
+        memcpy(f->bundle + f->bundle_len, r->cert, r->cert_len);
+        f->bundle_len += r->cert_len;
+        f->bundle_tainted |= r->state == KEEPER_TAINTED ? UINT32_C(1) << n : 0;
+        n++;
+        if (r->not_after_s > f->bundle_not_after_s) {
+            f->bundle_not_after_s = r->not_after_s;
         }
     }
     return 0;
@@ -187,6 +185,7 @@ struct keeper_force *keeper_force_build(const struct keeper_authority *a,
 bool keeper_authority_take(struct keeper_authority *a, struct keeper_force *f)
 {
     bool changed = a->force == NULL || a->force->bundle_len != f->bundle_len ||
+                   a->force->bundle_tainted != f->bundle_tainted ||
                    memcmp(a->force->bundle, f->bundle, f->bundle_len) != 0;
 
     keeper_force_free(a->force);

@@ -9,7 +9,6 @@
 
 enum {
     TURN_MAX = 16,            /* questions of the service in one turn */
-    NODE_CHECK_MS = 30000,    /* the wall clock may jump: look again at least this often */
     REFUSALS_LOGGED_MAX = 20, /* in one window; the rest is counted */
     REFUSALS_WINDOW_MS = 10000,
 };
@@ -318,6 +317,11 @@ static void on_issue(struct keeper *k)
     memcpy(a->chain, k->authority.force->chain, k->authority.force->chain_len);
     a->chain_len = (uint32_t)k->authority.force->chain_len;
     k->n_issued++;
+    if (leaf.not_after_s > k->leaf_until_s) {
+        k->leaf_until_s = leaf.not_after_s;
+    }
+    keeper_uses_note(k->uses, ask->handle, keeper_use_tag(g.spiffe_id),
+                     keeper_use_tag(k->authority.force->issuer_id), leaf.not_after_s);
     log_issued(k, c, &g, &leaf);
     free(leaf.der);
 }
@@ -330,6 +334,7 @@ static void on_bundle_get(struct keeper *k)
     a->generation = k->bundle_generation;
     memcpy(a->roots, k->authority.force->bundle, k->authority.force->bundle_len);
     a->roots_len = (uint32_t)k->authority.force->bundle_len;
+    a->tainted = k->authority.force->bundle_tainted;
 }
 
 /* --- the attestor ----------------------------------------------------------------------------- */
@@ -347,6 +352,7 @@ static int on_attestor_message(struct keeper *k, const union agent_msg *msg, int
         break;
     default:
         keeper_callers_remove(k->callers, msg->handle.handle);
+        keeper_uses_gone(k->uses, msg->handle.handle);
         break;
     }
     return ok ? 0
@@ -454,6 +460,8 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
         return keeper_on_state(k, &msg->state, fd, err);
     case AGENT_MSG_STATE_PLACED:
         return keeper_change_placed(k, &msg->state_placed, err);
+    case AGENT_MSG_CA_ORDER:
+        return keeper_on_order(k, &msg->ca_order, err);
     case AGENT_MSG_SERVICE:
         if (k->service != -1) {
             service_close(k, NULL);
@@ -521,60 +529,29 @@ static int control_turn(struct keeper *k, struct err *err)
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
-static void renew_if_due(struct keeper *k)
-{
-    struct err err = ERR_INIT;
-    int64_t now_s = keeper_clock_wall_s(&k->clock);
-
-    if (!k->started || now_s < k->authority.force->node_renew_s) {
-        return;
-    }
-    if (keeper_force_renew_node(&k->authority, k->authority.force, now_s, &err) == -1) {
-        log_failure(k->log, LOG_ERROR, "node_renewal_failed", &err);
-        k->authority.force->node_renew_s = now_s + NODE_CHECK_MS / 1000;
-        return;
-    }
-    k->changed_pending = true;
-    keeper_warn_of_root_end(k);
-    log_msg(k->log, LOG_INFO, "node_renewed", "the node's intermediate has a new key");
-}
-
-static int next_wake_ms(const struct keeper *k)
-{
-    int64_t left_s;
-
-    if (!k->started) {
-        return NODE_CHECK_MS;
-    }
-    left_s = k->authority.force->node_renew_s;
-    left_s = (k->jwt.due_s < left_s ? k->jwt.due_s : left_s) - keeper_clock_wall_s(&k->clock);
-    if (left_s <= 0) {
-        return 0;
-    }
-    return left_s > NODE_CHECK_MS / 1000 ? NODE_CHECK_MS : (int)left_s * 1000;
-}
-
 int keeper_run(struct keeper *k, struct err *err)
 {
     for (;;) {
         bool waiting = k->answer_pending || k->changed_pending;
-        struct pollfd fds[3] = {
+        struct pollfd fds[4] = {
             {.fd = k->control, .events = POLLIN},
             {.fd = k->attestor, .events = POLLIN},
             /* nobody answers before there is a root; a negative descriptor is not watched */
             {.fd = k->started ? k->service : -1,
              .events = (short)((k->answer_pending ? 0 : POLLIN) | (waiting ? POLLOUT : 0))},
+            {.fd = k->timer, .events = POLLIN},
         };
         int r;
 
-        if (poll(fds, 3, next_wake_ms(k)) == -1 && errno != EINTR) {
+        keeper_timer_arm(k);
+        if (poll(fds, 4, keeper_wake_ms(k)) == -1 && errno != EINTR) {
             return err_sys(err, "poll");
         }
         r = control_turn(k, err);
         if (r != 0) {
             return r == 1 ? 0 : -1;
         }
-        renew_if_due(k);
+        keeper_tick(k);
         keeper_jwt_turn(k);
         if (k->service != -1 && k->answer_pending) {
             answer_flush(k);

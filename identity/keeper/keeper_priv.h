@@ -15,6 +15,9 @@
  * change.c    a new state: built, written, put in place, and only then in force
  * authority.c what is in force: the node's intermediate, the bundle, and signing
  * jwt.c       keys for tokens, and tokens; jwt_answer.c  what the service may ask about them
+ * rotation.c  what is due of authorities, and changes of them; orders.c: by order and by schedule
+ * use.c       under which authority the SVIDs are that are out there
+ * tick.c      what time brings
  * dispatch.c  the messages: who may say what, and what happens then
  *
  * One thread, no allocation that a workload can make grow past the limits of its start message.
@@ -22,6 +25,7 @@
 #ifndef POSTERN_KEEPER_PRIV_H
 #define POSTERN_KEEPER_PRIV_H
 
+#include "rotation.h"
 #include "seal.h"
 #include "store.h"
 #include <postern/agent_ipc.h>
@@ -66,6 +70,7 @@ struct keeper_force {
     uint8_t *bundle; /* DER of the roots, one after another */
     size_t bundle_len;
     int64_t bundle_not_after_s; /* of the root that lasts longest */
+    uint32_t bundle_tainted;    /* bit i: what is under the i-th root is to be replaced at once */
 };
 
 struct keeper_authority {
@@ -136,11 +141,59 @@ int keeper_change_write(struct keeper *k, int fd, struct err *err);
 int keeper_change_placed(struct keeper *k, const struct agent_msg_state_placed *msg,
                          struct err *err);
 
+/* --- which authority is in use (use.c) -------------------------------------------------------- */
+struct keeper_uses; /* opaque to the others */
+struct keeper_uses *keeper_uses_new(void);
+struct keeper_uses *keeper_uses_free(struct keeper_uses *u);
+uint64_t keeper_use_tag(const char *text); /* of an authority's id, of a SPIFFE ID */
+/* The newest SVID of that identity of that handle. */
+void keeper_uses_note(struct keeper_uses *u, uint64_t handle, uint64_t identity, uint64_t authority,
+                      int64_t until_s);
+/* The handle is gone; what it had may be in use elsewhere. */
+void keeper_uses_gone(struct keeper_uses *u, uint64_t handle);
+/* Something under it may be in use until then. */
+void keeper_uses_assume(struct keeper_uses *u, uint64_t authority, int64_t until_s);
+/* It signed before this process began. */
+void keeper_uses_inherit(struct keeper_uses *u, uint64_t authority);
+struct keeper_use keeper_uses_of(const struct keeper_uses *u, uint64_t authority, int64_t now_s);
+/* What is known at the start. */
+void keeper_uses_start(struct keeper *k);
+
+/* --- exchanging authorities (orders.c) -------------------------------------------------------- */
+struct keeper_order {
+    uint64_t ticket; /* whose answer is due; 0: by schedule */
+    enum agent_ca_verb verb;
+    enum keeper_kind kind;
+    bool force;
+    char id[KEEPER_RECORD_ID_MAX + 1]; /* "": the one that can be meant */
+};
+int keeper_on_order(struct keeper *k, const struct agent_msg_ca_order *msg, struct err *err);
+void keeper_rotate_if_due(struct keeper *k, bool steady);
+
+/* --- time (tick.c) ---------------------------------------------------------------------------- */
+/* Both clocks at one moment, to see when one of them is set. */
+struct keeper_pace {
+    int64_t wall_s;
+    uint64_t ms;
+    uint64_t steady_ms; /* since when the wall clock has run evenly */
+};
+void keeper_pace_start(struct keeper *k);
+uint64_t keeper_steady_in_ms(const struct keeper *k); /* 0: it has for long enough */
+void keeper_tick(struct keeper *k);
+int keeper_wake_ms(const struct keeper *k);
+/* A descriptor that is readable when keeper_tick is due. */
+int keeper_timer_new(struct err *err);
+void keeper_timer_arm(struct keeper *k);
+
 /* --- the start (start.c) ---------------------------------------------------------------------- */
 /* A state file, or one of the two of the old layout. */
 int keeper_on_state(struct keeper *k, const struct agent_msg_state *msg, int fd, struct err *err);
 /* Nothing makes a new root by itself, so somebody has to know in time. */
 void keeper_warn_of_root_end(struct keeper *k);
+/* Whether authorities of this kind are the keeper's own to make, and making one: fills a new
+ * record, but for kind and state. */
+bool keeper_makes(const struct keeper *k, enum keeper_kind kind);
+int keeper_make(struct keeper *k, struct keeper_record *r, int64_t now_s, struct err *err);
 
 /* The subject's key must be an uncompressed point on the curve. */
 bool keeper_point_ok(const uint8_t point[AGENT_POINT_SIZE]);
@@ -272,6 +325,14 @@ struct keeper {
     struct agent_msg_report report; /* of this process; sent again when the keys are there */
     struct keeper_seal seal;        /* how the state is written */
     struct keeper_change change;
+    struct keeper_order order; /* what the change is for */
+    struct keeper_uses *uses;
+    int64_t start_s;      /* when this process began to sign */
+    bool new_root;        /* and nobody signed with this root before */
+    int64_t leaf_until_s; /* the last end of what it signed */
+    struct keeper_pace pace;
+    uint64_t renew_retry_ms, rotation_retry_ms; /* not before: the last one failed */
+    int timer;
     struct err start_failure;    /* why there is no going on; ERR_NONE: there is */
     int old_key_fd, old_cert_fd; /* files of the old layout, until the state file comes; -1: none */
 };

@@ -56,8 +56,9 @@ static int start(struct keeper *k, struct err *err)
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) {
         return err_set(err, ERR_CRYPTO, "libcrypto does not start");
     }
-    if (wait_start(&msg, err) == -1 || keeper_drop_privileges(s, &k->report, err) == -1 ||
-        keeper_tell(k, &k->report, err) == -1) {
+    k->timer = keeper_timer_new(err);
+    if (k->timer == -1 || wait_start(&msg, err) == -1 ||
+        keeper_drop_privileges(s, &k->report, err) == -1 || keeper_tell(k, &k->report, err) == -1) {
         return -1;
     }
     log_set_level(k->log, (enum log_level)s->log_level);
@@ -65,6 +66,8 @@ static int start(struct keeper *k, struct err *err)
     k->svid_ttl_s = s->svid_ttl_s;
     keeper_authority_init(&k->authority, str_of(k->trust_domain), s->root_ttl_s, s->node_ttl_s);
     keeper_jwt_init(&k->jwt, jwt_alg_of(s->jwt_algorithm), s->jwt_ttl_s, s->jwt_key_ttl_s);
+    k->uses = keeper_uses_new();
+    keeper_pace_start(k);
     k->callers = keeper_callers_new(s);
     return 0;
 }
@@ -87,6 +90,7 @@ int main(void)
     static struct keeper k = {.control = AGENT_FD_CONTROL,
                               .attestor = AGENT_FD_KEEPER_ATTESTOR,
                               .service = -1,
+                              .timer = -1,
                               .old_key_fd = -1,
                               .old_cert_fd = -1,
                               .start_failure = ERR_INIT};
@@ -103,6 +107,7 @@ int main(void)
         tell_failure(&err);
     }
     keeper_callers_free(k.callers);
+    keeper_uses_free(k.uses);
     keeper_entries_free(k.entries);
     keeper_entries_free(k.incoming);
     keeper_force_free(k.change.next);

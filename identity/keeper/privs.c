@@ -19,9 +19,9 @@ static const char *const SYSCALLS[] = {
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
     "munlock",
     /* libcrypto, libc */
-    "getrandom", "futex", "clock_gettime", "gettimeofday", "time", "prctl", "getpid", "gettid",
-    "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
-    "restart_syscall", "tgkill", "exit", "exit_group", NULL};
+    "getrandom", "futex", "timerfd_settime", "clock_gettime", "gettimeofday", "time", "prctl",
+    "getpid", "gettid", "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+    "sigaltstack", "restart_syscall", "tgkill", "exit", "exit_group", NULL};
 
 enum { HEAP_LOCKED = 4 << 20 };
 

@@ -28,6 +28,18 @@ void keeper_warn_of_root_end(struct keeper *k)
     log_end(&l);
 }
 
+bool keeper_makes(const struct keeper *k, enum keeper_kind kind)
+{
+    (void)k;
+    return kind == KEEPER_X509;
+}
+
+int keeper_make(struct keeper *k, struct keeper_record *r, int64_t now_s, struct err *err)
+{
+    POSTERN_ASSERT(keeper_makes(k, r->kind));
+    return keeper_root_make(&k->authority, r, now_s, err);
+}
+
 /* --- something is in force ---------------------------------------------------------------------
  */
 static int go_live(struct keeper *k, struct err *err)
@@ -35,6 +47,7 @@ static int go_live(struct keeper *k, struct err *err)
     struct agent_msg_plain ready;
 
     keeper_warn_of_root_end(k);
+    keeper_uses_start(k);
     k->started = true;
     k->changed_pending = true;
     if (keeper_tell(k, &k->report, err) == -1) {
@@ -100,7 +113,8 @@ static int first_root(struct keeper *k, struct keeper_store *store, uid_t owner,
         result = keeper_root_read_old(&k->authority, k->old_key_fd, k->old_cert_fd, owner, now_s, r,
                                       err);
     } else {
-        result = keeper_root_make(&k->authority, r, now_s, err);
+        k->new_root = true;
+        result = keeper_make(k, r, now_s, err);
     }
     if (result == 0) {
         k->report.secret_kind = mem_secret_kind_of(r->key);

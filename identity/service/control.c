@@ -68,6 +68,7 @@ static void on_bundle(void *arg, const union agent_msg *answer)
     s->bundle_ask = NULL;
     s->n_bundle = b->roots_len;
     memcpy(s->bundle, b->roots, b->roots_len);
+    s->bundle_tainted = b->tainted;
     s->bundle_generation = b->generation;
     s->have_bundle = true;
     if (s->changed.bundle_generation != b->generation) {

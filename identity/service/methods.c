@@ -202,6 +202,16 @@ static void jwt_validate_cancel(struct grpc_call *call, void *arg)
     unary_cancel(call, arg, service_jwt_validate_cancel);
 }
 
+static void tainted_cancel(struct grpc_call *call, void *arg)
+{
+    service_count(arg, SERVICE_METRIC_RPC_CANCELLED);
+    if (grpc_call_data(call) != NULL) {
+        service_tainted_cancel(call);
+    } else {
+        service_caller_discharge(grpc_call_conn_context(call));
+    }
+}
+
 #define UNSERVED(path, streaming) {path, streaming, on_open_unserved, unserved, NULL, NULL}
 #define REFLECTION(service)                                                                        \
     {"/" service "/ServerReflectionInfo",                                                          \
@@ -221,6 +231,8 @@ const struct grpc_method service_methods[] = {
      watch_cancel},
     {PROTO_VALIDATE_JWT_SVID, false, on_open_jwt, service_jwt_validate_request, NULL,
      jwt_validate_cancel},
+    {PROTO_WATCH_TAINTED, true, on_open, service_tainted_start, service_tainted_drained,
+     tainted_cancel},
     UNSERVED(PROTO_FETCH_WIT_SVID, true),
     UNSERVED(PROTO_FETCH_WIT_BUNDLES, true),
     {"/" PROTO_SDS "/StreamSecrets", true, on_open_sds, service_sds_stream_request, watch_drained,

@@ -244,6 +244,12 @@ enum grpc_send service_send_svids(struct grpc_call *call, const struct service *
                                   struct service_job *job);
 enum grpc_send service_send_bundles(struct grpc_call *call, const struct service *s);
 
+/* --- tainted authorities (tainted.c) -----------------------------------------------------------
+ */
+void service_tainted_start(struct grpc_call *call, void *arg, struct str message);
+void service_tainted_drained(struct grpc_call *call, void *arg);
+void service_tainted_cancel(struct grpc_call *call);
+
 /* --- unary (sign.c) ----------------------------------------------------------------------------
  */
 void service_sign_request(struct grpc_call *call, void *arg, struct str message);
@@ -389,6 +395,7 @@ struct service {
     uint64_t entries_generation, bundle_generation, deny_version; /* that the keeper has said */
     uint8_t bundle[AGENT_BUNDLE_MAX];
     size_t n_bundle;
+    uint32_t bundle_tainted;          /* bit i: the i-th root's */
     struct agent_msg_changed changed; /* the last one */
 
     struct agent_msg_process processes[AGENT_N_ROLES]; /* role known: head.type is set */

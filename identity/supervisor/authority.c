@@ -65,3 +65,39 @@ int supervisor_on_state(struct supervisor *s, uint32_t type, struct err *err)
     }
     return tell_placed(s, &failure, err);
 }
+
+/* --- orders ------------------------------------------------------------------------------------
+ */
+void supervisor_order_ca(struct supervisor *s, uint64_t ticket,
+                         const struct agent_control_request *request)
+{
+    struct agent_msg_ca_order m;
+    struct str id = agent_control_arg(request, 0);
+    struct err err = ERR_INIT;
+
+    if (request->number >= AGENT_N_CA_VERBS) {
+        err_set(&err, ERR_USAGE, "no such order");
+        supervisor_control_refuse(s, ticket, &err);
+        return;
+    }
+    agent_ipc_init(&m, AGENT_MSG_CA_ORDER, ticket);
+    m.verb = (uint32_t)request->number;
+    m.jwt = (request->flags & AGENT_CONTROL_CA_JWT) != 0;
+    m.force = (request->flags & AGENT_CONTROL_CA_FORCE) != 0;
+    POSTERN_ASSERT(agent_ipc_put(m.id, AGENT_CA_ID_MAX, &m.id_len, id));
+    if (supervisor_tell(s, AGENT_ROLE_KEEPER, &m, -1, &err) == -1) {
+        supervisor_control_refuse(s, ticket, &err);
+    }
+}
+
+void supervisor_on_ca_answer(struct supervisor *s)
+{
+    const struct agent_msg_ca_answer *m = &s->in.ca_answer;
+
+    if (m->error.code != ERR_NONE) {
+        supervisor_control_refuse(s, m->head.request_id, &m->error);
+    } else {
+        supervisor_control_answer(s, m->head.request_id,
+                                  (struct str){(const char *)m->text, m->text_len});
+    }
+}

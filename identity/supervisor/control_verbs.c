@@ -49,6 +49,7 @@ static const struct {
     {AGENT_CONTROL_QUARANTINE_REMOVE, supervisor_quarantine_on_remove},
     {AGENT_CONTROL_QUARANTINE_LIST, supervisor_quarantine_on_list},
     {AGENT_CONTROL_QUARANTINE_SERIALS, supervisor_quarantine_on_serials},
+    {AGENT_CONTROL_CA, supervisor_order_ca},
 };
 _Static_assert(sizeof(VERBS) / sizeof(VERBS[0]) == AGENT_N_CONTROL_VERBS - 1, "a verb has no row");
 

@@ -189,6 +189,10 @@ int supervisor_source_open(const char *path, const char *what, int *ret_fd, stru
 int supervisor_send_state(struct supervisor *s, struct err *err);
 /* The keeper wants an empty file, or has written it. */
 int supervisor_on_state(struct supervisor *s, uint32_t type, struct err *err);
+/* Hands an order to the keeper; its answer is the client's. */
+void supervisor_order_ca(struct supervisor *s, uint64_t ticket,
+                         const struct agent_control_request *request);
+void supervisor_on_ca_answer(struct supervisor *s);
 
 /* --- control ---------------------------------------------------------------------------------- */
 struct supervisor_control;

@@ -39,9 +39,11 @@ enum agent_control_verb {
     AGENT_CONTROL_QUARANTINE_REMOVE,  /* subject */
     AGENT_CONTROL_QUARANTINE_LIST,    /* the answer of all four: quarantine_document */
     AGENT_CONTROL_QUARANTINE_SERIALS, /* image digest, then serials with commas */
+    AGENT_CONTROL_CA, /* authorities. number: enum agent_ca_verb; arg 0: an id, or empty */
     AGENT_N_CONTROL_VERBS,
 };
-enum { AGENT_CONTROL_SERIALS_LAST = 1 }; /* flag: now put them in force */
+enum { AGENT_CONTROL_CA_JWT = 1, AGENT_CONTROL_CA_FORCE = 2 }; /* flags */
+enum { AGENT_CONTROL_SERIALS_LAST = 1 };                       /* flag: now put them in force */
 const char *agent_control_name(uint32_t verb);
 
 struct agent_control_arg {

@@ -69,6 +69,8 @@ enum {
     AGENT_AUDIENCES_MAX = 16,       /* of a token */
     AGENT_AUDIENCES_BYTES = 4096,   /* of all of them */
     AGENT_JWKS_MAX = 16384,         /* the public keys for tokens */
+    AGENT_CA_ID_MAX = 64,           /* an authority's id */
+    AGENT_CA_TEXT_MAX = 12288,      /* authorities as JSON */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
     AGENT_DENY_MAX = 4096,          /* things that are quarantined */
     AGENT_DOC_ITEMS_MAX = 65536,    /* rules of a policy, services of a mesh map */
@@ -109,6 +111,8 @@ enum agent_msg_type {
     AGENT_MSG_STATE_WANTED,    /* agent_msg_plain, keeper's: an empty one is wanted */
     AGENT_MSG_STATE_WRITTEN,   /* agent_msg_plain, keeper's: it is written and synced */
     AGENT_MSG_STATE_PLACED,    /* agent_msg_state_placed: and is the state file now, or not */
+    AGENT_MSG_CA_ORDER,        /* agent_msg_ca_order: root's, request_id is the control client's */
+    AGENT_MSG_CA_ANSWER,       /* agent_msg_ca_answer, when it is done, or not */
     AGENT_MSG_ENTRIES_BEGIN,   /* agent_msg_entries_begin: drops an unfinished set */
     AGENT_MSG_ENTRY,           /* agent_msg_entry; also loader -> supervisor */
     AGENT_MSG_ENTRIES_COMMIT,  /* agent_msg_entries_begin, the same again: applies whole or not */
@@ -264,6 +268,28 @@ struct agent_msg_state_placed {
     struct agent_msg_head head;
     bool ok;
     struct err error; /* if not ok: what was there stays */
+};
+enum agent_ca_verb {
+    AGENT_CA_SHOW,
+    AGENT_CA_PREPARE,
+    AGENT_CA_ACTIVATE,
+    AGENT_CA_TAINT,
+    AGENT_CA_RETIRE,
+    AGENT_N_CA_VERBS,
+};
+struct agent_msg_ca_order {
+    struct agent_msg_head head;
+    uint32_t verb; /* enum agent_ca_verb */
+    bool jwt;      /* else X.509 */
+    bool force;
+    uint16_t id_len;
+    char id[AGENT_CA_ID_MAX]; /* of the authority; empty: the one that can be meant */
+};
+struct agent_msg_ca_answer {
+    struct agent_msg_head head;
+    struct err error; /* code ERR_NONE: done */
+    uint32_t text_len;
+    uint8_t text[AGENT_CA_TEXT_MAX]; /* JSON: the authorities as they are now */
 };
 struct agent_msg_entries_begin {
     struct agent_msg_head head;
@@ -526,7 +552,8 @@ struct agent_msg_issued {
 };
 struct agent_msg_bundle {
     struct agent_msg_head head;
-    uint64_t generation; /* grows when the roots change */
+    uint64_t generation; /* grows when the roots change, or one is tainted */
+    uint32_t tainted;    /* bit i: what is under the i-th root is to be replaced at once */
     uint32_t roots_len;
     uint8_t roots[AGENT_BUNDLE_MAX]; /* DER, one after another */
 };
@@ -577,6 +604,8 @@ union agent_msg {
     struct agent_msg_start_keeper start_keeper;
     struct agent_msg_state state;
     struct agent_msg_state_placed state_placed;
+    struct agent_msg_ca_order ca_order;
+    struct agent_msg_ca_answer ca_answer;
     struct agent_msg_entries_begin entries_begin;
     struct agent_msg_entry entry;
     struct agent_msg_entries_applied entries_applied;

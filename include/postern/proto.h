@@ -33,6 +33,7 @@
 #define PROTO_REFLECTION_V1ALPHA "grpc.reflection.v1alpha.ServerReflection"
 
 #define PROTO_SIGN_X509_SVID "/postern.v1.Identity/SignX509SVID"
+#define PROTO_WATCH_TAINTED "/postern.v1.Identity/WatchTainted"
 
 /* What the services on the socket are made of, for reflection: a FileDescriptorSet. */
 struct str proto_reflection_set(void);

@@ -69,13 +69,29 @@ static void read_signed(struct str message)
     CHECK(err.what[0] != '\0' && svid == NULL);
 }
 
+/* Nothing that comes here signed this SVID. */
+static void read_tainted(struct str message)
+{
+    static struct x509_svid svid;
+    struct err err = ERR_INIT;
+    bool tainted = true;
+    if (svid.leaf == NULL) {
+        svid.leaf = X509_new();
+    }
+    if (client_read_tainted(message, &svid, &tainted, &err) == 0) {
+        CHECK(!tainted);
+    } else {
+        CHECK(err.what[0] != '\0' && tainted);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
         return 0;
     }
     struct str message = {(const char *)data + 1, size - 1};
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0:
         read_svids(message, NULL);
         break;
@@ -88,8 +104,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 3:
         read_bundles(message, "spiffe://example.org/first");
         break;
-    default:
+    case 4:
         read_signed(message);
+        break;
+    default:
+        read_tainted(message);
         break;
     }
     return 0;
