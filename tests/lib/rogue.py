@@ -4,11 +4,13 @@ Root may read the agent's state directory; an attacker may not. With the real ro
 proxy refuses here it refuses because of what the certificate says, not because of who signed it.
 """
 
+import contextlib
 import datetime
 import pathlib
 import ssl
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -24,28 +26,38 @@ def new_key():
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def der_values(data):
+    """Everything in the bytes that may be a DER SEQUENCE of 48 bytes or more."""
+    for at in range(len(data) - 48):
+        if data[at] != 0x30:
+            continue
+        n_length = data[at + 1] & 0x7F if data[at + 1] > 0x80 else 0
+        if n_length > 2 or (n_length == 0 and data[at + 1] < 48):
+            continue
+        n = int.from_bytes(data[at + 2 : at + 2 + n_length], "big") if n_length else data[at + 1]
+        if at + 2 + n_length + n <= len(data):
+            yield data[at : at + 2 + n_length + n]
+
+
 class Authority:
     def __init__(self, cert, key):
         self.cert, self.key = cert, key
 
     @classmethod
     def of_agent(cls, state_dir):
-        """The agent's root, from its state directory, whatever form its files have."""
-        key = cert = None
+        """The agent's root, from its state directory: whatever the form of its files, DER stands in them."""
+        keys, certs = [], []
         for f in (f for f in pathlib.Path(state_dir).rglob("*") if f.is_file()):
-            data = f.read_bytes()
-            for load in (serialization.load_der_private_key, serialization.load_pem_private_key):
-                try:
-                    key = load(data, None)
-                except (ValueError, TypeError):
-                    pass
-            for load in (x509.load_der_x509_certificate, x509.load_pem_x509_certificate):
-                try:
-                    cert = load(data)
-                except ValueError:
-                    pass
-        assert key is not None and cert is not None, f"no root in {state_dir}"
-        return cls(cert, key)
+            for der in der_values(f.read_bytes()):
+                with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
+                    keys.append(serialization.load_der_private_key(der, None))
+                with contextlib.suppress(ValueError):
+                    certs.append(x509.load_der_x509_certificate(der))
+        for cert in certs:
+            for key in keys:
+                if cert.public_key() == key.public_key():
+                    return cls(cert, key)
+        raise AssertionError(f"no root in {state_dir}, or it is sealed")
 
     @classmethod
     def new(cls, trust_domain):
