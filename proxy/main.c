@@ -20,7 +20,8 @@ static const struct role {
     const char *use;
     const char *what;
 } roles[] = {
-    {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
+    {"agent", agent_main, "agent FILE",
+     "node CA agent: attests processes and issues their SVIDs (`agent proxies`: who runs what)"},
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},

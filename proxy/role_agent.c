@@ -9,6 +9,7 @@
 static int usage(void)
 {
     fprintf(stderr, "usage: postern agent [--attest-fallback] FILE\n"
+                    "       postern agent proxies [OPTIONS]\n"
                     "  --attest-fallback  attest as on a kernel without SO_PEERPIDFD (Linux "
                     "before 6.5); for tests\n");
     return 2;
@@ -46,6 +47,9 @@ int agent_main(int argc, char **argv)
     struct conf_agent *conf = NULL;
     int status = 2;
 
+    if (argc > 1 && strcmp(argv[1], "proxies") == 0) {
+        return agent_proxies_main(argc - 1, argv + 1);
+    }
     if (argc == 3 && strcmp(argv[1], "--attest-fallback") == 0) {
         options.force_fallback = true;
     } else if (argc != 2 || argv[1][0] == '-') {

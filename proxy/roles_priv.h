@@ -10,6 +10,7 @@
 
 int agent_main(int argc, char **argv);
 int ca_main(int argc, char **argv);
+int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);

@@ -54,5 +54,6 @@ bool service_deny_take(struct service *s, const union agent_msg *msg)
     service_deny_clear(&s->deny);
     s->deny = *in;
     *in = (struct service_deny){.items = NULL};
+    service_state_changed(s);
     return true;
 }

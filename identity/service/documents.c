@@ -44,7 +44,7 @@ static bool commit(struct service *s, const struct agent_msg_docs *m)
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
         agent_doc_move(&d->now[i], &d->next[i]);
     }
-    service_streams_changed(s);
+    service_state_changed(s);
     return true;
 }
 

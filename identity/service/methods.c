@@ -225,6 +225,8 @@ static void tainted_cancel(struct grpc_call *call, void *arg)
 const struct grpc_method service_methods[] = {
     {PROTO_FETCH_X509_SVID, true, on_open, service_fetch_svids, watch_drained, watch_cancel},
     {PROTO_FETCH_X509_BUNDLES, true, on_open, service_fetch_bundles, watch_drained, watch_cancel},
+    {PROTO_STATE_SUBSCRIBE, true, on_open, service_state_request, watch_drained, watch_cancel, true,
+     service_state_request_end},
     {PROTO_SIGN_X509_SVID, false, on_open, service_sign_request, NULL, sign_cancel},
     {PROTO_FETCH_JWT_SVID, false, on_open_jwt, service_jwt_svid_request, NULL, jwt_svid_cancel},
     {PROTO_FETCH_JWT_BUNDLES, true, on_open_jwt, service_fetch_jwt_bundles, watch_drained,
@@ -248,5 +250,5 @@ const struct grpc_method service_methods[] = {
 const size_t service_n_methods = sizeof(service_methods) / sizeof(service_methods[0]);
 
 const char *const service_names[] = {
-    "SpiffeWorkloadAPI", "postern.v1.Identity",    PROTO_SDS, PROTO_HEALTH,
-    PROTO_REFLECTION_V1, PROTO_REFLECTION_V1ALPHA, NULL};
+    "SpiffeWorkloadAPI", "postern.v1.Identity", "postern.v1.State",       PROTO_SDS,
+    PROTO_HEALTH,        PROTO_REFLECTION_V1,   PROTO_REFLECTION_V1ALPHA, NULL};

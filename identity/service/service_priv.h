@@ -20,7 +20,8 @@
 #include <postern/x509.h>
 
 enum {
-    SERVICE_REQUEST_MAX = 65536, /* bytes of a request message */
+    SERVICE_ANSWER_MAX = 8 << 20, /* unsent bytes of a call: a state of all documents fits */
+    SERVICE_REQUEST_MAX = 65536,  /* bytes of a request message */
     SERVICE_FDS_MAX = 16384,
     SERVICE_JOB_TIMEOUT_MS = 10000, /* without an answer of attestor or keeper */
     SERVICE_WAIT_MS = 30000,        /* for its turn */
@@ -323,6 +324,7 @@ enum service_metric {
     SERVICE_METRIC_BUNDLE_PUSHES,
     SERVICE_METRIC_SDS_PUSHES,
     SERVICE_METRIC_JWT_BUNDLE_PUSHES,
+    SERVICE_METRIC_STATE_PUSHES,
     SERVICE_METRIC_SIGNED,
     SERVICE_METRIC_JWT_ISSUED,
     SERVICE_METRIC_ISSUED,
@@ -368,6 +370,17 @@ uint64_t service_documents_generation(const struct service *s); /* 0: nothing ha
 const struct agent_doc *service_document(const struct service *s, enum agent_document which);
 const struct agent_msg_docs_state *service_documents_state(const struct service *s);
 
+/* --- the State stream (state_stream.c) ----------------------------------------------------------
+ */
+struct service_subscriber;
+void service_state_request(struct grpc_call *call, void *arg, struct str message);
+void service_state_request_end(struct grpc_call *call, void *arg);
+/* Documents or deny list are others than before: every subscriber is told. */
+void service_state_changed(struct service *s);
+bool service_write_proxies(void *arg, struct buf *out);
+bool service_put_state_status(const struct service *s, struct buf *out);
+bool service_put_state_metrics(const struct service *s, struct buf *out);
+
 /* --- the process (main.c, control.c, privs.c) --------------------------------------------------
  */
 struct service {
@@ -400,6 +413,8 @@ struct service {
 
     struct agent_msg_process processes[AGENT_N_ROLES]; /* role known: head.type is set */
     struct agent_msg_entries_state entries_state;
+    struct service_subscriber *subscribers;
+    size_t n_subscribers;
     struct service_documents *documents;     /* owned */
     struct service_deny deny, deny_incoming; /* in force; in the making (expected > 0) */
     int64_t started_s, last_issued_s;

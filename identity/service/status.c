@@ -26,6 +26,8 @@ static const struct metric TABLE[SERVICE_N_METRICS] = {
                                           "Messages sent on streams.", "kind=\"jwt_bundle\""},
     [SERVICE_METRIC_JWT_ISSUED] = {"postern_agent_jwt_svids_issued", METRIC_COUNTER,
                                    "Tokens that the keeper signed.", ""},
+    [SERVICE_METRIC_STATE_PUSHES] = {"postern_agent_pushes", METRIC_COUNTER,
+                                     "Messages sent on streams.", "kind=\"state\""},
     [SERVICE_METRIC_SIGNED] = {"postern_agent_requests_signed", METRIC_COUNTER,
                                "Certificate requests that were granted.", ""},
     [SERVICE_METRIC_ISSUED] = {"postern_agent_svids_issued", METRIC_COUNTER,
@@ -74,7 +76,7 @@ static bool write_metrics(void *arg, struct buf *out)
                  (double)s->last_issued_s) &&
            gauge(out, "postern_agent_service_restarts", "Restarts of the service process.", "",
                  (double)s->start.restarts) &&
-           metrics_write_end(out);
+           service_put_state_metrics(s, out) && metrics_write_end(out);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -207,7 +209,7 @@ static bool write_status(void *arg, struct buf *out)
                       (unsigned long long)s->bundle_generation) &&
            put_root_serial(s, out) && put_time(out, "root_not_after", k->root_not_after_s) &&
            put_time(out, "node_not_after", k->node_not_after_s) && buf_printf(out, "}") &&
-           put_entries(s, out) &&
+           put_entries(s, out) && service_put_state_status(s, out) &&
            buf_printf(out,
                       ",\"svids\":{\"issued\":%llu,\"refused\":%llu,\"default_ttl_seconds\":%u",
                       counted(s, SERVICE_METRIC_ISSUED), counted(s, SERVICE_METRIC_ISSUE_REFUSED),
@@ -229,7 +231,9 @@ struct admin *service_admin_new(struct service *s, struct err *err)
         {"status", write_status},
         {"metrics", write_metrics},
         {"ready", write_ready},
+        {"proxies", service_write_proxies},
     };
-    const struct admin_options options = {.documents = documents, .n_documents = 3, .arg = s};
+    const struct admin_options options = {
+        .documents = documents, .n_documents = sizeof(documents) / sizeof(documents[0]), .arg = s};
     return admin_new(s->loop, &options, err);
 }

@@ -12,6 +12,7 @@
 #include <identity.pb-c.h>
 #include <postern/str.h>
 #include <sds.pb-c.h>
+#include <state.pb-c.h>
 #include <workloadapi.pb-c.h>
 
 /* Every call on the socket carries this once, with exactly this value (SPIFFE_Workload_Endpoint.md
@@ -33,6 +34,7 @@
 #define PROTO_REFLECTION_V1ALPHA "grpc.reflection.v1alpha.ServerReflection"
 
 #define PROTO_SIGN_X509_SVID "/postern.v1.Identity/SignX509SVID"
+#define PROTO_STATE_SUBSCRIBE "/postern.v1.State/Subscribe"
 #define PROTO_WATCH_TAINTED "/postern.v1.Identity/WatchTainted"
 
 /* What the services on the socket are made of, for reflection: a FileDescriptorSet. */

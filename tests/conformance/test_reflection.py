@@ -12,6 +12,7 @@ from wirepb import decode, message
 SERVICES = {
     "SpiffeWorkloadAPI",
     "postern.v1.Identity",
+    "postern.v1.State",
     "envoy.service.secret.v3.SecretDiscoveryService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",

@@ -21,6 +21,8 @@ static const ProtobufCMessageDescriptor *const MESSAGES[] = {
     &workload__jwtbundles_response__descriptor,
     &workload__validate_jwtsvidrequest__descriptor,
     &workload__validate_jwtsvidresponse__descriptor,
+    &postern__v1__subscribe_request__descriptor,
+    &postern__v1__snapshot__descriptor,
 };
 
 static uint8_t *pack(const ProtobufCMessage *m, size_t *ret_n)

@@ -4,8 +4,10 @@ import json
 import os
 import time
 
-from lab import run, wait_for
+import pytest
+from lab import admin_ask, run, wait_for
 from node import TD, UIDS, spiffe_id
+from rawgrpc import WORKLOAD, Raw, frame
 
 
 def agent_events(node, event, **want):
@@ -134,3 +136,275 @@ def test_file_away_and_back(node):
     assert identity(node, UIDS["client"]) == spiffe_id("client")
     path.write_text(text)
     wait_for("the second set", lambda: len(generations(node)) == 2, 3)
+
+
+# --- the stream, by hand -----------------------------------------------------------------------------
+SUBSCRIBE = "/postern.v1.State/Subscribe"
+POLICY = """kind: Policy
+level: 1
+rules:
+  - name: everyone
+    action: ALLOW
+    to: [{ports: [80]}]
+  - name: for-root
+    action: ALLOW
+    target: {principals: [spiffe://TD/root]}
+  - name: for-other
+    action: DENY
+    target: {principals: [spiffe://TD/other]}
+""".replace("TD", TD)
+MESH = """kind: Mesh
+level: 1
+services:
+  - name: one
+    addresses: [10.0.0.1]
+    identities: [spiffe://TD/server]
+""".replace("TD", TD)
+
+
+def varint(n):
+    out = b""
+    while n >= 0x80:
+        out += bytes([n & 0x7F | 0x80])
+        n >>= 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def fields(data):
+    """{number: [values]}"""
+    found, at = {}, 0
+
+    def number():
+        nonlocal at
+        n = shift = 0
+        while True:
+            b = data[at]
+            at += 1
+            n |= (b & 0x7F) << shift
+            shift += 7
+            if b < 0x80:
+                return n
+
+    while at < len(data):
+        key = number()
+        if key & 7 == 0:
+            value = number()
+        else:
+            n = number()
+            value, at = data[at : at + n], at + n
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+class Snapshot:
+    def __init__(self, data):
+        f = fields(data)
+        self.generation, self.deny_version = f[1][0], f.get(2, [0])[0]
+        self.documents = {
+            name: json.loads(fields(f[n][0])[2][0]) if n in f else None
+            for n, name in ((5, "policy"), (6, "mesh"), (7, "modes"))
+        }
+        self.deny = [(d[1][0], d[2][0].decode()) for d in map(fields, f.get(8, []))]
+
+    def rules(self):
+        return [r["name"] for r in self.documents["policy"]["rules"]]
+
+
+class Subscriber:
+    def __init__(self, node, **say):
+        self.raw = Raw(node.socket)
+        self.stream = self.raw.open(SUBSCRIBE, body=self.message(**say), end=False)
+
+    @staticmethod
+    def message(name="by hand", generation=0, deny_version=0, refused=0, error=""):
+        m = field(1, name) + field(3, 1) + field(4, generation) + field(5, deny_version)
+        return frame(m + (field(7, refused) + field(8, error) if refused else b""))
+
+    def say(self, **kw):
+        self.raw.h2.send_data(self.stream.id, self.message(**kw))
+        self.raw.flush()
+
+    def next(self, timeout=5.0):
+        return Snapshot(self.stream.next(timeout))
+
+    def ended(self, timeout=5.0):
+        self.stream.wait_end(timeout)
+        return self.stream.status
+
+
+@pytest.fixture
+def state(node):
+    """A node whose agent tells a policy and a mesh map; root has an identity."""
+    (node.conf / "policy.yaml").write_text(POLICY)
+    (node.conf / "mesh.yaml").write_text(MESH)
+    node.write_entries(uids={**UIDS, "root": 0})
+    node.start_agent(extra="state:\n  policy: policy.yaml\n  mesh: mesh.yaml\n")
+    return node
+
+
+def proxies(node):
+    return json.loads(admin_ask(node.run / "agent-admin.sock", "proxies"))
+
+
+def test_snapshot_is_for_the_caller(state):
+    first = Subscriber(state).next()
+    assert first.generation == 1 and first.deny == []
+    assert first.rules() == ["everyone", "for-root"]
+    assert first.documents["mesh"]["services"][0]["name"] == "one"
+    assert first.documents["modes"] is None
+
+
+def test_without_identity_or_metadata(state):
+    state.write_entries(uids=UIDS)  # root has none any more
+    wait_for("the second set", lambda: len(generations(state)) == 2, 3)
+    assert Subscriber(state).ended() == 7  # PermissionDenied
+    s = Raw(state.socket).open(SUBSCRIBE, metadata=(), body=Subscriber.message(), end=False)
+    assert s.wait_end().status == 3
+    bad = (WORKLOAD[0], "no")
+    assert Raw(state.socket).open(SUBSCRIBE, metadata=(bad,), body=Subscriber.message()).wait_end().status == 3
+
+
+def test_no_message_of_ours(state):
+    s = Raw(state.socket).open(SUBSCRIBE, body=frame(b"\x0a\xff"), end=False)
+    assert s.wait_end(5).status == 3
+    sub = Subscriber(state)
+    sub.next()
+    sub.raw.h2.send_data(sub.stream.id, frame(b"\x0a\xff"))
+    sub.raw.flush()
+    assert sub.ended() == 3
+    assert proxies(state)["proxies"] == []
+
+
+def test_identity_that_goes_ends_it(state):
+    sub = Subscriber(state)
+    sub.next()
+    state.write_entries(uids=UIDS)
+    changed = time.monotonic()
+    assert sub.ended() == 7
+    assert time.monotonic() - changed < 1.5
+
+
+def test_identity_that_comes_brings_its_rules(state):
+    sub = Subscriber(state)
+    sub.next()
+    (state.conf / "entries.yaml").write_text(
+        entries({**UIDS, "root": 0})
+        + f'  - id: other\n    spiffe_id: {spiffe_id("other")}\n    selectors: ["unix:uid:0"]\n'
+    )
+    again = sub.next()
+    assert again.rules() == ["everyone", "for-root", "for-other"] and again.generation == 1
+
+
+def test_pushed_within_a_second(state):
+    sub = Subscriber(state)
+    first = sub.next()
+    changed = time.monotonic()
+    (state.conf / "policy.yaml").write_text(POLICY.replace("for-root", "renamed"))
+    second = sub.next()
+    assert time.monotonic() - changed < 1.0
+    assert second.generation == first.generation + 1 and second.rules() == ["everyone", "renamed"]
+    run(state.postern, "quarantine", "add", "--config", state.conf / "agent.yaml", spiffe_id("stranger"))
+    third = sub.next(1.0)
+    assert third.deny == [(1, spiffe_id("stranger"))] and third.deny_version > second.deny_version
+    assert third.generation == second.generation
+    run(state.postern, "quarantine", "remove", "--config", state.conf / "agent.yaml", spiffe_id("stranger"))
+    assert sub.next(1.0).deny == []
+
+
+def test_bad_file_keeps_what_was_told(state):
+    sub = Subscriber(state)
+    first = sub.next()
+    (state.conf / "policy.yaml").write_text("kind: Policy\nlevel: 1\nrules:\n  - nam: x\n")
+    e = wait_for("the error", lambda: agent_events(state, "document_refused"), 3)[0]
+    assert e["where"].endswith("policy.yaml:4:5"), e
+    status = json.loads(admin_ask(state.run / "agent-admin.sock", "status"))["state"]
+    assert status["policy"]["failed"] == 1 and "policy.yaml:4:5" in status["policy"]["last_error"]
+    assert status["generation"] == first.generation and status["mesh"]["last_error"] is None
+    assert 'document_loaded_ok{document="policy"} 0' in admin_ask(state.run / "agent-admin.sock", "metrics")
+    assert Subscriber(state).next().rules() == first.rules()
+    (state.conf / "policy.yaml").write_text(POLICY.replace("for-root", "mended"))
+    assert sub.next().rules() == ["everyone", "mended"]
+
+
+def test_nothing_before_every_file_was_good(node):
+    """An absent policy would be taken for the newest one."""
+    (node.conf / "policy.yaml").write_text("kind: Policy\n")
+    node.write_entries(uids={"root": 0})
+    node.start_agent(extra="state:\n  policy: policy.yaml\n")
+    assert Subscriber(node).ended() == 14
+    (node.conf / "policy.yaml").write_text(POLICY)
+    wait_for("the policy", lambda: proxies(node)["generation"] == 1, 3)
+    assert Subscriber(node).next().rules() == ["everyone", "for-root"]
+
+
+def test_generation_is_of_the_content(state):
+    assert Subscriber(state).next().generation == 1
+    (state.conf / "policy.yaml").write_text(POLICY + "  - {name: more, action: DENY, to: [{ports: [1]}]}\n")
+    wait_for("the second policy", lambda: proxies(state)["generation"] == 2, 3)
+    assert Subscriber(state).next().generation == 2
+    state.agent.stop()
+    state.start_agent()
+    assert Subscriber(state).next().generation == 2
+    state.agent.stop()
+    (state.conf / "policy.yaml").write_text(POLICY)
+    state.start_agent()
+    assert Subscriber(state).next().generation == 3
+
+
+def test_new_service_is_told_all(state):
+    assert Subscriber(state).next().generation == 1
+    pid = next(
+        p["pid"]
+        for p in json.loads(admin_ask(state.run / "agent-admin.sock", "status"))["processes"]
+        if p["role"] == "service"
+    )
+    os.kill(pid, 9)
+    wait_for("a new service", lambda: agent_events(state, "service_restarted"), 5)
+    again = wait_for("its answer", lambda: Subscriber(state).next(), 10)
+    assert again.generation == 1 and again.rules() == ["everyone", "for-root"]
+
+
+def test_who_runs_what(state):
+    sub = Subscriber(state, name="one")
+    sub.next()
+    sub.say(name="one", generation=1)
+    other = Subscriber(state, name="two\x1b[2J")
+    other.next()
+    other.say(name="two\x1b[2J", refused=1, error="policy.yaml:5: no such port")
+    wait_for("both have said so", lambda: all(p["said"] for p in proxies(state)["proxies"]) and
+             sum(p["generation"] + p["refused_generation"] for p in proxies(state)["proxies"]) == 2)
+    listed = {p["name"]: p for p in proxies(state)["proxies"]}
+    assert listed["one"]["generation"] == 1 and listed["one"]["error"] is None
+    assert listed["one"]["identity"] == spiffe_id("root") and listed["one"]["uid"] == 0
+    assert listed["one"]["pid"] == os.getpid()
+    refused = listed["two?[2J"]
+    assert refused["generation"] == 0 and refused["error"] == "policy.yaml:5: no such port"
+    assert agent_events(state, "state_refused")[0]["error"] == refused["error"]
+    shown = run(state.postern, "agent", "proxies", "--config", state.conf / "agent.yaml").stdout
+    assert "generation 1, deny list" in shown and "2 proxies" in shown and "no such port" in shown
+    as_json = run(state.postern, "agent", "proxies", "--json", "--socket", state.run / "agent-admin.sock").stdout
+    assert len(json.loads(as_json)["proxies"]) == 2
+    assert 'subscribers 2' in admin_ask(state.run / "agent-admin.sock", "metrics")
+    sub.raw.close()
+    wait_for("one is gone", lambda: len(proxies(state)["proxies"]) == 1)
+
+
+def test_slow_reader_gets_the_newest_only(state):
+    """It takes nothing while the state changes; the agent holds one message for it, not all."""
+    sub = Subscriber(state)
+    sub.next()
+    for n in range(2, 12):
+        filler = "".join(f"  - {{name: r{n}-{i}, action: DENY, to: [{{ports: [1], paths: [/{'x' * 200}]}}]}}\n" for i in range(400))
+        (state.conf / "policy.yaml").write_text(POLICY + filler)
+        wait_for("the next policy", lambda n=n: len(agent_events(state, "document_loaded", document="policy")) == n, 5)
+    got = [sub.next()]
+    while got[-1].generation != 11:
+        got.append(sub.next())
+    assert len(got) <= 4, [s.generation for s in got]

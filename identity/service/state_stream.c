@@ -1,0 +1,411 @@
+/*
+ * postern.v1.State/Subscribe: what proxies are told. Each message is the whole: the documents for
+ * the caller's identities, and the deny list. It goes out at once, and again when something of it
+ * is another one; a slow reader gets the newest only. What the caller says that it runs is kept for
+ * people. docs/state-stream.md.
+ */
+#include "service_priv.h"
+
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <postern/proto.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { NAME_MAX_BYTES = 64, VERSION_MAX_BYTES = 64, ERROR_MAX_BYTES = 512, DIGEST_BYTES = 32 };
+
+struct service_subscriber {
+    struct service_subscriber *prev, *next;
+    struct service *s;
+    struct service_watch *watch; /* it owns us */
+    struct service_caller *caller;
+    int64_t since_s;
+    char name[NAME_MAX_BYTES + 1], version[VERSION_MAX_BYTES + 1], error[ERROR_MAX_BYTES + 1];
+    char policy_sha256[2 * DIGEST_BYTES + 1];
+    uint32_t level;
+    uint64_t runs_generation, runs_deny_version, refused_generation;
+    int64_t said_s;           /* when it said so last */
+    uint64_t sent_generation; /* 0: nothing yet */
+    int64_t sent_s;
+    uint8_t ids[SERVICE_LISTING_DIGEST]; /* of the identities that it was told for */
+    char *identity;                      /* owned: the first of them */
+    uint32_t n_identities;
+};
+
+/* --- the message ------------------------------------------------------------------------------ */
+/* protobuf-c's texts are not const; packing writes to none of them. */
+static char *text_of(const char *p)
+{
+    return (char *)(uintptr_t)p;
+}
+
+struct snapshot_parts {
+    Postern__V1__Snapshot message;
+    Postern__V1__Document documents[AGENT_N_DOCUMENTS];
+    struct buf texts[AGENT_N_DOCUMENTS];
+    Postern__V1__Denied *deny;    /* owned */
+    Postern__V1__Denied **denies; /* owned */
+};
+
+static bool fill_documents(struct snapshot_parts *p, const struct service *s, const struct str *ids,
+                           size_t n_ids)
+{
+    Postern__V1__Document **const places[AGENT_N_DOCUMENTS] = {&p->message.policy, &p->message.mesh,
+                                                               &p->message.modes};
+
+    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
+        const struct agent_doc *d = service_document(s, (enum agent_document)i);
+        if (!d->present) {
+            continue;
+        }
+        if (!agent_doc_write(d, (enum agent_document)i, ids, n_ids, &p->texts[i])) {
+            return false;
+        }
+        postern__v1__document__init(&p->documents[i]);
+        p->documents[i].source = d->source;
+        p->documents[i].text = (ProtobufCBinaryData){buf_len(&p->texts[i]),
+                                                     (uint8_t *)(uintptr_t)buf_head(&p->texts[i])};
+        *places[i] = &p->documents[i];
+    }
+    return true;
+}
+
+static void fill_deny(struct snapshot_parts *p, const struct service_deny *deny)
+{
+    static const Postern__V1__Denied__Kind kinds[] = {
+        [AGENT_DENY_SPIFFE_ID] = POSTERN__V1__DENIED__KIND__SPIFFE_ID,
+        [AGENT_DENY_SERIAL] = POSTERN__V1__DENIED__KIND__SERIAL,
+        [AGENT_DENY_IMAGE_DIGEST] = POSTERN__V1__DENIED__KIND__IMAGE_DIGEST};
+
+    p->deny = mem_must_calloc(deny->n + 1, sizeof(*p->deny));
+    p->denies = mem_must_calloc(deny->n + 1, sizeof(Postern__V1__Denied *));
+    for (size_t i = 0; i < deny->n; i++) {
+        postern__v1__denied__init(&p->deny[i]);
+        p->deny[i].kind = kinds[deny->items[i].kind];
+        p->deny[i].text = text_of(deny->items[i].text);
+        p->deny[i].until = deny->items[i].until_s;
+        p->denies[i] = &p->deny[i];
+    }
+    p->message.deny = p->denies;
+    p->message.n_deny = deny->n;
+}
+
+static void parts_deinit(struct snapshot_parts *p)
+{
+    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
+        buf_reset(&p->texts[i]);
+    }
+    free(p->deny);
+    free(p->denies);
+}
+
+static enum grpc_send send_message(struct grpc_call *call, const Postern__V1__Snapshot *m)
+{
+    size_t n = postern__v1__snapshot__get_packed_size(m);
+    mem_autofree uint8_t *packed = malloc(n > 0 ? n : 1);
+    if (packed == NULL) {
+        return GRPC_FULL;
+    }
+    (void)postern__v1__snapshot__pack(m, packed);
+    return grpc_call_send(call, packed, n);
+}
+
+static enum grpc_send send_snapshot(struct service_watch *w, struct service_job *job)
+{
+    struct service_subscriber *sub = w->data;
+    const struct service *s = w->s;
+    struct snapshot_parts p = {.texts = {BUF_INIT(AGENT_DOC_WRITTEN_MAX),
+                                         BUF_INIT(AGENT_DOC_WRITTEN_MAX),
+                                         BUF_INIT(AGENT_DOC_WRITTEN_MAX)}};
+    enum grpc_send sent = GRPC_FULL;
+    mem_autofree struct str *ids = mem_must_calloc(job->n + 1, sizeof(*ids));
+
+    for (uint32_t i = 0; i < job->n; i++) {
+        ids[i] = str_of(job->list[i].spiffe_id);
+    }
+    postern__v1__snapshot__init(&p.message);
+    p.message.generation = service_documents_generation(s);
+    p.message.deny_version = s->deny.version;
+    p.message.trust_generation = s->bundle_generation;
+    p.message.issued_at = os_wall_s();
+    if (fill_documents(&p, s, ids, job->n)) {
+        fill_deny(&p, &s->deny);
+        sent = send_message(w->stream.call, &p.message);
+    }
+    parts_deinit(&p);
+    if (sent == GRPC_SENT) {
+        sub->sent_generation = p.message.generation;
+        sub->sent_s = p.message.issued_at;
+    }
+    return sent;
+}
+
+/* --- whom it is for --------------------------------------------------------------------------- */
+static void digest_ids(const struct service_job *job, uint8_t ret[SERVICE_LISTING_DIGEST])
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+    for (uint32_t i = 0; ok && i < job->n; i++) {
+        const char *id = job->list[i].spiffe_id;
+        ok = EVP_DigestUpdate(md, id, strlen(id) + 1) == 1;
+    }
+    POSTERN_ASSERT(ok && EVP_DigestFinal_ex(md, ret, NULL) == 1);
+    EVP_MD_CTX_free(md);
+}
+
+/* No certificate is wanted; other identities mean other rules. */
+static bool choose(void *data, struct service_job *job, char *ret_text, size_t size)
+{
+    struct service_subscriber *sub = data;
+    uint8_t ids[SERVICE_LISTING_DIGEST];
+
+    (void)ret_text;
+    (void)size;
+    digest_ids(job, ids);
+    if (memcmp(ids, sub->ids, sizeof(ids)) != 0) {
+        memcpy(sub->ids, ids, sizeof(ids));
+        free(sub->identity);
+        sub->identity = job->n > 0 ? mem_must_strdup(job->list[0].spiffe_id) : NULL;
+        sub->n_identities = job->n;
+        sub->watch->renew = true;
+    }
+    return true;
+}
+
+/* --- what it says ----------------------------------------------------------------------------- */
+/* Cut to what is kept; what is no text for a log is a '?'. */
+static void keep_text(char *to, size_t size, const char *from)
+{
+    size_t n = 0;
+    for (; n < size - 1 && from[n] != '\0'; n++) {
+        to[n] = (unsigned char)from[n] < 0x20 || from[n] == 0x7f ? '?' : from[n];
+    }
+    to[n] = '\0';
+}
+
+static void log_refused(const struct service_subscriber *sub)
+{
+    struct log_line l;
+    log_begin(&l, sub->s->log, LOG_WARN, "state_refused");
+    log_str(&l, "identity", sub->identity);
+    log_str(&l, "proxy", sub->name);
+    log_int(&l, "pid", sub->caller->pid);
+    log_uint(&l, "generation", sub->refused_generation);
+    log_str(&l, "error", sub->error);
+    log_end(&l);
+}
+
+static void take(struct service_subscriber *sub, const Postern__V1__SubscribeRequest *m)
+{
+    bool news = m->refused_generation != 0 && (m->refused_generation != sub->refused_generation ||
+                                               strncmp(m->error, sub->error, ERROR_MAX_BYTES) != 0);
+
+    keep_text(sub->name, sizeof(sub->name), m->name);
+    keep_text(sub->version, sizeof(sub->version), m->version);
+    keep_text(sub->error, sizeof(sub->error), m->error);
+    sub->level = m->level;
+    sub->runs_generation = m->generation;
+    sub->runs_deny_version = m->deny_version;
+    sub->refused_generation = m->refused_generation;
+    sub->said_s = os_wall_s();
+    sub->policy_sha256[0] = '\0';
+    for (size_t i = 0; m->policy_sha256.len == DIGEST_BYTES && i < DIGEST_BYTES; i++) {
+        (void)snprintf(sub->policy_sha256 + 2 * i, 3, "%02x", m->policy_sha256.data[i]);
+    }
+    if (news) {
+        log_refused(sub);
+    }
+}
+
+static void free_subscriber(void *data)
+{
+    struct service_subscriber *sub = data;
+    if (sub->prev != NULL) {
+        sub->prev->next = sub->next;
+    } else {
+        sub->s->subscribers = sub->next;
+    }
+    if (sub->next != NULL) {
+        sub->next->prev = sub->prev;
+    }
+    sub->s->n_subscribers--;
+    free(sub->identity);
+    free(sub);
+}
+
+static const struct service_watch_kind kind = {.choose = choose,
+                                               .send = send_snapshot,
+                                               .free_data = free_subscriber,
+                                               .metric = SERVICE_METRIC_STATE_PUSHES};
+
+static struct service_subscriber *subscribe(struct grpc_call *call, struct service *s)
+{
+    struct service_subscriber *sub = mem_must_new(struct service_subscriber);
+    sub->s = s;
+    sub->caller = grpc_call_conn_context(call);
+    sub->since_s = os_wall_s();
+    sub->next = s->subscribers;
+    if (sub->next != NULL) {
+        sub->next->prev = sub;
+    }
+    s->subscribers = sub;
+    s->n_subscribers++;
+    sub->watch = service_watch_start(call, &kind, sub);
+    return sub;
+}
+
+/* A call that has not begun its stream was charged all the same. */
+static void refuse(struct grpc_call *call, enum grpc_status status, const char *text)
+{
+    struct service_watch *w = grpc_call_data(call);
+    if (w != NULL) {
+        service_watch_finish(w, status, text);
+    } else {
+        service_caller_discharge(grpc_call_conn_context(call));
+        service_finish(call, status, text);
+    }
+}
+
+void service_state_request(struct grpc_call *call, void *arg, struct str message)
+{
+    struct service *s = arg;
+    struct service_watch *w = grpc_call_data(call);
+    Postern__V1__SubscribeRequest *m =
+        postern__v1__subscribe_request__unpack(NULL, message.n, (const uint8_t *)message.p);
+
+    if (m == NULL) {
+        refuse(call, GRPC_INVALID_ARGUMENT, "this is no SubscribeRequest");
+    } else if (service_documents_generation(s) == 0) {
+        refuse(call, GRPC_UNAVAILABLE, "the agent's files have not been good yet: try again");
+    } else {
+        take(w != NULL ? w->data : subscribe(call, s), m);
+    }
+    if (m != NULL) {
+        postern__v1__subscribe_request__free_unpacked(m, NULL);
+    }
+}
+
+void service_state_request_end(struct grpc_call *call, void *arg)
+{
+    (void)arg;
+    refuse(call, GRPC_OK, NULL);
+}
+
+void service_state_changed(struct service *s)
+{
+    /* None goes away here: what ends a stream comes from its job, later. */
+    for (struct service_subscriber *sub = s->subscribers; sub != NULL; sub = sub->next) {
+        service_watch_again(sub->watch);
+    }
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+static bool put_text(struct buf *out, const char *key, const char *value)
+{
+    char text[4096];
+    if (value == NULL || value[0] == '\0') {
+        return buf_printf(out, ",\"%s\":null", key);
+    }
+    size_t n = log_json_escape(str_of(value), text, sizeof(text));
+    return buf_printf(out, ",\"%s\":\"%.*s\"", key, (int)n, text);
+}
+
+static bool put_time(struct buf *out, const char *key, int64_t wall_s)
+{
+    char text[32];
+    if (wall_s > 0) {
+        os_time_text(wall_s, text, sizeof(text));
+    }
+    return put_text(out, key, wall_s > 0 ? text : NULL);
+}
+
+static bool put_subscriber(struct buf *out, const struct service_subscriber *sub)
+{
+    int64_t age_s = sub->sent_s > 0 ? os_wall_s() - sub->sent_s : 0;
+
+    return buf_printf(out, "{\"pid\":%d,\"uid\":%u,\"gid\":%u,\"identities\":%u", sub->caller->pid,
+                      sub->caller->uid, sub->caller->gid, sub->n_identities) &&
+           put_text(out, "identity", sub->identity) && put_text(out, "name", sub->name) &&
+           put_text(out, "version", sub->version) &&
+           buf_printf(out,
+                      ",\"level\":%u,\"generation\":%llu,\"deny_version\":%llu"
+                      ",\"sent_generation\":%llu,\"refused_generation\":%llu",
+                      sub->level, (unsigned long long)sub->runs_generation,
+                      (unsigned long long)sub->runs_deny_version,
+                      (unsigned long long)sub->sent_generation,
+                      (unsigned long long)sub->refused_generation) &&
+           put_text(out, "error", sub->error) &&
+           put_text(out, "policy_sha256", sub->policy_sha256) &&
+           put_time(out, "connected", sub->since_s) && put_time(out, "said", sub->said_s) &&
+           put_time(out, "sent", sub->sent_s) &&
+           buf_printf(out, ",\"age_seconds\":%lld}", (long long)(age_s > 0 ? age_s : 0));
+}
+
+bool service_write_proxies(void *arg, struct buf *out)
+{
+    const struct service *s = arg;
+    bool ok = buf_printf(out, "{\"generation\":%llu,\"deny_version\":%llu,\"proxies\":[",
+                         (unsigned long long)service_documents_generation(s),
+                         (unsigned long long)s->deny.version);
+    bool first = true;
+    for (const struct service_subscriber *sub = s->subscribers; ok && sub != NULL;
+         sub = sub->next) {
+        ok = (first || buf_printf(out, ",")) && put_subscriber(out, sub);
+        first = false;
+    }
+    return ok && buf_printf(out, "]}\n");
+}
+
+static bool put_document(struct buf *out, const struct agent_doc_state *d, const char *name)
+{
+    char text[1100] = "";
+    if (d->error.code != ERR_NONE) {
+        err_text(&d->error, text, sizeof(text));
+    }
+    return buf_printf(out, ",\"%s\":{\"configured\":%s,\"items\":%u,\"loads\":%u,\"failed\":%u",
+                      name, d->configured ? "true" : "false", d->n_items, d->n_loads,
+                      d->n_failed_loads) &&
+           put_time(out, "loaded", d->loaded_s) && put_text(out, "last_error", text) &&
+           buf_printf(out, "}");
+}
+
+bool service_put_state_status(const struct service *s, struct buf *out)
+{
+    const struct agent_msg_docs_state *st = service_documents_state(s);
+    bool ok = buf_printf(out, ",\"state\":{\"generation\":%llu,\"subscribers\":%zu",
+                         (unsigned long long)service_documents_generation(s), s->n_subscribers);
+    for (uint32_t i = 0; ok && i < AGENT_N_DOCUMENTS; i++) {
+        ok = put_document(out, &st->documents[i], agent_document_name(i));
+    }
+    return ok && buf_printf(out, "}");
+}
+
+bool service_put_state_metrics(const struct service *s, struct buf *out)
+{
+    const struct agent_msg_docs_state *st = service_documents_state(s);
+    uint64_t behind = 0;
+    bool ok;
+
+    for (const struct service_subscriber *sub = s->subscribers; sub != NULL; sub = sub->next) {
+        behind += sub->runs_generation != service_documents_generation(s) ||
+                          sub->runs_deny_version != s->deny.version
+                      ? 1
+                      : 0;
+    }
+    ok = metrics_write_value(out, "postern_agent_state_generation", METRIC_GAUGE,
+                             "Generation of what proxies are told; 0: nothing.", "",
+                             (double)service_documents_generation(s)) &&
+         metrics_write_value(out, "postern_agent_state_subscribers", METRIC_GAUGE,
+                             "Proxies that are connected.", "", (double)s->n_subscribers) &&
+         metrics_write_value(out, "postern_agent_state_behind", METRIC_GAUGE,
+                             "Of these, not running the newest state.", "", (double)behind);
+    for (uint32_t i = 0; ok && i < AGENT_N_DOCUMENTS; i++) {
+        char labels[40];
+        (void)snprintf(labels, sizeof(labels), "document=\"%s\"", agent_document_name(i));
+        ok = metrics_write_value(out, "postern_agent_document_loaded_ok", METRIC_GAUGE,
+                                 i == 0 ? "The last load of the file was good." : NULL, labels,
+                                 st->documents[i].error.code == ERR_NONE ? 1 : 0);
+    }
+    return ok;
+}

@@ -1,0 +1,135 @@
+/* role_proxies: `postern agent proxies`: which proxy runs what of the agent's state. */
+#include "roles_priv.h"
+
+#include <jansson.h>
+#include <postern/admin.h>
+#include <postern/conf.h>
+#include <postern/mem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ANSWER_MAX = 16 << 20, ASK_MS = 10000 };
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: postern agent proxies [--json] --socket PATH | --config FILE\n"
+                    "  --socket PATH  the agent's admin socket\n"
+                    "  --config FILE  the agent's file, which names it\n"
+                    "  --json         the list as JSON\n");
+    return 2;
+}
+
+/* The admin socket that an Agent file names; NULL: none, and that was told. */
+static char *socket_of(const char *config)
+{
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_agent *conf = NULL;
+    char *path = NULL;
+
+    if (conf_load_agent(config, diag, &conf) == -1) {
+        for (size_t i = 0; i < conf_diag_count(diag); i++) {
+            char text[1200];
+            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
+        }
+    } else if (conf->admin.socket == NULL) {
+        fprintf(stderr,
+                "postern: %s names no admin socket, which is what tells this; add "
+                "admin.socket\n",
+                config);
+    } else {
+        path = mem_must_strdup(conf->admin.socket);
+    }
+    conf_agent_free(conf);
+    conf_diag_free(diag);
+    return path;
+}
+
+static const char *text_of(const json_t *o, const char *key, const char *none)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s != NULL ? s : none;
+}
+
+static long long number_of(const json_t *o, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(o, key));
+}
+
+static void print_proxy(const json_t *p, long long generation, long long deny_version)
+{
+    bool newest =
+        number_of(p, "generation") == generation && number_of(p, "deny_version") == deny_version;
+
+    printf("%s\n", text_of(p, "identity", "(not told yet)"));
+    printf("    %s, pid %lld, uid %lld, connected since %s\n", text_of(p, "name", "(no name)"),
+           number_of(p, "pid"), number_of(p, "uid"), text_of(p, "connected", "?"));
+    printf("    runs generation %lld, deny list %lld%s\n", number_of(p, "generation"),
+           number_of(p, "deny_version"), newest ? "" : " (not the newest)");
+    if (text_of(p, "error", NULL) != NULL) {
+        printf("    refused generation %lld: %s\n", number_of(p, "refused_generation"),
+               text_of(p, "error", ""));
+    }
+}
+
+static int print(const char *text, size_t len)
+{
+    json_error_t e;
+    json_t *o = json_loadb(text, len, 0, &e);
+    const json_t *list = json_object_get(o, "proxies");
+
+    if (!json_is_array(list)) {
+        fprintf(stderr, "postern: the answer is no list of proxies\n");
+        json_decref(o);
+        return 1;
+    }
+    long long generation = number_of(o, "generation"), deny = number_of(o, "deny_version");
+    printf("generation %lld, deny list %lld, %zu %s\n", generation, deny, json_array_size(list),
+           json_array_size(list) == 1 ? "proxy" : "proxies");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        print_proxy(json_array_get(list, i), generation, deny);
+    }
+    json_decref(o);
+    return 0;
+}
+
+int agent_proxies_main(int argc, char **argv)
+{
+    mem_autofree char *path = NULL;
+    const char *config = NULL;
+    struct buf out = BUF_INIT(ANSWER_MAX);
+    struct err err = ERR_INIT;
+    bool json = false;
+    int status = 0;
+
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            json = true;
+        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
+            free(path);
+            path = mem_must_strdup(argv[++i]);
+        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
+            config = argv[++i];
+        } else {
+            return usage();
+        }
+    }
+    if (path == NULL && config == NULL) {
+        return usage();
+    }
+    path = path != NULL ? path : socket_of(config);
+    if (path == NULL) {
+        return 2;
+    }
+    if (admin_ask(path, "proxies", ASK_MS, &out, &err) == -1) {
+        char text[1200];
+        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
+        status = 1;
+    } else if (json) {
+        printf("%.*s", (int)buf_len(&out), (const char *)buf_head(&out));
+    } else {
+        status = print((const char *)buf_head(&out), buf_len(&out));
+    }
+    buf_reset(&out);
+    return status;
+}
