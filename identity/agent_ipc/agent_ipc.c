@@ -51,7 +51,9 @@ struct field {
 enum { FIELDS_MAX = 12 };
 
 #define WAY(name) (1U << AGENT_WAY_##name)
-#define FROM_CHILDREN (WAY(KEEPER_SUPERVISOR) | WAY(ATTESTOR_SUPERVISOR) | WAY(SERVICE_SUPERVISOR))
+#define FROM_CHILDREN                                                                              \
+    (WAY(KEEPER_SUPERVISOR) | WAY(ATTESTOR_SUPERVISOR) | WAY(SERVICE_SUPERVISOR) |                 \
+     WAY(KUBELET_SUPERVISOR))
 
 struct msg_rule {
     const char *name;
@@ -224,6 +226,76 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                           WAY(LOADER_SUPERVISOR),
                           false,
                           {COUNT(agent_msg_loaded, n_entries, AGENT_DOC_ITEMS_MAX)}},
+    [AGENT_MSG_START_KUBELET] = {"start_kubelet",
+                                 sizeof(struct agent_msg_start_kubelet),
+                                 WAY(SUPERVISOR_KUBELET),
+                                 false,
+                                 {COUNT(agent_msg_start_kubelet, log_level, LOG_DEBUG),
+                                  BOOL(agent_msg_start_kubelet, insecure),
+                                  BOOL(agent_msg_start_kubelet, plaintext),
+                                  TEXT(agent_msg_start_kubelet, host, AGENT_HOST_MAX),
+                                  TEXT(agent_msg_start_kubelet, server_name, AGENT_POD_NAME_MAX),
+                                  TEXT(agent_msg_start_kubelet, node_name, AGENT_POD_NAME_MAX)}},
+    [AGENT_MSG_KUBELET_WANT] =
+        {"kubelet_want", sizeof(struct agent_msg_plain), WAY(KUBELET_SUPERVISOR), false, {{0}}},
+    [AGENT_MSG_KUBELET_FILE] = {"kubelet_file",
+                                sizeof(struct agent_msg_kubelet_file),
+                                WAY(SUPERVISOR_KUBELET),
+                                true,
+                                {COUNT(agent_msg_kubelet_file, which, AGENT_N_KUBELET_FILES - 1)}},
+    [AGENT_MSG_KUBELET_CONNECTION] = {"kubelet_connection",
+                                      sizeof(struct agent_msg_plain),
+                                      WAY(SUPERVISOR_KUBELET),
+                                      true,
+                                      {{0}}},
+    [AGENT_MSG_KUBELET_REFUSED] = {"kubelet_refused",
+                                   sizeof(struct agent_msg_failed),
+                                   WAY(SUPERVISOR_KUBELET),
+                                   false,
+                                   {ERROR(agent_msg_failed, error)}},
+    [AGENT_MSG_KUBELET_STATE] = {"kubelet_state",
+                                 sizeof(struct agent_msg_kubelet_state),
+                                 WAY(KUBELET_SUPERVISOR) | WAY(SUPERVISOR_SERVICE),
+                                 false,
+                                 {BOOL(agent_msg_kubelet_state, configured),
+                                  BOOL(agent_msg_kubelet_state, insecure),
+                                  BOOL(agent_msg_kubelet_state, plaintext),
+                                  ERROR(agent_msg_kubelet_state, error),
+                                  ERROR(agent_msg_kubelet_state, left_out)}},
+    [AGENT_MSG_KUBELET] =
+        {"kubelet", sizeof(struct agent_msg_plain), WAY(SUPERVISOR_KEEPER), true, {{0}}},
+    [AGENT_MSG_PODS_BEGIN] = {"pods_begin",
+                              sizeof(struct agent_msg_pods_begin),
+                              WAY(KUBELET_KEEPER),
+                              false,
+                              {COUNT(agent_msg_pods_begin, n_pods, AGENT_PODS_MAX)}},
+    [AGENT_MSG_POD] = {"pod",
+                       sizeof(struct agent_msg_pod),
+                       WAY(KUBELET_KEEPER),
+                       false,
+                       {COUNT(agent_msg_pod, n_containers, AGENT_POD_CONTAINERS_MAX),
+                        TEXT(agent_msg_pod, uid, AGENT_POD_UID_MAX),
+                        TEXT(agent_msg_pod, ns, AGENT_POD_NAME_MAX),
+                        TEXT(agent_msg_pod, name, AGENT_POD_NAME_MAX),
+                        TEXT(agent_msg_pod, sa, AGENT_POD_NAME_MAX),
+                        TEXT(agent_msg_pod, node, AGENT_POD_NAME_MAX),
+                        TEXT(agent_msg_pod, labels, AGENT_POD_LABELS_MAX)}},
+    [AGENT_MSG_CONTAINER] = {"container",
+                             sizeof(struct agent_msg_container),
+                             WAY(KUBELET_KEEPER),
+                             false,
+                             {TEXT(agent_msg_container, id, AGENT_CONTAINER_ID_MAX),
+                              TEXT(agent_msg_container, name, AGENT_CONTAINER_NAME_MAX),
+                              TEXT(agent_msg_container, image, AGENT_IMAGE_MAX),
+                              TEXT(agent_msg_container, image_id, AGENT_IMAGE_MAX),
+                              TEXT(agent_msg_container, digest, AGENT_IMAGE_MAX)}},
+    [AGENT_MSG_PODS_COMMIT] = {"pods_commit",
+                               sizeof(struct agent_msg_pods_begin),
+                               WAY(KUBELET_KEEPER),
+                               false,
+                               {COUNT(agent_msg_pods_begin, n_pods, AGENT_PODS_MAX)}},
+    [AGENT_MSG_PODS_WANTED] =
+        {"pods_wanted", sizeof(struct agent_msg_plain), WAY(KEEPER_KUBELET), false, {{0}}},
     [AGENT_MSG_ATTESTED] = {"attested", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), true,
                             CALLER_FIELDS},
     [AGENT_MSG_UPDATED] = {"updated", sizeof(struct agent_msg_caller), WAY(ATTESTOR_KEEPER), false,
@@ -529,8 +601,8 @@ const char *agent_msg_name(uint32_t type)
 
 const char *agent_role_name(enum agent_role role)
 {
-    static const char *const NAMES[AGENT_N_ROLES] = {"supervisor", "keeper", "attestor", "service",
-                                                     "loader"};
+    static const char *const NAMES[AGENT_N_ROLES] = {"supervisor", "keeper", "attestor",
+                                                     "service",    "loader", "kubelet"};
 
     return role < AGENT_N_ROLES ? NAMES[role] : "unknown";
 }
@@ -538,8 +610,8 @@ const char *agent_role_name(enum agent_role role)
 const char *agent_outcome_name(uint32_t outcome)
 {
     static const char *const NAMES[AGENT_N_OUTCOMES] = {
-        "ok",           "no_handle", "stale_facts", "stale_generation", "not_entitled",
-        "bad_audience", "bad_key",   "limited",     "unavailable",      "quarantined"};
+        "ok",      "no_handle", "stale_facts", "stale_generation", "not_entitled", "bad_audience",
+        "bad_key", "limited",   "unavailable", "quarantined",      "pending"};
 
     return outcome < AGENT_N_OUTCOMES ? NAMES[outcome] : "unknown";
 }

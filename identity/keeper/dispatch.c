@@ -56,6 +56,7 @@ static void changed_flush(struct keeper *k)
     agent_ipc_init(&msg, AGENT_MSG_CHANGED, 0);
     msg.entries_generation = k->entries != NULL ? k->entries->generation : 0;
     msg.bundle_generation = k->bundle_generation;
+    msg.pods_generation = keeper_pods_count(k);
     msg.deny_version = keeper_deny_version(k->deny);
     msg.root_not_after_s = k->authority.force->issuer_not_after_s;
     msg.node_not_after_s = k->authority.force->node_not_after_s;
@@ -106,6 +107,9 @@ static enum agent_outcome caller_get(struct keeper *k, uint64_t handle, struct k
     }
     if (now_ms > c->read_ms && now_ms - c->read_ms > AGENT_FACTS_MAX_AGE_MS) {
         return AGENT_STALE_FACTS;
+    }
+    if (keeper_kubelet_pending(k, c)) {
+        return AGENT_PENDING;
     }
     *ret = c;
     return AGENT_OK;
@@ -213,7 +217,7 @@ static void on_identity_get(struct keeper *k)
         return;
     }
     keeper_facts_get(k, c, &facts);
-    a->facts = c->facts_count;
+    a->facts = c->facts_count + keeper_pods_count(k); /* both only grow */
     a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
     a->total = (uint32_t)keeper_deny_filter(k->deny, k->entries, &facts, places, a->total);
     if (k->entries == NULL || ask->position >= a->total) {
@@ -481,6 +485,9 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
         return 0;
     case AGENT_MSG_DENY_COMMIT:
         return keeper_deny_commit(k, &msg->deny_begin, err);
+    case AGENT_MSG_KUBELET:
+        keeper_kubelet_open(k, fd);
+        return 0;
     case AGENT_MSG_ENTRIES_BEGIN:
         keeper_entries_free(k->incoming);
         k->incoming =
@@ -533,9 +540,10 @@ int keeper_run(struct keeper *k, struct err *err)
 {
     for (;;) {
         bool waiting = k->answer_pending || k->changed_pending;
-        struct pollfd fds[4] = {
+        struct pollfd fds[5] = {
             {.fd = k->control, .events = POLLIN},
             {.fd = k->attestor, .events = POLLIN},
+            {.fd = k->kubelet, .events = POLLIN},
             /* nobody answers before there is a root; a negative descriptor is not watched */
             {.fd = k->started ? k->service : -1,
              .events = (short)((k->answer_pending ? 0 : POLLIN) | (waiting ? POLLOUT : 0))},
@@ -544,13 +552,14 @@ int keeper_run(struct keeper *k, struct err *err)
         int r;
 
         keeper_timer_arm(k);
-        if (poll(fds, 4, keeper_wake_ms(k)) == -1 && errno != EINTR) {
+        if (poll(fds, 5, keeper_wake_ms(k)) == -1 && errno != EINTR) {
             return err_sys(err, "poll");
         }
         r = control_turn(k, err);
         if (r != 0) {
             return r == 1 ? 0 : -1;
         }
+        keeper_kubelet_turn(k);
         keeper_tick(k);
         keeper_jwt_turn(k);
         if (k->service != -1 && k->answer_pending) {

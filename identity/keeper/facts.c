@@ -73,6 +73,7 @@ void keeper_facts_take(const struct agent_msg_caller *msg, struct keeper_facts *
 void keeper_facts_get(const struct keeper *k, const struct keeper_caller *c,
                       struct keeper_facts *ret)
 {
-    (void)k;
     *ret = c->facts;
+    ret->pod = k->pods != NULL ? keeper_pods_find(k->pods, c->facts.pod_uid) : NULL;
+    ret->container = ret->pod != NULL ? keeper_pod_find(ret->pod, c->facts.container_id) : NULL;
 }

@@ -10,6 +10,7 @@
  *             what its identity then is: a library, <postern/keeper.h>
  * deny.c      what is quarantined: nothing is issued for it
  * callers.c   attested handles and their limits; facts.c what is known of them
+ * pods.c      its own copy of the node's pods; kubelet.c the channel that they come by
  * root.c      roots of the agent's own, and the files of earlier releases
  * start.c     state files -> something in force
  * change.c    a new state: built, written, put in place, and only then in force
@@ -25,6 +26,7 @@
 #ifndef POSTERN_KEEPER_PRIV_H
 #define POSTERN_KEEPER_PRIV_H
 
+#include "pods.h"
 #include "rotation.h"
 #include "seal.h"
 #include "store.h"
@@ -220,6 +222,7 @@ struct keeper_caller {
     struct keeper_facts facts; /* what the attestor said last; pod and container are NULL here */
     uint8_t *facts_space;      /* owned: where the texts and lists of it are */
     size_t facts_size;
+    uint64_t pending_ms; /* since when its pod or container is not known; 0: it is, or has none */
 };
 
 /* Copies the facts of a message into one allocation, so that equal facts are equal bytes. */
@@ -303,6 +306,9 @@ void keeper_on_jwks_get(struct keeper *k);
 /* --- dispatch --------------------------------------------------------------------------------- */
 struct keeper {
     int control, attestor, service; /* service: -1 while there is none */
+    int kubelet;                    /* likewise */
+    struct keeper_pods *pods;       /* owned; NULL: no kubelet is asked */
+    uint64_t poked_ms;              /* when it was last asked for more */
     struct log *log;
     struct keeper_clock clock;
     struct keeper_authority authority;
@@ -352,6 +358,16 @@ void keeper_log_refusal(struct keeper *k, uint64_t handle, const struct keeper_c
                         const struct keeper_grant *g, enum agent_outcome outcome);
 /* The fields of a line that say who asked. */
 void keeper_log_caller(struct log_line *l, const struct keeper_caller *c);
+/* --- kubelet ---------------------------------------------------------------------------------- */
+void keeper_kubelet_open(struct keeper *k, int fd); /* takes fd; the one of before is dropped */
+/* What its process has said; never a failure of the keeper's. */
+void keeper_kubelet_turn(struct keeper *k);
+/* Whether the caller's pod or container may become known in a moment, so that no answer is due
+ * yet: AGENT_PENDING. Bounded for each caller; then it is answered by what is known. */
+bool keeper_kubelet_pending(struct keeper *k, struct keeper_caller *c);
+/* Grows with every change of the pods. */
+uint64_t keeper_pods_count(const struct keeper *k);
+
 /* Tells the supervisor, which always reads. */
 int keeper_tell(struct keeper *k, const void *msg, struct err *err);
 /* Runs until the supervisor closes the control channel: 0 then, -1 if it cannot go on. */

@@ -91,6 +91,7 @@ int main(void)
                               .attestor = AGENT_FD_KEEPER_ATTESTOR,
                               .service = -1,
                               .timer = -1,
+                              .kubelet = -1,
                               .old_key_fd = -1,
                               .old_cert_fd = -1,
                               .start_failure = ERR_INIT};
@@ -113,6 +114,7 @@ int main(void)
     keeper_force_free(k.change.next);
     keeper_deny_free(k.deny);
     keeper_deny_free(k.deny_incoming);
+    keeper_pods_free(k.pods);
     keeper_authority_deinit(&k.authority);
     keeper_seal_deinit(&k.seal);
     keeper_jwt_deinit(&k.jwt);

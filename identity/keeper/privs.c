@@ -18,9 +18,9 @@ static const char *const SYSCALLS[] = {
     /* memory; memfd_secret and what it needs hold key bytes */
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
     "munlock",
-    /* libcrypto, libc */
+    /* libcrypto, libc (qsort asks for the size of memory) */
     "getrandom", "futex", "timerfd_settime", "clock_gettime", "gettimeofday", "time", "prctl",
-    "getpid", "gettid", "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+    "getpid", "gettid", "sched_yield", "sysinfo", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
     "sigaltstack", "restart_syscall", "tgkill", "exit", "exit_group", NULL};
 
 enum { HEAP_LOCKED = 4 << 20 };

@@ -5,6 +5,7 @@
 #include <postern/kubelet.h>
 
 #include <errno.h>
+#include <jansson.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -406,12 +407,18 @@ int kubelet_exchange(const struct kubelet_request *request, struct buf *ret_body
     return r;
 }
 
-/* Everything of libssl's that it would otherwise look for at its first use. */
-int kubelet_exchange_prepare(struct err *err)
+/* What libssl and jansson would otherwise look for at their first use. */
+int kubelet_prepare(struct err *err)
 {
     mem_auto(SSL_CTX_free) SSL_CTX *ctx = NULL;
     mem_auto(SSL_free) SSL *ssl = NULL;
 
+    uint64_t seed = 0;
+
+    /* Of the hash tables: whoever names labels must not know it. jansson would read /dev/urandom,
+     * and takes 0 for none. */
+    os_random(&seed, sizeof(seed));
+    json_object_seed((size_t)seed | 1);
     /* No configuration file of OpenSSL's: it could load code. */
     if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) != 1) {
         return err_set(err, ERR_CRYPTO, "libssl does not start");

@@ -1,41 +1,12 @@
 /* For a person who asks: files and connection by one's own rights, in one's own process. */
 #include <postern/kubelet.h>
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <postern/mem.h>
 #include <postern/os.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-void kubelet_host_text(const struct sockaddr_storage *address, bool with_port, char *ret_text,
-                       size_t size)
-{
-    char ip[INET6_ADDRSTRLEN] = "?";
-    unsigned port;
-    bool v6 = address->ss_family == AF_INET6;
-
-    if (v6) {
-        struct sockaddr_in6 in6;
-
-        memcpy(&in6, address, sizeof(in6));
-        (void)inet_ntop(AF_INET6, &in6.sin6_addr, ip, sizeof(ip));
-        port = ntohs(in6.sin6_port);
-    } else {
-        struct sockaddr_in in;
-
-        memcpy(&in, address, sizeof(in));
-        (void)inet_ntop(AF_INET, &in.sin_addr, ip, sizeof(ip));
-        port = ntohs(in.sin_port);
-    }
-    if (with_port) {
-        (void)snprintf(ret_text, size, v6 ? "[%s]:%u" : "%s:%u", ip, port);
-    } else {
-        (void)snprintf(ret_text, size, "%s", ip);
-    }
-}
 
 /* What was read of the files; keys and tokens among it. */
 struct files {
@@ -108,7 +79,7 @@ int kubelet_fetch(const struct kubelet_source *source, struct kubelet_pods **ret
     os_autofd int fd = -1;
     int r;
 
-    if (kubelet_exchange_prepare(err) == -1) {
+    if (kubelet_prepare(err) == -1) {
         return -1;
     }
     fd = socket(source->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -218,6 +218,7 @@ static void pod_clear(struct kubelet_pod *p)
         free(p->containers[i].id);
         free(p->containers[i].name);
         free(p->containers[i].image);
+        free(p->containers[i].image_id);
         free(p->containers[i].digest);
     }
     free(p->containers);
@@ -258,6 +259,7 @@ static int take_container(const json_t *status, struct kubelet_pod *p, struct er
     struct str whole_id = text_of(status, "containerID");
     struct str name = text_of(status, "name");
     struct str image = text_of(status, "image");
+    struct str image_id = text_of(status, "imageID");
     struct str id = container_id(whole_id);
 
     if (whole_id.n == 0) {
@@ -273,7 +275,8 @@ static int take_container(const json_t *status, struct kubelet_pod *p, struct er
         .id = dup_str(id),
         .name = dup_str(name),
         .image = image_ok(image) ? dup_str(image) : NULL,
-        .digest = dup_str(kubelet_image_digest(text_of(status, "imageID"))),
+        .image_id = image_ok(image_id) ? dup_str(image_id) : NULL,
+        .digest = dup_str(kubelet_image_digest(image_id)),
     };
     return 0;
 }

@@ -97,6 +97,8 @@ void service_on_keeper_push(struct service *s, const union agent_msg *msg, int f
     service_jwt_changed(s);
     bool entries = s->entries_generation != s->changed.entries_generation;
     entries |= s->deny_version != s->changed.deny_version;
+    entries |= s->pods_generation != s->changed.pods_generation;
+    s->pods_generation = s->changed.pods_generation;
     s->entries_generation = s->changed.entries_generation;
     s->deny_version = s->changed.deny_version;
     if (!s->have_bundle || s->bundle_generation != s->changed.bundle_generation) {
@@ -152,6 +154,9 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
         if (!service_documents_push(s, msg)) {
             service_channel_lost(&s->control, true);
         }
+        break;
+    case AGENT_MSG_KUBELET_STATE:
+        s->kubelet_state = msg->kubelet_state;
         break;
     case AGENT_MSG_STOP:
         service_stop(s);

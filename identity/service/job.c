@@ -9,8 +9,9 @@
 #include <postern/os.h>
 #include <stdlib.h>
 
-enum { RESTARTS_MAX = 5 };
+enum { RESTARTS_MAX = 5, PENDING_RETRY_MS = 200 };
 
+static void begin(struct service_turn *t);
 static void attest(struct service_job *job);
 static void list_begin(struct service_job *job);
 static void issue_more(struct service_job *job);
@@ -65,6 +66,7 @@ static void forget_asks(struct service_job *job)
 static void end(struct service_job *job, enum grpc_status status, const char *text)
 {
     loop_timer_disarm(&job->timer);
+    loop_timer_disarm(&job->pending);
     forget_asks(job);
     service_turn_give(&job->turn);
     job->done(job->arg, job, status, text);
@@ -73,6 +75,23 @@ static void end(struct service_job *job, enum grpc_status status, const char *te
 static void on_timeout(void *arg)
 {
     end(arg, GRPC_UNAVAILABLE, "the agent is busy: try again");
+}
+
+/* The kubelet tells of a new container a moment after it runs. Only this job waits, and holds up no
+ * other one of its uid; for how long, the keeper decides, and then answers by what it knows. */
+static void wait_for_pods(struct service_job *job)
+{
+    forget_asks(job);
+    list_clear(job);
+    service_turn_give(&job->turn);
+    loop_timer_arm(&job->timer, SERVICE_WAIT_MS);
+    loop_timer_arm(&job->pending, PENDING_RETRY_MS);
+}
+
+static void on_pending(void *arg)
+{
+    struct service_job *job = arg;
+    service_turn_take(&job->turn, job->account, begin);
 }
 
 static void begin_again(struct service_job *job, void (*step)(struct service_job *job))
@@ -95,6 +114,9 @@ static void refused(struct service_job *job, uint32_t outcome)
         return;
     case AGENT_STALE_GENERATION:
         begin_again(job, list_begin);
+        return;
+    case AGENT_PENDING:
+        wait_for_pods(job);
         return;
     case AGENT_NO_HANDLE:
     case AGENT_NOT_ENTITLED:
@@ -346,10 +368,12 @@ static struct service_job *job_new(struct service_caller *caller, service_done_f
 {
     struct service_job *job = mem_must_new(struct service_job);
     job->s = caller->s;
+    job->account = caller->account;
     job->handle = caller->handle;
     job->done = done;
     job->arg = arg;
     loop_timer_init(&job->timer, job->s->loop, on_timeout, job);
+    loop_timer_init(&job->pending, job->s->loop, on_pending, job);
     loop_timer_arm(&job->timer, SERVICE_WAIT_MS);
     return job;
 }
@@ -383,6 +407,7 @@ struct service_job *service_job_free(struct service_job *job)
 {
     if (job != NULL) {
         loop_timer_disarm(&job->timer);
+        loop_timer_disarm(&job->pending);
         forget_asks(job);
         service_turn_give(&job->turn);
         list_clear(job);

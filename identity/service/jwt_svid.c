@@ -101,6 +101,7 @@ static void refused(struct jwt_call *j, enum agent_outcome outcome)
     switch (outcome) {
     case AGENT_STALE_FACTS:
     case AGENT_STALE_GENERATION:
+    case AGENT_PENDING: /* the job that lists again waits for it */
         begin_again(j);
         return;
     case AGENT_NO_HANDLE:

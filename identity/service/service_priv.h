@@ -131,6 +131,7 @@ typedef bool (*service_choose_fn)(void *arg, struct service_job *job, char *ret_
 enum { SERVICE_CHOOSE_TEXT = 256 };
 struct service_job {
     struct service *s;
+    struct service_account *account; /* of its caller, which outlives it */
     struct service_turn turn;
     uint64_t handle;
     bool issue;               /* for what is wanted; else only attest and list */
@@ -149,6 +150,7 @@ struct service_job {
     struct service_ask *asks[SERVICE_JOB_ASKS]; /* on their way; their answers come in order */
     unsigned first_ask, n_asks;
     struct loop_timer timer;
+    struct loop_timer pending; /* to ask again for a caller whose pod is not known yet */
     void (*done)(void *arg, struct service_job *job, enum grpc_status status, const char *text);
     void *arg;
 };
@@ -342,6 +344,9 @@ enum service_metric {
 };
 void service_count(struct service *s, enum service_metric which);
 struct admin *service_admin_new(struct service *s, struct err *err);
+/* status_kubernetes.c: their parts of the documents. */
+bool service_kubernetes_status(const struct service *s, struct buf *out);
+bool service_kubernetes_metrics(const struct service *s, struct buf *out);
 
 /* --- quarantine (deny.c) -----------------------------------------------------------------------
  */
@@ -405,7 +410,8 @@ struct service {
     bool have_bundle; /* and so may serve */
     bool ready_told;
     struct service_ask *bundle_ask;
-    uint64_t entries_generation, bundle_generation, deny_version; /* that the keeper has said */
+    uint64_t entries_generation, bundle_generation, deny_version,
+        pods_generation; /* that the keeper has said */
     uint8_t bundle[AGENT_BUNDLE_MAX];
     size_t n_bundle;
     uint32_t bundle_tainted;          /* bit i: the i-th root's */
@@ -415,8 +421,9 @@ struct service {
     struct agent_msg_entries_state entries_state;
     struct service_subscriber *subscribers;
     size_t n_subscribers;
-    struct service_documents *documents;     /* owned */
-    struct service_deny deny, deny_incoming; /* in force; in the making (expected > 0) */
+    struct service_documents *documents;          /* owned */
+    struct agent_msg_kubelet_state kubelet_state; /* head.type is set once it is known */
+    struct service_deny deny, deny_incoming;      /* in force; in the making (expected > 0) */
     int64_t started_s, last_issued_s;
     bool stopping;
     int exit_status;

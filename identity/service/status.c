@@ -76,7 +76,8 @@ static bool write_metrics(void *arg, struct buf *out)
                  (double)s->last_issued_s) &&
            gauge(out, "postern_agent_service_restarts", "Restarts of the service process.", "",
                  (double)s->start.restarts) &&
-           service_put_state_metrics(s, out) && metrics_write_end(out);
+           service_put_state_metrics(s, out) && service_kubernetes_metrics(s, out) &&
+           metrics_write_end(out);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -210,6 +211,7 @@ static bool write_status(void *arg, struct buf *out)
            put_root_serial(s, out) && put_time(out, "root_not_after", k->root_not_after_s) &&
            put_time(out, "node_not_after", k->node_not_after_s) && buf_printf(out, "}") &&
            put_entries(s, out) && service_put_state_status(s, out) &&
+           service_kubernetes_status(s, out) &&
            buf_printf(out,
                       ",\"svids\":{\"issued\":%llu,\"refused\":%llu,\"default_ttl_seconds\":%u",
                       counted(s, SERVICE_METRIC_ISSUED), counted(s, SERVICE_METRIC_ISSUE_REFUSED),

@@ -91,9 +91,8 @@ static int spawn(const char *name, const char *const *argv, const int *fds, size
     return r;
 }
 
-/* Starts a child with its control channel as descriptor 3 and the others behind it. */
-static int start_child(struct supervisor *s, enum agent_role role, const char *name,
-                       const int *more, size_t n_more, struct err *err)
+int supervisor_start_child(struct supervisor *s, enum agent_role role, const char *name,
+                           const int *more, size_t n_more, struct err *err)
 {
     struct supervisor_child *c = &s->children[role];
     const char *argv[] = {name, NULL};
@@ -118,13 +117,13 @@ static int start_child(struct supervisor *s, enum agent_role role, const char *n
     return 0;
 }
 
-static uint32_t run_uid(const struct supervisor *s, uid_t uid)
+uint32_t supervisor_run_uid(const struct supervisor *s, uid_t uid)
 {
     return s->separated ? (uint32_t)uid : (uint32_t)geteuid();
 }
 
 /* Each user has a group of the same number: nothing is shared by group. */
-static uint32_t run_gid(const struct supervisor *s, uid_t uid)
+uint32_t supervisor_run_gid(const struct supervisor *s, uid_t uid)
 {
     return s->separated ? (uint32_t)uid : (uint32_t)getegid();
 }
@@ -145,8 +144,8 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     m.max_uid_handles = max_uid_handles(s);
     m.uid_issue_burst = s->conf->limits.issue_burst_per_uid;
     m.uid_issue_per_s = s->conf->limits.issue_rate_per_uid;
-    m.run_uid = run_uid(s, s->conf->keeper_uid);
-    m.run_gid = run_gid(s, s->conf->keeper_uid);
+    m.run_uid = supervisor_run_uid(s, s->conf->keeper_uid);
+    m.run_gid = supervisor_run_gid(s, s->conf->keeper_uid);
     if (!agent_ipc_put(m.trust_domain, AGENT_TRUST_DOMAIN_MAX, &m.trust_domain_len,
                        str_of(s->conf->trust_domain))) {
         return err_set(err, ERR_CONFIG, "the trust domain's name is too long");
@@ -166,7 +165,7 @@ int supervisor_spawn_keeper(struct supervisor *s, struct err *err)
         return -1;
     }
     s->keeper_fd = pair[1];
-    r = start_child(s, AGENT_ROLE_KEEPER, "postern-keeper", &pair[0], 1, err);
+    r = supervisor_start_child(s, AGENT_ROLE_KEEPER, "postern-keeper", &pair[0], 1, err);
     close(pair[0]);
     return r == -1 ? -1 : tell_keeper_start(s, err);
 }
@@ -175,7 +174,7 @@ int supervisor_spawn_attestor(struct supervisor *s, struct err *err)
 {
     struct agent_msg_start_attestor m;
     const int more[] = {s->keeper_fd, s->api.fd};
-    int r = start_child(s, AGENT_ROLE_ATTESTOR, "postern-attestor", more, 2, err);
+    int r = supervisor_start_child(s, AGENT_ROLE_ATTESTOR, "postern-attestor", more, 2, err);
 
     close(s->keeper_fd);
     s->keeper_fd = -1;
@@ -186,8 +185,8 @@ int supervisor_spawn_attestor(struct supervisor *s, struct err *err)
     m.log_level = s->conf->log_level;
     m.max_handles = max_handles(s);
     m.max_uid_handles = max_uid_handles(s);
-    m.run_uid = run_uid(s, s->conf->attestor_uid);
-    m.run_gid = run_gid(s, s->conf->attestor_uid);
+    m.run_uid = supervisor_run_uid(s, s->conf->attestor_uid);
+    m.run_gid = supervisor_run_gid(s, s->conf->attestor_uid);
     m.force_fallback = s->force_fallback;
     m.hash_max_bytes = s->hash_max_bytes;
     return supervisor_tell(s, AGENT_ROLE_ATTESTOR, &m, -1, err);
@@ -221,8 +220,8 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     m.max_uid_calls = s->conf->limits.calls_per_uid;
     m.max_conn_calls = s->conf->limits.calls_per_connection;
     m.max_uid_bytes = (uint32_t)s->conf->limits.memory_per_uid;
-    m.run_uid = run_uid(s, s->conf->service_uid);
-    m.run_gid = run_gid(s, s->conf->service_uid);
+    m.run_uid = supervisor_run_uid(s, s->conf->service_uid);
+    m.run_gid = supervisor_run_gid(s, s->conf->service_uid);
     if (!agent_ipc_put(m.trust_domain, AGENT_TRUST_DOMAIN_MAX, &m.trust_domain_len,
                        str_of(s->conf->trust_domain))) {
         return err_set(err, ERR_CONFIG, "the trust domain's name is too long");
@@ -233,6 +232,7 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     supervisor_tell_entries(s);
     supervisor_quarantine_tell_service(s);
     supervisor_tell_documents(s);
+    supervisor_kubelet_tell_state(s);
     supervisor_tell_processes(s);
     return 0;
 }
@@ -255,8 +255,8 @@ int supervisor_spawn_service(struct supervisor *s, struct err *err)
         close(attestor[1]);
         return -1;
     }
-    r = start_child(s, AGENT_ROLE_SERVICE, "postern-agent-service",
-                    (const int[]){attestor[1], keeper[1]}, 2, err);
+    r = supervisor_start_child(s, AGENT_ROLE_SERVICE, "postern-agent-service",
+                               (const int[]){attestor[1], keeper[1]}, 2, err);
     agent_ipc_init(&m, AGENT_MSG_SERVICE, 0);
     if (r == 0) {
         r = supervisor_tell(s, AGENT_ROLE_KEEPER, &m, keeper[0], err);
@@ -279,8 +279,8 @@ int supervisor_spawn_loader(struct supervisor *s, const struct supervisor_job *j
     int pair[2];
     int r;
 
-    (void)snprintf(uid, sizeof(uid), "%u", (unsigned)run_uid(s, s->conf->service_uid));
-    (void)snprintf(gid, sizeof(gid), "%u", (unsigned)run_gid(s, s->conf->service_uid));
+    (void)snprintf(uid, sizeof(uid), "%u", (unsigned)supervisor_run_uid(s, s->conf->service_uid));
+    (void)snprintf(gid, sizeof(gid), "%u", (unsigned)supervisor_run_gid(s, s->conf->service_uid));
     if (ipc_pair(pair, err) == -1) {
         return -1;
     }
@@ -404,8 +404,8 @@ static bool wait_end(struct supervisor_child *c, uint64_t until_ms)
 
 void supervisor_stop_children(struct supervisor *s)
 {
-    static const enum agent_role order[] = {AGENT_ROLE_SERVICE, AGENT_ROLE_ATTESTOR,
-                                            AGENT_ROLE_KEEPER};
+    static const enum agent_role order[] = {AGENT_ROLE_KUBELET, AGENT_ROLE_SERVICE,
+                                            AGENT_ROLE_ATTESTOR, AGENT_ROLE_KEEPER};
     uint64_t until_ms = os_now_ms() + STOP_MS;
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {

@@ -121,6 +121,12 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
     case AGENT_MSG_ENTRIES_APPLIED:
         on_applied(s);
         return 0;
+    case AGENT_MSG_KUBELET_WANT:
+        supervisor_kubelet_wants(s);
+        return 0;
+    case AGENT_MSG_KUBELET_STATE:
+        supervisor_kubelet_state(s, &s->in.kubelet_state);
+        return 0;
     default:
         break;
     }
@@ -134,6 +140,7 @@ int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err
         [AGENT_ROLE_KEEPER] = AGENT_WAY_KEEPER_SUPERVISOR,
         [AGENT_ROLE_ATTESTOR] = AGENT_WAY_ATTESTOR_SUPERVISOR,
         [AGENT_ROLE_SERVICE] = AGENT_WAY_SERVICE_SUPERVISOR,
+        [AGENT_ROLE_KUBELET] = AGENT_WAY_KUBELET_SUPERVISOR,
     };
     int fd = -1;
 

@@ -113,6 +113,11 @@ static void find_cause(struct supervisor *s, struct err *err)
 static int on_ended(struct supervisor *s, struct supervisor_child *c, struct err *err)
 {
     supervisor_reap(s, c, err);
+    if (c->role == AGENT_ROLE_KUBELET) {
+        supervisor_kubelet_ended(s, err);
+        *err = (struct err)ERR_INIT;
+        return 0;
+    }
     if (c->role != AGENT_ROLE_SERVICE || !s->running) {
         return -1;
     }
@@ -151,7 +156,7 @@ static int on_readable(struct supervisor *s, struct supervisor_child *c, struct 
     if (r != -1) {
         return 0;
     }
-    if (c->role != AGENT_ROLE_SERVICE) {
+    if (c->role != AGENT_ROLE_SERVICE && c->role != AGENT_ROLE_KUBELET) {
         return -1;
     }
     supervisor_kill(s, c, err);
@@ -165,7 +170,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     enum { WATCH = 1 + 2 * AGENT_N_ROLES, CONTROL };
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
     int dues_ms[] = {supervisor_control_due_ms(s), supervisor_quarantine_due_ms(s),
-                     supervisor_watch_due_ms(s)};
+                     supervisor_watch_due_ms(s), supervisor_kubelet_due_ms(s)};
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -201,6 +206,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     supervisor_watch_turn(s, fds[WATCH].revents != 0);
     supervisor_control_turn(s, &fds[CONTROL]);
     supervisor_quarantine_turn(s);
+    supervisor_kubelet_turn(s);
     return 0;
 }
 
@@ -281,6 +287,9 @@ static int start(struct supervisor *s, struct err *err)
         return -1;
     }
     supervisor_documents_turn(s);
+    if (supervisor_kubelet_start(s, err) == -1) {
+        return -1;
+    }
     if (supervisor_spawn_attestor(s, err) == -1 ||
         wait_for(s, &s->children[AGENT_ROLE_ATTESTOR].ready, "starting the attestor", err) == -1) {
         return -1;

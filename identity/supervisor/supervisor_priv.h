@@ -9,6 +9,7 @@
  * quarantine.c what is quarantined on this node
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
+ * kubelet.c    the process that asks the node's kubelet
  * state.c      the state directory
  * authority.c  what the keeper needs of it
  * sockets.c    listening sockets
@@ -75,6 +76,13 @@ struct supervisor_child {
 
 enum { SUPERVISOR_RESTARTS_MAX = 5, SUPERVISOR_RESTARTS_WINDOW_MS = 60000 };
 
+struct supervisor_kubelet {
+    struct agent_msg_kubelet_state state; /* for the service */
+    uint64_t started_ms, restart_ms;      /* restart_ms 0: it runs, or is not wanted */
+    uint64_t handed_ms;                   /* when it had its last connection */
+    uint32_t pause_ms;                    /* before the next start */
+};
+
 struct supervisor {
     const struct conf_agent *conf;
     struct log *log;
@@ -88,6 +96,7 @@ struct supervisor {
     struct supervisor_quarantine *quarantine; /* owned */
     struct supervisor_watch *watch;           /* owned */
     struct supervisor_documents *documents;   /* owned */
+    struct supervisor_kubelet kubelet;
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
@@ -105,6 +114,12 @@ struct supervisor {
     union agent_msg in;
 };
 
+/* Starts a child with its control channel as descriptor 3 and the others behind it. */
+int supervisor_start_child(struct supervisor *s, enum agent_role role, const char *name,
+                           const int *more, size_t n_more, struct err *err);
+/* What a child becomes: the user that the configuration names, with the group of that number. */
+uint32_t supervisor_run_uid(const struct supervisor *s, uid_t uid);
+uint32_t supervisor_run_gid(const struct supervisor *s, uid_t uid);
 int supervisor_spawn_keeper(struct supervisor *s, struct err *err);
 int supervisor_spawn_attestor(struct supervisor *s, struct err *err);
 int supervisor_spawn_service(struct supervisor *s, struct err *err);
@@ -183,6 +198,19 @@ void supervisor_watch_turn(struct supervisor *s, bool readable);
 /* A file that the agent was told to read: regular, and of nobody but root or the agent's own user
  * to write. */
 int supervisor_source_open(const char *path, const char *what, int *ret_fd, struct err *err);
+
+/* --- kubelet ---------------------------------------------------------------------------------- */
+/* Nothing, where the configuration names none. */
+int supervisor_kubelet_start(struct supervisor *s, struct err *err);
+/* It has ended: what it told stays, and another one comes. */
+void supervisor_kubelet_ended(struct supervisor *s, const struct err *why);
+int supervisor_kubelet_due_ms(const struct supervisor *s); /* -1: nothing is due */
+void supervisor_kubelet_turn(struct supervisor *s);
+/* Its messages. */
+void supervisor_kubelet_wants(struct supervisor *s);
+void supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubelet_state *said);
+/* To the service. */
+void supervisor_kubelet_tell_state(struct supervisor *s);
 
 /* --- authority -------------------------------------------------------------------------------- */
 /* The keeper's part of the state directory, at its start. */

@@ -1,15 +1,18 @@
 /*
  * agent_ipc: what the processes of an agent say to each other.
  *
- * Five processes: supervisor, keeper, attestor, service and (for a moment) loader, joined by
- * SOCK_SEQPACKET pairs of <postern/ipc.h>. A message is one struct of this header, sent and
- * received whole; the table in agent_ipc.c says for each type which way it may go, its exact size
- * and whether a descriptor comes with it. Who may ask what is in docs/privilege-separation.md.
+ * Six processes: supervisor, keeper, attestor, service, on a node of Kubernetes kubelet (which asks
+ * the node's), and (for a moment) loader, joined by SOCK_SEQPACKET pairs of <postern/ipc.h>. A
+ * message is one struct of this header, sent and received whole; the table in agent_ipc.c says for
+ * each type which way it may go, its exact size and whether a descriptor comes with it. Who may ask
+ * what is in docs/privilege-separation.md.
  *
  *   supervisor <-> keeper, attestor, service: control; descriptor 3 of each child
  *   attestor   ->  keeper                   : descriptor 4 of both
  *   service    <-> attestor                 : descriptor 4 of the service
  *   service    <-> keeper                   : descriptor 5 of the service
+ *   kubelet    <-> supervisor               : control; descriptor 3 of the kubelet
+ *   kubelet    <-> keeper                   : descriptor 4 of the kubelet
  *   loader     ->  supervisor               : descriptor 3 of the loader; 4 is the entry file
  *
  * The receiver believes nothing: agent_ipc_recv gives a message only if type, direction, size,
@@ -49,6 +52,7 @@ enum {
     AGENT_FD_ATTESTOR_LISTEN = 5,  /* of the attestor: the listening socket */
     AGENT_FD_SERVICE_ATTESTOR = 4, /* of the service */
     AGENT_FD_SERVICE_KEEPER = 5,   /* of the service */
+    AGENT_FD_KUBELET_KEEPER = 4,   /* of the kubelet */
     AGENT_FD_LOADER_FILE = 4,      /* of the loader */
 };
 
@@ -83,6 +87,13 @@ enum {
     AGENT_CONTAINER_ID_MAX = 64,    /* hexadecimal */
     AGENT_POD_UID_MAX = 64,         /* with dashes; of a static pod 32 hexadecimal digits */
     AGENT_UNIT_MAX = 255,           /* a systemd unit's name */
+    AGENT_HOST_MAX = 64,            /* an address with its port, as text */
+    AGENT_PODS_MAX = 1024,          /* of a node */
+    AGENT_POD_CONTAINERS_MAX = 64,  /* of a pod */
+    AGENT_POD_NAME_MAX = 253,       /* a name in Kubernetes */
+    AGENT_POD_LABELS_MAX = 8192,    /* bytes of a pod's labels, "key=value\n" each */
+    AGENT_CONTAINER_NAME_MAX = 63,  /* in its pod */
+    AGENT_IMAGE_MAX = 1023,         /* an image, or its id */
     AGENT_PIPELINE_MAX = 8,         /* questions without an answer yet */
     AGENT_FACTS_MAX_AGE_MS = 10000, /* older facts are AGENT_STALE_FACTS: ask REATTEST first */
 };
@@ -93,6 +104,7 @@ enum agent_role {
     AGENT_ROLE_ATTESTOR,
     AGENT_ROLE_SERVICE,
     AGENT_ROLE_LOADER,
+    AGENT_ROLE_KUBELET,
     AGENT_N_ROLES,
 };
 const char *agent_role_name(enum agent_role role);
@@ -135,6 +147,24 @@ enum agent_msg_type {
     /* loader -> supervisor: ENTRY... or DOC_PART..., or DIAGNOSTIC..., then LOADED */
     AGENT_MSG_DIAGNOSTIC, /* agent_msg_failed: one error of the file */
     AGENT_MSG_LOADED,     /* agent_msg_loaded: the end */
+    /* kubelet <-> supervisor, for each question: KUBELET_WANT; then KUBELET_FILE... and last
+     * KUBELET_CONNECTION, or KUBELET_REFUSED instead */
+    AGENT_MSG_START_KUBELET,      /* agent_msg_start_kubelet: its first message */
+    AGENT_MSG_KUBELET_WANT,       /* agent_msg_plain */
+    AGENT_MSG_KUBELET_FILE,       /* agent_msg_kubelet_file + the file, opened now */
+    AGENT_MSG_KUBELET_CONNECTION, /* agent_msg_plain + a socket that connects */
+    AGENT_MSG_KUBELET_REFUSED,    /* agent_msg_failed: why there is none */
+    AGENT_MSG_KUBELET_STATE, /* agent_msg_kubelet_state; the supervisor hands it to the service */
+    /* supervisor -> keeper: the kubelet's new end; the old one is dropped */
+    AGENT_MSG_KUBELET, /* agent_msg_plain + the channel */
+    /* kubelet -> keeper: the pods of this node, whole or not at all: BEGIN, each POD with its
+     * CONTAINERs behind it, COMMIT */
+    AGENT_MSG_PODS_BEGIN,  /* agent_msg_pods_begin: drops an unfinished set */
+    AGENT_MSG_POD,         /* agent_msg_pod */
+    AGENT_MSG_CONTAINER,   /* agent_msg_container */
+    AGENT_MSG_PODS_COMMIT, /* agent_msg_pods_begin, the same again */
+    /* keeper -> kubelet: somebody called whom the last set does not know */
+    AGENT_MSG_PODS_WANTED, /* agent_msg_plain */
     /* attestor -> keeper; GONE also attestor -> service */
     AGENT_MSG_ATTESTED, /* agent_msg_caller + the pidfd */
     AGENT_MSG_UPDATED,  /* agent_msg_caller: facts read again (they may be the same) */
@@ -403,6 +433,65 @@ struct agent_msg_entries_state {
     struct err error;                 /* of the last load, code ERR_NONE if it was good */
 };
 
+/* --- kubelet <-> supervisor, keeper ----------------------------------------------------------- */
+struct agent_msg_start_kubelet {
+    struct agent_msg_head head;
+    uint32_t log_level;
+    uint32_t poll_ms, timeout_ms;
+    uint32_t run_uid, run_gid; /* what to become, if started by root */
+    bool insecure, plaintext;
+    uint16_t host_len, server_name_len, node_name_len;
+    char host[AGENT_HOST_MAX];
+    char server_name[AGENT_POD_NAME_MAX]; /* that the certificate must have */
+    char node_name[AGENT_POD_NAME_MAX];   /* empty: any */
+};
+enum agent_kubelet_file {
+    AGENT_KUBELET_CA,
+    AGENT_KUBELET_TOKEN,
+    AGENT_KUBELET_CERT,
+    AGENT_KUBELET_KEY,
+    AGENT_N_KUBELET_FILES,
+};
+struct agent_msg_kubelet_file {
+    struct agent_msg_head head;
+    uint32_t which; /* enum agent_kubelet_file */
+};
+struct agent_msg_kubelet_state {
+    struct agent_msg_head head;
+    uint64_t n_asked, n_failed;                /* since the process's start */
+    int64_t fetched_s;                         /* when the last good list came; 0: never */
+    uint32_t n_pods, n_containers, n_left_out; /* of the last good list */
+    uint32_t restarts;                         /* of the process; the supervisor fills it in */
+    bool configured, insecure, plaintext;      /* likewise */
+    struct err error;    /* of the last question, code ERR_NONE if it was good */
+    struct err left_out; /* the first pod that was left out, and why */
+};
+struct agent_msg_pods_begin {
+    struct agent_msg_head head;
+    uint32_t n_pods;
+};
+/* Texts may be empty where the kubelet does not tell; uid, ns and name are not. */
+struct agent_msg_pod {
+    struct agent_msg_head head;
+    uint32_t n_containers;
+    uint16_t uid_len, ns_len, name_len, sa_len, node_len, labels_len;
+    char uid[AGENT_POD_UID_MAX]; /* as in cgroups */
+    char ns[AGENT_POD_NAME_MAX];
+    char name[AGENT_POD_NAME_MAX];
+    char sa[AGENT_POD_NAME_MAX];
+    char node[AGENT_POD_NAME_MAX];
+    char labels[AGENT_POD_LABELS_MAX];
+};
+struct agent_msg_container {
+    struct agent_msg_head head;
+    uint16_t id_len, name_len, image_len, image_id_len, digest_len;
+    char id[AGENT_CONTAINER_ID_MAX];
+    char name[AGENT_CONTAINER_NAME_MAX];
+    char image[AGENT_IMAGE_MAX];
+    char image_id[AGENT_IMAGE_MAX];
+    char digest[AGENT_IMAGE_MAX]; /* "sha256:HEX", the end of image_id */
+};
+
 /* --- documents for proxies: loader -> supervisor -> service ----------------------------------- */
 /* docs/state-stream.md; <postern/agent_docs.h> puts them together. */
 enum agent_document {
@@ -507,6 +596,7 @@ enum agent_outcome {
     AGENT_LIMITED,          /* too many issuances of this caller: Unavailable */
     AGENT_UNAVAILABLE,      /* cannot sign now (clock, expired root): Unavailable */
     AGENT_QUARANTINED,      /* the identity or the caller's image is: PermissionDenied */
+    AGENT_PENDING,          /* the kubelet has not told of its pod or container yet: ask again */
     AGENT_N_OUTCOMES,
 };
 const char *agent_outcome_name(uint32_t outcome);
@@ -587,6 +677,7 @@ struct agent_msg_changed {
     uint64_t entries_generation;
     uint64_t bundle_generation;
     uint64_t deny_version;                      /* of what is quarantined: streams look again */
+    uint64_t pods_generation;                   /* grows when the pods of the node change */
     int64_t root_not_after_s, node_not_after_s; /* for status and metrics */
     uint64_t n_issued, n_refused;               /* since the keeper's start */
     uint64_t jwks_generation;                   /* 0: there is no key for tokens yet */
@@ -619,6 +710,12 @@ union agent_msg {
     struct agent_msg_doc_part doc_part;
     struct agent_msg_docs_state docs_state;
     struct agent_msg_loaded loaded;
+    struct agent_msg_start_kubelet start_kubelet;
+    struct agent_msg_kubelet_file kubelet_file;
+    struct agent_msg_kubelet_state kubelet_state;
+    struct agent_msg_pods_begin pods_begin;
+    struct agent_msg_pod pod;
+    struct agent_msg_container container;
     struct agent_msg_caller caller;
     struct agent_msg_connection connection;
     struct agent_msg_reattested reattested;
@@ -645,6 +742,10 @@ enum agent_way {
     AGENT_WAY_SUPERVISOR_SERVICE,
     AGENT_WAY_SERVICE_SUPERVISOR,
     AGENT_WAY_LOADER_SUPERVISOR,
+    AGENT_WAY_SUPERVISOR_KUBELET,
+    AGENT_WAY_KUBELET_SUPERVISOR,
+    AGENT_WAY_KUBELET_KEEPER,
+    AGENT_WAY_KEEPER_KUBELET,
     AGENT_WAY_ATTESTOR_KEEPER,
     AGENT_WAY_ATTESTOR_SERVICE,
     AGENT_WAY_SERVICE_ATTESTOR,

@@ -42,11 +42,11 @@ enum {
 
 /* --- pods ------------------------------------------------------------------------------------- */
 struct kubelet_container {
-    char *id;    /* owned, as all texts here; 64 hexadecimal digits, without its runtime's name */
-    char *name;  /* as the pod calls it */
-    char *image; /* as the container runtime names it; NULL: not told */
-    char *
-        digest; /* "sha256:...": the registry's, or of a local image its configuration's; or NULL */
+    char *id;       /* owned, as all texts here; 64 hexadecimal digits, without "containerd://" */
+    char *name;     /* as the pod calls it */
+    char *image;    /* as the container runtime names it; NULL: not told */
+    char *image_id; /* likewise: "repository@sha256:...", or "sha256:..." of a local one */
+    char *digest;   /* "sha256:...": the registry's, or a local one's configuration's; or NULL */
 };
 struct kubelet_label {
     char *key, *value;
@@ -108,8 +108,8 @@ struct kubelet_request {
     struct str token;         /* empty: none */
     uint32_t timeout_ms;      /* for all of it */
 };
-/* Must be called once before, in a process that cannot open files later. */
-int kubelet_exchange_prepare(struct err *err);
+/* To be called once, before files can no longer be opened. */
+int kubelet_prepare(struct err *err);
 /* GET /pods. The body is appended to ret_body, which is empty. ERR_DENIED: 401 or 403. */
 int kubelet_exchange(const struct kubelet_request *request, struct buf *ret_body, struct err *err);
 
