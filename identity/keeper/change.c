@@ -84,6 +84,9 @@ int keeper_change_placed(struct keeper *k, const struct agent_msg_state_placed *
     }
     k->change.next = NULL;
     k->changed_pending = true;
+    if (keeper_jwt_take(&k->jwt, &k->authority.force->store, &failure) == -1) {
+        log_failure(k->log, LOG_ERROR, "jwt_key_failed", &failure); /* the key before goes on */
+    }
     end(k, NULL);
     return 0;
 }

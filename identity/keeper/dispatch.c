@@ -561,7 +561,6 @@ int keeper_run(struct keeper *k, struct err *err)
         }
         keeper_kubelet_turn(k);
         keeper_tick(k);
-        keeper_jwt_turn(k);
         if (k->service != -1 && k->answer_pending) {
             answer_flush(k);
         }

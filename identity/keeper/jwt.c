@@ -1,18 +1,12 @@
 /*
- * Keys for tokens: which one signs, which ones peers are told of, and when they take over from each
- * other (docs/authority.md: prepared, active, old). What is in force is made from the records of a
- * store, whole, and exchanged whole.
+ * Keys for tokens: which one signs, and which ones peers are told of (docs/authority.md: prepared,
+ * active, old). What is in force is made from the records of a store, whole, and exchanged whole.
  */
 #include "keeper_priv.h"
 
 #include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-    PREPARE_MAX_S = 30 * 24 * 3600, /* before the active one's end, at the earliest */
-    ACTIVATE_MAX_S = 7 * 24 * 3600,
-};
 
 void keeper_jwt_init(struct keeper_jwt *j, enum jwt_alg alg, uint32_t ttl_s, uint32_t key_ttl_s)
 {
@@ -21,7 +15,6 @@ void keeper_jwt_init(struct keeper_jwt *j, enum jwt_alg alg, uint32_t ttl_s, uin
 
 void keeper_jwt_deinit(struct keeper_jwt *j)
 {
-    keeper_store_deinit(&j->own);
     EVP_PKEY_free(j->key);
     free(j->set);
     *j = (struct keeper_jwt){.key = NULL};
@@ -56,97 +49,6 @@ int keeper_jwt_make(const struct keeper_jwt *j, struct keeper_record *r, int64_t
 static struct keeper_record *find(const struct keeper_store *store, enum keeper_state state)
 {
     return keeper_store_find(store, KEEPER_JWT, state);
-}
-
-static int64_t before_end(const struct keeper_record *r, int64_t part, int64_t max_s)
-{
-    int64_t s = (r->not_after_s - r->created_s) / part;
-
-    return r->not_after_s - (s < max_s ? s : max_s);
-}
-
-static int add(const struct keeper_jwt *j, struct keeper_store *store, enum keeper_state state,
-               int64_t now_s, struct err *err)
-{
-    struct keeper_record *r = keeper_store_add(store, KEEPER_JWT, state);
-
-    if (r == NULL) {
-        return err_set(err, ERR_LIMIT, "too many keys for tokens");
-    }
-    if (keeper_jwt_make(j, r, now_s, err) == -1) {
-        keeper_store_remove(store, r);
-        return -1;
-    }
-    return 0;
-}
-
-/* No token outlives its key, so one that has ended is of no use to anybody. */
-static bool remove_ended(struct keeper_store *store, int64_t now_s)
-{
-    bool any = false;
-
-    for (size_t i = store->n; i > 0; i--) {
-        const struct keeper_record *r = &store->records[i - 1];
-
-        if (r->kind == KEEPER_JWT && r->not_after_s <= now_s) {
-            keeper_store_remove(store, r);
-            any = true;
-        }
-    }
-    return any;
-}
-
-int keeper_jwt_schedule(const struct keeper_jwt *j, struct keeper_store *store, int64_t now_s,
-                        bool *ret_changed, struct err *err)
-{
-    bool changed = remove_ended(store, now_s);
-    struct keeper_record *active = find(store, KEEPER_ACTIVE);
-    struct keeper_record *prepared = find(store, KEEPER_PREPARED);
-
-    if (prepared != NULL && (active == NULL || now_s >= before_end(active, 6, ACTIVATE_MAX_S))) {
-        if (active != NULL) {
-            active->state = KEEPER_OLD;
-            active->changed_s = now_s;
-        }
-        prepared->state = KEEPER_ACTIVE;
-        prepared->changed_s = now_s;
-        active = prepared;
-        prepared = NULL;
-        changed = true;
-    }
-    if (active == NULL) { /* the first one, or none was left: nobody can be told beforehand */
-        if (add(j, store, KEEPER_ACTIVE, now_s, err) == -1) {
-            return -1;
-        }
-        changed = true;
-    } else if (prepared == NULL && now_s >= before_end(active, 2, PREPARE_MAX_S)) {
-        if (add(j, store, KEEPER_PREPARED, now_s, err) == -1) {
-            return -1;
-        }
-        changed = true;
-    }
-    *ret_changed = changed;
-    return 0;
-}
-
-int64_t keeper_jwt_due_s(const struct keeper_store *store)
-{
-    const struct keeper_record *active = find(store, KEEPER_ACTIVE);
-    int64_t due_s;
-
-    if (active == NULL) {
-        return 0;
-    }
-    due_s = find(store, KEEPER_PREPARED) != NULL ? before_end(active, 6, ACTIVATE_MAX_S)
-                                                 : before_end(active, 2, PREPARE_MAX_S);
-    for (size_t i = 0; i < store->n; i++) {
-        const struct keeper_record *r = &store->records[i];
-
-        if (r->kind == KEEPER_JWT && r->not_after_s < due_s) {
-            due_s = r->not_after_s;
-        }
-    }
-    return due_s;
 }
 
 /* --- in force --------------------------------------------------------------------------------- */
@@ -220,7 +122,6 @@ int keeper_jwt_take(struct keeper_jwt *j, const struct keeper_store *store, stru
         j->key_not_after_s = r != NULL ? r->not_after_s : 0;
         j->set_len = buf_len(&set);
         j->set = mem_must_strndup((const char *)buf_head(&set), j->set_len);
-        j->due_s = keeper_jwt_due_s(store);
     }
     buf_reset(&set);
     return result;

@@ -6,50 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_S = 30 };
-
-/* --- the schedule ----------------------------------------------------------------------------- */
-static int renew(struct keeper *k, int64_t now_s, struct err *err)
-{
-    struct keeper_store next;
-    bool changed = false;
-    int r = keeper_store_copy(&k->jwt.own, &next, err);
-
-    if (r == 0) {
-        r = keeper_jwt_schedule(&k->jwt, &next, now_s, &changed, err);
-        if (r == 0) {
-            r = keeper_jwt_take(&k->jwt, &next, err);
-        }
-        if (r == 0) {
-            keeper_store_deinit(&k->jwt.own);
-            k->jwt.own = next;
-        } else {
-            keeper_store_deinit(&next);
-        }
-    }
-    return r;
-}
-
-void keeper_jwt_turn(struct keeper *k)
-{
-    int64_t now_s = keeper_clock_wall_s(&k->clock);
-    uint64_t generation = k->jwt.generation;
-    struct err err = ERR_INIT;
-
-    if (!k->started || now_s < k->jwt.due_s) {
-        return;
-    }
-    if (renew(k, now_s, &err) == -1) {
-        log_failure(k->log, LOG_ERROR, "jwt_key_failed", &err);
-        k->jwt.due_s = now_s + RETRY_S;
-        return;
-    }
-    if (k->jwt.generation != generation) {
-        k->changed_pending = true;
-        log_msg(k->log, LOG_INFO, "jwt_keys_changed", "the keys for tokens are others than before");
-    }
-}
-
 /* --- answers ---------------------------------------------------------------------------------- */
 /* The audiences of the message, which fill their bytes exactly. */
 static bool take_audiences(const struct agent_msg_jwt_sign *ask,

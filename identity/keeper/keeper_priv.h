@@ -170,7 +170,7 @@ struct keeper_order {
     char id[KEEPER_RECORD_ID_MAX + 1]; /* "": the one that can be meant */
 };
 int keeper_on_order(struct keeper *k, const struct agent_msg_ca_order *msg, struct err *err);
-void keeper_rotate_if_due(struct keeper *k, bool steady);
+void keeper_rotate_if_due(struct keeper *k);
 
 /* --- time (tick.c) ---------------------------------------------------------------------------- */
 /* Both clocks at one moment, to see when one of them is set. */
@@ -180,7 +180,8 @@ struct keeper_pace {
     uint64_t steady_ms; /* since when the wall clock has run evenly */
 };
 void keeper_pace_start(struct keeper *k);
-uint64_t keeper_steady_in_ms(const struct keeper *k); /* 0: it has for long enough */
+/* 0: it has for long enough */
+uint64_t keeper_steady_in_ms(const struct keeper *k, enum keeper_kind kind);
 void keeper_tick(struct keeper *k);
 int keeper_wake_ms(const struct keeper *k);
 /* A descriptor that is readable when keeper_tick is due. */
@@ -265,14 +266,12 @@ int keeper_deny_commit(struct keeper *k, const struct agent_msg_deny_begin *msg,
 struct keeper_jwt {
     enum jwt_alg alg; /* of keys to come */
     uint32_t ttl_s, key_ttl_s;
-    struct keeper_store own; /* the keys' records, as long as they are not in the state file */
     /* what is in force, made from a store */
     EVP_PKEY *key; /* owned; NULL: none yet */
     int64_t key_not_after_s;
     char *set; /* owned: the public keys, as a JWK set */
     size_t set_len;
     uint64_t generation; /* of the set; 0: there is none */
-    int64_t due_s;       /* when the schedule has something to do */
     uint64_t n_issued;
 };
 void keeper_jwt_init(struct keeper_jwt *j, enum jwt_alg alg, uint32_t ttl_s, uint32_t key_ttl_s);
@@ -280,11 +279,6 @@ void keeper_jwt_deinit(struct keeper_jwt *j);
 /* Fills a new record, but for its state: a new key. */
 int keeper_jwt_make(const struct keeper_jwt *j, struct keeper_record *r, int64_t now_s,
                     struct err *err);
-/* What the schedule of docs/authority.md wants done with the keys for tokens of `store` by now. */
-int keeper_jwt_schedule(const struct keeper_jwt *j, struct keeper_store *store, int64_t now_s,
-                        bool *ret_changed, struct err *err);
-/* When it wants something done next. */
-int64_t keeper_jwt_due_s(const struct keeper_store *store);
 /* Puts the store's keys for tokens in force. On failure what was in force stays. */
 int keeper_jwt_take(struct keeper_jwt *j, const struct keeper_store *store, struct err *err);
 struct keeper_token {
@@ -298,8 +292,6 @@ int keeper_jwt_sign(struct keeper_jwt *j, struct str spiffe_id, uint32_t ttl_s,
                     const struct str *audiences, size_t n_audiences, int64_t now_s,
                     struct keeper_token *ret, struct err *err);
 
-/* Once a turn: does what is due. */
-void keeper_jwt_turn(struct keeper *k);
 void keeper_on_jwt_sign(struct keeper *k);
 void keeper_on_jwks_get(struct keeper *k);
 

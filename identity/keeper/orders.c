@@ -16,32 +16,33 @@ static const char *const WHAT[] = {
 
 /* --- what is in use ----------------------------------------------------------------------------
  */
-static int64_t longest_ttl_s(const struct keeper *k)
+static int64_t longest_ttl_s(const struct keeper *k, enum keeper_kind kind)
 {
-    uint32_t ttl_s = k->svid_ttl_s;
+    uint32_t ttl_s = kind == KEEPER_JWT ? k->jwt.ttl_s : k->svid_ttl_s;
 
     for (size_t i = 0; k->entries != NULL && i < k->entries->n; i++) {
-        if (k->entries->items[i].ttl_s > ttl_s) {
-            ttl_s = k->entries->items[i].ttl_s;
-        }
+        const struct keeper_entry *e = &k->entries->items[i];
+        uint32_t own_s = kind == KEEPER_JWT ? e->jwt_ttl_s : e->ttl_s;
+
+        ttl_s = own_s > ttl_s ? own_s : ttl_s;
     }
-    return ttl_s < k->authority.node_ttl_s ? ttl_s : k->authority.node_ttl_s;
+    return kind == KEEPER_JWT || ttl_s < k->authority.node_ttl_s ? ttl_s : k->authority.node_ttl_s;
 }
 
 /* Nothing that this agent has signed is valid after. Of what it signed before its start nobody
  * knows but that lives were as they are now. */
-static int64_t signed_until_s(const struct keeper *k, int64_t now_s)
+static int64_t signed_until_s(const struct keeper *k, enum keeper_kind kind, int64_t now_s)
 {
-    int64_t until_s = now_s + longest_ttl_s(k);
+    int64_t until_s = now_s + longest_ttl_s(k, kind);
 
-    return until_s > k->leaf_until_s ? until_s : k->leaf_until_s;
+    return kind == KEEPER_JWT || until_s > k->leaf_until_s ? until_s : k->leaf_until_s;
 }
 
 static struct keeper_use use_of(const struct keeper *k, const struct keeper_record *r,
                                 int64_t now_s)
 {
     struct keeper_use use = keeper_uses_of(k->uses, keeper_use_tag(r->id), now_s);
-    int64_t until_s = k->start_s + longest_ttl_s(k);
+    int64_t until_s = k->start_s + longest_ttl_s(k, r->kind);
 
     if (use.inherited && until_s > use.until_s) {
         use.until_s = until_s;
@@ -243,7 +244,7 @@ static int change_store(struct keeper *k, struct keeper_store *next, struct keep
     case AGENT_CA_PREPARE:
         return prepare(k, next, o, now_s, err);
     case AGENT_CA_ACTIVATE:
-        r = keeper_rotation_activate(next, o->kind, now_s, signed_until_s(k, now_s), err);
+        r = keeper_rotation_activate(next, o->kind, now_s, signed_until_s(k, o->kind, now_s), err);
         if (r == 0) {
             name_record(o, next, KEEPER_ACTIVE);
         }
@@ -331,7 +332,7 @@ static void run_step(struct keeper *k, enum keeper_kind kind, enum keeper_step s
     }
 }
 
-void keeper_rotate_if_due(struct keeper *k, bool steady)
+void keeper_rotate_if_due(struct keeper *k)
 {
     static const enum keeper_kind kinds[] = {KEEPER_X509, KEEPER_JWT};
     int64_t now_s = keeper_clock_wall_s(&k->clock);
@@ -344,7 +345,8 @@ void keeper_rotate_if_due(struct keeper *k, bool steady)
             keeper_clock_now_ms(&k->clock) < k->rotation_retry_ms) {
             continue;
         }
-        step = keeper_rotation_due(&k->authority.force->store, kinds[i], now_s, steady, &r);
+        step = keeper_rotation_due(&k->authority.force->store, kinds[i], now_s,
+                                   keeper_steady_in_ms(k, kinds[i]) == 0, &r);
         if (step != KEEPER_STEP_NONE) {
             run_step(k, kinds[i], step, r);
         }

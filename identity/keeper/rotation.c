@@ -37,7 +37,7 @@ static int64_t activate_at_s(const struct keeper_record *active,
 
 static int64_t retire_at_s(const struct keeper_record *r)
 {
-    int64_t end_s = r->signed_until_s > r->changed_s ? r->signed_until_s : r->changed_s;
+    int64_t end_s = r->signed_until_s != 0 ? r->signed_until_s : r->changed_s;
 
     return end_s + part(r, 6, GRACE_MAX_S);
 }
@@ -67,14 +67,30 @@ static enum keeper_step next_exchange(const struct keeper_store *store, enum kee
     return KEEPER_STEP_ACTIVATE;
 }
 
+/* A key for tokens has no beginning, so another one does no harm whatever the clock says; and
+ * without one there are no tokens. */
+static bool tokens_stopped(const struct keeper_store *store, enum keeper_kind kind, int64_t now_s)
+{
+    const struct keeper_record *active = keeper_store_find(store, kind, KEEPER_ACTIVE);
+
+    return kind == KEEPER_JWT && active != NULL && active->not_after_s <= now_s;
+}
+
 enum keeper_step keeper_rotation_due(const struct keeper_store *store, enum keeper_kind kind,
                                      int64_t now_s, bool steady, const struct keeper_record **ret)
 {
     const struct keeper_record *record = NULL;
+    const struct keeper_record *prepared = keeper_store_find(store, kind, KEEPER_PREPARED);
     int64_t at_s = INT64_MAX;
     enum keeper_step step = next_exchange(store, kind, &at_s, &record);
 
-    if (step != KEEPER_STEP_NONE && now_s >= at_s && (steady || step == KEEPER_STEP_PREPARE)) {
+    if (prepared != NULL && prepared->not_after_s <= now_s) { /* nobody was there to activate it */
+        record = prepared;
+        at_s = now_s;
+        step = KEEPER_STEP_RETIRE;
+    }
+    if (step != KEEPER_STEP_NONE && now_s >= at_s &&
+        (steady || tokens_stopped(store, kind, now_s))) {
         *ret = record;
         return step;
     }

@@ -16,7 +16,8 @@ enum keeper_step {
 };
 
 /* What is due now, and which record it is about (ACTIVATE: the prepared one). steady: the wall
- * clock has run evenly for a while; without that nothing irrevocable is due. */
+ * clock has run evenly for a while; without that nothing is due but a key for tokens where the last
+ * has ended. */
 enum keeper_step keeper_rotation_due(const struct keeper_store *store, enum keeper_kind kind,
                                      int64_t now_s, bool steady, const struct keeper_record **ret);
 /* When something is due next (it may be past), and what; INT64_MAX: nothing, ever. */

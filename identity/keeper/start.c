@@ -31,13 +31,13 @@ void keeper_warn_of_root_end(struct keeper *k)
 bool keeper_makes(const struct keeper *k, enum keeper_kind kind)
 {
     (void)k;
-    return kind == KEEPER_X509;
+    return kind == KEEPER_X509 || kind == KEEPER_JWT;
 }
 
 int keeper_make(struct keeper *k, struct keeper_record *r, int64_t now_s, struct err *err)
 {
-    POSTERN_ASSERT(keeper_makes(k, r->kind));
-    return keeper_root_make(&k->authority, r, now_s, err);
+    return r->kind == KEEPER_X509 ? keeper_root_make(&k->authority, r, now_s, err)
+                                  : keeper_jwt_make(&k->jwt, r, now_s, err);
 }
 
 /* --- something is in force ---------------------------------------------------------------------
@@ -46,6 +46,9 @@ static int go_live(struct keeper *k, struct err *err)
 {
     struct agent_msg_plain ready;
 
+    if (keeper_jwt_take(&k->jwt, &k->authority.force->store, err) == -1) {
+        return -1;
+    }
     keeper_warn_of_root_end(k);
     keeper_uses_start(k);
     k->started = true;
@@ -126,9 +129,24 @@ static int first_root(struct keeper *k, struct keeper_store *store, uid_t owner,
 static int complete(struct keeper *k, struct keeper_store *store, uid_t owner, int64_t now_s,
                     bool *ret_changed, struct err *err)
 {
-    if (keeper_store_find(store, KEEPER_X509, KEEPER_ACTIVE) == NULL) {
+    const struct keeper_record *root = keeper_store_find(store, KEEPER_X509, KEEPER_ACTIVE);
+    const struct keeper_record *next = keeper_store_find(store, KEEPER_X509, KEEPER_PREPARED);
+
+    if (root == NULL) {
         *ret_changed = true;
-        return first_root(k, store, owner, now_s, err);
+        if (first_root(k, store, owner, now_s, err) == -1) {
+            return -1;
+        }
+    } else if (root->not_after_s <= now_s && next != NULL && next->not_after_s > now_s) {
+        /* it ended while the agent was away: there is nothing else to go on with */
+        *ret_changed = true;
+        if (keeper_rotation_activate(store, KEEPER_X509, now_s, root->not_after_s, err) == -1) {
+            return -1;
+        }
+    }
+    if (keeper_store_find(store, KEEPER_JWT, KEEPER_ACTIVE) == NULL) {
+        *ret_changed = true;
+        return keeper_make(k, keeper_store_add(store, KEEPER_JWT, KEEPER_ACTIVE), now_s, err);
     }
     return 0;
 }

@@ -50,7 +50,6 @@ int keeper_wake_ms(const struct keeper *k)
         return ms;
     }
     due_s = k->authority.force->node_renew_s;
-    due_s = k->jwt.due_s < due_s ? k->jwt.due_s : due_s;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         int64_t at_s = keeper_rotation_next_s(&k->authority.force->store, kinds[i], &step);
 
@@ -62,9 +61,10 @@ int keeper_wake_ms(const struct keeper *k)
         ms = due_s > now_s ? (int)(due_s - now_s) * 1000 : 0;
     }
     if (ms < 1000) { /* due: at once, unless it was tried, or waits for the clock to be steady */
-        uint64_t wait_ms = keeper_steady_in_ms(k);
+        bool waits =
+            keeper_steady_in_ms(k, KEEPER_X509) > 0 || keeper_steady_in_ms(k, KEEPER_JWT) > 0;
 
-        if (k->renew_retry_ms > now_ms || k->rotation_retry_ms > now_ms || wait_ms > 0 ||
+        if (k->renew_retry_ms > now_ms || k->rotation_retry_ms > now_ms || waits ||
             k->change.phase != KEEPER_CHANGE_NONE) {
             ms = 1000;
         }
@@ -74,9 +74,10 @@ int keeper_wake_ms(const struct keeper *k)
 
 /* --- the clock ---------------------------------------------------------------------------------
  */
-uint64_t keeper_steady_in_ms(const struct keeper *k)
+uint64_t keeper_steady_in_ms(const struct keeper *k, enum keeper_kind kind)
 {
-    uint64_t hold_ms = (uint64_t)k->authority.root_ttl_s * 100; /* a tenth of the root's life */
+    uint32_t life_s = kind == KEEPER_X509 ? k->authority.root_ttl_s : k->jwt.key_ttl_s;
+    uint64_t hold_ms = (uint64_t)life_s * 100; /* a tenth of it */
     uint64_t since_ms = keeper_clock_now_ms(&k->clock) - k->pace.steady_ms;
 
     hold_ms = hold_ms < STEADY_MAX_MS ? hold_ms : STEADY_MAX_MS;
@@ -145,5 +146,5 @@ void keeper_tick(struct keeper *k)
         return;
     }
     renew_if_due(k);
-    keeper_rotate_if_due(k, keeper_steady_in_ms(k) == 0);
+    keeper_rotate_if_due(k);
 }

@@ -144,6 +144,23 @@ void keeper_place_state(struct keeper_process *k)
     keeper_send(k->control, &m, -1);
 }
 
+void keeper_serve_state(struct keeper_process *k)
+{
+    struct agent_msg_state_placed placed;
+    int file;
+
+    assert_int_equal(keeper_recv(k->control, AGENT_WAY_KEEPER_SUPERVISOR), IPC_OK);
+    if (keeper_in.head.type == AGENT_MSG_STATE_WANTED) {
+        file = keeper_temp_file();
+        keeper_send_state(k, file, true);
+        close(file);
+    } else if (keeper_in.head.type == AGENT_MSG_STATE_WRITTEN) {
+        agent_ipc_init(&placed, AGENT_MSG_STATE_PLACED, 0);
+        placed.ok = true;
+        keeper_send(k->control, &placed, -1);
+    }
+}
+
 int keeper_temp_file(void)
 {
     char name[] = "/tmp/postern-test-XXXXXX";

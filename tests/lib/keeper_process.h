@@ -45,6 +45,9 @@ void keeper_send_state(struct keeper_process *k, int file, bool fresh);
 void keeper_send_old_state(struct keeper_process *k, int key, int cert, int file);
 /* Waits until the state is written and says that it is in place. */
 void keeper_place_state(struct keeper_process *k);
+/* Takes one message of the keeper's that asks for a place for its state, or says that it is
+ * written, and does as a supervisor does. */
+void keeper_serve_state(struct keeper_process *k);
 /* Of mode 0600, without a name. */
 int keeper_temp_file(void);
 void keeper_put_entry(struct keeper_process *k, uint32_t index, const char *id, const char *spiffe,

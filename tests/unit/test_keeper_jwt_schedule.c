@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-enum { T0 = 1800000000, LIFE = 6000 };
+enum { T0 = 1800000000, LIFE = 6000, TTL = 300 };
 
 struct run {
     struct keeper_jwt jwt;
@@ -19,7 +19,7 @@ struct run {
 static int setup(void **state)
 {
     struct run *r = mem_must_new(struct run);
-    keeper_jwt_init(&r->jwt, JWT_ES256, 300, LIFE);
+    keeper_jwt_init(&r->jwt, JWT_ES256, TTL, LIFE);
     keeper_store_init(&r->store, STR_LIT("example.org"));
     *state = r;
     return 0;
@@ -34,12 +34,42 @@ static int teardown(void **state)
     return 0;
 }
 
+static int add(struct run *r, enum keeper_state state, int64_t now_s)
+{
+    return keeper_jwt_make(&r->jwt, keeper_store_add(&r->store, KEEPER_JWT, state), now_s, NULL);
+}
+
+/* What the keeper does when it is due (orders.c), without the file. */
 static bool step(struct run *r, int64_t now_s)
 {
-    bool changed = false;
-    assert_int_equal(keeper_jwt_schedule(&r->jwt, &r->store, now_s, &changed, NULL), 0);
+    const struct keeper_record *about = NULL;
+    enum keeper_step due;
+    bool changed = keeper_store_find(&r->store, KEEPER_JWT, KEEPER_ACTIVE) == NULL;
+
+    if (changed) {
+        assert_int_equal(add(r, KEEPER_ACTIVE, now_s), 0);
+    }
+    while ((due = keeper_rotation_due(&r->store, KEEPER_JWT, now_s, true, &about)) !=
+           KEEPER_STEP_NONE) {
+        changed = true;
+        if (due == KEEPER_STEP_PREPARE) {
+            assert_int_equal(add(r, KEEPER_PREPARED, now_s), 0);
+        } else if (due == KEEPER_STEP_ACTIVATE) {
+            assert_int_equal(
+                keeper_rotation_activate(&r->store, KEEPER_JWT, now_s, now_s + TTL, NULL), 0);
+        } else {
+            keeper_store_remove(&r->store, about);
+        }
+    }
     assert_int_equal(keeper_jwt_take(&r->jwt, &r->store, NULL), 0);
     return changed;
+}
+
+static int64_t due_s(const struct run *r)
+{
+    enum keeper_step step = KEEPER_STEP_NONE;
+
+    return keeper_rotation_next_s(&r->store, KEEPER_JWT, &step);
 }
 
 static const char *kid_of(const struct run *r, enum keeper_state state)
@@ -61,7 +91,7 @@ static void test_overlap(void **state)
     assert_true(step(r, T0));
     assert_int_equal(r->jwt.generation, 1);
     (void)snprintf(first, sizeof(first), "%s", kid_of(r, KEEPER_ACTIVE));
-    assert_int_equal(r->jwt.due_s, T0 + LIFE / 2);
+    assert_int_equal(due_s(r), T0 + LIFE / 2);
     assert_false(step(r, T0 + LIFE / 2 - 1));
     assert_int_equal(r->jwt.generation, 1);
 
@@ -72,7 +102,7 @@ static void test_overlap(void **state)
     assert_string_not_equal(first, second);
     assert_string_equal(kid_of(r, KEEPER_ACTIVE), first);
     assert_true(in_set(r, first) && in_set(r, second));
-    assert_int_equal(r->jwt.due_s, T0 + LIFE - LIFE / 6);
+    assert_int_equal(due_s(r), T0 + LIFE - LIFE / 6);
     assert_false(step(r, T0 + LIFE - LIFE / 6 - 1));
 
     /* it signs when a sixth is left; peers see both still */
@@ -80,11 +110,12 @@ static void test_overlap(void **state)
     assert_string_equal(kid_of(r, KEEPER_ACTIVE), second);
     assert_string_equal(kid_of(r, KEEPER_OLD), first);
     assert_true(in_set(r, first) && in_set(r, second));
-    assert_int_equal(r->jwt.due_s, T0 + LIFE);
-    assert_false(step(r, T0 + LIFE - 1));
+    assert_int_equal(due_s(r), T0 + LIFE); /* for the one after it */
+    step(r, T0 + LIFE + TTL - 1);
+    assert_true(in_set(r, first));
 
-    /* the old one goes with its end: nothing that it signed is valid any more */
-    assert_true(step(r, T0 + LIFE));
+    /* the old one goes some time after the last token that it signed has ended */
+    assert_true(step(r, T0 + LIFE + TTL));
     assert_null(kid_of(r, KEEPER_OLD));
     assert_false(in_set(r, first));
     assert_true(in_set(r, second));
@@ -118,6 +149,7 @@ static void test_leaves_others(void **state)
     step(r, T0);
     tainted = keeper_store_add(&r->store, KEEPER_JWT, KEEPER_TAINTED);
     assert_int_equal(keeper_jwt_make(&r->jwt, tainted, T0, NULL), 0);
+    tainted->signed_until_s = T0 + LIFE;
     step(r, T0 + LIFE / 2);
     assert_non_null(keeper_store_find(&r->store, KEEPER_X509, KEEPER_ACTIVE));
     assert_non_null(kid_of(r, KEEPER_TAINTED));

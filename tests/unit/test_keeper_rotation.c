@@ -67,7 +67,8 @@ static void test_refused(void **state)
     /* a prepared one: not tainted, and dropped by force only */
     assert_int_equal(keeper_rotation_taint(&s, KEEPER_X509, STR_LIT("next"), T0, &err), -1);
     assert_int_equal(keeper_rotation_retire(&s, &s.records[1], &unused, T0, false, &err), -1);
-    /* one that ended while it was prepared */
+    /* one that ended while it was prepared: refused, and dropped by schedule */
+    assert_int_equal(due(&s, T0 + YEAR, true), KEEPER_STEP_RETIRE);
     assert_int_equal(keeper_rotation_activate(&s, KEEPER_X509, T0 + YEAR, T0, &err), -1);
     /* in use */
     assert_int_equal(keeper_rotation_activate(&s, KEEPER_X509, T0, T0 + HOUR, &err), 0);
@@ -177,21 +178,31 @@ static void test_short_life(void **state)
     keeper_store_deinit(&s);
 }
 
-/* A clock that was set years ahead: what can be undone is done, the rest waits. */
+/* A clock that was set years ahead: a root made now would not have begun when it is set back. */
 static void test_clock_ahead(void **state)
 {
     struct keeper_store s;
+    const struct keeper_record *r = NULL;
 
     (void)state;
     fill(&s);
-    add(&s, KEEPER_OLD, "old", T0 - YEAR, YEAR);
-    assert_int_equal(due(&s, T0 + 20 * (int64_t)YEAR, false), KEEPER_STEP_PREPARE);
-    add(&s, KEEPER_PREPARED, "next", T0, YEAR);
+    add(&s, KEEPER_OLD, "old", T0 - YEAR, YEAR)->signed_until_s = T0 + YEAR;
+    assert_int_equal(due(&s, T0 + 20 * (int64_t)YEAR, false), KEEPER_STEP_NONE);
+    assert_int_equal(due(&s, T0 + 20 * (int64_t)YEAR, true), KEEPER_STEP_PREPARE);
+    add(&s, KEEPER_PREPARED, "next", T0, 30 * (int64_t)YEAR);
     assert_int_equal(due(&s, T0 + 20 * (int64_t)YEAR, false), KEEPER_STEP_NONE);
     assert_int_equal(due(&s, T0 + 20 * (int64_t)YEAR, true), KEEPER_STEP_ACTIVATE);
     /* and back: as if nothing had been */
     assert_int_equal(due(&s, T0 + 1, false), KEEPER_STEP_NONE);
     assert_int_equal(due(&s, T0 - 20 * (int64_t)YEAR, true), KEEPER_STEP_NONE);
+    /* a key for tokens that has ended is replaced whatever the clock does; one that has not, not */
+    for (size_t i = 0; i < s.n; i++) {
+        s.records[i].kind = KEEPER_JWT;
+    }
+    assert_int_equal(keeper_rotation_due(&s, KEEPER_JWT, T0 + YEAR - 1, false, &r),
+                     KEEPER_STEP_NONE);
+    assert_int_equal(keeper_rotation_due(&s, KEEPER_JWT, T0 + YEAR, false, &r),
+                     KEEPER_STEP_ACTIVATE);
     keeper_store_deinit(&s);
 }
 
