@@ -15,6 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "tests" / "conformance" / "clients"
 GO_SOURCE = ROOT / "tests" / "conformance" / "gospiffe"
+ZLINT_SOURCE = ROOT / "tests" / "conformance" / "zlint"
 PROTO = ROOT / "identity" / "proto" / "workloadapi.proto"
 BUILT = ROOT / "build-clients"
 TRIES = 3  # of what needs a network
@@ -62,12 +63,12 @@ def tool(name, oldest, *version_argv):
     return path
 
 
-def build_go(out, modfile, oldest):
+def build_go(out, modfile, oldest, source=GO_SOURCE, name="gospiffe"):
     go = tool("go", oldest, "version")
     # GOTOOLCHAIN: an older Go than go.mod wants does not fetch another one behind our back.
     env = {"GOTOOLCHAIN": "local", "GOFLAGS": f"-mod=readonly -p=2 -modfile={modfile}", "CGO_ENABLED": "0"}
-    get_packages(go, "mod", "download", cwd=GO_SOURCE, env=env)
-    compile_ours(go, "build", "-o", out / "gospiffe", ".", cwd=GO_SOURCE, env=env)
+    get_packages(go, "mod", "download", cwd=source, env=env)
+    compile_ours(go, "build", "-o", out / name, ".", cwd=source, env=env)
 
 
 def build_rust(out):
@@ -116,6 +117,11 @@ CLIENTS = {
     "node": (build_node, SOURCES / "node", lambda o: ["node", o / "client.js", PROTO]),
 }
 
+# Not clients, but built in the same way.
+TOOLS = {
+    "zlint": (lambda o: build_go(o, "go.mod", (1, 25), ZLINT_SOURCE, "zlint"), ZLINT_SOURCE, lambda o: [o / "zlint"]),
+}
+
 
 def digest(source):
     h = hashlib.sha256()
@@ -125,8 +131,8 @@ def digest(source):
 
 
 def built(name):
-    """The directory of a client, built unless it is already; skips where it cannot be."""
-    make, source, _ = CLIENTS[name]
+    """The directory of a client or tool, built unless it is already; skips where it cannot be."""
+    make, source, _ = (CLIENTS | TOOLS)[name]
     out, want = BUILT / name, digest(source)
     out.mkdir(parents=True, exist_ok=True)
     with open(BUILT / f"{name}.lock", "w") as lock:  # tests run in parallel, in processes of their own
@@ -142,7 +148,7 @@ def built(name):
 
 
 def argv(name, *rest):
-    return [*CLIENTS[name][2](built(name)), *rest]
+    return [*(CLIENTS | TOOLS)[name][2](built(name)), *rest]
 
 
 def events(text):
