@@ -134,6 +134,24 @@ static const struct field fields_control[] = {
      AT(struct conf_agent, control_socket),
      .doc = "A Unix socket in a directory that nobody else may write to."},
 };
+static const struct field fields_journal[] = {
+    {.name = "max_size",
+     .type = TYPE_SIZE,
+     .min = 65536,
+     .max = UINT64_C(1) << 34,
+     AT(struct conf_agent, journal_max_size),
+     .def = "64MiB",
+     .doc = "Of one file; then a next one is begun."},
+    {.name = "keep",
+     .type = TYPE_UINT,
+     .min = 2,
+     .max = 10000,
+     AT(struct conf_agent, journal_keep),
+     .def = "8",
+     .doc = "How many files; the oldest is removed when one more is begun."},
+};
+static const struct table table_journal = {.name = "journal", FIELDS(fields_journal)};
+
 static const struct table table_control = {.name = "control", FIELDS(fields_control)};
 
 static const struct field fields_attestation[] = {
@@ -215,6 +233,10 @@ static const struct field fields_agent[] = {
      .table = &table_metrics,
      AT(struct conf_agent, metrics),
      .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "journal",
+     .type = TYPE_MAP,
+     .table = &table_journal,
+     .doc = "The record of every issuance, in the state directory."},
     {.name = "control",
      .type = TYPE_MAP,
      .table = &table_control,

@@ -29,6 +29,8 @@ static const struct role {
      "say what is wrong with configuration files, and run nothing"},
     {"svid", svid_main, "svid fetch|watch [OPTIONS]",
      "ask a SPIFFE agent who we are (--socket, --id, --key, --write DIR)"},
+    {"journal", journal_main, "journal verify|show",
+     "the record of what an agent issued: is it whole, and what is in it"},
     {"quarantine", quarantine_main, "quarantine add|remove|list",
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
     {"ca", ca_main, "ca show|prepare|activate|...",

@@ -9,29 +9,51 @@
 
 enum { ASK_MS = 60000 };
 
-int role_control_path(const char *config, const char *control, char **ret)
+/* The agent's file, or NULL after telling what is wrong with it. */
+static struct conf_agent *load(const char *config)
 {
-    struct conf_diag *diag;
+    struct conf_diag *diag = conf_diag_new();
     struct conf_agent *conf = NULL;
     char text[1200];
+
+    if (conf_load_agent(config, diag, &conf) == -1) {
+        for (size_t i = 0; i < conf_diag_count(diag); i++) {
+            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
+        }
+        conf = NULL;
+    }
+    conf_diag_free(diag);
+    return conf;
+}
+
+int role_control_path(const char *config, const char *control, char **ret)
+{
+    struct conf_agent *conf;
 
     if (control != NULL || config == NULL) {
         *ret = mem_must_strdup(control != NULL ? control : AGENT_CONTROL_DEFAULT);
         return 0;
     }
-    diag = conf_diag_new();
-    if (conf_load_agent(config, diag, &conf) == -1) {
-        for (size_t i = 0; i < conf_diag_count(diag); i++) {
-            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-        }
-        conf_diag_free(diag);
+    conf = load(config);
+    if (conf == NULL) {
         return -1;
     }
     *ret = conf->control_socket != NULL
                ? mem_must_strdup(conf->control_socket)
                : mem_must_printf("%s/%s", conf->state_dir, AGENT_CONTROL_NAME);
     conf_agent_free(conf);
-    conf_diag_free(diag);
+    return 0;
+}
+
+int role_state_path(const char *config, const char *name, char **ret)
+{
+    struct conf_agent *conf = load(config);
+
+    if (conf == NULL) {
+        return -1;
+    }
+    *ret = mem_must_printf("%s/%s", conf->state_dir, name);
+    conf_agent_free(conf);
     return 0;
 }
 

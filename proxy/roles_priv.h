@@ -14,6 +14,7 @@ int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
+int journal_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);
@@ -23,6 +24,11 @@ int version_main(int argc, char **argv);
 /* The agent's control socket: `control` if given, else as its file `config` says, else the default.
  * -1: the file is wrong, and has been told about. */
 int role_control_path(const char *config, const char *control, char **ret);
+/* STATE/name as the agent's file says; -1: the file is wrong, and has been told about. */
+int role_state_path(const char *config, const char *name, char **ret);
+/* The journal's directory: `dir`, or by the agent's file, or by asking the agent. Else the exit
+ * status, after telling why. */
+int role_journal_dir(const char *dir, const char *config, const char *control, char **ret);
 /* Asks; 0 and the document, else the exit status, after telling why. */
 int role_control_ask(const char *path, const struct agent_control_request *request,
                      struct buf *out);

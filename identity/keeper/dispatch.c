@@ -58,6 +58,10 @@ static void changed_flush(struct keeper *k)
     msg.bundle_generation = k->bundle_generation;
     msg.pods_generation = keeper_pods_count(k);
     msg.deny_version = keeper_deny_version(k->deny);
+    msg.journal_file = k->journal.file;
+    msg.journal_seq = k->journal.seq;
+    msg.journal_lost = k->journal.n_lost;
+    msg.journal_failing = k->journal.failing;
     msg.root_not_after_s = k->authority.force->issuer_not_after_s;
     msg.node_not_after_s = k->authority.force->node_not_after_s;
     msg.n_issued = k->n_issued;
@@ -141,6 +145,7 @@ void keeper_log_refusal(struct keeper *k, uint64_t handle, const struct keeper_c
     struct log_line l;
     uint64_t now_ms = keeper_clock_now_ms(&k->clock);
 
+    keeper_journal_refused(k, outcome);
     k->n_refused++;
     if (now_ms - k->refusals_ms > REFUSALS_WINDOW_MS) {
         k->refusals_ms = now_ms;
@@ -326,6 +331,7 @@ static void on_issue(struct keeper *k)
     }
     keeper_uses_note(k->uses, ask->handle, keeper_use_tag(g.spiffe_id),
                      keeper_use_tag(k->authority.force->issuer_id), leaf.not_after_s);
+    keeper_journal_issued_x509(k, c, &g, &leaf, ask->point);
     log_issued(k, c, &g, &leaf);
     free(leaf.der);
 }
@@ -473,6 +479,13 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
         k->service = fd;
         k->changed_pending = true;
         return 0;
+    case AGENT_MSG_JOURNAL_FILE:
+        return keeper_journal_on_file(k, &msg->journal, fd, err);
+    case AGENT_MSG_JOURNAL_HEAD:
+        return keeper_journal_on_head_file(k, fd, err);
+    case AGENT_MSG_DENY_NOTE:
+        keeper_journal_quarantine(k, &msg->deny_note);
+        return 0;
     case AGENT_MSG_DENY_BEGIN:
         keeper_deny_free(k->deny_incoming);
         k->deny_incoming = keeper_deny_new(msg->deny_begin.version, msg->deny_begin.n_items);
@@ -536,6 +549,13 @@ static int control_turn(struct keeper *k, struct err *err)
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
+static int wake_ms(const struct keeper *k)
+{
+    int node_ms = keeper_wake_ms(k), journal_ms = keeper_journal_due_ms(k);
+
+    return journal_ms != -1 && journal_ms < node_ms ? journal_ms : node_ms;
+}
+
 int keeper_run(struct keeper *k, struct err *err)
 {
     for (;;) {
@@ -552,7 +572,7 @@ int keeper_run(struct keeper *k, struct err *err)
         int r;
 
         keeper_timer_arm(k);
-        if (poll(fds, 5, keeper_wake_ms(k)) == -1 && errno != EINTR) {
+        if (poll(fds, 5, wake_ms(k)) == -1 && errno != EINTR) {
             return err_sys(err, "poll");
         }
         r = control_turn(k, err);
@@ -561,6 +581,9 @@ int keeper_run(struct keeper *k, struct err *err)
         }
         keeper_kubelet_turn(k);
         keeper_tick(k);
+        if (keeper_journal_turn(k, err) == -1) {
+            return -1;
+        }
         if (k->service != -1 && k->answer_pending) {
             answer_flush(k);
         }

@@ -75,6 +75,7 @@ static enum agent_outcome sign(struct keeper *k, const struct keeper_caller *c,
     a->issued_s = t.issued_s;
     a->expires_s = t.expires_s;
     k->jwt.n_issued++;
+    keeper_journal_issued_jwt(k, c, g, t.kid, t.jti, t.issued_s, t.expires_s);
     log_signed(k, c, g, &t, audiences, n);
     mem_wipe(t.text, len);
     free(t.text);

@@ -13,6 +13,7 @@
  * pods.c      its own copy of the node's pods; kubelet.c the channel that they come by
  * root.c      roots of the agent's own, and the files of earlier releases
  * start.c     state files -> something in force
+ * journal.c   the record of what was issued: its file; journal_events.c: its lines
  * change.c    a new state: built, written, put in place, and only then in force
  * authority.c what is in force: the node's intermediate, the bundle, and signing
  * jwt.c       keys for tokens, and tokens; jwt_answer.c  what the service may ask about them
@@ -31,6 +32,7 @@
 #include "seal.h"
 #include "store.h"
 #include <postern/agent_ipc.h>
+#include <postern/journal.h>
 #include <postern/jwt.h>
 #include <postern/keeper.h>
 #include <postern/log.h>
@@ -295,6 +297,61 @@ int keeper_jwt_sign(struct keeper_jwt *j, struct str spiffe_id, uint32_t ttl_s,
 void keeper_on_jwt_sign(struct keeper *k);
 void keeper_on_jwks_get(struct keeper *k);
 
+/* --- journal ---------------------------------------------------------------------------------- */
+/* A line in the making: put fields between begin and end with jsonl_put_*(&l->w, ...). */
+struct keeper_journal_line {
+    struct jsonl_writer w;
+    bool lost;                        /* it will not be written */
+    char space[JOURNAL_LINE_MAX + 1]; /* a byte before it, for a newline */
+};
+struct keeper_journal {
+    int fd, head_fd; /* owned; -1: there is no journal (tests) */
+    uint64_t file, oldest, max_size, size;
+    uint64_t seq; /* of the last line */
+    uint8_t prev[JOURNAL_HASH_SIZE];
+    uint64_t torn;        /* bytes at the end that are no whole line */
+    uint64_t n_lost;      /* lines since the start that a failing disk cost */
+    uint64_t n_lost_told; /* in the last push */
+    uint64_t gap_lines;   /* of those, not owned up to in the file yet */
+    bool failing;         /* the last write was refused */
+    bool file_pending;    /* a new file's first line is still to be written */
+    bool dirty;           /* lines behind the last head */
+    bool next_asked;      /* the next file is on its way */
+    uint64_t head_ms, head_due_ms, next_ms, logged_ms, told_ms, summed_up_ms;
+    uint64_t refused[AGENT_N_OUTCOMES], n_refused; /* not in a line yet */
+    uint8_t *chain; /* owned: of the authority that the file has a line for */
+    size_t n_chain;
+    uint8_t authority[JOURNAL_HASH_SIZE]; /* hash of its certificate */
+    uint64_t bundle_generation;           /* of the roots that the file has lines for */
+    struct keeper_journal_line line, gap;
+};
+/* An event of any kind: begin, fields, end. With k->journal.line as its space, unless one is open
+ * there. false: the line is lost, which is counted and told; nothing else has to be done. */
+void keeper_journal_begin(struct keeper *k, struct keeper_journal_line *l, const char *event);
+bool keeper_journal_end(struct keeper *k, struct keeper_journal_line *l);
+/* Before the answer goes out. */
+void keeper_journal_issued_x509(struct keeper *k, const struct keeper_caller *c,
+                                const struct keeper_grant *g, const struct keeper_leaf *leaf,
+                                const uint8_t point[AGENT_POINT_SIZE]);
+void keeper_journal_issued_jwt(struct keeper *k, const struct keeper_caller *c,
+                               const struct keeper_grant *g, const char *kid,
+                               const uint8_t jti[JWT_JTI_SIZE], int64_t issued_s,
+                               int64_t expires_s);
+/* Counted, and told in sums. */
+void keeper_journal_refused(struct keeper *k, uint32_t outcome);
+void keeper_journal_sum_up(struct keeper *k, uint64_t now_ms, bool now);
+void keeper_journal_authority(struct keeper *k);
+void keeper_journal_quarantine(struct keeper *k, const struct agent_msg_deny_note *m);
+/* A file, the first or the next; fd is taken in any case. */
+int keeper_journal_on_file(struct keeper *k, const struct agent_msg_journal *msg, int fd,
+                           struct err *err);
+int keeper_journal_on_head_file(struct keeper *k, int fd, struct err *err);
+/* What is due: authorities, sums, heads, the next file. */
+int keeper_journal_turn(struct keeper *k, struct err *err);
+int keeper_journal_due_ms(const struct keeper *k); /* -1: nothing is */
+/* The last line and head; why: it is no orderly end. */
+void keeper_journal_close(struct keeper *k, const struct err *why);
+
 /* --- dispatch --------------------------------------------------------------------------------- */
 struct keeper {
     int control, attestor, service; /* service: -1 while there is none */
@@ -321,7 +378,8 @@ struct keeper {
     union agent_msg answer;
     union agent_msg in;
     struct agent_msg_report report; /* of this process; sent again when the keys are there */
-    struct keeper_seal seal;        /* how the state is written */
+    struct keeper_journal journal;
+    struct keeper_seal seal; /* how the state is written */
     struct keeper_change change;
     struct keeper_order order; /* what the change is for */
     struct keeper_uses *uses;

@@ -94,6 +94,7 @@ int main(void)
                               .kubelet = -1,
                               .old_key_fd = -1,
                               .old_cert_fd = -1,
+                              .journal = {.fd = -1, .head_fd = -1},
                               .start_failure = ERR_INIT};
     struct err err = ERR_INIT;
     int r;
@@ -107,6 +108,8 @@ int main(void)
     if (r == -1) {
         tell_failure(&err);
     }
+    /* At an orderly end too the attestor goes before the supervisor's channel does. */
+    keeper_journal_close(&k, r == -1 && err.code != ERR_UNAVAILABLE ? &err : NULL);
     keeper_callers_free(k.callers);
     keeper_uses_free(k.uses);
     keeper_entries_free(k.entries);

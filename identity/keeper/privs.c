@@ -12,9 +12,9 @@
 /* All that the keeper does after its start. No open, no socket, no exec, no fork: descriptors come
  * from the supervisor and the attestor, or not at all. */
 static const char *const SYSCALLS[] = {
-    /* channels, log, state files */
-    "recvmsg", "sendmsg", "poll", "ppoll", "write", "writev", "pread64", "read", "lseek", "fstat",
-    "newfstatat", "fsync", "close", "fcntl",
+    /* channels, log, state files, journal */
+    "recvmsg", "sendmsg", "poll", "ppoll", "write", "writev", "pread64", "pwrite64", "read",
+    "lseek", "fstat", "newfstatat", "fsync", "fdatasync", "close", "fcntl",
     /* memory; memfd_secret and what it needs hold key bytes */
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
     "munlock",

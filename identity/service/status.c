@@ -76,6 +76,13 @@ static bool write_metrics(void *arg, struct buf *out)
                  (double)s->last_issued_s) &&
            gauge(out, "postern_agent_service_restarts", "Restarts of the service process.", "",
                  (double)s->start.restarts) &&
+           gauge(out, "postern_agent_journal_failing", "The journal cannot be written.", "",
+                 k->journal_failing ? 1 : 0) &&
+           metrics_write_value(out, "postern_agent_journal_lines_lost", METRIC_COUNTER,
+                               "Lines that the journal does not have.", "",
+                               (double)k->journal_lost) &&
+           gauge(out, "postern_agent_quarantined", "Things that are quarantined.", "",
+                 (double)s->deny.n) &&
            service_put_state_metrics(s, out) && service_kubernetes_metrics(s, out) &&
            metrics_write_end(out);
 }
@@ -198,6 +205,25 @@ static unsigned long long counted(const struct service *s, enum service_metric w
     return (unsigned long long)metrics_sum(blocks, 1, which);
 }
 
+static bool put_journal(const struct service *s, struct buf *out)
+{
+    const struct agent_msg_changed *k = &s->changed;
+
+    return buf_printf(out,
+                      ",\"journal\":{\"state\":\"%s\",\"file\":%llu,\"lines\":%llu,\"lost\":%llu}",
+                      k->journal_file == 0 ? "none"
+                      : k->journal_failing ? "degraded"
+                                           : "ok",
+                      (unsigned long long)k->journal_file, (unsigned long long)k->journal_seq,
+                      (unsigned long long)k->journal_lost);
+}
+
+static bool put_quarantine(const struct service *s, struct buf *out)
+{
+    return buf_printf(out, ",\"quarantine\":{\"version\":%llu,\"count\":%zu}",
+                      (unsigned long long)s->deny.version, s->deny.n);
+}
+
 static bool write_status(void *arg, struct buf *out)
 {
     const struct service *s = arg;
@@ -218,7 +244,8 @@ static bool write_status(void *arg, struct buf *out)
                       s->start.svid_ttl_s) &&
            put_time(out, "last_issued", s->last_issued_s) &&
            buf_printf(out, "},\"connections\":%zu,\"calls\":%zu", s->n_callers, s->n_calls) &&
-           put_processes(s, out) && buf_printf(out, "}\n");
+           put_journal(s, out) && put_quarantine(s, out) && put_processes(s, out) &&
+           buf_printf(out, "}\n");
 }
 
 static bool write_ready(void *arg, struct buf *out)

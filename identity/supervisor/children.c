@@ -153,6 +153,9 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     if (supervisor_tell(s, AGENT_ROLE_KEEPER, &m, -1, err) == -1) {
         return -1;
     }
+    if (supervisor_journal_start(s, err) == -1) {
+        return -1;
+    }
     return supervisor_send_state(s, err);
 }
 

@@ -112,6 +112,8 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
     case AGENT_MSG_STATE_WANTED:
     case AGENT_MSG_STATE_WRITTEN:
         return supervisor_on_state(s, s->in.head.type, err);
+    case AGENT_MSG_JOURNAL_NEXT:
+        return supervisor_journal_next(s, s->in.journal_next.number, err);
     case AGENT_MSG_DENY_APPLIED:
         supervisor_quarantine_applied(s, &s->in.deny_begin);
         return 0;

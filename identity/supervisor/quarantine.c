@@ -165,13 +165,31 @@ static void changed(struct supervisor *s, uint64_t ticket)
 }
 
 /* --- orders ----------------------------------------------------------------------------------- */
-static void log_change(struct supervisor *s, const char *what, const struct quarantine_item *i)
+/* For the journal. A keeper that is gone is seen next. */
+static void note_change(struct supervisor *s, enum agent_deny_change change,
+                        const struct quarantine_item *i)
 {
+    struct agent_msg_deny_note m;
+
+    agent_ipc_init(&m, AGENT_MSG_DENY_NOTE, 0);
+    m.version = s->quarantine->set.version;
+    m.change = change;
+    m.kind = (uint32_t)i->kind;
+    m.until_s = i->until_s;
+    POSTERN_ASSERT(agent_ipc_put(m.text, AGENT_ID_MAX, &m.text_len, str_of(i->text)) &&
+                   agent_ipc_put(m.reason, AGENT_REASON_MAX, &m.reason_len, str_of(i->reason)));
+    (void)supervisor_tell(s, AGENT_ROLE_KEEPER, &m, -1, NULL);
+}
+
+static void log_change(struct supervisor *s, enum agent_deny_change change,
+                       const struct quarantine_item *i)
+{
+    static const char *const names[] = {"added", "removed", "over"};
     struct log_line l;
     char until[32];
 
     log_begin(&l, s->log, LOG_WARN, "quarantine");
-    log_str(&l, "change", what);
+    log_str(&l, "change", names[change]);
     log_str(&l, "kind", quarantine_kind_name(i->kind));
     log_str(&l, "subject", i->text);
     if (i->until_s != 0) {
@@ -181,6 +199,7 @@ static void log_change(struct supervisor *s, const char *what, const struct quar
     log_str(&l, "reason", i->reason);
     log_uint(&l, "version", s->quarantine->set.version);
     log_end(&l);
+    note_change(s, change, i);
 }
 
 static bool take_subject(struct supervisor *s, uint64_t ticket, struct str subject,
@@ -214,7 +233,7 @@ void supervisor_quarantine_on_add(struct supervisor *s, uint64_t ticket,
         supervisor_control_refuse(s, ticket, &err);
         return;
     }
-    log_change(s, "added", item);
+    log_change(s, AGENT_DENY_ADDED, item);
     changed(s, ticket);
 }
 
@@ -236,7 +255,7 @@ void supervisor_quarantine_on_remove(struct supervisor *s, uint64_t ticket,
         supervisor_control_refuse(s, ticket, &err);
         return;
     }
-    log_change(s, "removed", item);
+    log_change(s, AGENT_DENY_REMOVED, item);
     quarantine_remove(q, item->id, os_wall_s());
     changed(s, ticket);
 }
@@ -316,7 +335,7 @@ void supervisor_quarantine_turn(struct supervisor *s)
     while (s->quarantine != NULL && s->running &&
            (over = quarantine_due(&s->quarantine->set, os_wall_s(), os_now_ms())) != NULL) {
         if (over->parent == 0) {
-            log_change(s, "over", over);
+            log_change(s, AGENT_DENY_OVER, over);
         }
         quarantine_remove(&s->quarantine->set, over->id, os_wall_s());
         any = true;

@@ -6,6 +6,7 @@
  * messages.c   what the processes say
  * loading.c    file -> loader -> messages
  * entries.c    entry file -> keeper; documents.c: policy, mesh map, modes -> service
+ * journal.c    the journal's directory
  * quarantine.c what is quarantined on this node
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
@@ -242,6 +243,12 @@ void supervisor_control_run(struct supervisor *s, uint64_t ticket,
                             const struct agent_control_request *request);
 void supervisor_control_answer(struct supervisor *s, uint64_t ticket, struct str text);
 void supervisor_control_refuse(struct supervisor *s, uint64_t ticket, const struct err *why);
+
+/* --- journal ---------------------------------------------------------------------------------- */
+/* The file to go on with and the head file, to a keeper that has just been started. */
+int supervisor_journal_start(struct supervisor *s, struct err *err);
+/* The keeper's question for the next one. What goes wrong is logged; the keeper asks again. */
+int supervisor_journal_next(struct supervisor *s, uint64_t number, struct err *err);
 
 /* --- quarantine ------------------------------------------------------------------------------- */
 struct supervisor_quarantine;

@@ -76,6 +76,7 @@ enum {
     AGENT_CA_ID_MAX = 64,           /* an authority's id */
     AGENT_CA_TEXT_MAX = 12288,      /* authorities as JSON */
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
+    AGENT_REASON_MAX = 256,         /* why something is quarantined */
     AGENT_DENY_MAX = 4096,          /* things that are quarantined */
     AGENT_DOC_ITEMS_MAX = 65536,    /* rules of a policy, services of a mesh map */
     AGENT_DOC_PART_MAX = 8192,      /* bytes of a document in one message */
@@ -191,6 +192,11 @@ enum agent_msg_type {
     AGENT_MSG_JWT_SIGNED,   /* agent_msg_jwt_signed: its answer */
     AGENT_MSG_JWKS_GET,     /* agent_msg_ask, handle 0 */
     AGENT_MSG_JWKS,         /* agent_msg_jwks: its answer */
+    AGENT_MSG_DENY_NOTE,    /* agent_msg_deny_note: one change, to the keeper for the journal */
+    /* supervisor <-> keeper: the journal's files */
+    AGENT_MSG_JOURNAL_FILE, /* agent_msg_journal + the file: before the state, and when asked for */
+    AGENT_MSG_JOURNAL_HEAD, /* agent_msg_plain + the file `head`: before the first of these */
+    AGENT_MSG_JOURNAL_NEXT, /* agent_msg_journal_next: the keeper asks for the next one */
     AGENT_N_MSGS,
 };
 const char *agent_msg_name(uint32_t type);
@@ -375,6 +381,29 @@ struct agent_msg_deny_item {
     int64_t until_s;   /* 0: until it is removed. For people only */
     uint16_t text_len; /* spellings: <postern/quarantine.h> */
     char text[AGENT_ID_MAX];
+};
+
+enum agent_deny_change { AGENT_DENY_ADDED, AGENT_DENY_REMOVED, AGENT_DENY_OVER };
+struct agent_msg_deny_note {
+    struct agent_msg_head head;
+    uint64_t version;
+    uint32_t change, kind;
+    int64_t until_s;
+    uint16_t text_len, reason_len;
+    char text[AGENT_ID_MAX];
+    char reason[AGENT_REASON_MAX];
+};
+
+/* --- journal: supervisor <-> keeper ----------------------------------------------------------- */
+struct agent_msg_journal {
+    struct agent_msg_head head;
+    uint64_t number;   /* of the file */
+    uint64_t oldest;   /* that is kept beside it */
+    uint64_t max_size; /* beyond it the keeper asks for another */
+};
+struct agent_msg_journal_next {
+    struct agent_msg_head head;
+    uint64_t number; /* of the one that is full */
 };
 
 /* --- supervisor -> attestor ------------------------------------------------------------------- */
@@ -682,6 +711,9 @@ struct agent_msg_changed {
     uint64_t n_issued, n_refused;               /* since the keeper's start */
     uint64_t jwks_generation;                   /* 0: there is no key for tokens yet */
     uint64_t n_jwt_issued;                      /* since the keeper's start */
+    uint64_t journal_file, journal_seq;         /* 0: there is none */
+    uint64_t journal_lost;                      /* lines that were not written, since the start */
+    bool journal_failing;                       /* the last one was not */
 };
 
 /* Room for any message. */
@@ -730,6 +762,9 @@ union agent_msg {
     struct agent_msg_jwt_sign jwt_sign;
     struct agent_msg_jwt_signed jwt_signed;
     struct agent_msg_jwks jwks;
+    struct agent_msg_deny_note deny_note;
+    struct agent_msg_journal journal;
+    struct agent_msg_journal_next journal_next;
 };
 
 /* --- sending and receiving -------------------------------------------------------------------- */

@@ -202,7 +202,9 @@ struct conf_agent {
     char *socket;
     char *state_dir;
     char *entries_path;
-    char *control_socket; /* NULL: control.sock in the state directory */
+    uint64_t journal_max_size; /* bytes of one file */
+    uint32_t journal_keep;     /* files, the one that is written included */
+    char *control_socket;      /* NULL: control.sock in the state directory */
     struct {
         char *policy_path, *mesh_path, *modes_path; /* NULL: none */
     } state;                                        /* what proxies are told */

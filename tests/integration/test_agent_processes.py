@@ -135,7 +135,9 @@ def test_each_process_is_confined(agent):
         assert os.stat(f"/proc/{pid}/environ").st_uid == 0, name
         # no descriptor beside channels, its own, and standard ones
         shown = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        assert not [x for x in shown if str(agent.state) in x], (name, shown)
+        journal = f"{agent.state}/journal/"
+        held = [x for x in shown if str(agent.state) in x]
+        assert held == [] or (name == "postern-keeper" and all(x.startswith(journal) for x in held)), (name, held)
     own = status_of(agent.process.pid)
     assert int(own["CapEff"], 16) & ~(1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8) == 0
     assert own["NoNewPrivs"] == "1" and own["Seccomp"] == "2"
