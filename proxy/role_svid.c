@@ -19,10 +19,11 @@
 enum { DEFAULT_TIMEOUT_S = 10 };
 
 struct svid_options {
-    bool watch;
-    const char *socket;    /* NULL: the environment */
-    const char *spiffe_id; /* NULL: the first offered */
-    const char *write_dir; /* NULL: none */
+    bool watch, jwt;
+    struct role_svid_jwt_options token; /* of --jwt: audiences, raw */
+    const char *socket;                 /* NULL: the environment */
+    const char *spiffe_id;              /* NULL: the first offered */
+    const char *write_dir;              /* NULL: none */
     enum identity_key_mode key;
     uint64_t timeout_s; /* fetch only */
 };
@@ -36,8 +37,11 @@ struct svid_run {
 };
 
 static const char usage[] =
-    "usage: postern svid fetch|watch [OPTIONS]\n\n"
-    "Asks a SPIFFE agent who we are. fetch: once; watch: until it is interrupted.\n\n"
+    "usage: postern svid fetch|watch [OPTIONS]\n"
+    "       postern svid show FILE\n"
+    "       postern svid validate TOKEN --audience AUDIENCE [OPTIONS]\n\n"
+    "Asks a SPIFFE agent who we are. fetch: once; watch: until it is interrupted. show: what a\n"
+    "file with certificates or a token says. validate: whether a token is good.\n\n"
     "  --socket ADDRESS   the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)\n"
     "  --id SPIFFE-ID     which one of several identities (default: the first offered)\n"
     "  --key agent|csr|auto\n"
@@ -45,7 +49,10 @@ static const char usage[] =
     "                     process, so that the key never travels\n"
     "  --write DIR        write svid.pem, svid_key.pem, bundle.pem, and bundle_NAME.pem of each\n"
     "                     other trust domain, anew at each change (files 0600)\n"
-    "  --timeout SECONDS  how long fetch waits (default 10)\n";
+    "  --timeout SECONDS  how long fetch waits (default 10)\n"
+    "  --jwt              a JWT-SVID; --write then writes jwt_svid.token\n"
+    "  --audience TEXT    of --jwt: whom the token is for; more than once for several\n"
+    "  --raw              of --jwt: print the token alone\n";
 
 static void say_err(const char *what, const struct err *err)
 {
@@ -242,6 +249,11 @@ static int parse_option(struct svid_options *o, const char *name, const char *va
         o->socket = value;
     } else if (strcmp(name, "--id") == 0) {
         o->spiffe_id = value;
+    } else if (strcmp(name, "--audience") == 0) {
+        if (o->token.n_audiences == ROLE_AUDIENCES_MAX) {
+            return -1;
+        }
+        o->token.audiences[o->token.n_audiences++] = value;
     } else if (strcmp(name, "--write") == 0) {
         o->write_dir = value;
     } else if (strcmp(name, "--key") == 0) {
@@ -261,10 +273,23 @@ static int parse(int argc, char **argv, struct svid_options *o)
     }
     o->watch = strcmp(argv[1], "watch") == 0;
     for (int i = 2; i < argc; i += 2) {
+        bool *flag = strcmp(argv[i], "--jwt") == 0   ? &o->jwt
+                     : strcmp(argv[i], "--raw") == 0 ? &o->token.raw
+                                                     : NULL;
+        if (flag != NULL) {
+            *flag = true;
+            i--;
+            continue;
+        }
         if (i + 1 == argc || parse_option(o, argv[i], argv[i + 1]) == -1) {
             fprintf(stderr, "postern svid: '%s': no such option, or a wrong value\n\n", argv[i]);
             return -1;
         }
+    }
+    if (o->jwt != (o->token.n_audiences > 0) || (o->token.raw && !o->jwt)) {
+        fprintf(stderr,
+                "postern svid: --jwt and --audience go together: a token is for somebody\n\n");
+        return -1;
     }
     return 0;
 }
@@ -294,11 +319,26 @@ int svid_main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
     struct svid_run run = {.options = {.key = IDENTITY_KEY_AGENT, .timeout_s = DEFAULT_TIMEOUT_S}};
+    if (argc > 1 && strcmp(argv[1], "show") == 0) {
+        return role_svid_show(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "validate") == 0) {
+        return role_svid_validate(argc - 1, argv + 1);
+    }
     if (parse(argc, argv, &run.options) == -1) {
         fputs(usage, stderr);
         return 2;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* lint: before any loop; a reader that went away is no crash */
+    if (run.options.jwt) {
+        struct role_svid_jwt_options *t = &run.options.token;
+        t->watch = run.options.watch;
+        t->socket = run.options.socket;
+        t->spiffe_id = run.options.spiffe_id;
+        t->write_dir = run.options.write_dir;
+        t->timeout_s = run.options.timeout_s;
+        return role_svid_jwt(t);
+    }
     run.loop = loop_new(&err);
     if (run.loop == NULL) {
         say_err("", &err);

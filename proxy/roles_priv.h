@@ -6,10 +6,14 @@
 #ifndef POSTERN_ROLES_PRIV_H
 #define POSTERN_ROLES_PRIV_H
 
+#include <openssl/x509.h>
 #include <postern/agent_control.h>
+#include <postern/err.h>
+#include <postern/str.h>
 
 int agent_main(int argc, char **argv);
 int ca_main(int argc, char **argv);
+int bundle_main(int argc, char **argv);
 int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
@@ -18,6 +22,43 @@ int journal_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);
+
+/* --- shared by commands that ask any SPIFFE agent (role_workload.c) ----------------------------
+ */
+struct role_workload {
+    const char *socket; /* NULL: the environment */
+    const char *method;
+    struct str message;
+    bool streaming; /* the first message of a stream is all that is wanted */
+    uint64_t timeout_s;
+    int (*on_message)(void *arg, struct str message, struct err *err);
+    void *arg;
+};
+/* Runs until the answer or the end; 1 after SIGINT or SIGTERM (err is set then too). */
+int role_workload_ask(const struct role_workload *what, struct err *err);
+/* Tells the error; returns the status. */
+int role_say(const char *command, const struct err *err, int status);
+/* Lines for people; from_s INT64_MIN: not known. Text may be a stranger's. */
+void role_print_times(int64_t from_s, int64_t until_s, int64_t now_s);
+void role_put_text(const char *text);
+void role_print_text(const char *name, const char *text);
+
+/* --- parts of `svid` ---------------------------------------------------------------------------
+ */
+enum { ROLE_AUDIENCES_MAX = 16 };
+struct role_svid_jwt_options {
+    bool watch, raw;
+    const char *socket, *spiffe_id, *write_dir; /* NULL: see svid_options */
+    const char *audiences[ROLE_AUDIENCES_MAX];
+    size_t n_audiences;
+    uint64_t timeout_s;
+};
+int role_svid_jwt(const struct role_svid_jwt_options *options);
+int role_svid_show(int argc, char **argv);
+int role_svid_validate(int argc, char **argv);
+struct jwt_token;
+void role_print_token(const struct jwt_token *token);
+void role_print_authority(X509 *cert);
 
 /* --- shared by commands that order things of an agent (role_control.c) -------------------------
  */

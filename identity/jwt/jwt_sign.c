@@ -100,7 +100,7 @@ static int append_members(struct buf *out, EVP_PKEY *key, struct err *err)
 
     ERR_clear_error();
     if (!jwt_key_alg(key, &alg)) {
-        return err_set(err, ERR_UNSUPPORTED, "a key that signs no tokens");
+        return err_set(err, ERR_UNSUPPORTED, "a key of a kind that is not written as a JWK");
     }
     if (!(alg == JWT_RS256 ? append_rsa(out, key) : append_ec(out, key, jwt_alg_info(alg)))) {
         return jwt_err_crypto(err, "public key to a JWK");
@@ -147,6 +147,23 @@ int jwt_key_write(EVP_PKEY *key, bool use, struct buf *out, struct err *err)
         return -1;
     }
     return buf_append(out, "}", 1) ? 0 : err_set(err, ERR_LIMIT, "the key set is too large");
+}
+
+/* x5c is not base64url (RFC 7517 section 4.7). */
+int jwt_authority_write(EVP_PKEY *key, struct str der, struct buf *out, struct err *err)
+{
+    mem_autofree char *text = mem_must_calloc(der.n / 3 * 4 + 8, 1);
+
+    (void)EVP_EncodeBlock((unsigned char *)text, (const unsigned char *)der.p, (int)der.n);
+    if (!buf_append_str(out, STR_LIT("{\"use\":\"x509-svid\","))) {
+        return err_set(err, ERR_LIMIT, "the bundle is too large");
+    }
+    if (append_members(out, key, err) == -1) {
+        return -1;
+    }
+    return buf_printf(out, ",\"x5c\":[\"%s\"]}", text)
+               ? 0
+               : err_set(err, ERR_LIMIT, "the bundle is too large");
 }
 
 /* --- claims ----------------------------------------------------------------------------------- */

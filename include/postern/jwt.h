@@ -60,6 +60,9 @@ int jwt_key_id(EVP_PKEY *key, char ret_kid[JWT_KID_SIZE], struct err *err);
 /* Appends the public key as a JWK. use: "jwt-svid" in it, as in a bundle document; the Workload
  * API's sets go without. */
 int jwt_key_write(EVP_PKEY *key, bool use, struct buf *out, struct err *err);
+/* Appends an authority as a bundle document has it: use "x509-svid", the certificate in x5c, and no
+ * kid. Of keys of the same kinds. */
+int jwt_authority_write(EVP_PKEY *key, struct str der, struct buf *out, struct err *err);
 
 /* All that a token of ours says. */
 struct jwt_statement {

@@ -1,0 +1,175 @@
+/* role_workload: one call of a command to any SPIFFE agent, and what every such command has in
+ * common. */
+#include "roles_priv.h"
+
+#include <postern/grpc.h>
+#include <postern/identity_client.h>
+#include <postern/loop.h>
+#include <postern/os.h>
+#include <postern/proto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+struct ask {
+    const struct role_workload *what;
+    struct loop *loop;
+    struct loop_timer timeout;
+    bool ended, got_one;
+    int rc;
+    struct err *err;
+};
+
+static void stop(struct ask *a, int rc)
+{
+    if (!a->ended) {
+        a->ended = true;
+        a->rc = rc;
+    }
+    loop_stop(a->loop);
+}
+
+static void on_message(void *arg, struct str message)
+{
+    struct ask *a = arg;
+    if (a->ended) {
+        return;
+    }
+    a->got_one = true;
+    if (a->what->on_message(a->what->arg, message, a->err) == -1) {
+        stop(a, -1);
+    } else if (a->what->streaming) {
+        stop(a, 0);
+    }
+}
+
+static void on_end(void *arg, enum grpc_status status, const char *text)
+{
+    struct ask *a = arg;
+    if (status == GRPC_OK && a->got_one) {
+        stop(a, 0);
+        return;
+    }
+    if (!a->ended) {
+        err_set(a->err, status == GRPC_PERMISSION_DENIED ? ERR_DENIED : ERR_UNAVAILABLE,
+                "the agent answers %s: %s", grpc_status_name(status),
+                text[0] != '\0' ? text : "no reason given");
+    }
+    stop(a, -1);
+}
+
+static void on_closed(void *arg, const struct err *why)
+{
+    struct ask *a = arg;
+    if (!a->ended) {
+        *a->err = *why;
+    }
+    stop(a, -1);
+}
+
+static void on_timeout(void *arg)
+{
+    struct ask *a = arg;
+    err_set(a->err, ERR_UNAVAILABLE, "no answer within %llu s",
+            (unsigned long long)a->what->timeout_s);
+    stop(a, -1);
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct ask *a = arg;
+    (void)signo;
+    err_set(a->err, ERR_UNAVAILABLE, "interrupted");
+    stop(a, 1);
+}
+
+static int run(struct ask *a, const char *path, struct err *err)
+{
+    static const struct grpc_metadata metadata[] = {{PROTO_WORKLOAD_KEY, PROTO_WORKLOAD_VALUE}};
+    static const struct grpc_client_events events = {NULL, on_closed};
+    static const struct grpc_client_handlers handlers = {on_message, on_end};
+    const struct grpc_request request = {.path = a->what->method,
+                                         .message = a->what->message,
+                                         .metadata = metadata,
+                                         .n_metadata = 1,
+                                         .streaming = a->what->streaming};
+    struct grpc_client *client = grpc_client_connect(a->loop, path, NULL, &events, a, err);
+    if (client == NULL) {
+        return -1;
+    }
+    if (grpc_client_start(client, &request, &handlers, a, err) == NULL) {
+        grpc_client_free(client);
+        return -1;
+    }
+    loop_timer_arm(&a->timeout, a->what->timeout_s * 1000);
+    loop_run(a->loop);
+    grpc_client_free(client);
+    return a->rc;
+}
+
+int role_workload_ask(const struct role_workload *what, struct err *err)
+{
+    struct ask a = {.what = what, .err = err};
+    char path[108];
+    int rc = -1;
+    if (identity_socket_path(what->socket, path, sizeof(path), err) == -1) {
+        return -1;
+    }
+    a.loop = loop_new(err);
+    if (a.loop == NULL) {
+        return -1;
+    }
+    loop_timer_init(&a.timeout, a.loop, on_timeout, &a);
+    if (loop_signal(a.loop, SIGINT, on_signal, &a, err) == 0 &&
+        loop_signal(a.loop, SIGTERM, on_signal, &a, err) == 0) {
+        rc = run(&a, path, err);
+    }
+    loop_timer_disarm(&a.timeout);
+    loop_free(a.loop);
+    return rc;
+}
+
+int role_say(const char *command, const struct err *err, int status)
+{
+    char text[1200];
+    fprintf(stderr, "postern %s: %s\n", command, err_text(err, text, sizeof(text)));
+    return status;
+}
+
+void role_print_times(int64_t from_s, int64_t until_s, int64_t now_s)
+{
+    char from[32], until[32];
+    int64_t left_s = until_s - now_s;
+    os_time_text(until_s, until, sizeof(until));
+    if (from_s != INT64_MIN) {
+        os_time_text(from_s, from, sizeof(from));
+        printf("valid         %s to %s", from, until);
+    } else {
+        printf("valid         until %s", until);
+    }
+    if (left_s > 0) {
+        if (left_s >= 2 * 86400) {
+            printf(" (%lld days left)\n", (long long)left_s / 86400);
+        } else {
+            printf(" (%lldm %02llds left)\n", (long long)left_s / 60, (long long)left_s % 60);
+        }
+    } else {
+        printf(" (EXPIRED)\n");
+    }
+}
+
+/* Text of others, for a terminal: no control characters. */
+void role_put_text(const char *text)
+{
+    for (const char *p = text; *p != '\0'; p++) {
+        unsigned char c = (unsigned char)*p;
+        (void)putchar(c < 0x20 || c == 0x7f ? '?' : c);
+    }
+    (void)putchar('\n');
+}
+
+void role_print_text(const char *name, const char *text)
+{
+    printf("%-13s ", name);
+    role_put_text(text);
+}
