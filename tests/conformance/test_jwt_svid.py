@@ -213,27 +213,39 @@ def test_other_algorithms(agent, algorithm):
         assert validated(validate(c, svid)).spiffe_id == FIRST
 
 
+def order(agent, *argv):
+    config = agent.node.conf / "agent.yaml"
+    p = agent.lab.run_in([agent.node.postern, "ca", *argv, "--jwt", "--config", config])
+    assert p.returncode == 0, p.stderr
+
+
 def test_rotation_keeps_tokens_valid(agent):
     """A key is in the bundle before it signs, and as long as a token of it is valid."""
-    start(agent, "jwt: {ttl: 2s, key_ttl: 12s}\n")
-    known, seen, last = set(), set(), None
-    end = time.monotonic() + 60
+    agent.start()
+
+    def told(stream):
+        r = workload_pb2.JWTBundlesResponse()
+        r.ParseFromString(stream.next())
+        return {k["kid"] for k in json.loads(r.bundles[f"spiffe://{TD}"])["keys"]}
+
+    def kid(svid):
+        return jwt.get_unverified_header(svid)["kid"]
+
     with Raw(agent.socket) as c:
         stream = c.open(BUNDLES)
-        while len(seen) < 2:
-            assert time.monotonic() < end, "no key took over"
-            r = workload_pb2.JWTBundlesResponse()
-            if not stream.quiet(0.5):
-                r.ParseFromString(stream.next())
-                now = {k["kid"] for k in json.loads(r.bundles[f"spiffe://{TD}"])["keys"]}
-                last = now
-                known |= now
-            svid = token(c)
-            kid = jwt.get_unverified_header(svid)["kid"]
-            assert kid in last, "a token whose key was not told before"
-            seen.add(kid)
+        first = told(stream)
+        before = token(c)
+        assert {kid(before)} == first
+        order(agent, "prepare")
+        both = told(stream)
+        assert len(both) == 2 and first < both, "the next key is told, and the first one still"
+        assert kid(token(c)) in first, "a key signs that was only just told"
+        order(agent, "activate")
+        assert told(stream) == both
+        after = token(c)
+        assert kid(after) in both - first
+        for svid in (before, after):
             assert validated(validate(c, svid)).spiffe_id == FIRST
-        assert len(last) == 2, "the old key is told as long as its tokens are valid"
 
 
 # --- validation -------------------------------------------------------------------------------------------------------
@@ -307,3 +319,14 @@ def test_pypi_spiffe(agent):
         kid = jwt.get_unverified_header(svid.token)["kid"]
         assert JwtSvid.parse_and_validate(svid.token, bundle, {"orders"}).spiffe_id == svid.spiffe_id
         assert bundle.get_jwt_authority(kid) is not None
+
+
+def test_survives_a_restart_of_the_agent(agent):
+    """Keys are kept: a token that was good before is good after."""
+    agent.start()
+    with Raw(agent.socket) as c:
+        svid = token(c)
+    assert agent.node.agent.stop() == 0
+    agent.node.start_agent()
+    with Raw(agent.socket) as c:
+        assert validated(validate(c, svid)).spiffe_id == FIRST
