@@ -2,10 +2,6 @@
  * is built whole before what was in force is touched. */
 #include "keeper_priv.h"
 
-#include <openssl/asn1.h>
-#include <openssl/core_names.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
 #include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +28,7 @@ struct keeper_force *keeper_force_free(struct keeper_force *f)
         X509_free(f->issuer);
         EVP_PKEY_free(f->node_key);
         X509_free(f->node);
+        x509_signer_unref(f->signer);
         free(f->chain);
         free(f->bundle);
         free(f);
@@ -86,6 +83,7 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
 {
     mem_auto(EVP_PKEY_free) EVP_PKEY *key = NULL;
     mem_auto(X509_free) X509 *cert = NULL;
+    struct x509_signer *signer;
     uint8_t *der = NULL;
     size_t len = 0;
     int64_t half_s, begin_s = now_s - KEEPER_BACKDATE_S;
@@ -113,6 +111,13 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
         free(der);
         return err_set(err, ERR_LIMIT, "the node's intermediate is too large");
     }
+    signer = x509_signer_new(cert, key, err);
+    if (signer == NULL) {
+        free(der);
+        return err_prefix(err, "making the node's intermediate ready");
+    }
+    x509_signer_unref(f->signer);
+    f->signer = signer;
     EVP_PKEY_free(f->node_key);
     X509_free(f->node);
     free(f->chain);
@@ -154,6 +159,7 @@ static void keep_node(struct keeper_force *f, struct keeper_force *old)
     X509_up_ref(old->node);
     f->node_key = old->node_key;
     f->node = old->node;
+    f->signer = x509_signer_ref(old->signer);
     f->chain = mem_must_calloc(1, old->chain_len);
     memcpy(f->chain, old->chain, old->chain_len);
     f->chain_len = old->chain_len;
@@ -197,11 +203,8 @@ bool keeper_authority_take(struct keeper_authority *a, struct keeper_force *f)
 int keeper_authority_issue(const struct keeper_authority *a, struct x509_issue *what,
                            uint32_t ttl_s, int64_t now_s, struct keeper_leaf *ret, struct err *err)
 {
-    mem_auto(X509_free) X509 *cert = NULL;
     const struct keeper_force *f = a->force;
-    const ASN1_INTEGER *serial;
-    struct keeper_leaf leaf = {.der = NULL};
-    int n;
+    struct x509_made made = {.der = NULL};
 
     if (f->node_not_after_s <= now_s || f->node_not_before_s > now_s) {
         return err_set(err, ERR_UNAVAILABLE, "the node's intermediate is not valid now");
@@ -215,50 +218,17 @@ int keeper_authority_issue(const struct keeper_authority *a, struct x509_issue *
     if (what->not_after_s > f->node_not_after_s) {
         what->not_after_s = f->node_not_after_s; /* which is not above any other of the chain */
     }
-    if (x509_issue(what, f->node, f->node_key, &cert, err) == -1 ||
-        x509_to_der(cert, &leaf.der, &leaf.len, err) == -1) {
+    if (x509_signer_issue(f->signer, what, &made, err) == -1) {
         return -1;
     }
-    serial = X509_get0_serialNumber(cert);
-    n = ASN1_STRING_length(serial);
-    if (leaf.len > AGENT_LEAF_MAX || n < 0 || (size_t)n > sizeof(leaf.serial)) {
-        free(leaf.der);
+    if (made.len > AGENT_LEAF_MAX) {
+        free(made.der);
         return err_set(err, ERR_LIMIT, "the certificate does not fit a message");
     }
-    memcpy(leaf.serial + (sizeof(leaf.serial) - (size_t)n), ASN1_STRING_get0_data(serial),
-           (size_t)n);
-    leaf.not_before_s = what->not_before_s;
-    leaf.not_after_s = x509_not_after_s(cert);
-    *ret = leaf;
+    *ret = (struct keeper_leaf){.der = made.der,
+                                .len = made.len,
+                                .not_before_s = what->not_before_s,
+                                .not_after_s = made.not_after_s};
+    memcpy(ret->serial, made.serial, sizeof(ret->serial));
     return 0;
-}
-
-bool keeper_point_ok(const uint8_t point[AGENT_POINT_SIZE])
-{
-    char group[] = "P-256";
-    uint8_t copy[AGENT_POINT_SIZE];
-    EVP_PKEY_CTX *ctx = NULL;
-    EVP_PKEY *key = NULL;
-    bool ok;
-
-    if (point[0] != 0x04) { /* compressed, hybrid, and infinity */
-        return false;
-    }
-    memcpy(copy, point, sizeof(copy));
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, sizeof(copy)),
-        OSSL_PARAM_construct_end()};
-    ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-    ok = ctx != NULL && EVP_PKEY_fromdata_init(ctx) == 1 &&
-         EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) == 1;
-    EVP_PKEY_CTX_free(ctx);
-    if (ok) {
-        ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
-        ok = ctx != NULL && EVP_PKEY_public_check(ctx) == 1;
-        EVP_PKEY_CTX_free(ctx);
-    }
-    EVP_PKEY_free(key);
-    ERR_clear_error();
-    return ok;
 }

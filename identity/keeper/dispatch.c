@@ -290,7 +290,7 @@ static enum agent_outcome issue_judge(struct keeper *k, const struct agent_msg_i
     if (outcome != AGENT_OK) {
         return outcome;
     }
-    if (!keeper_point_ok(ask->point)) {
+    if (!x509_signer_takes(k->authority.force->signer, ask->point)) {
         return AGENT_BAD_KEY;
     }
     return keeper_caller_charge(k->callers, *ret_caller, keeper_clock_now_ms(&k->clock))

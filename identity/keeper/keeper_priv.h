@@ -66,6 +66,7 @@ struct keeper_force {
     /* the node's intermediate */
     EVP_PKEY *node_key;
     X509 *node;
+    struct x509_signer *signer;
     uint8_t *chain; /* DER: what goes with a leaf */
     size_t chain_len;
     int64_t node_not_before_s, node_not_after_s;
@@ -199,9 +200,6 @@ void keeper_warn_of_root_end(struct keeper *k);
  * record, but for kind and state. */
 bool keeper_makes(const struct keeper *k, enum keeper_kind kind);
 int keeper_make(struct keeper *k, struct keeper_record *r, int64_t now_s, struct err *err);
-
-/* The subject's key must be an uncompressed point on the curve. */
-bool keeper_point_ok(const uint8_t point[AGENT_POINT_SIZE]);
 
 /* --- callers ---------------------------------------------------------------------------------- */
 /* Signatures are bounded by a bucket per uid: so many at once, then so many a second. A fresh

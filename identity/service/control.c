@@ -183,7 +183,8 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     s->metrics = metrics_block_new(SERVICE_N_METRICS);
     service_documents_init(s);
     loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
-    s->admin = service_admin_new(s, err);
+    s->keygen = x509_keygen_new(err);
+    s->admin = s->keygen != NULL ? service_admin_new(s, err) : NULL;
     if (s->admin == NULL) {
         return -1;
     }
@@ -211,6 +212,8 @@ void service_close(struct service *s)
         loop_timer_disarm(&s->stop_timer);
     }
     s->loop = loop_free(s->loop);
+    service_secrets_deinit(s);
+    s->keygen = x509_keygen_free(s->keygen);
     service_accounts_deinit(s);
     s->metrics = metrics_block_free(s->metrics);
     service_documents_deinit(s);

@@ -21,7 +21,6 @@ static void identity_clear(struct service_identity *i)
     free(i->spiffe_id);
     free(i->hint);
     free(i->chain);
-    EVP_PKEY_free(i->key);
     *i = (struct service_identity){0};
 }
 
@@ -30,6 +29,7 @@ static void list_clear(struct service_job *job)
     for (uint32_t i = 0; i < job->n; i++) {
         identity_clear(&job->list[i]);
     }
+    service_secret_give(job->s, &job->keys);
     free(job->list);
     job->list = NULL;
     job->n = 0;
@@ -201,8 +201,8 @@ static bool issue_one(struct service_job *job)
     msg.entry = i->entry;
     memcpy(msg.point, job->point, sizeof(msg.point));
     if (!job->given_key) {
-        i->key = x509_key_new(&err);
-        if (i->key == NULL || x509_key_point(i->key, msg.point, &err) == -1) {
+        i->pkcs8 = job->keys.bytes + (size_t)job->n_keys++ * X509_PKCS8_LEN;
+        if (x509_keygen_make(job->s->keygen, i->pkcs8, msg.point, &err) == -1) {
             log_failure(job->s->log, LOG_ERROR, "key_failed", &err);
             end(job, GRPC_UNAVAILABLE, "the agent cannot make a key now: try again");
             return false;
@@ -246,6 +246,16 @@ static bool choose_wanted(struct service_job *job)
     return found;
 }
 
+static bool take_keys(struct service_job *job)
+{
+    size_t n = 0;
+    job->n_keys = 0;
+    for (uint32_t i = 0; i < job->n; i++) {
+        n += job->list[i].wanted;
+    }
+    return job->given_key || service_secret_take(job->s, n * X509_PKCS8_LEN, &job->keys);
+}
+
 static void listed(struct service_job *job)
 {
     if (!choose_wanted(job)) {
@@ -255,6 +265,8 @@ static void listed(struct service_job *job)
     job->asked = job->at;
     if (!job->issue || job->at == job->n) {
         end(job, GRPC_OK, NULL);
+    } else if (!take_keys(job)) {
+        end(job, GRPC_UNAVAILABLE, "the agent has no memory for keys now: try again");
     } else {
         issue_more(job);
     }

@@ -34,22 +34,16 @@ static bool hint_was_used(const struct service_job *job, uint32_t before, const 
     return false;
 }
 
-static int fill(struct svid_message *m, const struct service *s, const struct service_job *job,
-                struct err *err)
+static void fill(struct svid_message *m, const struct service *s, const struct service_job *job)
 {
     for (uint32_t i = 0; i < job->n; i++) {
         const struct service_identity *id = &job->list[i];
         Workload__X509SVID *svid = &m->svids[i];
-        uint8_t *key = NULL;
-        size_t n_key = 0;
         workload__x509_svid__init(svid);
         m->pointers[i] = svid;
         svid->spiffe_id = text_of(id->spiffe_id);
         svid->x509_svid = (ProtobufCBinaryData){id->n_chain, id->chain};
-        if (x509_key_to_pkcs8(id->key, &key, &n_key, err) == -1) {
-            return -1;
-        }
-        svid->x509_svid_key = (ProtobufCBinaryData){n_key, key};
+        svid->x509_svid_key = (ProtobufCBinaryData){X509_PKCS8_LEN, id->pkcs8};
         svid->bundle = (ProtobufCBinaryData){s->n_bundle, bytes_of(s->bundle)};
         /* A hint is unique in a message (section 5.2.1): the first of the entries keeps it. */
         if (id->hint != NULL && !hint_was_used(job, i, id->hint)) {
@@ -58,39 +52,26 @@ static int fill(struct svid_message *m, const struct service *s, const struct se
     }
     m->response.n_svids = m->n;
     m->response.svids = m->pointers;
-    return 0;
 }
 
-static void deinit(struct svid_message *m)
-{
-    for (uint32_t i = 0; i < m->n; i++) {
-        (void)mem_secret_free(m->svids[i].x509_svid_key.data);
-    }
-    free(m->svids);
-    free(m->pointers);
-}
-
-enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
+enum grpc_send service_send_svids(struct grpc_call *call, struct service *s,
                                   struct service_job *job)
 {
-    struct err err = ERR_INIT;
     enum grpc_send sent = GRPC_FULL;
+    struct service_secret packed = {.bytes = NULL};
     struct svid_message m = {.n = job->n};
     workload__x509_svidresponse__init(&m.response);
     m.svids = mem_must_calloc(m.n, sizeof(*m.svids));
     m.pointers = mem_must_calloc(m.n, sizeof(*m.pointers));
-    if (fill(&m, s, job, &err) == 0) {
-        size_t n = workload__x509_svidresponse__get_packed_size(&m.response);
-        uint8_t *packed = mem_secret_alloc(n);
-        if (packed != NULL) {
-            (void)workload__x509_svidresponse__pack(&m.response, packed);
-            sent = grpc_call_send(call, packed, n);
-        }
-        (void)mem_secret_free(packed);
-    } else {
-        log_failure(s->log, LOG_ERROR, "key_failed", &err);
+    fill(&m, s, job);
+    size_t n = workload__x509_svidresponse__get_packed_size(&m.response);
+    if (service_secret_take(s, n, &packed)) {
+        (void)workload__x509_svidresponse__pack(&m.response, packed.bytes);
+        sent = grpc_call_send(call, packed.bytes, n);
     }
-    deinit(&m);
+    service_secret_give(s, &packed);
+    free(m.svids);
+    free(m.pointers);
     return sent;
 }
 

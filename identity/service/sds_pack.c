@@ -97,7 +97,7 @@ char *service_pem_put(char *out, const char *label, struct str ders)
 /* --- the region ------------------------------------------------------------------------------- */
 
 struct region {
-    uint8_t *bytes; /* mem_secret; owned */
+    uint8_t *bytes; /* secret memory */
     size_t n, cap;
     Sds__Any *anys;      /* owned: what has been made */
     Sds__Any **pointers; /* owned */
@@ -164,17 +164,11 @@ static void add_certificate(struct region *r, const char *name, ProtobufCBinaryD
     add_secret(r, &secret);
 }
 
-static int add_identity(struct region *r, const struct sds *d, const struct service_identity *id,
-                        bool is_default)
+static void add_identity(struct region *r, const struct sds *d, const struct service_identity *id,
+                         bool is_default)
 {
-    uint8_t *key = NULL;
-    size_t n_key = 0;
-    if (x509_key_to_pkcs8(id->key, &key, &n_key, NULL) == -1) {
-        return -1;
-    }
     ProtobufCBinaryData key_pem =
-        region_pem(r, PRIVATE_KEY, (struct str){(const char *)key, n_key});
-    (void)mem_secret_free(key);
+        region_pem(r, PRIVATE_KEY, (struct str){(const char *)id->pkcs8, X509_PKCS8_LEN});
     ProtobufCBinaryData chain_pem =
         region_pem(r, CERTIFICATE, (struct str){(const char *)id->chain, id->n_chain});
     if (d->n_names == 0 || service_sds_wants(d, id->spiffe_id)) {
@@ -183,7 +177,6 @@ static int add_identity(struct region *r, const struct sds *d, const struct serv
     if (is_default && service_sds_wants(d, "default")) {
         add_certificate(r, "default", chain_pem, key_pem);
     }
-    return 0;
 }
 
 static void add_bundle(struct region *r, const struct service *s, const struct sds *d,
@@ -253,16 +246,15 @@ static size_t reckon(const struct service *s, const struct service_job *job)
     return size;
 }
 
-static int fill(struct region *r, const struct service *s, const struct service_job *job,
-                const struct sds *d)
+static void fill(struct region *r, const struct service *s, const struct service_job *job,
+                 const struct sds *d)
 {
     add_bundles(r, s, d);
     for (uint32_t i = 0; i < job->n; i++) {
-        if (job->list[i].wanted && add_identity(r, d, &job->list[i], i == 0) == -1) {
-            return -1;
+        if (job->list[i].wanted) {
+            add_identity(r, d, &job->list[i], i == 0);
         }
     }
-    return 0;
 }
 
 static void next_nonce(struct sds *d)
@@ -274,17 +266,19 @@ static void next_nonce(struct sds *d)
     }
 }
 
-enum grpc_send service_sds_send(struct grpc_call *call, const struct service *s,
+enum grpc_send service_sds_send(struct grpc_call *call, struct service *s,
                                 const struct service_job *job, struct sds *d)
 {
     struct region r = {.cap = reckon(s, job)};
+    struct service_secret secret = {.bytes = NULL};
     enum grpc_send sent = GRPC_FULL;
     char version[24] = "";
     Sds__DiscoveryResponse response;
-    r.bytes = mem_secret_alloc(r.cap);
     r.anys = mem_must_calloc((size_t)job->n + EXTRA_NAMES + 1, sizeof(*r.anys));
     r.pointers = mem_must_calloc((size_t)job->n + EXTRA_NAMES + 1, sizeof(*r.pointers));
-    if (r.bytes != NULL && fill(&r, s, job, d) == 0) {
+    if (service_secret_take(s, r.cap, &secret)) {
+        r.bytes = secret.bytes;
+        fill(&r, s, job, d);
         char before[sizeof(d->nonce)];
         memcpy(before, d->nonce, sizeof(before));
         sds__discovery_response__init(&response);
@@ -305,7 +299,7 @@ enum grpc_send service_sds_send(struct grpc_call *call, const struct service *s,
             memcpy(d->nonce, before, sizeof(before));
         }
     }
-    (void)mem_secret_free(r.bytes);
+    service_secret_give(s, &secret);
     free(r.anys);
     free(r.pointers);
     return sent;

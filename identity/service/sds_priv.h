@@ -35,7 +35,7 @@ bool service_sds_takes_spiffe_validator(const Sds__Node *node);
 size_t service_pem_size(const char *label, struct str ders);
 /* Writes exactly so much; returns the end. */
 char *service_pem_put(char *out, const char *label, struct str ders);
-enum grpc_send service_sds_send(struct grpc_call *call, const struct service *s,
+enum grpc_send service_sds_send(struct grpc_call *call, struct service *s,
                                 const struct service_job *job, struct sds *d);
 
 #endif

@@ -112,6 +112,25 @@ void service_turn_take(struct service_turn *t, struct service_account *a,
 /* Over, or no longer wanted; also twice. */
 void service_turn_give(struct service_turn *t);
 
+/* --- memory for keys on their way (secrets.c) ---------------------------------------------------
+ */
+/* Regions of secret memory cost system calls: some small ones are kept, wiped, for the next. */
+enum { SERVICE_SECRETS = 64, SERVICE_SECRET_SIZE = 4096 };
+struct service_secrets {
+    uint8_t *bytes; /* mem_secret: all of them */
+    uint64_t taken; /* a bit each */
+};
+struct service_secret {
+    uint8_t *bytes; /* NULL: none */
+    size_t n;
+    bool own; /* a region of its own */
+};
+/* False: there is no memory. */
+bool service_secret_take(struct service *s, size_t n, struct service_secret *ret);
+/* Wipes. Also what was never taken. */
+void service_secret_give(struct service *s, struct service_secret *secret);
+void service_secrets_deinit(struct service *s);
+
 /* --- attest, list, issue (job.c) ----------------------------------------------------------------
  */
 struct service_identity {
@@ -119,7 +138,7 @@ struct service_identity {
     uint32_t entry, ttl_s;
     uint64_t dns_digest;
     bool wanted;    /* a certificate for it */
-    EVP_PKEY *key;  /* owned; NULL: the caller's own */
+    uint8_t *pkcs8; /* X509_PKCS8_LEN, in the job's `keys`; NULL: the caller's own key */
     uint8_t *chain; /* owned: leaf and intermediates, DER */
     size_t n_chain;
     int64_t not_before_s, not_after_s;
@@ -142,6 +161,8 @@ struct service_job {
     char choose_text[SERVICE_CHOOSE_TEXT];
     uint8_t point[AGENT_POINT_SIZE];
     struct service_identity *list; /* owned */
+    struct service_secret keys;    /* of those that are wanted */
+    uint32_t n_keys;
     uint32_t n, total;
     uint32_t at;    /* the identity that is being issued */
     uint32_t asked; /* positions or identities that were asked for */
@@ -243,7 +264,7 @@ void service_fetch_bundles(struct grpc_call *call, void *arg, struct str message
 /* No certificates: a caller without any identity has been refused already. */
 bool service_choose_none(void *arg, struct service_job *job, char *ret_text, size_t size);
 
-enum grpc_send service_send_svids(struct grpc_call *call, const struct service *s,
+enum grpc_send service_send_svids(struct grpc_call *call, struct service *s,
                                   struct service_job *job);
 enum grpc_send service_send_bundles(struct grpc_call *call, const struct service *s);
 
@@ -404,6 +425,8 @@ struct service {
     struct service_caller *callers[SERVICE_CALLER_BUCKETS];    /* by handle */
     struct service_account *accounts[SERVICE_ACCOUNT_BUCKETS]; /* by uid */
     struct service_stream *streams;
+    struct service_secrets secrets;
+    struct x509_keygen *keygen;
     size_t n_callers, n_calls;
 
     struct service_jwt jwt;

@@ -51,7 +51,7 @@ static bool dns_name_ok(struct str name)
     return true;
 }
 
-static int check_request(const struct x509_issue *what, struct err *err)
+int x509_issue_check(const struct x509_issue *what, struct err *err)
 {
     struct spiffe_id id;
     if (spiffe_id_parse(what->spiffe_id, &id, err) == -1) {
@@ -221,7 +221,7 @@ int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key
     uint8_t key_id[KEY_ID_LEN] = {0};
     int64_t not_after_s = what->not_after_s;
     ERR_clear_error();
-    if (check_request(what, err) == -1 ||
+    if (x509_issue_check(what, err) == -1 ||
         (issuer != NULL && check_issuer(issuer, issuer_key, err) == -1)) {
         return -1;
     }

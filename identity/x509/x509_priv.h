@@ -42,4 +42,8 @@ int x509_ca_check(X509 *cert, bool anchor, struct err *err);
  * minting names of another. */
 int x509_ca_domain_check(X509 *cert, struct str trust_domain, struct err *err);
 
+/* --- x509_issue.c --- */
+/* What may be asked for, whoever signs. */
+int x509_issue_check(const struct x509_issue *what, struct err *err);
+
 #endif

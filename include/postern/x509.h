@@ -87,6 +87,13 @@ int x509_get_spiffe_id(X509 *cert, char ret[SPIFFE_ID_MAX + 1], struct err *err)
 /* --- keys and CSRs -----------------------------------------------------------------------------
  */
 EVP_PKEY *x509_key_new(struct err *err); /* ECDSA P-256 */
+/* P-256 keys by the thousand, straight into the caller's (secret) memory. For one thread. */
+struct x509_keygen;
+enum { X509_PKCS8_LEN = 138 };
+struct x509_keygen *x509_keygen_new(struct err *err);
+struct x509_keygen *x509_keygen_free(struct x509_keygen *g);
+int x509_keygen_make(struct x509_keygen *g, uint8_t ret_pkcs8[X509_PKCS8_LEN],
+                     uint8_t ret_point[65], struct err *err);
 /* PKCS#8 DER, unencrypted, in mem_secret memory (free with mem_secret_free). */
 int x509_key_to_pkcs8(EVP_PKEY *key, uint8_t **ret, size_t *ret_len, struct err *err);
 EVP_PKEY *x509_key_from_pkcs8(struct str der, struct err *err);
@@ -113,6 +120,22 @@ struct x509_issue {
  */
 int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
                struct err *err);
+/* The same for leaves by the thousand: an authority made ready. It keeps references, and is for one
+ * thread. */
+struct x509_signer;
+struct x509_signer *x509_signer_new(X509 *issuer, EVP_PKEY *issuer_key, struct err *err);
+struct x509_signer *x509_signer_ref(struct x509_signer *s);
+struct x509_signer *x509_signer_unref(struct x509_signer *s);
+struct x509_made {
+    uint8_t *der; /* owned: free() */
+    size_t len;
+    uint8_t serial[16];
+    int64_t not_after_s;
+};
+int x509_signer_issue(struct x509_signer *s, const struct x509_issue *what, struct x509_made *ret,
+                      struct err *err);
+/* Whether the 65 bytes are an uncompressed point of P-256. */
+bool x509_signer_takes(struct x509_signer *s, const uint8_t point[65]);
 /* DER, caller's to free(). */
 int x509_to_der(X509 *cert, uint8_t **ret, size_t *ret_len, struct err *err);
 /* Splits concatenated DER; at most 16 certificates, nothing left over. */

@@ -235,6 +235,184 @@ static void test_issued_is_accepted(void **state)
     mesh_free(&m);
 }
 
+/* --- leaves by the thousand --------------------------------------------------------------------
+ */
+
+/* Everything but serial and signature is as x509_issue makes it, byte for byte. */
+static void same_form(const struct x509_issue *what, X509 *issuer, EVP_PKEY *key,
+                      struct x509_signer *s)
+{
+    struct x509_made made;
+    struct err err = ERR_INIT;
+    X509 *slow = NULL;
+    uint8_t *bodies[2] = {NULL, NULL};
+    int lens[2];
+    assert_int_equal(x509_issue(what, issuer, key, &slow, NULL), 0);
+    if (x509_signer_issue(s, what, &made, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    const unsigned char *p = made.der;
+    X509 *quick = d2i_X509(NULL, &p, (long)made.len);
+    assert_non_null(quick);
+    assert_ptr_equal(p, made.der + made.len);
+    assert_int_equal(X509_verify(quick, key), 1);
+    assert_int_equal(made.not_after_s, x509_not_after_s(slow));
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(quick);
+    assert_int_equal(ASN1_STRING_length(serial), 16);
+    assert_memory_equal(ASN1_STRING_get0_data(serial), made.serial, 16);
+    assert_int_equal(X509_set_serialNumber(slow, X509_get_serialNumber(quick)), 1);
+    lens[0] = i2d_re_X509_tbs(slow, &bodies[0]);
+    lens[1] = i2d_re_X509_tbs(quick, &bodies[1]);
+    assert_true(lens[0] > 0);
+    assert_int_equal(lens[0], lens[1]);
+    assert_memory_equal(bodies[0], bodies[1], (size_t)lens[0]);
+    /* and these are the bytes that were signed */
+    assert_non_null(memmem(made.der, made.len, bodies[1], (size_t)lens[1]));
+    OPENSSL_free(bodies[0]);
+    OPENSSL_free(bodies[1]);
+    X509_free(slow);
+    X509_free(quick);
+    free(made.der);
+}
+
+static void refuse_quick(struct x509_signer *s, const struct x509_issue *what, const char *says)
+{
+    struct x509_made made = {.der = NULL};
+    struct err err = ERR_INIT;
+    assert_int_equal(x509_signer_issue(s, what, &made, &err), -1);
+    assert_null(made.der);
+    if (strstr(err.what, says) == NULL) {
+        fail_msg("'%s' does not say \"%s\"", err.what, says);
+    }
+}
+
+static void test_signer_refusals(void **state)
+{
+    (void)state;
+    struct mesh m = mesh_new();
+    struct made subject = made_new();
+    struct made other = made_new();
+    struct err err = ERR_INIT;
+    uint8_t bad[65];
+    assert_null(x509_signer_new(m.mid, other.key, &err));
+    assert_null(x509_signer_new(m.leaf, m.leaf_key.key, &err));
+    struct x509_signer *s = x509_signer_new(m.mid, m.mid_key.key, NULL);
+    assert_non_null(s);
+    struct x509_issue what = leaf_of(&subject, "spiffe://example.org");
+    refuse_quick(s, &what, "path");
+    what = ca_of(&subject, "spiffe://example.org");
+    refuse_quick(s, &what, "leaves only");
+    what = leaf_of(&subject, "spiffe://example.org/x");
+    what.not_before_s = CERTS_NOW + 10000000;
+    what.not_after_s = CERTS_NOW + 10000001;
+    refuse_quick(s, &what, "expired");
+    what = leaf_of(&subject, "spiffe://example.org/x");
+    what.point = bad;
+    memset(bad, 0, sizeof(bad));
+    refuse_quick(s, &what, "P-256");
+    memcpy(bad, subject.point, sizeof(bad));
+    bad[64] ^= 1;
+    refuse_quick(s, &what, "P-256");
+    for (unsigned form = 0; form < 256; form++) {
+        memcpy(bad, subject.point, sizeof(bad));
+        bad[0] = (uint8_t)form;
+        assert_int_equal(x509_signer_takes(s, bad), form == 0x04);
+    }
+    memset(bad + 1, 0xff, sizeof(bad) - 1); /* coordinates beyond the field */
+    bad[0] = 0x04;
+    assert_false(x509_signer_takes(s, bad));
+    struct str names[64];
+    char name[64 * 4];
+    memset(name, 'a', sizeof(name));
+    for (size_t i = 63; i < sizeof(name); i += 64) {
+        name[i] = '.';
+    }
+    for (size_t i = 0; i < 64; i++) {
+        names[i] = (struct str){name, 253};
+    }
+    what = leaf_of(&subject, "spiffe://example.org/x");
+    what.dns_names = names;
+    what.n_dns_names = 64;
+    refuse_quick(s, &what, "too large");
+    x509_signer_unref(s);
+    EVP_PKEY_free(subject.key);
+    EVP_PKEY_free(other.key);
+    mesh_free(&m);
+}
+
+static void test_signer(void **state)
+{
+    (void)state;
+    struct mesh m = mesh_new();
+    char id[SPIFFE_ID_MAX + 1] = "spiffe://example.org/";
+    struct str names[16];
+    for (size_t i = 0; i < 16; i++) {
+        names[i] = STR_LIT("a-name.of-some.length.example.org");
+    }
+    struct x509_signer *s = x509_signer_new(m.mid, m.mid_key.key, NULL);
+    assert_non_null(s);
+    const int64_t ends[] = {0,          951782399,  951782400, 1709164800,
+                            2524607999, 2524608000, 4102444800};
+    for (size_t i = 0; i < 40; i++) {
+        struct made subject = made_new();
+        size_t n = i < 20 ? i + 1 : i * 50; /* lengths of one, two and three bytes */
+        memset(id + 21, 'x', n);
+        id[21 + n] = '\0';
+        struct x509_issue what = leaf_of(&subject, id);
+        what.dns_names = names;
+        what.n_dns_names = i % 17;
+        what.not_before_s = ends[i % 7] < CERTS_NOW ? ends[i % 7] : CERTS_NOW - 1;
+        what.not_after_s = CERTS_NOW + (int64_t)i;
+        same_form(&what, m.mid, m.mid_key.key, s);
+        EVP_PKEY_free(subject.key);
+    }
+    x509_signer_unref(s);
+    /* A root that lasts beyond 2049 signs too: its leaves' years have four digits. */
+    s = x509_signer_new(m.root, m.root_key.key, NULL);
+    struct made subject = made_new();
+    struct x509_issue what = leaf_of(&subject, "spiffe://example.org/late");
+    same_form(&what, m.root, m.root_key.key, s);
+    EVP_PKEY_free(subject.key);
+    x509_signer_unref(s);
+    mesh_free(&m);
+}
+
+/* --- keys by the thousand ----------------------------------------------------------------------
+ */
+
+static void test_keygen(void **state)
+{
+    (void)state;
+    struct x509_keygen *g = x509_keygen_new(NULL);
+    uint8_t pkcs8[X509_PKCS8_LEN];
+    uint8_t last[X509_PKCS8_LEN] = {0};
+    uint8_t point[65];
+    uint8_t again[65];
+    uint8_t *slow = NULL;
+    size_t n = 0;
+    assert_non_null(g);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(x509_keygen_make(g, pkcs8, point, NULL), 0);
+        assert_memory_not_equal(pkcs8, last, sizeof(last));
+        memcpy(last, pkcs8, sizeof(last));
+        EVP_PKEY *key = x509_key_from_pkcs8((struct str){(char *)pkcs8, sizeof(pkcs8)}, NULL);
+        assert_non_null(key);
+        assert_int_equal(x509_key_point(key, again, NULL), 0);
+        assert_memory_equal(point, again, sizeof(point));
+        /* the number and the point belong together, and OpenSSL would write the same bytes */
+        EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+        assert_int_equal(EVP_PKEY_pairwise_check(ctx), 1);
+        assert_int_equal(EVP_PKEY_check(ctx), 1);
+        EVP_PKEY_CTX_free(ctx);
+        assert_int_equal(x509_key_to_pkcs8(key, &slow, &n, NULL), 0);
+        assert_int_equal(n, sizeof(pkcs8));
+        assert_memory_equal(slow, pkcs8, n);
+        mem_secret_free(slow);
+        EVP_PKEY_free(key);
+    }
+    x509_keygen_free(g);
+}
+
 /* --- own identities --------------------------------------------------------------------------- */
 
 static void refuse_svid(X509 *const *certs, size_t n, EVP_PKEY *key, const char *says)
@@ -423,6 +601,9 @@ int main(void)
         cmocka_unit_test(test_issue_refusals),
         cmocka_unit_test(test_profile),
         cmocka_unit_test(test_issued_is_accepted),
+        cmocka_unit_test(test_signer_refusals),
+        cmocka_unit_test(test_signer),
+        cmocka_unit_test(test_keygen),
         cmocka_unit_test(test_svid),
         cmocka_unit_test(test_pkcs8),
         cmocka_unit_test(test_csr_refusals),
