@@ -4,11 +4,15 @@
 
 #include <jansson.h>
 #include <postern/agent_control.h>
+#include <postern/journal.h>
 #include <postern/mem.h>
+#include <postern/os.h>
 #include <postern/quarantine.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { SERIALS_MAX = QUARANTINE_ITEMS_MAX * 64 };
 
 static int usage(void)
 {
@@ -169,12 +173,64 @@ static int prepare(const struct options *o, struct agent_control_request *r)
     return 0;
 }
 
+/* --- certificates of an image ----------------------------------------------------------------- */
+/* As many of the list as one request takes; returns what is left of it. */
+static struct str fill(struct agent_control_request *r, const char *digest, struct str list)
+{
+    agent_control_init(r, AGENT_CONTROL_QUARANTINE_SERIALS);
+    POSTERN_ASSERT(agent_control_put(r, 0, str_of(digest)));
+    for (size_t i = 1; i < AGENT_CONTROL_ARGS_MAX && list.n > 0; i++) {
+        size_t n = list.n < AGENT_CONTROL_ARG_MAX ? list.n : AGENT_CONTROL_ARG_MAX;
+
+        while (list.p[n - 1] != ',') { /* each serial has one behind it, and is short */
+            n--;
+        }
+        POSTERN_ASSERT(agent_control_put(r, i, (struct str){list.p, n - 1}));
+        list = (struct str){list.p + n, list.n - n};
+    }
+    if (list.n == 0) {
+        r->flags = AGENT_CONTROL_SERIALS_LAST;
+    }
+    return list;
+}
+
+/* Issuing has stopped by now, so the journal has all that there is. */
+static int add_serials(const struct options *o, const char *path, const char *digest,
+                       struct agent_control_request *r, struct buf *out)
+{
+    mem_autofree char *dir = NULL;
+    struct buf list = BUF_INIT(SERIALS_MAX);
+    struct err err = ERR_INIT;
+    struct str rest;
+    char text[1200];
+    size_t n = 0;
+    int status = role_journal_dir(NULL, o->config, path, &dir);
+
+    if (status == 0 && journal_serials_of_image(dir, digest, os_wall_s(), &list, &n, &err) == -1) {
+        fprintf(stderr,
+                "postern: issuing has stopped, but connections go on until their certificates "
+                "end: %s\n",
+                err_text(&err, text, sizeof(text)));
+        status = 1;
+    }
+    rest = buf_str(&list);
+    while (status == 0 && rest.n > 0) {
+        rest = fill(r, digest, rest);
+        buf_reset(out);
+        status = role_control_ask(path, r, out);
+    }
+    buf_reset(&list);
+    return status;
+}
+
 int quarantine_main(int argc, char **argv)
 {
     struct options o = {.verb = NULL};
     mem_autofree struct agent_control_request *r = mem_must_new(struct agent_control_request);
     mem_autofree char *path = NULL;
     struct buf out = BUF_INIT(AGENT_CONTROL_DOCUMENT_MAX);
+    char text[QUARANTINE_TEXT_MAX + 1];
+    enum quarantine_kind kind;
     int status;
 
     if (!take_options(argc, argv, &o)) {
@@ -186,6 +242,11 @@ int quarantine_main(int argc, char **argv)
     }
     if (status == 0) {
         status = role_control_ask(path, r, &out);
+    }
+    if (status == 0 && strcmp(o.verb, "add") == 0 &&
+        quarantine_subject(str_of(o.subject), &kind, text, NULL) == 0 &&
+        kind == QUARANTINE_IMAGE_DIGEST) {
+        status = add_serials(&o, path, text, r, &out);
     }
     if (status == 0) {
         status = show(&o, &out);

@@ -61,6 +61,11 @@ struct journal_file {
 int journal_file_open(const char *dir, uint64_t number, struct journal_file *ret, struct err *err);
 void journal_file_close(struct journal_file *f);
 
+/* Appends the serials of certificates that are still valid and that callers whose container runs
+ * this image (sha256:HEX) got, each with a comma behind. */
+int journal_serials_of_image(const char *dir, const char *digest, int64_t now_s, struct buf *out,
+                             size_t *ret_n, struct err *err);
+
 /* --- verifying -------------------------------------------------------------------------------- */
 struct journal_verify_options {
     const char *dir;

@@ -2,10 +2,14 @@
 
 import json
 import os
+import pathlib
+import secrets
 import signal
 import stat
+import uuid
 
 import pytest
+from fake_kubelet import FakeKubelet, pod
 from lab import run, wait_for
 from test_agent_processes import TD, agent  # noqa: F401
 
@@ -138,3 +142,92 @@ def test_digest_alone(agent):
     quarantine(agent, "add", f"registry.example/app@{DIGEST}")
     assert [x["subject"] for x in listed(agent)["items"]] == [DIGEST]
     assert agent.identity() == ID
+
+
+# --- an image -------------------------------------------------------------------------------------------
+class Pod:
+    """A place in this machine's cgroups such as a kubelet gives to a container, and that kubelet."""
+
+    def __init__(self, agent, digest):
+        self.uid = str(uuid.uuid4())
+        self.container = secrets.token_hex(32)
+        pki = agent.dir / "pki"
+        self.kubelet = FakeKubelet(pki)
+        token = agent.dir / "token"
+        token.write_text("secret-1\n")
+        token.chmod(0o600)
+        self.kubelet.set_pods(pod(self.uid, containers=[("app", self.container, "img", digest)]))
+        self.config = (
+            f"kubernetes:\n  poll: 1s\n  node_name: vm\n  kubelet:\n    address: 127.0.0.1:{self.kubelet.port}\n"
+            f"    ca_file: {self.kubelet.authority.crt}\n    token_file: {token}\n"
+        )
+        self.made = []
+        for top in cgroup_tops():
+            place = top
+            for part in ("kubepods", "besteffort", f"pod{self.uid}", self.container):
+                place = place / part
+                try:
+                    place.mkdir()
+                    self.made.append(place)
+                except FileExistsError:
+                    pass
+
+    def run(self, *argv):
+        """A process that is in the container as far as the kernel says."""
+        tasks = [p / "cgroup.procs" for p in self.made if p.name == self.container]
+        enter = "".join(f"echo $$ > {t} && " for t in tasks)
+        return run("/bin/sh", "-c", enter + 'exec "$@"', "sh", *argv, check=False)
+
+    def close(self):
+        self.kubelet.close()
+        for place in reversed(self.made):
+            try:
+                place.rmdir()
+            except OSError:
+                pass  # somebody else's pod is there too
+
+
+def cgroup_tops():
+    found = []
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, _ = line.split(maxsplit=3)
+        if kind == "cgroup2" or (kind == "cgroup" and "cpuset" not in where):
+            found.append(pathlib.Path(where))
+    return found
+
+
+def test_image_stops_issuing_and_names_its_certificates(agent):
+    one = Pod(agent, DIGEST)
+    try:
+        agent.write_entries({"app": "k8s:ns:shop", **{f"more{i}": "k8s:ns:shop" for i in range(39)}})
+        agent.write_config(one.config)
+        agent.start()
+
+        def fetch():
+            return one.run(agent.postern, "svid", "fetch", "--socket", agent.socket)
+
+        p = wait_for("the pod's identity", lambda: (lambda p: p.returncode == 0 and p)(fetch()))
+        serial = next(x.split()[1] for x in p.stdout.splitlines() if x.startswith("serial"))
+        assert f"spiffe://{TD}/app" in p.stdout
+        for _ in range(6):  # more than one request to the supervisor takes
+            assert fetch().returncode == 0
+        p = quarantine(agent, "add", "--for", "1h", f"img@{DIGEST}")
+        assert "certificate" in p.stdout
+        (item,) = listed(agent)["items"]
+        shown = [json.loads(x) for x in run(
+            agent.postern, "journal", "show", "--json", "--dir", agent.state / "journal"
+        ).stdout.splitlines()]  # fmt: skip
+        issued = [x for x in shown if x["event"] == "issued"]
+        assert item["serials"] == len(issued) >= 240 and serial.rjust(32, "0") in {x["serial"] for x in issued}
+        assert {x["image_digest"] for x in issued} == {DIGEST} and issued[0]["pod_uid"] == one.uid
+        assert issued[0]["container_id"] == one.container
+        assert [x["subject"] for x in shown if x["event"] == "quarantine"] == [DIGEST]
+        text = (agent.state / "quarantine").read_text()
+        assert all(f'"subject":"{x["serial"].lstrip("0")}"' in text.replace('"0', '"') for x in issued)
+        p = fetch()
+        assert p.returncode != 0 and "PermissionDenied" in p.stdout + p.stderr
+        quarantine(agent, "remove", DIGEST)
+        assert listed(agent)["items"] == []
+        assert fetch().returncode == 0
+    finally:
+        one.close()
