@@ -3,37 +3,6 @@
 
 #include "config_priv.h"
 
-static const char *const words_source[] = {"self", NULL};
-static const char *const words_key_at_rest[] = {"plain", NULL};
-
-static const struct field fields_ca[] = {
-    {.name = "source",
-     .type = TYPE_WORD,
-     .words = words_source,
-     .def = "self",
-     .doc = "`self`: a root of the agent's own, made at first start."},
-    {.name = "key_at_rest",
-     .type = TYPE_WORD,
-     .words = words_key_at_rest,
-     .def = "plain",
-     .doc = "`plain`: the root key's file has mode 0600 and nothing more protects it."},
-    {.name = "root_ttl",
-     .type = TYPE_DURATION_S,
-     .min = 10,
-     .max = 30 * UINT64_C(8760) * 3600,
-     AT(struct conf_agent, root_ttl_s),
-     .def = "87600h",
-     .doc = "Life of a root that is made."},
-    {.name = "node_ttl",
-     .type = TYPE_DURATION_S,
-     .min = 10,
-     .max = 10 * UINT64_C(8760) * 3600,
-     AT(struct conf_agent, node_ttl_s),
-     .def = "24h",
-     .doc = "Life of the intermediate that signs on this node."},
-};
-static const struct table table_ca = {.name = "ca", FIELDS(fields_ca)};
-
 static const struct field fields_svid[] = {
     {.name = "ttl",
      .type = TYPE_DURATION_S,

@@ -131,6 +131,9 @@ struct field {
     const char *type_doc, *expected; /* where a check narrows the type */
     const char *empty_advice;        /* lists: what to write instead of [] */
     bool (*check)(struct context *c, const struct field *f, const struct node *n);
+    /* TYPE_MAP: what a single value in its place means; value is the struct that the field is in.
+     */
+    bool (*scalar)(struct context *c, const struct field *f, const struct node *n, void *value);
     const char *doc;
 };
 
@@ -201,6 +204,7 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
 
 extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries,
     table_modes;
+extern const struct table table_ca; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 extern const struct table table_agent_limits;
 /* Who may use the admin socket when the file does not say. */

@@ -33,7 +33,11 @@ static void write_default(const struct field *f, struct buf *out)
 static void write_type(const struct field *f, const char *key_path, struct buf *out)
 {
     if (f->type == TYPE_MAP) {
-        buf_printf(out, "%s", f->list ? "list of mappings, see " : "mapping, see ");
+        if (f->type_doc != NULL) {
+            buf_printf(out, "%s, see ", f->type_doc);
+        } else {
+            buf_printf(out, "%s", f->list ? "list of mappings, see " : "mapping, see ");
+        }
         buf_printf(out, "`%s%s%s`", key_path, f->name, f->list ? "[]" : "");
         return;
     }

@@ -109,7 +109,11 @@ static void parse_one(struct context *c, const struct field *f, const struct nod
         return;
     }
     if (f->type == TYPE_MAP) {
-        schema_parse(c, f->table, n, dst);
+        if (f->scalar != NULL && n->kind == NODE_SCALAR && !node_is_null(n)) {
+            (void)f->scalar(c, f, n, dst);
+        } else {
+            schema_parse(c, f->table, n, dst);
+        }
         return;
     }
     char expected[200];

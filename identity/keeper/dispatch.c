@@ -464,6 +464,8 @@ static int entries_commit(struct keeper *k, const struct agent_msg_entries_begin
 static int on_control_message(struct keeper *k, const union agent_msg *msg, int fd, struct err *err)
 {
     switch (msg->head.type) {
+    case AGENT_MSG_KEY_SOURCE:
+        return keeper_on_key_source(k, &msg->key_source, fd, err);
     case AGENT_MSG_STATE_KEY:
     case AGENT_MSG_STATE_CERT:
     case AGENT_MSG_STATE_FILE:

@@ -5,7 +5,7 @@
  * privs.c     all that it may do
  * clock.c     the time, handed in
  * store.c     records of authorities, and as bytes
- * seal.c      those bytes in a file, plain or sealed
+ * seal.c      those bytes in a file, plain or sealed; rest.c: under which passphrase
  * entries.c   its own copy of who may have which identity; match.c whom an entry fits, template.c
  *             what its identity then is: a library, <postern/keeper.h>
  * deny.c      what is quarantined: nothing is issued for it
@@ -190,6 +190,22 @@ int keeper_wake_ms(const struct keeper *k);
 /* A descriptor that is readable when keeper_tick is due. */
 int keeper_timer_new(struct err *err);
 void keeper_timer_arm(struct keeper *k);
+
+/* --- the key at rest (rest.c) ----------------------------------------------------------------- */
+/* Passphrases, from their files to the state's; owned, mem_secret; NULL: there is none. */
+struct keeper_rest {
+    char *passphrase, *old_passphrase;
+    size_t len, old_len;
+};
+void keeper_rest_deinit(struct keeper_rest *r);
+int keeper_on_key_source(struct keeper *k, const struct agent_msg_key_source *msg, int fd,
+                         struct err *err);
+/* The payload of a state file. k->seal is set to how it is written from now on; *ret_reseal: not
+ * as it was. */
+int keeper_rest_open(struct keeper *k, struct str file, uint8_t **ret, size_t *ret_len,
+                     bool *ret_reseal, struct err *err);
+/* The same for a state that is yet to be written. */
+int keeper_rest_begin(struct keeper *k, struct err *err);
 
 /* --- the start (start.c) ---------------------------------------------------------------------- */
 /* A state file, or one of the two of the old layout. */
@@ -378,6 +394,7 @@ struct keeper {
     struct agent_msg_report report; /* of this process; sent again when the keys are there */
     struct keeper_journal journal;
     struct keeper_seal seal; /* how the state is written */
+    struct keeper_rest rest; /* until the state is open */
     struct keeper_change change;
     struct keeper_order order; /* what the change is for */
     struct keeper_uses *uses;

@@ -119,6 +119,7 @@ int main(void)
     keeper_deny_free(k.deny_incoming);
     keeper_pods_free(k.pods);
     keeper_authority_deinit(&k.authority);
+    keeper_rest_deinit(&k.rest);
     keeper_seal_deinit(&k.seal);
     keeper_jwt_deinit(&k.jwt);
     log_free(k.log);

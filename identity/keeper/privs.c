@@ -23,7 +23,8 @@ static const char *const SYSCALLS[] = {
     "getpid", "gettid", "sched_yield", "sysinfo", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
     "sigaltstack", "restart_syscall", "tgkill", "exit", "exit_group", NULL};
 
-enum { HEAP_LOCKED = 4 << 20 };
+/* Scrypt takes 4 MiB of it for a moment (seal.c). */
+enum { HEAP_LOCKED = 6 << 20 };
 
 /* Makes the heap large enough for keys, entries and callers of a usual node, and locks it page by
  * page as it is touched. Fits the limit on locked memory that systems give to everybody (8 MiB). */

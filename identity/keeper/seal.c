@@ -65,7 +65,8 @@ int keeper_seal_derive(struct str passphrase, const uint8_t *salt, struct keeper
 
     if (passphrase.n == 0 || passphrase.n > KEEPER_PASSPHRASE_MAX) {
         err_set(err, ERR_CONFIG, "the passphrase has %zu bytes", passphrase.n);
-        return err_expected(err, "1 to %d", KEEPER_PASSPHRASE_MAX);
+        err_expected(err, "1 to %d", KEEPER_PASSPHRASE_MAX);
+        return err_advise(err, "use 32 random bytes: head -c 32 /dev/urandom | base64");
     }
     if (salt != NULL) {
         memcpy(seal.salt, salt, sizeof(seal.salt));

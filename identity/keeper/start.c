@@ -71,15 +71,15 @@ static void on_first_written(struct keeper *k, const struct err *failure)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 static int read_state(struct keeper *k, int fd, uid_t owner, struct keeper_store *ret,
-                      struct err *err)
+                      bool *ret_reseal, struct err *err)
 {
     uint8_t *file = NULL, *payload = NULL;
     size_t len = 0, payload_len = 0;
     int r = keeper_file_read(fd, "state", owner, true, KEEPER_SEAL_FILE_MAX, &file, &len, err);
 
     if (r == 0) {
-        r = keeper_seal_open(&k->seal, (struct str){(const char *)file, len}, &payload,
-                             &payload_len, err);
+        r = keeper_rest_open(k, (struct str){(const char *)file, len}, &payload, &payload_len,
+                             ret_reseal, err);
     }
     mem_secret_free(file);
     if (r == 0) {
@@ -160,8 +160,11 @@ static int open_state(struct keeper *k, const struct agent_msg_state *msg, int f
     os_autofd int file = fd;
 
     if (msg->fresh) {
+        if (keeper_rest_begin(k, err) == -1) {
+            return -1;
+        }
         keeper_store_init(&store, str_of(k->trust_domain));
-    } else if (read_state(k, file, msg->owner_uid, &store, err) == -1) {
+    } else if (read_state(k, file, msg->owner_uid, &store, &changed, err) == -1) {
         return -1;
     }
     if (complete(k, &store, msg->owner_uid, now_s, &changed, err) == -1) {

@@ -2,7 +2,9 @@
  * in place here, and what is in them is never looked at. */
 #include "supervisor_priv.h"
 
+#include <postern/mem.h>
 #include <postern/os.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static int send_file(struct supervisor *s, enum agent_msg_type type, int fd, bool fresh,
@@ -16,9 +18,85 @@ static int send_file(struct supervisor *s, enum agent_msg_type type, int fd, boo
     return supervisor_tell(s, AGENT_ROLE_KEEPER, &m, fd, err);
 }
 
+/* --- the key at rest ----------------------------------------------------------------------------
+ */
+static int send_source(struct supervisor *s, const char *path, bool old, struct err *err)
+{
+    struct agent_msg_key_source m;
+    os_autofd int fd = -1;
+
+    if (supervisor_source_open(path, "the passphrase's file", &fd, err) == -1) {
+        return -1;
+    }
+    agent_ipc_init(&m, AGENT_MSG_KEY_SOURCE, 0);
+    m.owner_uid = (uint32_t)geteuid();
+    m.old = old;
+    return supervisor_tell(s, AGENT_ROLE_KEEPER, &m, fd, err);
+}
+
+/* systemd.exec(5), "Credentials". */
+static int send_credential(struct supervisor *s, struct err *err)
+{
+    const char *dir = secure_getenv("CREDENTIALS_DIRECTORY");
+    mem_autofree char *path = NULL;
+
+    if (dir == NULL || dir[0] != '/') {
+        err_set(err, ERR_CONFIG, "there is no credential '%s': CREDENTIALS_DIRECTORY is not set",
+                s->conf->ca.key.credential);
+        return err_advise(err, "give the unit LoadCredential= or LoadCredentialEncrypted= with "
+                               "this name, or use passphrase_file");
+    }
+    path = mem_must_printf("%s/%s", dir, s->conf->ca.key.credential);
+    return send_source(s, path, false, err);
+}
+
+/* Nothing is said of the protection: what is there is used, with a warning, but nothing new is made
+ * in the belief that somebody thought of it. */
+static int judge_unsaid(struct supervisor *s, struct err *err)
+{
+    if (s->conf->ca.present && s->state.fresh && s->state.key_fd == -1 &&
+        s->conf->ca.source == CONF_CA_SELF) {
+        err_set(err, ERR_CONFIG, "`ca.key_at_rest` does not say what protects the root's key");
+        err_where(err, "%s", s->conf->path);
+        return err_advise(err,
+                          "write {passphrase_file: PATH}, {credential: NAME}, or plain, if the "
+                          "file's mode is enough");
+    }
+    log_msg(
+        s->log, LOG_WARN, "key_unprotected",
+        "the authorities' keys in %s/ca are plain, and the configuration does not say that they "
+        "may be: set ca.key_at_rest",
+        s->conf->state_dir);
+    return 0;
+}
+
+static int send_key_source(struct supervisor *s, struct err *err)
+{
+    const char *old = s->conf->ca.key.old_passphrase_file;
+
+    if (old != NULL && send_source(s, old, true, err) == -1) {
+        return -1;
+    }
+    switch (s->conf->ca.key.kind) {
+    case CONF_KEY_UNSAID:
+        return judge_unsaid(s, err);
+    case CONF_KEY_PASSPHRASE:
+        return send_source(s, s->conf->ca.key.passphrase_file, false, err);
+    case CONF_KEY_CREDENTIAL:
+        return send_credential(s, err);
+    case CONF_KEY_PLAIN:
+        break;
+    }
+    return 0;
+}
+
 int supervisor_send_state(struct supervisor *s, struct err *err)
 {
     const struct supervisor_state *st = &s->state;
+
+    if (send_key_source(s, err) == -1) {
+        return -1;
+    }
 
     if (st->key_fd != -1 && (send_file(s, AGENT_MSG_STATE_KEY, st->key_fd, false, err) == -1 ||
                              send_file(s, AGENT_MSG_STATE_CERT, st->cert_fd, false, err) == -1)) {

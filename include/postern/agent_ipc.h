@@ -118,6 +118,7 @@ enum agent_msg_type {
     AGENT_MSG_FAILED, /* agent_msg_failed: cannot go on; the child then exits with 1 */
     /* supervisor <-> keeper */
     AGENT_MSG_START_KEEPER,    /* agent_msg_start_keeper */
+    AGENT_MSG_KEY_SOURCE,      /* agent_msg_key_source + the file with a passphrase */
     AGENT_MSG_STATE_KEY,       /* agent_msg_state + the key file of the old layout */
     AGENT_MSG_STATE_CERT,      /* agent_msg_state + its certificate file */
     AGENT_MSG_STATE_FILE,      /* agent_msg_state + the state file, or an empty one to write */
@@ -298,6 +299,12 @@ struct agent_msg_state {
     struct agent_msg_head head;
     uint32_t owner_uid; /* whose the file has to be */
     bool fresh;
+};
+/* Before the state file: what it is sealed under, or was until now. None: it is plain. */
+struct agent_msg_key_source {
+    struct agent_msg_head head;
+    uint32_t owner_uid; /* whose the file has to be */
+    bool old;           /* opens, and is not written with */
 };
 /* The answer to STATE_WRITTEN; to STATE_WANTED, when no file can be made. */
 struct agent_msg_state_placed {
@@ -725,6 +732,7 @@ union agent_msg {
     struct agent_msg_report report;
     struct agent_msg_failed failed;
     struct agent_msg_start_keeper start_keeper;
+    struct agent_msg_key_source key_source;
     struct agent_msg_state state;
     struct agent_msg_state_placed state_placed;
     struct agent_msg_ca_order ca_order;

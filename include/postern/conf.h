@@ -196,6 +196,21 @@ struct conf_agent_limits {
 };
 enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
 
+enum conf_ca_source { CONF_CA_SELF, CONF_CA_DISK };
+enum conf_key_at_rest { CONF_KEY_UNSAID, CONF_KEY_PLAIN, CONF_KEY_PASSPHRASE, CONF_KEY_CREDENTIAL };
+struct conf_ca {
+    bool present; /* the file has such a section */
+    enum conf_ca_source source;
+    struct {
+        enum conf_key_at_rest kind;
+        char *passphrase_file, *credential, *old_passphrase_file; /* NULL: not named */
+    } key;
+    struct {
+        char *cert_file, *key_file, *bundle_file; /* source disk only */
+    } disk;
+    uint32_t outage_warn_s;
+};
+
 struct conf_agent {
     char *path;
     char *trust_domain;
@@ -208,6 +223,7 @@ struct conf_agent {
     struct {
         char *policy_path, *mesh_path, *modes_path; /* NULL: none */
     } state;                                        /* what proxies are told */
+    struct conf_ca ca;
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
     uint32_t jwt_ttl_s, jwt_key_ttl_s;
     enum conf_jwt_algorithm jwt_algorithm; /* of new keys for tokens */

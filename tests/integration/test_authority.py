@@ -209,3 +209,101 @@ def test_killed_between_any_two_steps(node):
         if moment == "done":
             assert after != before
         assert sorted(p.name for p in (node.state / "ca").iterdir()) == ["state"]
+
+
+# --- the key at rest ----------------------------------------------------------------------------------
+AGENT = """kind: Agent
+level: 1
+trust_domain: test.example
+socket: {socket}
+state_dir: {state}
+entries: entries.yaml
+{rest}
+"""
+
+
+def write_agent(node, rest, state=None):
+    (node.conf / "agent.yaml").write_text(AGENT.format(socket=node.socket, state=state or node.state, rest=rest))
+
+
+def passphrase(node, name, text):
+    path = node.conf / name
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def failed(node, status, *words):
+    node.start_agent(wait=False)
+    assert node.agent.p.wait(30) == status, node.agent.err()
+    lines = [json.loads(line) for line in node.agent.err().splitlines() if line.startswith("{")]
+    e = [o for o in lines if o["event"] == "agent_failed"]
+    assert len(e) == 1 and e[0]["advice"] and all(w in json.dumps(e[0]) for w in words), node.agent.err()
+    assert not any(o["event"] == "root_made" for o in lines)
+
+
+def events(process, name):
+    return [o for o in map(json.loads, process.err().splitlines()) if o["event"] == name]
+
+
+def test_nothing_said_of_the_key(node):
+    """Without a `ca` section: as before, and each start warns. With one that is silent: no new state."""
+    write_agent(node, "ca:\n  root_ttl: 1000h")
+    failed(node, 2, "key_at_rest")
+    assert not (node.state / "ca").exists()
+    write_agent(node, "")
+    for _ in range(2):
+        node.start_agent()
+        assert events(node.agent, "key_unprotected")
+        assert node.agent.stop() == 0
+    write_agent(node, "ca:\n  root_ttl: 1000h")  # what is there goes on
+    node.start_agent()
+    assert events(node.agent, "key_unprotected")
+    assert node.agent.stop() == 0
+    write_agent(node, "ca:\n  key_at_rest: plain")
+    node.start_agent()
+    assert not events(node.agent, "key_unprotected")
+
+
+def test_backup_is_restored_on_another_machine(node):
+    """The state directory and the passphrase are all of it; there it gets a passphrase of its own."""
+    here = passphrase(node, "here", "of this machine\n")
+    write_agent(node, f"ca:\n  key_at_rest: {{passphrase_file: {here}}}")
+    node.start_agent()
+    ca(node, "prepare")
+    before = ca(node, "show")
+    assert node.agent.stop() == 0
+    backup = (node.state / "ca" / "state").read_bytes()
+    assert b"test.example" not in backup
+
+    there = node.lab.dir / "there"
+    (there / "ca").mkdir(parents=True)
+    there.chmod(0o700)
+    (there / "ca" / "state").write_bytes(backup)
+    (there / "ca" / "state").chmod(0o600)
+    node.state = there
+    write_agent(node, "ca:\n  key_at_rest: plain")
+    failed(node, 2, "sealed", str(there))
+    new = passphrase(node, "there", "of the other")
+    write_agent(node, f"ca:\n  key_at_rest: {{passphrase_file: {new}}}")
+    failed(node, 2, "passphrase", "changed", str(there))
+    assert (there / "ca" / "state").read_bytes() == backup  # never written over
+    write_agent(node, f"ca:\n  key_at_rest: {{passphrase_file: {new}, old_passphrase_file: {here}}}")
+    node.start_agent()
+    assert states(ca(node, "show")) == states(before)
+    assert node.agent.stop() == 0
+    write_agent(node, f"ca:\n  key_at_rest: {{passphrase_file: {new}}}")
+    node.start_agent()
+    assert states(ca(node, "show")) == states(before)
+
+
+def test_credential_of_the_service_manager(node):
+    creds = node.lab.private_dir("credentials", mode=0o700)
+    (creds / "ca-key").write_text("sealed by the manager")
+    (creds / "ca-key").chmod(0o400)
+    write_agent(node, "ca:\n  key_at_rest: {credential: ca-key}")
+    failed(node, 2, "CREDENTIALS_DIRECTORY")
+    for _ in range(2):
+        node.start_agent(env={**os.environ, "CREDENTIALS_DIRECTORY": str(creds)})
+        assert node.agent.stop() == 0
+    assert b"test.example" not in (node.state / "ca" / "state").read_bytes()

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,6 +121,20 @@ static void send_state_message(struct keeper_process *k, enum agent_msg_type typ
     s.fresh = fresh;
     s.owner_uid = geteuid();
     keeper_send(k->control, &s, fd);
+}
+
+void keeper_send_passphrase(struct keeper_process *k, const char *text, bool old, unsigned mode)
+{
+    struct agent_msg_key_source m;
+    int file = keeper_temp_file();
+
+    assert_int_equal(write(file, text, strlen(text)), strlen(text));
+    assert_int_equal(fchmod(file, mode), 0);
+    agent_ipc_init(&m, AGENT_MSG_KEY_SOURCE, 0);
+    m.owner_uid = geteuid();
+    m.old = old;
+    keeper_send(k->control, &m, file);
+    close(file);
 }
 
 void keeper_send_state(struct keeper_process *k, int file, bool fresh)

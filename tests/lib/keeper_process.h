@@ -39,6 +39,8 @@ const union agent_msg *keeper_expect(int fd, enum agent_way way, enum agent_msg_
 void keeper_new_service(struct keeper_process *k);
 /* Started and told START_KEEPER. */
 void keeper_spawn(struct keeper_process *k);
+/* Before the state: a file with this passphrase. */
+void keeper_send_passphrase(struct keeper_process *k, const char *text, bool old, unsigned mode);
 /* A state file, or an empty one for it (fresh). */
 void keeper_send_state(struct keeper_process *k, int file, bool fresh);
 /* The two files of the old layout and an empty one for the new. */

@@ -431,8 +431,23 @@ static const struct bad_case bad_agent[] = {
      "1:1: missing key 'socket', expected a path\n"
      "1:1: missing key 'state_dir', expected a path\n"
      "1:1: missing key 'entries', expected a path\n"},
+    {AGENT, AGENT_HEAD "ca: {source: spire}\n",
+     "7:14: 'source' is 'spire', no such value, expected self or disk\n"},
     {AGENT, AGENT_HEAD "ca: {source: disk}\n",
-     "7:14: 'source' is 'disk', no such value, expected self\n"},
+     "7:5: missing key 'disk': 'source' is disk, expected a mapping\n"},
+    {AGENT, AGENT_HEAD "ca: {disk: {cert_file: a, key_file: b}}\n",
+     "7:12: missing key 'bundle_file', expected a path\n"
+     "7:12: 'disk' is of no use: 'source' is self; write source: disk to use these files\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: secret}\n",
+     "7:19: 'key_at_rest' is 'secret', which is no such protection, expected plain, or a mapping; "
+     "write {passphrase_file: PATH} or {credential: NAME} to have it sealed\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {}}\n",
+     "7:19: 'key_at_rest' names no source of the passphrase, expected passphrase_file or "
+     "credential\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {passphrase_file: p, credential: c}}\n",
+     "7:19: 'key_at_rest' names two sources, expected one of passphrase_file and credential\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {credential: ../c}}\n",
+     "7:32: 'credential' is '../c', which is no credential's name, expected text\n"},
     {AGENT, AGENT_HEAD "svid: {ttl: 9s}\n",
      "7:13: 'ttl' is '9s', too little, expected a number with s, m or h, such as 10m, 10s to "
      "720h\n"},

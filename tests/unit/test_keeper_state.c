@@ -285,6 +285,142 @@ static void test_not_placed(void **state)
     close(file);
 }
 
+/* --- sealed ------------------------------------------------------------------------------------
+ */
+struct seal_case {
+    const char *what;
+    const char *passphrase, *old; /* NULL: none is sent */
+    unsigned mode;
+    bool flip;            /* one bit of the file */
+    const char *expected; /* in the error; NULL: it opens */
+};
+
+static void try_seal(const struct seal_case *c, const uint8_t *bytes, size_t len)
+{
+    struct keeper_process *k = mem_must_new(struct keeper_process);
+    int file = keeper_temp_file();
+
+    write_bytes(file, bytes, len);
+    if (c->flip) {
+        uint8_t other = bytes[len / 2] ^ 0x10;
+
+        assert_int_equal(pwrite(file, &other, 1, (off_t)len / 2), 1);
+    }
+    keeper_spawn(k);
+    if (c->passphrase != NULL) {
+        keeper_send_passphrase(k, c->passphrase, false, c->mode);
+    }
+    if (c->old != NULL) {
+        keeper_send_passphrase(k, c->old, true, c->mode);
+    }
+    keeper_send_state(k, file, false);
+    if (c->expected == NULL) {
+        end_well(k);
+    } else {
+        keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
+        if (strstr(keeper_in.failed.error.what, c->expected) == NULL ||
+            keeper_in.failed.error.code != ERR_CONFIG || keeper_in.failed.error.advice[0] == 0) {
+            fail_msg("%s: \"%s\" (%s)", c->what, keeper_in.failed.error.what,
+                     keeper_in.failed.error.advice);
+        }
+        assert_int_equal(keeper_wait_end(k), 1);
+    }
+    close(file);
+}
+
+static size_t read_all(int fd, uint8_t *ret, size_t size)
+{
+    ssize_t n = pread(fd, ret, size, 0);
+
+    assert_true(n > 0 && (size_t)n < size);
+    return (size_t)n;
+}
+
+static void test_sealed(void **state)
+{
+    static const struct seal_case cases[] = {
+        {"no passphrase", NULL, NULL, 0600, false, "names no passphrase"},
+        {"another passphrase", "another", NULL, 0600, false, "passphrase is another one"},
+        {"both wrong", "another", "and another", 0600, false, "passphrase is another one"},
+        {"an empty one", "", NULL, 0600, false, "empty"},
+        {"a line feed and nothing else", "\n", NULL, 0600, false, "0 bytes"},
+        {"its file is open to others", "right", NULL, 0640, false, "mode 0640"},
+        {"one bit is another", "right", NULL, 0600, true, "changed"},
+        {"right", "right", NULL, 0600, false, NULL},
+        {"right, with the line feed of an editor", "right\n", NULL, 0400, false, NULL},
+        {"right, and an old one that is not needed", "right", "other", 0600, false, NULL},
+    };
+    static uint8_t bytes[65536], plain[65536];
+    struct keeper_process *k = mem_must_new(struct keeper_process);
+    struct files f;
+    size_t len;
+
+    (void)state;
+    f.key = keeper_temp_file();
+    keeper_spawn(k);
+    keeper_send_passphrase(k, "right", false, 0600);
+    keeper_send_state(k, f.key, true);
+    keeper_place_state(k);
+    end_well(k);
+    len = read_all(f.key, bytes, sizeof(bytes));
+    close(f.key);
+    assert_null(memmem(bytes, len, "example.org", 11));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        try_seal(&cases[i], bytes, len);
+    }
+    /* the same state, plain, has it */
+    make_state(&f);
+    len = read_all(f.key, plain, sizeof(plain));
+    assert_non_null(memmem(plain, len, "example.org", 11));
+    close(f.key);
+}
+
+/* The next start writes it anew: sealed where it was plain, under the new passphrase where it was
+ * another one. */
+static void reseal(const uint8_t *bytes, size_t len, const char *passphrase, const char *old,
+                   uint8_t *ret, size_t *ret_len)
+{
+    struct keeper_process *k = mem_must_new(struct keeper_process);
+    int file = keeper_temp_file(), next = keeper_temp_file();
+
+    write_bytes(file, bytes, len);
+    keeper_spawn(k);
+    keeper_send_passphrase(k, passphrase, false, 0600);
+    if (old != NULL) {
+        keeper_send_passphrase(k, old, true, 0600);
+    }
+    keeper_send_state(k, file, false);
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_STATE_WANTED);
+    keeper_send_state(k, next, true);
+    keeper_place_state(k);
+    end_well(k);
+    *ret_len = read_all(next, ret, 65536);
+    close(file);
+    close(next);
+}
+
+static void test_reseal(void **state)
+{
+    static const struct seal_case first = {"first", "first", NULL, 0600, false, NULL},
+                                  second = {"second", "second", NULL, 0600, false, NULL},
+                                  gone = {"gone", "first", NULL, 0600, false, "another one"};
+    static uint8_t bytes[65536], sealed[65536];
+    struct files f;
+    size_t len, sealed_len;
+
+    (void)state;
+    make_state(&f);
+    len = read_all(f.key, bytes, sizeof(bytes));
+    close(f.key);
+    reseal(bytes, len, "first", NULL, sealed, &sealed_len);
+    assert_null(memmem(sealed, sealed_len, "example.org", 11));
+    try_seal(&first, sealed, sealed_len);
+    memcpy(bytes, sealed, sealed_len);
+    reseal(bytes, sealed_len, "second", "first", sealed, &sealed_len);
+    try_seal(&second, sealed, sealed_len);
+    try_seal(&gone, sealed, sealed_len);
+}
+
 /* What the report says is what the kernel says. */
 static void test_sandbox(void **state)
 {
@@ -316,10 +452,9 @@ static void test_sandbox(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_state_files),
-        cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_not_placed),
-        cmocka_unit_test(test_sandbox),
+        cmocka_unit_test(test_state_files), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_not_placed),  cmocka_unit_test(test_sealed),
+        cmocka_unit_test(test_reseal),      cmocka_unit_test(test_sandbox),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
