@@ -239,7 +239,9 @@ struct keeper_caller {
     struct keeper_facts facts; /* what the attestor said last; pod and container are NULL here */
     uint8_t *facts_space;      /* owned: where the texts and lists of it are */
     size_t facts_size;
-    uint64_t pending_ms; /* since when its pod or container is not known; 0: it is, or has none */
+    uint64_t
+        pending_ms;  /* since when it waits for its pod and container to be told; 0: it does not */
+    bool pods_known; /* they have been */
 };
 
 /* Copies the facts of a message into one allocation, so that equal facts are equal bytes. */

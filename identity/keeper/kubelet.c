@@ -96,8 +96,8 @@ bool keeper_kubelet_pending(struct keeper *k, struct keeper_caller *c)
         return false;
     }
     keeper_facts_get(k, c, &facts);
-    if (facts.container != NULL) {
-        c->pending_ms = 0;
+    c->pods_known |= facts.container != NULL;
+    if (c->pods_known) { /* and if it is not any more, its pod has gone */
         return false;
     }
     poke(k, now_ms);

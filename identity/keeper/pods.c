@@ -293,7 +293,7 @@ int keeper_pods_take(struct keeper_pods *pods, const union agent_msg *msg, bool 
         return 0;
     }
     pods->incoming = set_free(pods->incoming);
-    return err_set(err, ERR_PROTOCOL, "the kubelet process's %s is out of order",
+    return err_set(err, ERR_PROTOCOL, "its %s is out of order, or not in its form",
                    agent_msg_name(msg->head.type));
 }
 

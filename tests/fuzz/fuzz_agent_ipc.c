@@ -48,6 +48,10 @@ static void check_passed(enum agent_way way, const union agent_msg *m, size_t le
                  m->head.type == AGENT_MSG_BUNDLE_GET || m->head.type == AGENT_MSG_JWKS_GET ||
                  m->head.type == AGENT_MSG_JWT_SIGN));
     }
+    if (way == AGENT_WAY_KUBELET_KEEPER) {
+        require(!has_fd && m->head.type >= AGENT_MSG_PODS_BEGIN &&
+                m->head.type <= AGENT_MSG_PODS_COMMIT);
+    }
     if (way == AGENT_WAY_SERVICE_ATTESTOR) {
         require(!has_fd &&
                 (m->head.type == AGENT_MSG_REATTEST || m->head.type == AGENT_MSG_RELEASE));
