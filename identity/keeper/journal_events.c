@@ -195,6 +195,19 @@ void keeper_journal_authority(struct keeper *k)
     (void)keeper_journal_end(k, l);
 }
 
+void keeper_journal_change(struct keeper *k, const char *kind, const char *change, const char *id,
+                           bool by_order)
+{
+    struct keeper_journal_line *l = &k->journal.line;
+
+    keeper_journal_begin(k, l, "change");
+    jsonl_put_text(&l->w, "kind", str_of(kind), 8);
+    jsonl_put_text(&l->w, "change", str_of(change), 16);
+    put_known(&l->w, "id", id, KEEPER_RECORD_ID_MAX);
+    jsonl_put_text(&l->w, "by", by_order ? STR_LIT("order") : STR_LIT("schedule"), 16);
+    (void)keeper_journal_end(k, l);
+}
+
 /* --- quarantine ------------------------------------------------------------------------------- */
 void keeper_journal_quarantine(struct keeper *k, const struct agent_msg_deny_note *m)
 {

@@ -357,6 +357,9 @@ void keeper_journal_issued_jwt(struct keeper *k, const struct keeper_caller *c,
 void keeper_journal_refused(struct keeper *k, uint32_t outcome);
 void keeper_journal_sum_up(struct keeper *k, uint64_t now_ms, bool now);
 void keeper_journal_authority(struct keeper *k);
+/* An authority was prepared, activated, tainted or retired, by order or by the schedule. */
+void keeper_journal_change(struct keeper *k, const char *kind, const char *change, const char *id,
+                           bool by_order);
 void keeper_journal_quarantine(struct keeper *k, const struct agent_msg_deny_note *m);
 /* A file, the first or the next; fd is taken in any case. */
 int keeper_journal_on_file(struct keeper *k, const struct agent_msg_journal *msg, int fd,

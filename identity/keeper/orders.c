@@ -172,7 +172,10 @@ static void on_done(struct keeper *k, const struct err *failure)
     struct err err = ERR_INIT;
 
     log_change(k, failure);
-    if (failure != NULL) {
+    if (failure == NULL) {
+        keeper_journal_change(k, keeper_kind_name(k->order.kind), WHAT[k->order.verb], k->order.id,
+                              k->order.ticket != 0);
+    } else {
         k->rotation_retry_ms = keeper_clock_now_ms(&k->clock) + RETRY_MS;
     }
     if (k->order.ticket != 0 && answer(k, k->order.ticket, failure, &err) == -1) {
