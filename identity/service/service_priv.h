@@ -4,7 +4,8 @@
  * keeper. docs/workload-api.md says what it serves, docs/privilege-separation.md what it may do.
  *
  * One thread, one loop. A call goes like this: methods.c (metadata) -> watch.c or sign.c (what is
- * wanted) -> job.c (attest, list, issue: questions by channel.c) -> answer.
+ * wanted) -> job.c (attest, list, issue: questions by channel.c) -> answer. Tokens: jwt_svid.c asks
+ * for them after a job that only lists; jwt_bundle.c has the keys, jwt_validate.c judges by them.
  */
 #ifndef POSTERN_SERVICE_PRIV_H
 #define POSTERN_SERVICE_PRIV_H

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 
+import clients
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -330,3 +331,25 @@ def test_survives_a_restart_of_the_agent(agent):
     agent.node.start_agent()
     with Raw(agent.socket) as c:
         assert validated(validate(c, svid)).spiffe_id == FIRST
+
+
+@pytest.mark.parametrize("name", clients.CLIENTS)
+def test_clients_of_five_languages(name, agent):
+    """Each fetches, reads and validates; a token that is none, or for another, is refused to each."""
+    agent.start()
+
+    def ask_client(*argv):
+        p = agent.lab.run_in(clients.argv(name, *argv), with_hosts=False, timeout=90)
+        found = clients.events(p.stdout)
+        assert found, f"said nothing: {p.stdout[-2000:]} {p.stderr[-2000:]}"
+        return found
+
+    fetched, keys = ask_client("jwt", agent.socket, "orders")
+    assert [s["id"] for s in fetched["svids"]] == [FIRST, f"spiffe://{TD}/second"], fetched
+    assert keys["domains"] == {TD: 1}, keys
+    text = fetched["svids"][0]["token"]
+    (said,) = ask_client("validate", agent.socket, "orders", text)
+    assert said["event"] == "valid" and said["id"] == FIRST, said
+    for audience, svid in (("other", text), ("orders", text[:-4] + "AAAA")):
+        (said,) = ask_client("validate", agent.socket, audience, svid)
+        assert said["event"] == "error", said

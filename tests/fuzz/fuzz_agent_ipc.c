@@ -59,6 +59,11 @@ static void check_passed(enum agent_way way, const union agent_msg *m, size_t le
     if (m->head.type == AGENT_MSG_ENTRY) {
         check_entry(&m->entry);
     }
+    if (m->head.type == AGENT_MSG_JWT_SIGN) {
+        require(way == AGENT_WAY_SERVICE_KEEPER);
+        require(m->jwt_sign.n_audiences <= AGENT_AUDIENCES_MAX &&
+                m->jwt_sign.audiences_len <= AGENT_AUDIENCES_BYTES);
+    }
     if (m->head.type == AGENT_MSG_FAILED || m->head.type == AGENT_MSG_DIAGNOSTIC) {
         char text[2048];
 

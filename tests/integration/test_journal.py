@@ -1,5 +1,6 @@
 """The record of what an agent issued, end to end. docs/journal.md."""
 
+import base64
 import concurrent.futures
 import json
 import os
@@ -50,6 +51,19 @@ def test_every_issuance_is_a_line(agent):
     assert lines(agent)[0]["event"] == "started" and lines(agent)[-2]["event"] == "stopped"
     for name in ("00000001.jsonl", "head"):
         assert stat.S_IMODE(os.stat(agent.state / "journal" / name).st_mode) == 0o600
+
+
+def test_every_token_is_a_line(agent):
+    agent.start()
+    argv = ["svid", "fetch", "--jwt", "--audience", "a", "--raw", "--socket", f"unix:{agent.socket}"]
+    tokens = [run(agent.postern, *argv).stdout.strip() for _ in range(2)]
+    parts = [json.loads(base64.urlsafe_b64decode(t.split(".")[1] + "==")) for t in tokens]
+    found = [x for x in lines(agent, "--spiffe-id", ID) if x["kind"] == "jwt"]
+    assert [x["jti"] for x in found] == [base64.urlsafe_b64decode(p["jti"] + "==").hex() for p in parts]
+    kid = json.loads(base64.urlsafe_b64decode(tokens[0].split(".")[0] + "=="))["kid"]
+    assert found[0]["entry"] == "root" and found[0]["key"] == kid and found[0]["uid"] == 0
+    agent.process.stop()
+    assert verdict(agent)["good"]
 
 
 def test_verify_while_it_runs_and_by_a_root_from_elsewhere(agent):

@@ -236,6 +236,29 @@ const struct agent_msg_entries_applied *keeper_load_entries(struct keeper_proces
                 ->entries_applied;
 }
 
+void keeper_deny(struct keeper_process *k, uint64_t version, uint32_t kind, const char *text)
+{
+    static struct agent_msg_deny_item item;
+    struct agent_msg_deny_begin frame;
+
+    agent_ipc_init(&frame, AGENT_MSG_DENY_BEGIN, 0);
+    frame.version = version;
+    frame.n_items = text != NULL;
+    keeper_send(k->control, &frame, -1);
+    if (text != NULL) {
+        agent_ipc_init(&item, AGENT_MSG_DENY_ITEM, 0);
+        item.kind = kind;
+        assert_true(agent_ipc_put(item.text, AGENT_ID_MAX, &item.text_len, str_of(text)));
+        keeper_send(k->control, &item, -1);
+    }
+    agent_ipc_init(&frame, AGENT_MSG_DENY_COMMIT, 5);
+    frame.version = version;
+    frame.n_items = text != NULL;
+    keeper_send(k->control, &frame, -1);
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_DENY_APPLIED);
+    assert_true(keeper_in.deny_begin.version == version && keeper_in.head.request_id == 5);
+}
+
 int keeper_setup(void **state)
 {
     struct keeper_process *k = mem_must_new(struct keeper_process);

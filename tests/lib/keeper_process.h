@@ -57,6 +57,10 @@ void keeper_put_entry(struct keeper_process *k, uint32_t index, const char *id, 
 void keeper_entries_frame(struct keeper_process *k, enum agent_msg_type type, uint32_t n);
 /* Entries 0 and 1 are of uid 5000, 2 of uid 5001, 3 of uid 5000 with a path. */
 const struct agent_msg_entries_applied *keeper_load_entries(struct keeper_process *k);
+/* Quarantines one thing (NULL: nothing), and waits until that is in force. kind: enum
+ * agent_deny_kind.
+ */
+void keeper_deny(struct keeper_process *k, uint64_t version, uint32_t kind, const char *text);
 /* Fixtures of a test: with a root, entries and a service; ended by the test's end, with 0. */
 int keeper_setup(void **state);
 bool keeper_still_runs(const struct keeper_process *k);

@@ -515,29 +515,6 @@ static void test_uid_bound(void **state)
     keeper_setup(state);
 }
 
-static void deny(struct keeper_process *k, uint64_t version, uint32_t kind, const char *text)
-{
-    static struct agent_msg_deny_item item;
-    struct agent_msg_deny_begin frame;
-
-    agent_ipc_init(&frame, AGENT_MSG_DENY_BEGIN, 0);
-    frame.version = version;
-    frame.n_items = text != NULL;
-    keeper_send(k->control, &frame, -1);
-    if (text != NULL) {
-        agent_ipc_init(&item, AGENT_MSG_DENY_ITEM, 0);
-        item.kind = kind;
-        assert_true(agent_ipc_put(item.text, AGENT_ID_MAX, &item.text_len, str_of(text)));
-        keeper_send(k->control, &item, -1);
-    }
-    agent_ipc_init(&frame, AGENT_MSG_DENY_COMMIT, 5);
-    frame.version = version;
-    frame.n_items = text != NULL;
-    keeper_send(k->control, &frame, -1);
-    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_DENY_APPLIED);
-    assert_true(keeper_in.deny_begin.version == version && keeper_in.head.request_id == 5);
-}
-
 static void test_quarantine(void **state)
 {
     struct keeper_process *k = *state;
@@ -548,7 +525,7 @@ static void test_quarantine(void **state)
 
     good_point(point);
     assert_int_equal(identity(k, handle, 0)->total, 2);
-    deny(k, 7, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
+    keeper_deny(k, 7, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
     do {
         keeper_expect(k->service, AGENT_WAY_KEEPER_SERVICE, AGENT_MSG_CHANGED);
     } while (keeper_in.changed.deny_version != 7);
@@ -557,10 +534,10 @@ static void test_quarantine(void **state)
     assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_QUARANTINED);
     assert_int_equal(issue(k, handle, k->generation, 1, point)->outcome, AGENT_OK);
     /* a serial stops nobody from asking */
-    deny(k, 8, AGENT_DENY_SERIAL, "0abc");
+    keeper_deny(k, 8, AGENT_DENY_SERIAL, "0abc");
     assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_OK);
-    deny(k, 9, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
-    deny(k, 10, 0, NULL);
+    keeper_deny(k, 9, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
+    keeper_deny(k, 10, 0, NULL);
     assert_int_equal(identity(k, handle, 0)->total, 2);
     /* the service may not */
     agent_ipc_init(&forged, AGENT_MSG_DENY_BEGIN, 0);

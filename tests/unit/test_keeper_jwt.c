@@ -198,6 +198,18 @@ static void test_audiences(void **state)
     assert_true(keeper_still_runs(k));
 }
 
+static void test_quarantine(void **state)
+{
+    struct keeper_process *k = *state;
+    uint64_t own = attest(k, 5000);
+
+    keeper_deny(k, 7, AGENT_DENY_SPIFFE_ID, "spiffe://example.org/first");
+    assert_int_equal(sign(k, own, 0, STR_LIT("a"))->outcome, AGENT_QUARANTINED);
+    assert_int_equal(sign(k, own, 1, STR_LIT("a"))->outcome, AGENT_OK);
+    keeper_deny(k, 8, 0, NULL);
+    assert_int_equal(sign(k, own, 0, STR_LIT("a"))->outcome, AGENT_OK);
+}
+
 /* Signatures of both kinds come out of one bucket. */
 static void test_flood(void **state)
 {
@@ -351,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_refusals, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_audiences, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_quarantine, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_flood, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_token, keeper_setup, keeper_teardown),
         cmocka_unit_test(test_algorithms),
