@@ -50,6 +50,33 @@ def test_two_identities(name, agent):
     assert len(set(serials(context))) == 2
 
 
+def test_tokens(name, agent):
+    """One an identity, in their order; the keys; and what the agent says of a token, of another audience and of none."""
+    agent.start()
+    found, status = ask(agent, name, "jwt", agent.socket, "spiffe://elsewhere.example/api")
+    assert status == 0, found
+    tokens, keys = found
+    assert [s["id"] for s in tokens["svids"]] == IDS
+    assert [s["hint"] for s in tokens["svids"]] in (["internal", ""], [None, None]), tokens
+    assert list(keys["domains"]) == [TD] and keys["domains"][TD] >= 1
+    token = tokens["svids"][1]["token"]
+    assert ask(agent, name, "validate", agent.socket, "spiffe://elsewhere.example/api", token) == (
+        [{"event": "valid", "id": IDS[1]}],
+        0,
+    )
+    head, body, signature = token.split(".")
+    broken = f"{head}.{body}.{'B' if signature[0] != 'B' else 'C'}{signature[1:]}"
+    for audience, wrong in (("another", token), ("spiffe://elsewhere.example/api", broken)):
+        found, status = ask(agent, name, "validate", agent.socket, audience, wrong)
+        assert status == 1 and plain(found[0]["code"]) == "invalidargument", found
+
+
+def test_no_tokens_without_identity(name, agent):
+    agent.start(uid=agent.nobody)
+    found, status = ask(agent, name, "jwt", agent.socket, "api")
+    assert status == 1 and plain(found[0]["code"]) == "permissiondenied", found
+
+
 class Watch:
     def __init__(self, agent, name):
         self.process = agent.lab.start(f"watch-{name}", clients.argv(name, "watch", agent.socket))

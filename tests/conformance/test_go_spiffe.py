@@ -1,8 +1,10 @@
 """go-spiffe v2 as it is, where Go is there and its modules can be had: a client, a peer, a user of both."""
 
+import os
 import re
 import shutil
 import signal
+import subprocess
 
 import clients
 import pytest
@@ -128,6 +130,61 @@ def test_beside_our_proxies(node, peers):
     call = ["nc", "-N", "-w", "20", "127.0.0.1", str(plain)]
     p = node.lab.run_in(call, netns=node.netns, with_hosts=False, input="outwards")
     assert p.stdout == "outwards", p.stderr
+
+
+RESTARTS = int(os.environ.get("POSTERN_TEST_RESTARTS", "10"))
+
+
+class Sources:
+    """A program with an X509Source and a JWTSource, which the test asks."""
+
+    def __init__(self, node, program):
+        argv = node.lab.argv_in([program, "sources", node.socket, "audience"], netns=node.netns, uid=UIDS["client"])
+        pipe = subprocess.PIPE
+        self.p = subprocess.Popen([str(a) for a in argv], stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        assert self.p.stdout.readline() == "ready\n"
+
+    def ask(self, what):
+        self.p.stdin.write(what + "\n")
+        self.p.stdin.flush()
+        return self.p.stdout.readline().split()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.p.kill()
+        self.p.wait()
+        self.p.stdin.close()
+        self.p.stdout.close()
+
+
+@pytest.mark.parametrize("version", ["go-2.1", "go-newest"])
+def test_sources_survive_restarts(node, version, lab):
+    """kill -9 and orderly ends, in turn: neither source ever is without an answer that its bundle bears out, but for
+    tokens while the agent is away, and each follows every agent. POSTERN_TEST_RESTARTS=100 for a hundred."""
+    program = lab.private_dir("go") / "gospiffe"
+    shutil.copy(clients.built(version) / "gospiffe", program)
+    program.chmod(0o755)
+    node.start_agent()
+    with Sources(node, program) as sources:
+        client = spiffe_id("client")
+        assert sources.ask("jwt")[0] == client
+        for i in range(RESTARTS):
+            before = sources.ask("x509")
+            assert before[0] == client, before
+            node.agent.stop(signal.SIGTERM if i % 2 else signal.SIGKILL)
+            assert sources.ask("x509") == before
+            assert sources.ask("jwt")[0] == "error"
+            node.start_agent()
+
+            def followed(before=before):
+                answer = sources.ask("x509")
+                assert answer[0] == client, answer  # at no moment without
+                return answer != before
+
+            wait_for(f"an SVID of agent {i + 2}", followed, 40, interval=0.1)
+            wait_for(f"a token of agent {i + 2}", lambda: sources.ask("jwt")[0] == client, 40, interval=0.1)
 
 
 def test_agent_killed_again_and_again(node, peers):

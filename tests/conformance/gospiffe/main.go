@@ -4,6 +4,7 @@
 //	gospiffe watch SOCKET             a line "update ID SERIAL HOW-MANY" for each message
 //	gospiffe serve SOCKET PEER-ID     mTLS server: "listening ADDRESS", then echoes to that peer
 //	gospiffe call SOCKET PEER-ID ADDRESS TEXT   mTLS client: "echo TEXT from ID SERIAL"
+//	gospiffe sources SOCKET AUDIENCE  answers "x509" and "jwt" on standard input by sources that it keeps
 //	gospiffe matrix VERB SOCKET ...   as the clients of other languages (../clients/README.md)
 package main
 
@@ -123,7 +124,7 @@ func call(ctx context.Context, where workloadapi.ClientOption, peer spiffeid.ID,
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Println("usage: gospiffe fetch|watch|serve|call|matrix ...")
+		fmt.Println("usage: gospiffe fetch|watch|serve|call|sources|matrix ...")
 		os.Exit(2)
 	}
 	ctx := context.Background()
@@ -132,6 +133,8 @@ func main() {
 	case a[1] == "matrix" && len(a) > 3 && matrix(ctx, a[2:]):
 	case a[1] == "fetch" && len(a) == 4:
 		fetch(ctx, where, a[3])
+	case a[1] == "sources" && len(a) == 4:
+		sources(ctx, where, a[3])
 	case a[1] == "watch" && len(a) == 3:
 		fail(workloadapi.WatchX509Context(ctx, watcher{}, where))
 	case a[1] == "serve" && len(a) == 4:
