@@ -17,7 +17,8 @@ enum {
     LAST_PAUSE_MS = 60000,
     GOOD_RUN_MS = 120000, /* after so long its next end counts as the first */
     TIMEOUT_MS = 5000,    /* of one question */
-    CONNECT_GAP_MS = 250, /* between two questions; it keeps twice as much by itself */
+    WINDOW_MS = 2000,     /* in which it may ask so often: it keeps to half of that by itself */
+    WINDOW_QUESTIONS = 8,
 };
 
 static struct supervisor_child *child(struct supervisor *s)
@@ -82,6 +83,7 @@ static int spawn(struct supervisor *s, struct err *err)
     close(pair[0]);
     close(pair[1]);
     s->kubelet.started_ms = os_now_ms();
+    s->kubelet.asked = false;
     return r == -1 ? -1 : tell_start(s, err);
 }
 
@@ -156,6 +158,7 @@ void supervisor_kubelet_turn(struct supervisor *s)
     s->kubelet.restart_ms = 0;
     c->restarts++;
     s->kubelet.state.restarts = c->restarts;
+    supervisor_kubelet_tell_state(s);
     if (spawn(s, &err) == -1) {
         if (c->pidfd != -1) {
             supervisor_kill(s, c, &err); /* what follows its end is the next try */
@@ -229,20 +232,24 @@ static int hand_all(struct supervisor *s, struct err *err)
     return 0;
 }
 
-void supervisor_kubelet_wants(struct supervisor *s)
+int supervisor_kubelet_wants(struct supervisor *s, struct err *err)
 {
+    struct supervisor_kubelet *k = &s->kubelet;
     uint64_t now_ms = os_now_ms();
     struct err why = ERR_INIT;
 
-    if (s->kubelet.handed_ms != 0 && now_ms - s->kubelet.handed_ms < CONNECT_GAP_MS) {
-        err_set(&why, ERR_LIMIT, "the kubelet is asked too often");
-        refuse(s, &why);
-        return;
+    if (now_ms - k->window_ms > WINDOW_MS) {
+        k->window_ms = now_ms;
+        k->n_questions = 0;
     }
-    s->kubelet.handed_ms = now_ms;
+    if (k->asked || ++k->n_questions > WINDOW_QUESTIONS) {
+        return err_set(err, ERR_PROTOCOL, "the kubelet's process asks too often");
+    }
+    k->asked = true;
     if (hand_all(s, &why) == -1) {
         refuse(s, &why);
     }
+    return 0;
 }
 
 /* One line when it begins to fail, one when it is well again. */
@@ -266,11 +273,16 @@ static void log_change(struct supervisor *s, const struct agent_msg_kubelet_stat
     }
 }
 
-void supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubelet_state *said)
+int supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubelet_state *said,
+                             struct err *err)
 {
     struct agent_msg_kubelet_state now = *said;
     struct agent_msg_kubelet_state *kept = &s->kubelet.state;
 
+    if (!s->kubelet.asked) {
+        return err_set(err, ERR_PROTOCOL, "the kubelet's process answers what it did not ask");
+    }
+    s->kubelet.asked = false;
     now.configured = kept->configured;
     now.insecure = kept->insecure;
     now.plaintext = kept->plaintext;
@@ -283,6 +295,7 @@ void supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubel
     log_change(s, &now);
     *kept = now;
     supervisor_kubelet_tell_state(s);
+    return 0;
 }
 
 void supervisor_kubelet_tell_state(struct supervisor *s)

@@ -124,11 +124,9 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
         on_applied(s);
         return 0;
     case AGENT_MSG_KUBELET_WANT:
-        supervisor_kubelet_wants(s);
-        return 0;
+        return supervisor_kubelet_wants(s, err);
     case AGENT_MSG_KUBELET_STATE:
-        supervisor_kubelet_state(s, &s->in.kubelet_state);
-        return 0;
+        return supervisor_kubelet_state(s, &s->in.kubelet_state, err);
     default:
         break;
     }

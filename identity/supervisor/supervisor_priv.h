@@ -80,8 +80,10 @@ enum { SUPERVISOR_RESTARTS_MAX = 5, SUPERVISOR_RESTARTS_WINDOW_MS = 60000 };
 struct supervisor_kubelet {
     struct agent_msg_kubelet_state state; /* for the service */
     uint64_t started_ms, restart_ms;      /* restart_ms 0: it runs, or is not wanted */
-    uint64_t handed_ms;                   /* when it had its last connection */
-    uint32_t pause_ms;                    /* before the next start */
+    uint64_t window_ms;                   /* since when its questions are counted */
+    uint32_t n_questions;
+    bool asked;        /* a question of its is under way */
+    uint32_t pause_ms; /* before the next start */
 };
 
 struct supervisor {
@@ -207,9 +209,10 @@ int supervisor_kubelet_start(struct supervisor *s, struct err *err);
 void supervisor_kubelet_ended(struct supervisor *s, const struct err *why);
 int supervisor_kubelet_due_ms(const struct supervisor *s); /* -1: nothing is due */
 void supervisor_kubelet_turn(struct supervisor *s);
-/* Its messages. */
-void supervisor_kubelet_wants(struct supervisor *s);
-void supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubelet_state *said);
+/* Its messages; -1: it breaks its protocol. */
+int supervisor_kubelet_wants(struct supervisor *s, struct err *err);
+int supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubelet_state *said,
+                             struct err *err);
 /* To the service. */
 void supervisor_kubelet_tell_state(struct supervisor *s);
 

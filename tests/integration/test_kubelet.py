@@ -307,6 +307,44 @@ def test_stop_does_not_wait_for_a_slow_kubelet(make):
     assert time.monotonic() - began < 4 and not k.events("process_killed")
 
 
+HOSTILE = """#!/usr/bin/python3
+import socket, struct
+control = socket.socket(fileno=3)
+kind = struct.unpack("I", control.recv(65536)[:4])[0]  # START_KUBELET; KUBELET_WANT is the next
+control.setblocking(True)
+open("{mark}", "a").write("x")
+while True:
+    control.send(struct.pack("IIQ", kind + {more}, 16, 0))
+"""
+
+
+@pytest.mark.parametrize("more", [1, 2, 77])
+def test_process_in_somebody_elses_hands(make, build, more):
+    """It asks without end, or says what it must not: it is ended, and nobody else is."""
+    k = make()
+    libexec, mark = k.dir / "libexec", k.dir / "mark"
+    libexec.mkdir()
+    for helper in (build / "libexec").iterdir():
+        (libexec / helper.name).symlink_to(helper)
+    fake = libexec / "postern-kubelet"
+    fake.unlink()
+    fake.write_text(HOSTILE.format(mark=mark, more=more))
+    fake.chmod(0o755)
+    mark.touch()
+    mark.chmod(0o666)
+    os.environ["POSTERN_LIBEXEC"] = str(libexec)
+    try:
+        k.start(wait=False)
+    finally:
+        del os.environ["POSTERN_LIBEXEC"]
+    wait_for("its third start", lambda: len(mark.read_text()) >= 3, 20)
+    assert k.node.agent.alive()
+    assert len(k.kubelet.asked) == 0
+    k.wait(lambda s: s["restarts"] >= 2, "its restarts to show")
+    assert len(k.events("process_killed")) >= 2
+    assert len(k.node.agent.err().splitlines()) < 60, "it can fill the log"
+
+
 def test_no_kubelet_no_process(node):
     node.start_agent()
     status = json.loads(admin_ask(node.run / "agent-admin.sock", "status"))
