@@ -21,6 +21,7 @@ struct keeper_callers {
     struct keeper_account *by_uid[N_ACCOUNT_BUCKETS];
     size_t n, max, max_uid;
     uint64_t burst, per_s; /* of a uid's bucket */
+    uint64_t n_states;     /* of all callers' facts so far */
     uint64_t last_handle;  /* handles only grow: none is ever used twice */
 };
 
@@ -123,16 +124,20 @@ static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t ui
 }
 
 /* --- the table -------------------------------------------------------------------------------- */
-static void take_facts(struct keeper_caller *c, const struct agent_msg_caller *msg)
+static void take_facts(struct keeper_callers *cs, struct keeper_caller *c,
+                       const struct agent_msg_caller *msg)
 {
     struct keeper_facts facts;
     uint8_t *space;
     size_t size;
 
     keeper_facts_take(msg, &facts, &space, &size);
-    /* What is not in the space is in its first bytes: see keeper_facts_take. */
-    if (c->facts_space == NULL || c->facts_size != size ||
-        memcmp(c->facts_space, space, size) != 0) {
+    /* Numbers and flags are in the space too: see keeper_facts_take. */
+    if (c->facts_space != NULL && c->facts_size == size &&
+        memcmp(c->facts_space, space, size) == 0) {
+        facts.state = c->facts.state;
+    } else {
+        facts.state = ++cs->n_states;
         c->facts_count++;
     }
     free(c->facts_space);
@@ -162,7 +167,7 @@ bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller
     c->pidfd = pidfd;
     c->pid = msg->pid;
     c->account = account;
-    take_facts(c, msg);
+    take_facts(cs, c, msg);
     c->next = cs->by_handle[c->handle % N_BUCKETS];
     cs->by_handle[c->handle % N_BUCKETS] = c;
     cs->last_handle = c->handle;
@@ -188,7 +193,7 @@ bool keeper_callers_update(struct keeper_callers *cs, const struct agent_msg_cal
     if (c == NULL) {
         return false;
     }
-    take_facts(c, msg);
+    take_facts(cs, c, msg);
     return true;
 }
 

@@ -4,6 +4,8 @@
 
 #include <postern/keeper.h>
 
+enum { KEEPER_SEEN_SIZE = 2 * AGENT_IDENTITIES_MAX }; /* a power of two */
+
 struct keeper_index {
     uint64_t mask;   /* of the table's size, a power of two */
     uint32_t *first; /* by hash: a place + 1, or 0 */
@@ -13,6 +15,14 @@ struct keeper_index {
     uint64_t *stamp; /* by place: the last search that found it */
     uint64_t n_searches;
     uint32_t *by_id; /* places, sorted by the entries' ids */
+    /* Identities of the search that is going on: a place + 1 by hash, of the search of the stamp.
+     */
+    uint32_t seen[KEEPER_SEEN_SIZE];
+    uint64_t seen_stamp[KEEPER_SEEN_SIZE];
+    /* What the last search found: a caller's identities are asked for one at a time. */
+    uint64_t last_state; /* of the facts; 0: nothing is remembered */
+    size_t n_last;
+    uint32_t last[AGENT_IDENTITIES_MAX];
 };
 
 struct keeper_index *keeper_index_new(struct keeper_entry *items, size_t n);

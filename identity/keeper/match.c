@@ -344,63 +344,81 @@ static void identity_of(const struct keeper_entry *e, const struct keeper_facts 
     }
 }
 
-/* Whether an earlier place of the list comes to the same identity. */
+/* Whether an earlier place of this search comes to the same identity; else it is noted. */
 static bool is_second(const struct keeper_entries *set, const struct keeper_facts *facts,
-                      const uint32_t *places, const uint64_t *hashes, size_t n, uint32_t place,
-                      uint64_t *ret_hash)
+                      uint32_t place)
 {
+    struct keeper_index *ix = set->index;
     char id[AGENT_ID_MAX + 1], other[AGENT_ID_MAX + 1];
+    size_t at;
 
     identity_of(&set->items[place], facts, id);
-    *ret_hash = hash_text(hash_begin(0), id);
-    for (size_t i = 0; i < n; i++) {
-        if (hashes[i] == *ret_hash) {
-            identity_of(&set->items[places[i]], facts, other);
-            if (strcmp(id, other) == 0) {
-                return true;
-            }
+    at = (size_t)(hash_text(hash_begin(0), id) & (KEEPER_SEEN_SIZE - 1));
+    while (ix->seen_stamp[at] == ix->n_searches) {
+        identity_of(&set->items[ix->seen[at]], facts, other);
+        if (strcmp(id, other) == 0) {
+            return true;
+        }
+        at = (at + 1) & (KEEPER_SEEN_SIZE - 1);
+    }
+    ix->seen[at] = place;
+    ix->seen_stamp[at] = ix->n_searches;
+    return false;
+}
+
+static void search(const struct keeper_entries *set, const struct keeper_facts *facts)
+{
+    struct keeper_index *ix = set->index;
+    struct search s = {.set = set, .facts = facts};
+
+    _Static_assert((KEEPER_SEEN_SIZE & (KEEPER_SEEN_SIZE - 1)) == 0, "a power of two");
+    ix->n_searches++;
+    look_unix(&s);
+    look_pod(&s);
+    qsort(ix->found, s.n, sizeof(*ix->found), compare_places);
+    ix->n_last = 0;
+    for (size_t i = 0; i < s.n && ix->n_last < AGENT_IDENTITIES_MAX; i++) {
+        if (!is_second(set, facts, ix->found[i])) {
+            ix->last[ix->n_last++] = ix->found[i];
         }
     }
-    return false;
+    /* Pods are other pods without the caller's facts being others. */
+    ix->last_state = facts->pod == NULL ? facts->state : 0;
+}
+
+static void find(const struct keeper_entries *set, const struct keeper_facts *facts)
+{
+    if (facts->state == 0 || facts->pod != NULL || set->index->last_state != facts->state) {
+        search(set, facts);
+    }
 }
 
 size_t keeper_entries_match(const struct keeper_entries *set, const struct keeper_facts *facts,
                             uint32_t ret[AGENT_IDENTITIES_MAX])
 {
-    struct search s = {.set = set, .facts = facts};
-    uint64_t hashes[AGENT_IDENTITIES_MAX];
-    size_t n = 0;
-
     if (set == NULL || set->index == NULL) {
         return 0;
     }
-    set->index->n_searches++;
-    look_unix(&s);
-    look_pod(&s);
-    qsort(set->index->found, s.n, sizeof(*set->index->found), compare_places);
-    for (size_t i = 0; i < s.n && n < AGENT_IDENTITIES_MAX; i++) {
-        uint32_t place = set->index->found[i];
-
-        if (!is_second(set, facts, ret, hashes, n, place, &hashes[n])) {
-            ret[n++] = place;
-        }
+    find(set, facts);
+    if (set->index->n_last > 0) {
+        memcpy(ret, set->index->last, set->index->n_last * sizeof(ret[0]));
     }
-    return n;
+    return set->index->n_last;
 }
 
 bool keeper_entries_grant(const struct keeper_entries *set, const struct keeper_facts *facts,
                           uint32_t place, struct keeper_grant *ret)
 {
-    uint32_t places[AGENT_IDENTITIES_MAX];
-    size_t n = keeper_entries_match(set, facts, places);
-
-    for (size_t i = 0; i < n; i++) {
-        if (places[i] == place) {
-            ret->place = place;
-            ret->entry = &set->items[place];
-            identity_of(ret->entry, facts, ret->spiffe_id);
-            return true;
-        }
+    if (set == NULL || set->index == NULL) {
+        return false;
     }
-    return false;
+    find(set, facts);
+    if (set->index->n_last == 0 || bsearch(&place, set->index->last, set->index->n_last,
+                                           sizeof(place), compare_places) == NULL) {
+        return false;
+    }
+    ret->place = place;
+    ret->entry = &set->items[place];
+    identity_of(ret->entry, facts, ret->spiffe_id);
+    return true;
 }

@@ -41,6 +41,7 @@ struct keeper_pod {
 
 /* All that is known of a caller. Nothing is owned; texts are NULL where unknown. */
 struct keeper_facts {
+    uint64_t state;    /* the same number: the same facts, but for the pod; 0: nothing is said */
     uint32_t uid, gid; /* effective */
     const uint32_t *groups;
     size_t n_groups;

@@ -486,6 +486,72 @@ static void test_full_set(void **state)
     keeper_entries_free(set);
 }
 
+/* What is remembered of a search is of those facts alone, and never of a pod's. */
+static void test_remembered(void **state)
+{
+    static const struct plan plans[] = {
+        {"mine", "spiffe://td/a", {{AGENT_SELECTOR_UNIX_UID, 1000, NULL}}, 1},
+        {"other", "spiffe://td/b", {{AGENT_SELECTOR_UNIX_UID, 1001, NULL}}, 1},
+        {"pod", "spiffe://td/ns/{k8s.ns}", SHOP},
+    };
+    struct keeper_entries *set = make_set(plans, 3);
+    struct keeper_facts mine = on_host(), other = on_host(), contained = in_pod();
+    struct keeper_pod moved = pod;
+    struct keeper_grant g;
+    uint32_t places[AGENT_IDENTITIES_MAX];
+
+    (void)state;
+    mine.state = 1;
+    other.state = 2;
+    other.uid = 1001;
+    contained.state = 1; /* even if it were so */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(keeper_entries_match(set, &mine, places), 1);
+        assert_true(keeper_entries_grant(set, &mine, 0, &g));
+        assert_false(keeper_entries_grant(set, &mine, 1, &g));
+        assert_true(keeper_entries_grant(set, &other, 1, &g));
+        assert_false(keeper_entries_grant(set, &other, 0, &g));
+        assert_true(keeper_entries_grant(set, &contained, 2, &g));
+        assert_string_equal(g.spiffe_id, "spiffe://td/ns/shop");
+    }
+    moved.ns = TEXT("yard");
+    contained.pod = &moved;
+    assert_true(keeper_entries_grant(set, &contained, 2, &g));
+    assert_string_equal(g.spiffe_id, "spiffe://td/ns/yard");
+    keeper_entries_free(set);
+}
+
+/* As many entries as there may be, all of them one caller's, and then each asked for by itself, as
+ * the service does. This would take minutes if each question were a search. */
+static void test_many_identities(void **state)
+{
+    static struct agent_msg_entry m;
+    const struct want want = {AGENT_SELECTOR_UNIX_UID, 1000, NULL};
+    struct keeper_entries *set = keeper_entries_new(1, AGENT_ENTRIES_MAX);
+    struct keeper_facts f = on_host();
+    uint32_t places[AGENT_IDENTITIES_MAX], n;
+    struct keeper_grant g;
+
+    (void)state;
+    for (uint32_t i = 0; i < AGENT_ENTRIES_MAX; i++) {
+        char id[32], spiffe_id[64];
+
+        (void)snprintf(id, sizeof(id), "e%u", i);
+        (void)snprintf(spiffe_id, sizeof(spiffe_id), "spiffe://td/%u", i);
+        fill(&m, i, id, spiffe_id, &want, 1);
+        keeper_entries_add(set, &m, STR_LIT("td"));
+    }
+    assert_int_equal(keeper_entries_check(set, NULL, &n, &n, &n, NULL), 0);
+    f.state = 7;
+    for (uint32_t i = 0; i < AGENT_IDENTITIES_MAX; i++) {
+        assert_int_equal(keeper_entries_match(set, &f, places), AGENT_IDENTITIES_MAX);
+        assert_true(keeper_entries_grant(set, &f, places[i], &g));
+        assert_int_equal(g.place, i);
+    }
+    assert_false(keeper_entries_grant(set, &f, AGENT_IDENTITIES_MAX, &g));
+    keeper_entries_free(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -494,7 +560,8 @@ int main(void)
         cmocka_unit_test(test_contained),        cmocka_unit_test(test_second_of_an_identity),
         cmocka_unit_test(test_selectors),        cmocka_unit_test(test_all_must_hold),
         cmocka_unit_test(test_template),         cmocka_unit_test(test_index_is_complete),
-        cmocka_unit_test(test_full_set),
+        cmocka_unit_test(test_full_set),         cmocka_unit_test(test_remembered),
+        cmocka_unit_test(test_many_identities),
     };
 
     return cmocka_run_group_tests_name("match", tests, NULL, NULL);
