@@ -20,8 +20,9 @@ static const struct role {
     const char *use;
     const char *what;
 } roles[] = {
-    {"agent", agent_main, "agent FILE",
-     "node CA agent: attests processes and issues their SVIDs (`agent proxies`: who runs what)"},
+    {"agent", agent_main, "agent FILE | attest PID",
+     "node CA agent: attests processes and issues their SVIDs (`agent attest PID`: what it sees of "
+     "one; `agent proxies`: who runs what)"},
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
@@ -32,6 +33,8 @@ static const struct role {
     {"bundle", bundle_main, "bundle show [--jwt]", "ask a SPIFFE agent what it trusts"},
     {"journal", journal_main, "journal verify|show",
      "the record of what an agent issued: is it whole, and what is in it"},
+    {"entries", entries_main, "entries show|lint|test|import",
+     "what an entry file says, what is doubtful about it, what a process gets by it"},
     {"quarantine", quarantine_main, "quarantine add|remove|list",
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
     {"ca", ca_main, "ca show|prepare|activate|...",

@@ -12,10 +12,12 @@
 #include <postern/str.h>
 
 int agent_main(int argc, char **argv);
+int attest_main(int argc, char **argv); /* of `postern agent attest` */
 int ca_main(int argc, char **argv);
 int bundle_main(int argc, char **argv);
 int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
+int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
 int journal_main(int argc, char **argv);

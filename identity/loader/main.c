@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <postern/agent_ipc.h>
 #include <postern/conf.h>
+#include <postern/entries.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdio.h>
@@ -75,55 +76,11 @@ static int read_file(char **ret, size_t *ret_len, struct err *err)
     return err_set(err, ERR_LIMIT, "the file is larger than %d MiB", FILE_MAX >> 20);
 }
 
-/* --- an entry as a message -------------------------------------------------------------------- */
-static void put_selectors(struct agent_msg_entry *m, const struct conf_entry *e, bool *ret_fits)
-{
-    for (size_t i = 0; *ret_fits && i < e->n_selectors; i++) {
-        const struct conf_selector *s = &e->selectors[i];
-        size_t n = s->text != NULL ? strlen(s->text) : 0;
-
-        if (m->n_selectors == AGENT_SELECTORS_MAX ||
-            n > (size_t)AGENT_SELECTOR_TEXT_MAX - m->selector_text_len) {
-            *ret_fits = false;
-            return;
-        }
-        m->selectors[m->n_selectors++] =
-            (struct agent_selector){.type = s->type, .number = s->number, .text_len = (uint16_t)n};
-        if (n > 0) {
-            memcpy(m->selector_text + m->selector_text_len, s->text, n);
-        }
-        m->selector_text_len = (uint16_t)(m->selector_text_len + n);
-    }
-}
-
 static int tell_entry(const struct conf_entries *set, size_t index, struct err *err)
 {
     static struct agent_msg_entry m;
-    const struct conf_entry *e = &set->entries[index];
-    bool fits = e->dns_names.n <= AGENT_DNS_NAMES_MAX;
 
-    agent_ipc_init(&m, AGENT_MSG_ENTRY, 0);
-    m.index = (uint32_t)index;
-    m.line = e->line;
-    m.ttl_s = e->ttl_s;
-    m.jwt_ttl_s = e->jwt_ttl_s;
-    fits &= agent_ipc_put(m.id, AGENT_NAME_MAX, &m.id_len, str_of(e->id));
-    fits &= agent_ipc_put(m.spiffe_id, AGENT_ID_MAX, &m.spiffe_id_len, str_of(e->spiffe_id));
-    fits &= agent_ipc_put(m.hint, AGENT_HINT_MAX, &m.hint_len, str_of(e->hint));
-    put_selectors(&m, e, &fits);
-    for (size_t i = 0; fits && i < e->dns_names.n; i++) {
-        fits &= agent_ipc_put(m.dns_names[i].text, AGENT_DNS_NAME_MAX, &m.dns_names[i].len,
-                              str_of(e->dns_names.items[i]));
-        m.n_dns_names++;
-    }
-    if (!fits) {
-        err_set(err, ERR_LIMIT, "entry \"%.100s\" is too large", e->id);
-        err_where(err, "%s:%u", set->path, e->line);
-        return err_expected(err,
-                            "at most %d selectors, %d DNS names, and an id of at most %d bytes",
-                            AGENT_SELECTORS_MAX, AGENT_DNS_NAMES_MAX, AGENT_NAME_MAX);
-    }
-    return loader_tell(&m, err);
+    return entries_message(set, index, &m, err) == -1 ? -1 : loader_tell(&m, err);
 }
 
 int loader_tell_loaded(size_t n_entries, size_t n_diagnostics, struct err *err)
