@@ -141,9 +141,9 @@ static int watch(struct fetch *f)
             (void)role_say("svid", &err, 1);
             f->renew_s = os_wall_s() + RETRY_S;
         }
-        (void)sigprocmask(SIG_BLOCK, &ends, &before);
+        (void)pthread_sigmask(SIG_BLOCK, &ends, &before);
         bool end = wait_until(f->renew_s, &ends);
-        (void)sigprocmask(SIG_SETMASK, &before, NULL);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (end) {
             return 0;
         }
