@@ -4,6 +4,7 @@
 
 #include <postern/mem.h>
 #include <stdlib.h>
+#include <string.h>
 
 void service_deny_clear(struct service_deny *d)
 {
@@ -12,6 +13,16 @@ void service_deny_clear(struct service_deny *d)
     }
     free(d->items);
     *d = (struct service_deny){.items = NULL};
+}
+
+bool service_deny_has_id(const struct service_deny *d, const char *spiffe_id)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        if (d->items[i].kind == AGENT_DENY_SPIFFE_ID && strcmp(d->items[i].text, spiffe_id) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool begin(struct service_deny *d, const struct agent_msg_deny_begin *msg)

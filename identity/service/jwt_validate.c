@@ -68,6 +68,11 @@ static void judge(struct validation *v)
         finish(v, GRPC_INVALID_ARGUMENT, text);
         return;
     }
+    if (service_deny_has_id(&v->s->deny, token->spiffe_id)) {
+        token = jwt_token_free(token);
+        finish(v, GRPC_INVALID_ARGUMENT, "svid: its identity is quarantined on this node");
+        return;
+    }
     enum grpc_send sent = answer(v->call, token);
     token = jwt_token_free(token);
     if (sent == GRPC_SENT) {

@@ -385,6 +385,7 @@ struct service_deny {
 /* The supervisor's DENY_BEGIN, DENY_ITEM, DENY_COMMIT; false: out of order. */
 bool service_deny_take(struct service *s, const union agent_msg *msg);
 void service_deny_clear(struct service_deny *d);
+bool service_deny_has_id(const struct service_deny *d, const char *spiffe_id);
 
 /* --- what proxies are told (documents.c) -------------------------------------------------------
  */

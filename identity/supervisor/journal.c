@@ -25,6 +25,7 @@ static int open_dir(const struct supervisor *s, int *ret, struct err *err)
 {
     int dir;
 
+    POSTERN_ASSERT(s->state.dir_fd != -1);
     if (mkdirat(s->state.dir_fd, JOURNAL_DIR, 0700) == -1 && errno != EEXIST) {
         return fail(s, "", "the journal's directory cannot be made", err);
     }
@@ -40,10 +41,13 @@ static int open_dir(const struct supervisor *s, int *ret, struct err *err)
 static int find_ends(const struct supervisor *s, int dir, uint64_t *ret_first, uint64_t *ret_last,
                      struct err *err)
 {
-    int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = again != -1 ? fdopendir(again) : NULL;
     uint64_t n, first = 0, last = 0;
+    DIR *d;
+    int again;
 
+    POSTERN_ASSERT(dir != -1);
+    again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    d = again != -1 ? fdopendir(again) : NULL;
     if (d == NULL) {
         if (again != -1) {
             close(again);
@@ -69,6 +73,7 @@ static int open_file(const struct supervisor *s, int dir, uint64_t number, int f
     char name[32];
     int fd;
 
+    POSTERN_ASSERT(dir != -1);
     journal_file_name(number, name, sizeof(name));
     fd = openat(dir, name, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0600);
     if (fd == -1) {
@@ -114,6 +119,7 @@ static int open_last(struct supervisor *s, int dir, uint64_t *ret_number, int *r
         if (open_file(s, dir, last, 0, &fd, err) == -1) {
             return -1;
         }
+        POSTERN_ASSERT(fd != -1);
         if (has_a_line(fd) || (last == 1 && lseek(fd, 0, SEEK_END) == 0)) {
             *ret_number = last;
             *ret = fd;

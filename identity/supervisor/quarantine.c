@@ -1,6 +1,8 @@
 #include "supervisor_priv.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/quarantine.h>
@@ -28,9 +30,12 @@ static void save(struct supervisor *s)
     struct buf text = BUF_INIT(QUARANTINE_FILE_MAX);
     mem_autofree char *path = mem_must_printf("%s/%s", s->conf->state_dir, FILE_NAME);
     struct err err = ERR_INIT;
-    int r = quarantine_print(&q->set, &text)
-                ? os_write_file_atomic(path, buf_head(&text), buf_len(&text), 0600, &err)
-                : err_set(&err, ERR_LIMIT, "no memory");
+    int r;
+
+    POSTERN_ASSERT(q != NULL);
+    r = quarantine_print(&q->set, &text)
+            ? os_write_file_atomic(path, buf_head(&text), buf_len(&text), 0600, &err)
+            : err_set(&err, ERR_LIMIT, "no memory");
 
     buf_reset(&text);
     q->unsaved = err;
@@ -39,6 +44,28 @@ static void save(struct supervisor *s)
                                 "in the state directory and give the order again");
         log_failure(s->log, LOG_ERROR, "quarantine_not_saved", &q->unsaved);
     }
+}
+
+/* Left by an agent that was killed while it wrote: the file in force is whole without them. */
+static void remove_leftovers(const struct supervisor *s)
+{
+    const struct str begin = STR_LIT("quarantine.");
+    int again = openat(s->state.dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = again != -1 ? fdopendir(again) : NULL;
+
+    if (d == NULL) {
+        if (again != -1) {
+            close(again);
+        }
+        return;
+    }
+    /* One thread. NOLINTNEXTLINE(concurrency-mt-unsafe) */
+    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+        if (str_has_prefix(str_of(e->d_name), begin) && strlen(e->d_name) == begin.n + 6) {
+            (void)unlinkat(s->state.dir_fd, e->d_name, 0);
+        }
+    }
+    closedir(d);
 }
 
 int supervisor_quarantine_open(struct supervisor *s, struct err *err)
@@ -50,6 +77,7 @@ int supervisor_quarantine_open(struct supervisor *s, struct err *err)
     size_t len = 0;
 
     s->quarantine = q;
+    remove_leftovers(s);
     if (access(path, F_OK) == -1 && errno == ENOENT) {
         return 0;
     }

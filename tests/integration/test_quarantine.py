@@ -231,3 +231,30 @@ def test_image_stops_issuing_and_names_its_certificates(agent):
         assert fetch().returncode == 0
     finally:
         one.close()
+
+
+def test_token_of_before(agent):
+    """The identity's own token, judged by another caller of the same agent."""
+    agent.write_entries({"root": "unix:uid:0", "other": "unix:uid:0"})
+    agent.start()
+    svid = [agent.postern, "svid"]
+    where = ["--socket", agent.socket, "--audience", "somebody"]
+    token = run(*svid, "fetch", "--jwt", "--raw", "--id", ID, *where).stdout.strip()
+    assert run(*svid, "validate", token, *where).returncode == 0
+    quarantine(agent, "add", ID)
+    refused = wait_for(
+        "the refusal", lambda: (lambda p: p.returncode != 0 and p)(run(*svid, "validate", token, *where, check=False))
+    )
+    assert "quarantined" in refused.stderr + refused.stdout
+    none = run(*svid, "fetch", "--jwt", "--raw", "--id", ID, *where, check=False)
+    assert none.returncode != 0 and "PermissionDenied" in none.stderr + none.stdout
+
+
+def test_leftovers_of_a_kill_are_removed(agent):
+    agent.start()
+    quarantine(agent, "add", ID)
+    agent.process.stop()
+    (agent.state / "quarantine.aB3xY9").write_text("half")
+    agent.start()
+    assert not (agent.state / "quarantine.aB3xY9").exists()
+    assert [x["subject"] for x in listed(agent)["items"]] == [ID]
