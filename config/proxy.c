@@ -241,6 +241,41 @@ static const struct field fields_identity[] = {
 };
 static const struct table table_identity = {.name = "identity", FIELDS(fields_identity)};
 
+static const char *const words_state_from[] = {"files", "agent", NULL};
+
+static void check_state(struct context *c, const struct node *map, void *value);
+
+static const struct field fields_state[] = {
+    {.name = "from",
+     .type = TYPE_WORD,
+     .words = words_state_from,
+     AT(struct conf_proxy, state.from),
+     .def = "files",
+     .doc = "`files`: `policy` and `mesh` are all there is. `agent`: the agent of this node tells "
+            "policy, mesh map, modes and who is quarantined; `policy` and `mesh` may only narrow "
+            "that."},
+    {.name = "max_age",
+     .type = TYPE_DURATION_S,
+     .min = 1,
+     .max = 8760 * 3600,
+     AT(struct conf_proxy, state.max_age_s),
+     .def_doc = "any age",
+     .doc = "With `from: agent`: not ready when the agent has been away for longer. What it told "
+            "last goes on all the same."},
+};
+static const struct table table_state = {
+    .name = "state", FIELDS(fields_state), .check = check_state};
+
+static void check_state(struct context *c, const struct node *map, void *value)
+{
+    const struct conf_proxy *p = value;
+    const struct node *age = node_get(map, "max_age");
+    if (age != NULL && p->state.from == CONF_STATE_FILES) {
+        report(c, age->key, NULL, "say 'from: agent', or remove it",
+               "'max_age' of a state that does not come from the agent");
+    }
+}
+
 static const struct field fields_timeouts[] = {
     {.name = "connect",
      .type = TYPE_DURATION_MS,
@@ -343,6 +378,10 @@ static const struct field fields_proxy[] = {
      .type = TYPE_MAP,
      .table = &table_identity,
      .doc = "Where the proxy's own identity comes from."},
+    {.name = "state",
+     .type = TYPE_MAP,
+     .table = &table_state,
+     .doc = "Where policy and mesh map come from."},
     {.name = "mesh",
      .type = TYPE_PATH,
      AT(struct conf_proxy, mesh_path),

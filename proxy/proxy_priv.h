@@ -10,6 +10,7 @@
 #include <postern/identity_client.h>
 #include <postern/loop.h>
 #include <postern/sandbox.h>
+#include <postern/state_client.h>
 
 struct proxy_reload_result {
     uint64_t ok, failed;
@@ -24,6 +25,8 @@ struct proxy {
     struct log *log;
     struct snapshot_files *files;
     struct snapshot_identity *identity; /* NULL: none (yet, or any more) */
+    struct snapshot_state *state;       /* likewise; with state.from: agent only */
+    bool quarantined;                   /* the agent says that our identity is */
     struct snapshot *snapshot;          /* what the workers were told last */
     uint64_t generation;
 
@@ -34,6 +37,7 @@ struct proxy {
     struct loop_io *log_io;
     uint64_t log_lines_lost;
 
+    struct state_client *state_client; /* NULL: state.from is not the agent */
     struct identity_client *client;
     uint64_t svid_renewals;
     struct admin *admin;
@@ -48,6 +52,13 @@ struct proxy {
 
 /* The last step of the set-up: capabilities, limits, file system, system calls. */
 int proxy_confine(const struct proxy *p, struct err *err);
+
+/* The State stream, if files are not all there is (proxy_state.c). */
+int proxy_state_start(struct proxy *p, struct err *err);
+/* Whether what is allowed is known, and not older than it may be. */
+bool proxy_state_ready(const struct proxy *p);
+/* Builds the new whole, then tells the workers, then lets go of the old. */
+void proxy_publish(struct proxy *p);
 
 /* Documents of the admin socket. */
 bool proxy_report_status(void *arg, struct buf *out);

@@ -10,10 +10,15 @@
 
 static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INBOUND] = "inbound"};
 
+static bool is_ready(const struct proxy *p)
+{
+    return p->identity != NULL && !p->draining && proxy_state_ready(p);
+}
+
 bool proxy_report_ready(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
-    return p->identity != NULL && !p->draining && buf_printf(out, "ready\n");
+    return is_ready(p) && buf_printf(out, "ready\n");
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -164,6 +169,42 @@ static json_t *reload_result(const struct proxy *p)
     return o;
 }
 
+/* NULL: files are all there is. */
+static json_t *state(const struct proxy *p)
+{
+    struct state_client_status st;
+    const struct snapshot_state *s = p->state;
+    char error[600] = "";
+    if (p->state_client == NULL) {
+        return json_null();
+    }
+    state_client_get_status(p->state_client, &st);
+    if (st.failures_in_row > 0 || st.refused_generation != 0) {
+        err_text(&st.last_error, error, sizeof(error));
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "connected", json_boolean(st.connected));
+    json_object_set_new(o, "generation", json_integer((json_int_t)st.generation));
+    json_object_set_new(o, "deny_version", json_integer((json_int_t)st.deny_version));
+    json_object_set_new(o, "age_s",
+                        s != NULL ? json_integer((json_int_t)(st.age_ms / 1000)) : json_null());
+    json_object_set_new(o, "refused_generation", json_integer((json_int_t)st.refused_generation));
+    json_object_set_new(o, "last_error", text_or_null(error));
+    json_object_set_new(o, "rules",
+                        s != NULL && s->has_policy ? json_integer((json_int_t)s->n_rules)
+                                                   : json_null());
+    json_object_set_new(o, "services",
+                        s != NULL && s->has_mesh ? json_integer((json_int_t)route_count(s->routes))
+                                                 : json_null());
+    json_object_set_new(o, "plaintext",
+                        json_string(s != NULL && s->no_plaintext ? "never" : "listed"));
+    json_object_set_new(o, "denied",
+                        json_integer(s != NULL ? (json_int_t)deny_set_count(s->deny) : 0));
+    json_object_set_new(o, "own_quarantined",
+                        json_boolean(p->snapshot != NULL && p->snapshot->own_quarantined));
+    return o;
+}
+
 bool proxy_report_status(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
@@ -173,7 +214,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "name", text_or_null(conf->name));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - p->started_s));
-    json_object_set_new(o, "ready", json_boolean(p->identity != NULL && !p->draining));
+    json_object_set_new(o, "ready", json_boolean(is_ready(p)));
     json_object_set_new(o, "draining", json_boolean(p->draining));
     json_object_set_new(o, "identity", identity(p));
     json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
@@ -188,6 +229,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(mesh, "unlisted",
                         json_string(route_passthrough(p->files->routes) ? "passthrough" : "deny"));
     json_object_set_new(o, "mesh", mesh);
+    json_object_set_new(o, "state", state(p));
     json_object_set_new(o, "last_reload", reload_result(p));
     json_object_set_new(o, "workers", json_integer(p->n_workers));
     json_object_set_new(o, "listeners", listeners(p));
@@ -289,11 +331,35 @@ static void request_metrics(const struct proxy *p, struct buf *out)
         SUM(p, requests_denied));
 }
 
+static void state_metrics(const struct proxy *p, struct buf *out)
+{
+    struct state_client_status st;
+    if (p->state_client == NULL) {
+        return;
+    }
+    state_client_get_status(p->state_client, &st);
+    one(out, "postern_state_connected", METRIC_GAUGE, "1 while the agent's State stream is open.",
+        st.connected ? 1 : 0);
+    one(out, "postern_state_generation", METRIC_GAUGE,
+        "Generation of what the agent has told and runs here; 0: nothing.", st.generation);
+    one(out, "postern_state_deny_version", METRIC_GAUGE, "Version of the deny list, likewise.",
+        st.deny_version);
+    one(out, "postern_state_age_seconds", METRIC_GAUGE,
+        "Since the agent was last heard; 0 while it is connected.", st.age_ms / 1000);
+    one(out, "postern_state_denied", METRIC_GAUGE,
+        "Identities and certificates that are quarantined.",
+        p->state != NULL ? deny_set_count(p->state->deny) : 0);
+    one(out, "postern_state_snapshots", METRIC_COUNTER, "Snapshots received.", st.n_snapshots);
+    one(out, "postern_state_snapshots_refused", METRIC_COUNTER, "Of these, not taken.",
+        st.n_refused);
+}
+
 static void process_metrics(const struct proxy *p, struct buf *out)
 {
     const struct snapshot_identity *i = p->identity;
-    one(out, "postern_ready", METRIC_GAUGE, "1 if there is an identity and no drain.",
-        i != NULL && !p->draining ? 1 : 0);
+    one(out, "postern_ready", METRIC_GAUGE,
+        "1 if there is an identity, a state where one is wanted, and no drain.",
+        is_ready(p) ? 1 : 0);
     one(out, "postern_svid_not_after_seconds", METRIC_GAUGE,
         "When the own certificate ends, seconds since the epoch; 0: there is none.",
         i != NULL ? (uint64_t)i->not_after_s : 0);
@@ -320,6 +386,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
     process_metrics(p, out);
+    state_metrics(p, out);
     connection_metrics(p, out);
     request_metrics(p, out);
     return metrics_write_end(out);

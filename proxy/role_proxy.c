@@ -24,10 +24,13 @@ enum {
 
 /* --- snapshots -------------------------------------------------------------------------------- */
 
-/* Builds the new whole, then tells the workers, then lets go of the old. */
-static void publish(struct proxy *p)
+void proxy_publish(struct proxy *p)
 {
-    struct snapshot *next = snapshot_new(++p->generation, p->files, p->identity);
+    struct snapshot *next = snapshot_new(
+        ++p->generation, &(const struct snapshot_parts){.files = p->files,
+                                                        .identity = p->identity,
+                                                        .state = p->state,
+                                                        .quarantined = p->quarantined});
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_snapshot(p->workers[i], next);
     }
@@ -47,7 +50,7 @@ static void on_identity(void *arg, const struct identity_state *state)
     bool first = p->identity == NULL && next != NULL;
     snapshot_identity_unref(p->identity);
     p->identity = next;
-    publish(p);
+    proxy_publish(p);
     struct log_line l;
     log_begin(&l, p->log, next != NULL ? LOG_INFO : LOG_ERROR,
               next == NULL ? "identity_withdrawn"
@@ -120,7 +123,7 @@ static void reload(struct proxy *p)
         snapshot_files_unref(p->files);
         p->files = next;
         log_set_level(p->log, next->conf->log_level);
-        publish(p);
+        proxy_publish(p);
         struct log_line l;
         log_begin(&l, p->log, LOG_INFO, "reloaded");
         log_uint(&l, "generation", p->generation);
@@ -241,7 +244,8 @@ static int start_identity(struct proxy *p, struct err *err)
     const struct conf_proxy *conf = p->files->conf;
     struct identity_client_options o = {.socket = conf->identity.socket,
                                         .spiffe_id = conf->identity.spiffe_id,
-                                        .key = modes[conf->identity.key]};
+                                        .key = modes[conf->identity.key],
+                                        .check_agent = conf->state.from == CONF_STATE_AGENT};
     p->client = identity_client_new(p->loop, &o, &events, p, err);
     return p->client != NULL ? 0 : -1;
 }
@@ -302,9 +306,9 @@ static int set_up(struct proxy *p, struct err *err)
         return err_set(err, ERR_SYSTEM, "no memory");
     }
     loop_io_want(p->log_io, LOOP_READ);
-    p->snapshot = snapshot_new(++p->generation, p->files, NULL);
+    p->snapshot = snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files});
     if (start_workers(p, err) == -1 || start_admin(p, err) == -1 || start_identity(p, err) == -1 ||
-        proxy_confine(p, err) == -1) {
+        proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
         return -1;
     }
     for (unsigned i = 0; i < p->n_workers; i++) {
@@ -318,6 +322,7 @@ static int set_up(struct proxy *p, struct err *err)
 static void tear_down(struct proxy *p)
 {
     admin_free(p->admin);
+    state_client_free(p->state_client);
     identity_client_free(p->client);
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_stop(p->workers[i]);
@@ -336,6 +341,7 @@ static void tear_down(struct proxy *p)
     loop_free(p->loop);
     snapshot_unref(p->snapshot);
     snapshot_identity_unref(p->identity);
+    snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);
     log_free(p->log);
 }
@@ -387,7 +393,9 @@ int proxy_main(int argc, char **argv)
         log_uint(&l, "workers", p.n_workers);
         log_uint(&l, "listeners", p.files->n_listeners);
         log_uint(&l, "rules", p.files->n_rules);
-        if (p.files->policy == NULL) {
+        if (p.state_client != NULL) {
+            log_str(&l, "message", "what is allowed comes from the agent");
+        } else if (p.files->policy == NULL) {
             log_str(&l, "message",
                     "no policy: every inbound connection is denied; name one under `policy:`");
         }

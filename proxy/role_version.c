@@ -12,6 +12,11 @@
 
 #include "version_tag.h"
 
+const char *version_text(void)
+{
+    return POSTERN_VERSION " (" POSTERN_COMMIT ")";
+}
+
 int version_main(int argc, char **argv)
 {
     (void)argc;

@@ -28,6 +28,7 @@ struct identity_client {
     char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     char *spiffe_id; /* owned; NULL: the first offered */
     enum identity_key_mode key_mode;
+    bool check_agent;
     bool use_agent_key; /* what key_mode comes to with this agent */
 
     struct grpc_client *conn;
@@ -560,7 +561,13 @@ static int proceed(struct identity_client *c, struct err *err)
 {
     static const struct grpc_limits limits = {.keepalive_ms = KEEPALIVE_MS};
     if (c->conn == NULL) {
-        c->conn = grpc_client_connect(c->loop, c->socket_path, &limits, &conn_events, c, err);
+        int fd = c->check_agent ? identity_agent_connect(c->socket_path, err) : -1;
+        if (c->check_agent) {
+            c->conn =
+                fd != -1 ? grpc_client_new_fd(c->loop, fd, &limits, &conn_events, c, err) : NULL;
+        } else {
+            c->conn = grpc_client_connect(c->loop, c->socket_path, &limits, &conn_events, c, err);
+        }
         if (c->conn == NULL) {
             return -1;
         }
@@ -622,6 +629,7 @@ struct identity_client *identity_client_new(struct loop *loop,
     c->events = events;
     c->arg = arg;
     c->key_mode = options->key;
+    c->check_agent = options->check_agent;
     c->use_agent_key = options->key == IDENTITY_KEY_AGENT;
     c->spiffe_id = options->spiffe_id != NULL ? mem_must_strdup(options->spiffe_id) : NULL;
     c->renew_due = true;

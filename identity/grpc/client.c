@@ -379,7 +379,7 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *client,
     loop_timer_init(&call->deadline, c->loop, on_deadline, call);
     int id = -1;
     if (grpc_stream_push(&call->stream, request->message) == GRPC_SENT) {
-        call->stream.out_ended = true;
+        call->stream.out_ended = !request->many_requests;
         id = submit(call, request);
     }
     if (id < 0) {
@@ -395,4 +395,22 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *client,
     }
     grpc_conn_kick(c);
     return call;
+}
+
+enum grpc_send grpc_client_send(struct grpc_client_call *call, struct str message)
+{
+    struct grpc_stream *s = &call->stream;
+    POSTERN_ASSERT(call->open && !s->out_ended);
+    if (s->conn->closing) {
+        return GRPC_SENT; /* on_end is on its way */
+    }
+    enum grpc_send sent = grpc_stream_push(s, message);
+    if (sent == GRPC_SENT && s->paused) {
+        s->paused = false;
+        (void)nghttp2_session_resume_data(s->conn->session, s->id);
+    }
+    if (sent == GRPC_SENT) {
+        grpc_conn_kick(s->conn);
+    }
+    return sent;
 }

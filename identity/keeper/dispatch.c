@@ -224,11 +224,13 @@ static void on_identity_get(struct keeper *k)
     keeper_facts_get(k, c, &facts);
     a->facts = c->facts_count + keeper_pods_count(k); /* both only grow */
     a->total = (uint32_t)keeper_entries_match(k->entries, &facts, places);
+    a->outcome = a->total > 0 ? AGENT_QUARANTINED : AGENT_NOT_ENTITLED; /* if none is left */
     a->total = (uint32_t)keeper_deny_filter(k->deny, k->entries, &facts, places, a->total);
     if (k->entries == NULL || ask->position >= a->total) {
-        a->outcome = AGENT_NOT_ENTITLED;
+        a->outcome = a->total > 0 ? AGENT_NOT_ENTITLED : a->outcome;
         return;
     }
+    a->outcome = AGENT_OK;
     a->entry = places[ask->position];
     POSTERN_ASSERT(keeper_entries_grant(k->entries, &facts, a->entry, &g));
     a->ttl_s = entry_ttl_s(k, g.entry);

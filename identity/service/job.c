@@ -7,6 +7,7 @@
 
 #include <postern/mem.h>
 #include <postern/os.h>
+#include <postern/proto.h>
 #include <stdlib.h>
 
 enum { RESTARTS_MAX = 5, PENDING_RETRY_MS = 200 };
@@ -120,8 +121,10 @@ static void refused(struct service_job *job, uint32_t outcome)
         return;
     case AGENT_NO_HANDLE:
     case AGENT_NOT_ENTITLED:
-    case AGENT_QUARANTINED:
         end(job, GRPC_PERMISSION_DENIED, "no identity issued");
+        return;
+    case AGENT_QUARANTINED:
+        end(job, GRPC_PERMISSION_DENIED, PROTO_QUARANTINED);
         return;
     case AGENT_BAD_AUDIENCE:
         end(job, GRPC_INVALID_ARGUMENT, "an audience is empty, too long or no text");
@@ -290,7 +293,7 @@ static void on_identity(void *arg, const union agent_msg *answer)
     const struct agent_msg_identity *a = &answer->identity;
     answered(job);
     if (a->outcome != AGENT_OK) {
-        if (a->outcome == AGENT_NOT_ENTITLED && job->n > 0) {
+        if ((a->outcome == AGENT_NOT_ENTITLED || a->outcome == AGENT_QUARANTINED) && job->n > 0) {
             begin_again(job, list_begin); /* there are fewer than a moment ago */
         } else {
             refused(job, a->outcome);

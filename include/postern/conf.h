@@ -92,6 +92,8 @@ struct conf_listener {
     enum conf_protocol protocol;    /* explicit only */
 };
 
+enum conf_state_from { CONF_STATE_FILES, CONF_STATE_AGENT };
+
 enum { CONF_REQUEST_HEAD_MAX = 128 * 1024 }; /* a worker's buffers are made for it */
 
 struct conf_proxy {
@@ -104,8 +106,12 @@ struct conf_proxy {
         enum conf_key_mode key;
         uint32_t wait_ms;
     } identity;
-    char *mesh_path;   /* NULL: none */
-    char *policy_path; /* NULL: none, everything is denied */
+    struct {
+        enum conf_state_from from;
+        uint32_t max_age_s; /* 0: any */
+    } state;                /* where policy and mesh map come from */
+    char *mesh_path;        /* NULL: none */
+    char *policy_path;      /* NULL: none, everything is denied */
     struct conf_listener *listeners;
     size_t n_listeners;
     struct {

@@ -64,6 +64,9 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(CONNECT_FAILED, "connect_failed", RESET, WARN, "the next hop cannot be reached")             \
     X(CONNECT_TIMEOUT, "connect_timeout", RESET, WARN, "the next hop did not answer in time")      \
     X(NO_IDENTITY, "no_identity", RESET, WARN, "there is no identity yet, and it waited its time") \
+    X(NO_STATE, "no_state", RESET, WARN,                                                           \
+      "the agent has not told yet what is allowed, and it waited its time")                        \
+    X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
     X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
     X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
     X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \

@@ -179,6 +179,7 @@ struct grpc_request {
     size_t n_metadata;
     bool streaming;       /* any number of answers; else exactly one with GRPC_OK */
     uint64_t deadline_ms; /* from now; also told to the server; 0: none */
+    bool many_requests;   /* message is the first; more may follow by grpc_client_send */
 };
 
 struct grpc_client_handlers {
@@ -205,6 +206,9 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *client,
                                            const struct grpc_request *request,
                                            const struct grpc_client_handlers *handlers, void *arg,
                                            struct err *err);
+/* One more request message (copied) of a call with many_requests. Not after on_end. */
+enum grpc_send grpc_client_send(struct grpc_client_call *call, struct str message)
+    __attribute__((warn_unused_result));
 /* RST_STREAM(CANCEL); no callback comes any more; the call is gone. Takes NULL. */
 void grpc_client_cancel(struct grpc_client_call *call);
 

@@ -71,6 +71,7 @@ struct identity_client_options {
     const char *socket;    /* as identity_socket_path takes it; NULL: the environment */
     const char *spiffe_id; /* which one of several; NULL: the first offered */
     enum identity_key_mode key;
+    bool check_agent; /* connect by identity_agent_connect only */
 };
 
 struct identity_status {
@@ -101,6 +102,13 @@ const struct identity_state *identity_client_state(const struct identity_client 
 void identity_client_get_status(const struct identity_client *client, struct identity_status *ret);
 /* Asks again now, also after it gave up: for SIGHUP and people. */
 void identity_client_renew(struct identity_client *client);
+
+/* Connects to the agent's socket, which has to be root's or this process's own user's: the
+ * directory and the socket in it, which nobody else may have put there, and whoever listens on it.
+ * A process that could put up a socket in the agent's place could else say who we are and what is
+ * allowed. A connected, non-blocking descriptor, or -1: ERR_UNAVAILABLE nobody is there, ERR_DENIED
+ * it is somebody else. */
+int identity_agent_connect(const char *path, struct err *err);
 
 /* The path of "unix:/p", "unix:///p" or "/p"; text NULL: of SPIFFE_ENDPOINT_SOCKET. */
 int identity_socket_path(const char *text, char *ret_path, size_t size, struct err *err);

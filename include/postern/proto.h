@@ -34,6 +34,9 @@
 #define PROTO_REFLECTION_V1ALPHA "grpc.reflection.v1alpha.ServerReflection"
 
 #define PROTO_SIGN_X509_SVID "/postern.v1.Identity/SignX509SVID"
+/* The text of a PermissionDenied that is because of quarantine, on every method: a proxy that hears
+ * it on its State stream ends what goes on under its identity. */
+#define PROTO_QUARANTINED "quarantined on this node"
 #define PROTO_STATE_SUBSCRIBE "/postern.v1.State/Subscribe"
 #define PROTO_WATCH_TAINTED "/postern.v1.Identity/WatchTainted"
 

@@ -2,15 +2,17 @@
  * snapshot: all that a worker decides by, as one immutable whole: own identity, trust, policy,
  * routes, listeners, timeouts.
  *
- * It has two halves, each shared by the snapshots that did not change it: what the files say, and
- * what the agent says. The main thread builds the new whole before anything old is touched, then
- * hands it to the workers by mail. A worker takes one (atomic) reference and counts its
- * connections' uses plainly below that; the last one frees it, on whichever thread that is.
+ * It has three parts, each shared by the snapshots that did not change it: what the files say, the
+ * identity that the agent gives, and the state that the agent tells (policy, mesh map, who is
+ * quarantined), if it is asked for one. The main thread builds the new whole before anything old is
+ * touched, then hands it to the workers by mail. A worker takes one (atomic) reference and counts
+ * its connections' uses plainly below that; the last one frees it, on whichever thread that is.
  */
 #ifndef POSTERN_SNAPSHOT_H
 #define POSTERN_SNAPSHOT_H
 
 #include <postern/conf.h>
+#include <postern/deny.h>
 #include <postern/policy.h>
 #include <postern/route.h>
 #include <postern/tls.h>
@@ -65,18 +67,68 @@ int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust 
 struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i);
 struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i);
 
+/* What the agent tells by its State stream: docs/state-stream.md. */
+struct snapshot_state {
+    _Atomic unsigned refs;
+    uint64_t generation, deny_version;
+    bool has_policy, has_mesh;  /* else these are the files' alone */
+    struct policy *policy;      /* owned; NULL: has_policy is false */
+    size_t n_rules;             /* of the policy */
+    struct route_table *routes; /* owned; NULL: has_mesh is false */
+    bool no_plaintext;          /* no plaintext is sent, whatever a map says */
+    struct deny_set *deny;      /* owned */
+    uint8_t policy_sha256[32];  /* of its text; zeros: none */
+    uint8_t digest[32];         /* of all of it: the same content has the same */
+};
+
+struct snapshot_text {
+    const char *source; /* for messages; NULL: this document is absent */
+    struct str text;
+};
+struct snapshot_told {
+    uint64_t generation, deny_version;
+    struct snapshot_text policy, mesh, modes;
+    const struct deny_item *deny;
+    size_t n_deny;
+};
+/* Parses as strictly as files are, and compiles. Fails with every error in diag. */
+int snapshot_state_new(const struct snapshot_told *told, struct conf_diag *diag,
+                       struct snapshot_state **ret, struct err *err);
+struct snapshot_state *snapshot_state_ref(struct snapshot_state *s);
+struct snapshot_state *snapshot_state_unref(struct snapshot_state *s);
+
 struct snapshot {
     _Atomic unsigned refs;
     uint64_t generation;                /* every change of anything */
     struct snapshot_files *files;       /* a reference of ours */
     struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
+    struct snapshot_state *state; /* likewise; NULL: files are all there is, or it has not come */
+    bool wants_state;             /* without one nothing is allowed */
+    bool own_quarantined;         /* this process's own identity or certificate is */
 };
 
-/* Takes references of its own on both; identity may be NULL. */
-struct snapshot *snapshot_new(uint64_t generation, struct snapshot_files *files,
-                              struct snapshot_identity *identity);
+/* What a snapshot is made of; all but files may be NULL. */
+struct snapshot_parts {
+    struct snapshot_files *files;
+    struct snapshot_identity *identity;
+    struct snapshot_state *state;
+    bool quarantined; /* the agent says that our identity is */
+};
+/* Takes references of its own. */
+struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *parts);
 struct snapshot *snapshot_ref(struct snapshot *s);
 struct snapshot *snapshot_unref(struct snapshot *s);
+
+/* --- asking (snapshot_ask.c) -------------------------------------------------------------------
+ * What the agent tells is what is allowed, and a file beside it can only take away from it. */
+/* *ret_by (may be NULL) is the policy that decided, lent: for policy_near_miss. */
+void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
+                     struct policy_verdict *ret, const struct policy **ret_by);
+/* NULL: unlisted; *ret_passthrough says whether it is forwarded as plain TCP then. */
+const struct route *snapshot_route(const struct snapshot *s, const struct net_addr *dst,
+                                   bool *ret_passthrough);
+/* Whether a peer with this identity and serial is quarantined. */
+bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 
 /* Whether `a` is one of this process's own listeners: a destination that would be a loop. `local`
  * says that the host of `a` is known to be this one. */
@@ -84,5 +136,6 @@ bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr 
 
 MEM_DEFINE_CLEANUP(struct snapshot_files, snapshot_files_unref)
 MEM_DEFINE_CLEANUP(struct snapshot_identity, snapshot_identity_unref)
+MEM_DEFINE_CLEANUP(struct snapshot_state, snapshot_state_unref)
 
 #endif

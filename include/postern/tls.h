@@ -17,6 +17,7 @@
 #define POSTERN_TLS_H
 
 #include <openssl/ssl.h>
+#include <postern/deny.h>
 #include <postern/err.h>
 #include <postern/net.h>
 #include <postern/x509.h>
@@ -44,6 +45,7 @@ enum tls_step {
     TLS_STEP_HELLO,       /* no common version, suite or group; or not TLS at all */
     TLS_STEP_CERTIFICATE, /* the peer sent none */
     TLS_STEP_IDENTITY,    /* its certificate does not make a valid SVID: see verdict */
+    TLS_STEP_QUARANTINED, /* a valid SVID, but its identity or certificate is quarantined */
     TLS_STEP_EXPECTED,    /* a valid SVID, but none of the expected identities */
     TLS_STEP_REFUSED,     /* the peer sent an alert: see alert_received */
     TLS_STEP_CLOSED,      /* the peer went away */
@@ -81,6 +83,7 @@ struct tls_stream {
     const struct x509_trust *trust; /* lent, while the handshake runs */
     const struct str *expected;     /* lent likewise; client only: any of these */
     size_t n_expected;
+    const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
     struct tls_peer *peer;       /* owned; set when verified */
     struct tls_failure *failure; /* owned; set when something failed that has a story */
     const uint8_t *in;           /* ciphertext that OpenSSL has not taken yet */

@@ -140,6 +140,12 @@ static inline const struct conf_proxy *conn_conf(const struct conn *c)
 {
     return c->snap->snapshot->files->conf;
 }
+/* Who is quarantined; lent by the snapshot; NULL: nobody. */
+static inline const struct deny_set *conn_deny(const struct conn *c)
+{
+    const struct snapshot *s = c->snap->snapshot;
+    return s->state != NULL ? s->state->deny : NULL;
+}
 /* The side that opened it, and the other. */
 static inline struct conn_leg *conn_downstream(struct conn *c)
 {
@@ -190,8 +196,8 @@ void conn_inbound_start(struct conn *c);
 void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL */
 void conn_outbound_start(struct conn *c);
 void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */
-/* Waits for the first identity, or says no. True: there is one. */
-bool conn_hold(struct conn *c);
+/* Waits for what the agent has to say first, or says no. True: it is there. */
+bool conn_hold(struct conn *c, bool for_identity);
 void conn_resume_held(struct conn_worker *w);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
@@ -215,6 +221,8 @@ struct str conn_peer_id(const struct conn *c);
 struct str conn_own_id(const struct conn *c);
 /* The port that policies speak of. */
 uint16_t conn_port(const struct conn *c);
+/* Whether its peer, as far as it is known, or this process itself is quarantined. */
+bool conn_quarantined(const struct conn *c);
 /* After a change: moves it to the current snapshot. CONN_CLOSE_DONE if it may stay, else why not.
  * *ret_verified is set if the peer's certificate was verified again, which is dear. */
 enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified);

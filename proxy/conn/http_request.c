@@ -33,10 +33,10 @@ static void query(const struct conn *c, struct policy_query *ret)
 bool http_judge(struct conn *c)
 {
     struct conn_http *h = c->http;
-    const struct policy *policy = conn_snapshot(c)->files->policy;
+    const struct policy *policy = NULL;
     struct policy_query q;
     query(c, &q);
-    policy_decide(policy, &q, &h->verdict);
+    snapshot_decide(conn_snapshot(c), &q, &h->verdict, &policy);
     if (!h->verdict.allow) {
         policy_near_miss(policy, &q, h->near_miss, sizeof(h->near_miss));
     }

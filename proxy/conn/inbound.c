@@ -47,7 +47,11 @@ void conn_inbound_start(struct conn *c)
     if (c->original.len == 0 && !find_workload(c)) {
         return;
     }
-    if (!conn_hold(c)) {
+    if (!conn_hold(c, true)) {
+        return;
+    }
+    if (conn_quarantined(c)) {
+        conn_close(c, CONN_CLOSE_QUARANTINED);
         return;
     }
     const struct snapshot_identity *own = conn_snapshot(c)->identity;
@@ -60,6 +64,7 @@ void conn_inbound_start(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
+    c->peer.tls.deny = conn_deny(c);
     conn_inbound_step(c); /* the client speaks first, and mostly has by now */
 }
 

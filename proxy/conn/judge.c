@@ -41,12 +41,20 @@ static void query(const struct conn *c, struct policy_query *ret)
     };
 }
 
+bool conn_quarantined(const struct conn *c)
+{
+    const struct snapshot *s = conn_snapshot(c);
+    const struct tls_peer *peer = c->peer.is_tls ? c->peer.tls.peer : NULL;
+    return s->own_quarantined ||
+           (peer != NULL && snapshot_denies(s, (struct str){peer->id, peer->id_len}, peer->serial));
+}
+
 bool conn_judge(struct conn *c)
 {
-    const struct policy *policy = conn_snapshot(c)->files->policy;
+    const struct policy *policy = NULL;
     struct policy_query q;
     query(c, &q);
-    policy_decide(policy, &q, &c->verdict);
+    snapshot_decide(conn_snapshot(c), &q, &c->verdict, &policy);
     c->judged = true;
     if (!c->verdict.allow) {
         if (c->denial == NULL) {
@@ -66,11 +74,12 @@ static bool route_holds(struct conn *c, bool listed)
 {
     const struct snapshot_files *files = conn_snapshot(c)->files;
     const struct snapshot_listener *l = &files->listeners[c->listener];
-    c->route =
-        l->explicit_route != NULL ? l->explicit_route : route_lookup(files->routes, &c->original);
+    bool passthrough = false;
+    c->route = l->explicit_route != NULL
+                   ? l->explicit_route
+                   : snapshot_route(conn_snapshot(c), &c->original, &passthrough);
     if (!listed) {
-        return c->route == NULL ? route_passthrough(files->routes)
-                                : c->route->transport == CONF_TRANSPORT_DISABLE;
+        return c->route == NULL ? passthrough : c->route->transport == CONF_TRANSPORT_DISABLE;
     }
     if (c->route == NULL || c->route->transport != c->transport) {
         return false;
@@ -121,9 +130,13 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
             return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
         }
         c->peer.tls.trust = own->trust;
+        c->peer.tls.deny = conn_deny(c);
     }
     if (c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
+    }
+    if (conn_quarantined(c)) {
+        return CONN_CLOSE_QUARANTINED;
     }
     if (!same_target(c) || (c->direction == CONF_OUTBOUND && !route_holds(c, listed))) {
         return CONN_CLOSE_ROUTE_CHANGED;

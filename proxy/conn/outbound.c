@@ -26,8 +26,9 @@ static bool find_route(struct conn *c)
         conn_close(c, CONN_CLOSE_LOOP);
         return false;
     }
-    c->route = route_lookup(files->routes, &c->original);
-    if (c->route == NULL && !route_passthrough(files->routes)) {
+    bool passthrough = false;
+    c->route = snapshot_route(conn_snapshot(c), &c->original, &passthrough);
+    if (c->route == NULL && !passthrough) {
         conn_close(c, CONN_CLOSE_UNLISTED);
         return false;
     }
@@ -47,6 +48,7 @@ static void start_handshake(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
+    c->peer.tls.deny = conn_deny(c);
     conn_outbound_step(c);
 }
 
@@ -65,10 +67,17 @@ static void connected(struct conn *c)
 
 void conn_outbound_start(struct conn *c)
 {
+    if (!conn_hold(c, false)) {
+        return;
+    }
+    if (conn_quarantined(c)) {
+        conn_close(c, CONN_CLOSE_QUARANTINED);
+        return;
+    }
     if (!find_route(c)) {
         return;
     }
-    if (c->transport == CONF_TRANSPORT_DIRECT && !conn_hold(c)) {
+    if (c->transport == CONF_TRANSPORT_DIRECT && !conn_hold(c, true)) {
         return;
     }
     if (conn_dial(c, &c->peer, &c->upstream)) {
@@ -91,9 +100,10 @@ void conn_outbound_step(struct conn *c)
 
 /* --- both directions -------------------------------------------------------------------------- */
 
-bool conn_hold(struct conn *c)
+bool conn_hold(struct conn *c, bool for_identity)
 {
-    if (conn_snapshot(c)->identity != NULL) {
+    const struct snapshot *s = conn_snapshot(c);
+    if ((!for_identity || s->identity != NULL) && (!s->wants_state || s->state != NULL)) {
         return true;
     }
     if (c->worker->n_held >= CONN_HELD_MAX) {
@@ -133,6 +143,7 @@ bool conn_handshake(struct conn *c)
     case STREAM_OK:
         counter_add(&c->worker->counters.handshakes[c->direction], 1);
         leg->tls.trust = NULL;
+        leg->tls.deny = NULL;
         leg->tls.expected = NULL;
         leg->tls.n_expected = 0;
         return true;

@@ -338,7 +338,8 @@ static void on_timer(void *arg)
     struct err err = ERR_INIT;
     switch (c->state) {
     case CONN_HELD:
-        conn_close(c, CONN_CLOSE_NO_IDENTITY);
+        conn_close(c, conn_snapshot(c)->identity == NULL ? CONN_CLOSE_NO_IDENTITY
+                                                         : CONN_CLOSE_NO_STATE);
         break;
     case CONN_DIAL:
         c->sys_errno = ETIMEDOUT;

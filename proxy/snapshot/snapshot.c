@@ -127,6 +127,9 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         a->identity.key != b->identity.key) {
         return "identity";
     }
+    if (a->state.from != b->state.from) {
+        return "state";
+    }
     if (!same_text(a->admin.socket, b->admin.socket) || !same_addr(&a->metrics, &b->metrics)) {
         return "admin or metrics";
     }
@@ -216,14 +219,20 @@ struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i)
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-struct snapshot *snapshot_new(uint64_t generation, struct snapshot_files *files,
-                              struct snapshot_identity *identity)
+struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *parts)
 {
     struct snapshot *s = mem_must_new(struct snapshot);
     atomic_init(&s->refs, 1);
     s->generation = generation;
-    s->files = snapshot_files_ref(files);
-    s->identity = identity != NULL ? snapshot_identity_ref(identity) : NULL;
+    s->files = snapshot_files_ref(parts->files);
+    s->identity = parts->identity != NULL ? snapshot_identity_ref(parts->identity) : NULL;
+    s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
+    if (s->wants_state) {
+        s->state = parts->state != NULL ? snapshot_state_ref(parts->state) : NULL;
+        s->own_quarantined =
+            parts->quarantined ||
+            (s->identity != NULL && snapshot_denies(s, s->identity->own, s->identity->serial));
+    }
     return s;
 }
 
@@ -238,6 +247,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
     if (s != NULL && drop_ref(&s->refs)) {
         snapshot_files_unref(s->files);
         snapshot_identity_unref(s->identity);
+        snapshot_state_unref(s->state);
         free(s);
     }
     return NULL;

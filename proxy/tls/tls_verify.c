@@ -113,6 +113,14 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
         return 0;
     }
     struct str id = {peer.spiffe_id, peer.spiffe_id_len};
+    if (deny_set_has(s->deny, id, str_of(peer.serial))) {
+        err_set(&err, ERR_DENIED, "the peer is quarantined: %.*s, serial %s", STR_ARG(id),
+                peer.serial);
+        err_advise(&err, "`postern quarantine list` on this node says why and until when");
+        remember_refusal(s, TLS_STEP_QUARANTINED, v, leaf, &peer, &err);
+        X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
+        return 0;
+    }
     if (SSL_is_server(ssl) == 0 && !is_expected(s, id)) {
         err_set(&err, ERR_DENIED, "the server is %.*s, which is not among the expected identities",
                 STR_ARG(id));
@@ -231,6 +239,8 @@ const char *tls_step_name(enum tls_step step)
         return "certificate";
     case TLS_STEP_IDENTITY:
         return "identity";
+    case TLS_STEP_QUARANTINED:
+        return "quarantined";
     case TLS_STEP_EXPECTED:
         return "expected";
     case TLS_STEP_REFUSED:

@@ -78,7 +78,9 @@ static struct snapshot_files *load_files(struct side *s)
 
 static void post(struct side *s)
 {
-    struct snapshot *snap = snapshot_new(++s->generation, s->files, s->identity);
+    struct snapshot *snap =
+        snapshot_new(++s->generation,
+                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
     conn_worker_post_snapshot(s->worker, snap);
     snapshot_unref(snap);
 }
@@ -98,7 +100,9 @@ static void side_start(struct side *s, const char *conf, const char *policy)
     FILE *f = fopen(s->log_path, "w+");
     s->log_fd = dup(fileno(f));
     fclose(f);
-    struct snapshot *snap = snapshot_new(++s->generation, s->files, s->identity);
+    struct snapshot *snap =
+        snapshot_new(++s->generation,
+                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
     struct conn_worker_spec spec = {
         .n_workers = 1, .shared = &s->shared, .first = snap, .log_wake_fd = s->log_wake};
     if (conn_worker_new(&spec, &s->worker, &err) == -1 ||

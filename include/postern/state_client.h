@@ -1,0 +1,70 @@
+/*
+ * state_client: what the agent of this node tells its proxies (docs/state-stream.md), for as long
+ * as the process lives.
+ *
+ * It connects to the agent's socket if that is root's or our own (identity_agent_connect), keeps a
+ * State stream open, parses each snapshot whole and strictly, hands it to the owner and says to the
+ * agent what runs. A snapshot that is wrong is refused with its first error, and the one of before
+ * stays; so does it while the agent is away, and its age counts. Retries go on for ever, with
+ * backoff from 100 ms to 2 s.
+ *
+ * Thread: one loop. Units: *_ms of os_now_ms.
+ */
+#ifndef POSTERN_STATE_CLIENT_H
+#define POSTERN_STATE_CLIENT_H
+
+#include <postern/err.h>
+#include <postern/loop.h>
+#include <postern/snapshot.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum state_notice {
+    STATE_AGENT_AWAY,  /* the first failure of a row; what was told last stays */
+    STATE_AGENT_BACK,  /* a good snapshot after that */
+    STATE_REFUSED,     /* a snapshot was wrong; what was told before stays */
+    STATE_NOT_TRUSTED, /* whoever is at the socket is not believed */
+    STATE_DENIED,      /* PermissionDenied: no identity, so nothing is told */
+};
+const char *state_notice_name(enum state_notice notice);
+
+struct state_client_events {
+    /* A new one, the owner's to unref. Only if its content is another one than before. */
+    void (*on_state)(void *arg, struct snapshot_state *state);
+    /* Whether the agent says that our own identity is quarantined. */
+    void (*on_quarantined)(void *arg, bool quarantined);
+    /* For the owner's log; why may be NULL. */
+    void (*on_notice)(void *arg, enum state_notice notice, const struct err *why);
+};
+
+struct state_client_options {
+    const char *socket; /* as identity_socket_path takes it; NULL: the environment */
+    const char *name;   /* of the proxy, for people */
+    const char *version;
+};
+
+struct state_client_status {
+    bool connected;                    /* the stream has brought a snapshot and is open */
+    bool have;                         /* there has been a good one */
+    uint64_t generation, deny_version; /* that run */
+    uint64_t age_ms;                   /* since the agent was last heard; 0 while connected */
+    uint64_t refused_generation;       /* 0: the newest was taken */
+    uint64_t n_snapshots, n_refused;
+    unsigned failures_in_row;
+    struct err last_error;
+};
+
+struct state_client;
+/* Begins to connect at once; callbacks come from the loop. options are copied, events borrowed. */
+struct state_client *state_client_new(struct loop *loop, const struct state_client_options *options,
+                                      const struct state_client_events *events, void *arg,
+                                      struct err *err);
+struct state_client *state_client_free(struct state_client *c);
+void state_client_get_status(const struct state_client *c, struct state_client_status *ret);
+
+/* A Snapshot message, whole: the pure part, for its fuzzer. *ret_told's generation is filled as
+ * soon as it is known, for a refusal. */
+int state_message_read(struct str message, struct snapshot_state **ret, uint64_t *ret_generation,
+                       struct err *err);
+
+#endif

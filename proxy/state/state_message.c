@@ -1,0 +1,71 @@
+/* A Snapshot message to a state, whole or not at all. */
+#include <postern/state_client.h>
+
+#include <postern/mem.h>
+#include <postern/proto.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DENY_MAX = 65536 };
+
+static bool take_text(const Postern__V1__Document *d, struct snapshot_text *ret)
+{
+    if (d == NULL) {
+        return true;
+    }
+    ret->source = d->source;
+    ret->text = (struct str){(const char *)d->text.data, d->text.len};
+    return d->source[0] != '\0' && d->text.len > 0;
+}
+
+/* Kinds that this binary does not know, and those that are for people, are left out: what they
+ * mean for connections stands in the list as IDs and serials. */
+static struct deny_item *take_deny(const Postern__V1__Snapshot *m, size_t *ret_n)
+{
+    struct deny_item *items = mem_must_calloc(m->n_deny + 1, sizeof(*items));
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_deny; i++) {
+        const Postern__V1__Denied *d = m->deny[i];
+        if (d->kind == POSTERN__V1__DENIED__KIND__SPIFFE_ID) {
+            items[n++] = (struct deny_item){DENY_SPIFFE_ID, str_of(d->text)};
+        } else if (d->kind == POSTERN__V1__DENIED__KIND__SERIAL) {
+            items[n++] = (struct deny_item){DENY_SERIAL, str_of(d->text)};
+        }
+    }
+    *ret_n = n;
+    return items;
+}
+
+static int build(const Postern__V1__Snapshot *m, struct snapshot_state **ret, struct err *err)
+{
+    struct snapshot_told told = {.generation = m->generation, .deny_version = m->deny_version};
+    if (m->generation == 0 || m->n_deny > DENY_MAX || !take_text(m->policy, &told.policy) ||
+        !take_text(m->mesh, &told.mesh) || !take_text(m->modes, &told.modes)) {
+        return err_set(err, ERR_PROTOCOL, "the agent's snapshot is not sound");
+    }
+    struct conf_diag *diag = conf_diag_new();
+    struct deny_item *deny = take_deny(m, &told.n_deny);
+    told.deny = deny;
+    int r = snapshot_state_new(&told, diag, ret, err);
+    if (r == -1 && conf_diag_count(diag) > 0) {
+        *err = *conf_diag_get(diag, 0);
+    }
+    free(deny);
+    conf_diag_free(diag);
+    return r;
+}
+
+int state_message_read(struct str message, struct snapshot_state **ret, uint64_t *ret_generation,
+                       struct err *err)
+{
+    Postern__V1__Snapshot *m =
+        postern__v1__snapshot__unpack(NULL, message.n, (const uint8_t *)message.p);
+    *ret_generation = 0;
+    if (m == NULL) {
+        return err_set(err, ERR_PROTOCOL, "the agent's message is no snapshot");
+    }
+    *ret_generation = m->generation;
+    int r = build(m, ret, err);
+    postern__v1__snapshot__free_unpacked(m, NULL);
+    return r;
+}

@@ -1,0 +1,331 @@
+/* snapshot: the agent's word and a file's beside it; what is wrong is not taken; who is
+ * quarantined. */
+#include <postern/state_client.h>
+
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+/* cmocka wants these first */
+#include <cmocka.h>
+#include <postern/mem.h>
+#include <postern/proto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POLICY(rules) "{\"kind\": \"Policy\", \"level\": 1, \"rules\": [" rules "]}"
+#define MESH(rest) "{\"kind\": \"Mesh\", \"level\": 1" rest "}"
+#define ALLOW_A                                                                                    \
+    "{\"name\": \"a\", \"action\": \"ALLOW\", \"from\": [{\"principals\": [\"spiffe://t/a\"]}]}"
+#define ALLOW_ALL "{\"name\": \"all\", \"action\": \"ALLOW\"}"
+#define SERVICE(name, address, ids)                                                                \
+    "{\"name\": \"" name "\", \"addresses\": [\"" address "\"], \"identities\": [" ids "]}"
+#define PLAIN(name, address)                                                                       \
+    "{\"name\": \"" name "\", \"addresses\": [\"" address "\"], \"transport\": \"disable\"}"
+
+static struct snapshot_text text_of(const char *text)
+{
+    return (struct snapshot_text){.source = text != NULL ? "/told" : NULL, .text = str_of(text)};
+}
+
+static struct snapshot_state *told(const char *policy, const char *mesh, const char *modes,
+                                   const struct deny_item *deny, size_t n_deny)
+{
+    const struct snapshot_told t = {.generation = 1,
+                                    .policy = text_of(policy),
+                                    .mesh = text_of(mesh),
+                                    .modes = text_of(modes),
+                                    .deny = deny,
+                                    .n_deny = n_deny};
+    struct conf_diag *diag = conf_diag_new();
+    struct snapshot_state *s = NULL;
+    struct err err = ERR_INIT;
+    int r = snapshot_state_new(&t, diag, &s, &err);
+    assert_int_equal(r, s != NULL ? 0 : -1);
+    conf_diag_free(diag);
+    return s;
+}
+
+/* A proxy's files: `policy` and `mesh` are texts, NULL: it names none. */
+static struct snapshot_files *files(bool from_agent, const char *policy, const char *mesh)
+{
+    char dir[] = "/tmp/test-snapshot-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    const char *const names[] = {"policy", "mesh"};
+    const char *const texts[] = {policy, mesh};
+    struct buf conf = BUF_INIT(4096);
+    assert_true(buf_printf(&conf,
+                           "{kind: Proxy, level: 1, state: {from: %s}, listeners: [{name: l, "
+                           "direction: inbound, capture: intercepted, address: '0.0.0.0:1'}]",
+                           from_agent ? "agent" : "files"));
+    for (size_t i = 0; i < 2; i++) {
+        mem_autofree char *path = mem_must_printf("%s/%s", dir, names[i]);
+        if (texts[i] != NULL) {
+            FILE *f = fopen(path, "we");
+            assert_non_null(f);
+            assert_true(fputs(texts[i], f) >= 0);
+            assert_int_equal(fclose(f), 0);
+            assert_true(buf_printf(&conf, ", %s: %s", names[i], path));
+        }
+    }
+    assert_true(buf_printf(&conf, "}"));
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *parsed = NULL;
+    struct snapshot_files *f = NULL;
+    struct err err = ERR_INIT;
+    assert_int_equal(conf_parse_proxy("/p.yaml", buf_str(&conf).p, buf_len(&conf), diag, &parsed),
+                     0);
+    assert_int_equal(snapshot_files_new(parsed, 1, diag, &f, &err), 0);
+    conf_diag_free(diag);
+    buf_reset(&conf);
+    for (size_t i = 0; i < 2; i++) {
+        mem_autofree char *path = mem_must_printf("%s/%s", dir, names[i]);
+        (void)unlink(path);
+    }
+    (void)rmdir(dir);
+    return f;
+}
+
+/* Takes both over. */
+static struct snapshot *whole(struct snapshot_files *f, struct snapshot_state *state)
+{
+    struct snapshot *s =
+        snapshot_new(1, &(const struct snapshot_parts){.files = f, .state = state});
+    snapshot_files_unref(f);
+    snapshot_state_unref(state);
+    return s;
+}
+
+static bool allows(const struct snapshot *s, const char *peer)
+{
+    const struct policy_query q = {
+        .target = STR_LIT("spiffe://t/x"), .peer = str_of(peer), .port = 1};
+    struct policy_verdict v;
+    const struct policy *by = NULL;
+    snapshot_decide(s, &q, &v, &by);
+    char near[200];
+    policy_near_miss(by, &q, near, sizeof(near)); /* whichever it is, it can be asked */
+    return v.allow;
+}
+
+/* --- policy ------------------------------------------------------------------------------------
+ */
+static void test_policy(void **state)
+{
+    static const struct {
+        bool from_agent, has_state;
+        const char *told, *file;
+        bool a, b; /* allowed? */
+    } cases[] = {
+        /* no state: nothing, whatever the file says */
+        {true, false, NULL, NULL, false, false},
+        {true, false, NULL, POLICY(ALLOW_ALL), false, false},
+        /* the agent is silent: the file is all there is */
+        {true, true, NULL, NULL, false, false},
+        {true, true, NULL, POLICY(ALLOW_A), true, false},
+        /* both have to allow */
+        {true, true, POLICY(), POLICY(ALLOW_ALL), false, false},
+        {true, true, POLICY(ALLOW_A), POLICY(ALLOW_ALL), true, false},
+        {true, true, POLICY(ALLOW_ALL), POLICY(ALLOW_A), true, false},
+        {true, true, POLICY(ALLOW_ALL), POLICY(), false, false},
+        {true, true, POLICY(ALLOW_A), NULL, true, false},
+        /* a proxy that is not to ask: what the agent tells does not count */
+        {false, true, POLICY(ALLOW_ALL), NULL, false, false},
+        {false, true, POLICY(), POLICY(ALLOW_A), true, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct snapshot *s =
+            whole(files(cases[i].from_agent, cases[i].file, NULL),
+                  cases[i].has_state ? told(cases[i].told, NULL, NULL, NULL, 0) : NULL);
+        if (allows(s, "spiffe://t/a") != cases[i].a || allows(s, "spiffe://t/b") != cases[i].b) {
+            fail_msg("case %zu", i);
+        }
+        snapshot_unref(s);
+    }
+}
+
+/* --- routes ------------------------------------------------------------------------------------
+ */
+#define A "\"spiffe://t/a\""
+#define B "\"spiffe://t/b\""
+
+/* "-": refused; "=": passed through as it is; else the service's name, with '!' for plaintext and
+ * the number of identities. */
+static void route_text(const struct snapshot *s, char ret[64])
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(1)};
+    struct net_addr to;
+    bool passthrough = true;
+    inet_pton(AF_INET, "10.0.0.1", &in.sin_addr);
+    assert_true(net_addr_from((const struct sockaddr *)&in, sizeof(in), &to));
+    const struct route *r = snapshot_route(s, &to, &passthrough);
+    if (r == NULL) {
+        snprintf(ret, 64, "%s", passthrough ? "=" : "-");
+    } else {
+        snprintf(ret, 64, "%s%s%zu", r->service, r->transport == CONF_TRANSPORT_DISABLE ? "!" : ":",
+                 r->n_identities);
+    }
+}
+
+static void test_routes(void **state)
+{
+#define PASS ", \"unlisted\": \"passthrough\""
+#define LIST(x) ", \"services\": [" x "]"
+#define NEVER "{\"kind\": \"Modes\", \"level\": 1, \"plaintext\": \"never\"}"
+    static const struct {
+        const char *told, *file, *modes, *want;
+    } cases[] = {
+        /* the agent alone */
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A ", " B))), NULL, NULL, "t:2"},
+        {MESH(LIST(SERVICE("t", "10.0.0.2", A))), NULL, NULL, "-"},
+        {MESH(PASS), NULL, NULL, "="},
+        {MESH(LIST(PLAIN("t", "10.0.0.1"))), NULL, NULL, "t!0"},
+        /* the file alone, where the agent is silent */
+        {NULL, MESH(LIST(SERVICE("f", "10.0.0.1", A))), NULL, "f:1"},
+        {NULL, NULL, NULL, "-"},
+        {NULL, MESH(PASS), NULL, "="},
+        /* both: the file takes away */
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A ", " B))), MESH(LIST(SERVICE("f", "10.0.0.1", A))),
+         NULL, "f:1"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(PASS), NULL, "t:1"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(), NULL, "-"},
+        {MESH(PASS), MESH(), NULL, "-"},
+        {MESH(PASS), MESH(PASS), NULL, "="},
+        /* and never gives */
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(LIST(SERVICE("f", "10.0.0.1", A ", " B))),
+         NULL, "-"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(LIST(SERVICE("f", "10.0.0.1", B))), NULL,
+         "-"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(LIST(PLAIN("f", "10.0.0.1"))), NULL, "-"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(PASS LIST(PLAIN("f", "10.0.0.1"))), NULL,
+         "-"},
+        {MESH(), MESH(PASS), NULL, "-"},
+        {MESH(), MESH(LIST(SERVICE("f", "10.0.0.1", A))), NULL, "-"},
+        {MESH(PASS), MESH(LIST(PLAIN("f", "10.0.0.1"))), NULL, "-"},
+        /* no plaintext, whatever a map says */
+        {MESH(PASS), MESH(PASS), NEVER, "-"},
+        {MESH(LIST(PLAIN("t", "10.0.0.1"))), NULL, NEVER, "-"},
+        {NULL, MESH(PASS LIST(PLAIN("f", "10.0.0.1"))), NEVER, "-"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), NULL, NEVER, "t:1"},
+    };
+    char got[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct snapshot *s = whole(files(true, NULL, cases[i].file),
+                                   told(NULL, cases[i].told, cases[i].modes, NULL, 0));
+        route_text(s, got);
+        if (strcmp(got, cases[i].want) != 0) {
+            fail_msg("case %zu: %s, not %s", i, got, cases[i].want);
+        }
+        snapshot_unref(s);
+    }
+    struct snapshot *s = whole(files(true, NULL, MESH(PASS)), NULL);
+    route_text(s, got);
+    assert_string_equal(got, "-"); /* no state */
+    snapshot_unref(s);
+}
+
+/* --- quarantine ---------------------------------------------------------------------------------
+ */
+static void test_quarantine(void **state)
+{
+    const struct deny_item deny[] = {{DENY_SPIFFE_ID, STR_LIT("spiffe://t/a")},
+                                     {DENY_SERIAL, STR_LIT("0a")}};
+    struct snapshot_files *f = files(true, NULL, NULL);
+    struct snapshot_state *t = told(NULL, NULL, NULL, deny, 2);
+    struct snapshot *s = snapshot_new(
+        1, &(const struct snapshot_parts){.files = f, .state = t, .quarantined = true});
+    (void)state;
+    assert_true(s->own_quarantined);
+    assert_true(snapshot_denies(s, STR_LIT("spiffe://t/a"), "ff"));
+    assert_true(snapshot_denies(s, STR_LIT("spiffe://t/b"), "0a"));
+    assert_false(snapshot_denies(s, STR_LIT("spiffe://t/b"), "ff"));
+    snapshot_unref(s);
+    snapshot_files_unref(f);
+    snapshot_state_unref(t);
+    /* Nobody asks an agent: nobody is quarantined. */
+    s = whole(files(false, NULL, NULL), told(NULL, NULL, NULL, deny, 2));
+    assert_false(s->own_quarantined || snapshot_denies(s, STR_LIT("spiffe://t/a"), "0a"));
+    snapshot_unref(s);
+}
+
+static void test_same_content_same_digest(void **state)
+{
+    const struct deny_item one[] = {{DENY_SPIFFE_ID, STR_LIT("spiffe://t/a")}};
+    const struct deny_item other[] = {{DENY_SERIAL, STR_LIT("spiffe://t/a")}};
+    struct snapshot_state *s[] = {
+        told(POLICY(ALLOW_A), NULL, NULL, one, 1),   told(POLICY(ALLOW_A), NULL, NULL, one, 1),
+        told(POLICY(ALLOW_ALL), NULL, NULL, one, 1), told(POLICY(ALLOW_A), NULL, NULL, other, 1),
+        told(POLICY(ALLOW_A), MESH(), NULL, one, 1), told(NULL, NULL, NULL, one, 1)};
+    (void)state;
+    assert_memory_equal(s[0]->digest, s[1]->digest, sizeof(s[0]->digest));
+    for (size_t i = 2; i < 6; i++) {
+        assert_memory_not_equal(s[0]->digest, s[i]->digest, sizeof(s[0]->digest));
+    }
+    for (size_t i = 0; i < 6; i++) {
+        snapshot_state_unref(s[i]);
+    }
+}
+
+/* --- messages -----------------------------------------------------------------------------------
+ */
+static int read_message(const Postern__V1__Snapshot *m, struct err *err, uint64_t *ret_generation)
+{
+    size_t n = postern__v1__snapshot__get_packed_size(m);
+    mem_autofree uint8_t *packed = mem_must_calloc(1, n + 1);
+    struct snapshot_state *s = NULL;
+    (void)postern__v1__snapshot__pack(m, packed);
+    int r = state_message_read((struct str){(const char *)packed, n}, &s, ret_generation, err);
+    assert_int_equal(r, s != NULL ? 0 : -1);
+    snapshot_state_unref(s);
+    return r;
+}
+
+static void test_messages_that_are_not_taken(void **state)
+{
+    char bad[] = "{\"kind\": \"Policy\", \"level\": 1, \"rules\": [\n{\"nam\": 1}]}";
+    char newer[] = "{\"kind\": \"Policy\", \"level\": 99, \"rules\": []}";
+    char good[] = POLICY(ALLOW_A);
+    char source[] = "/etc/postern/policy.yaml";
+    char *const texts[] = {bad, newer, good};
+    struct err err = ERR_INIT;
+    struct snapshot_state *s = NULL;
+    uint64_t generation = 0;
+    Postern__V1__Snapshot m;
+    Postern__V1__Document d;
+
+    (void)state;
+    assert_int_equal(state_message_read(STR_LIT("\x0a\xff"), &s, &generation, &err), -1);
+    postern__v1__snapshot__init(&m);
+    assert_int_equal(read_message(&m, &err, &generation), -1); /* generation 0 */
+    for (size_t i = 0; i < 3; i++) {
+        postern__v1__document__init(&d);
+        d.source = source;
+        d.text = (ProtobufCBinaryData){strlen(texts[i]), (uint8_t *)texts[i]};
+        m.generation = 7;
+        m.policy = &d;
+        assert_int_equal(read_message(&m, &err, &generation), i == 2 ? 0 : -1);
+        assert_int_equal(generation, 7);
+        if (i == 0) {
+            assert_string_equal(err.where, "/etc/postern/policy.yaml:2:1");
+        } else if (i == 1) {
+            assert_non_null(strstr(err.what, "level 99"));
+        }
+    }
+    d.text.len = 0; /* a document that is there and empty is none that is absent */
+    assert_int_equal(read_message(&m, &err, &generation), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_messages_that_are_not_taken),
+        cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_quarantine),
+        cmocka_unit_test(test_same_content_same_digest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
