@@ -87,6 +87,11 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                  COUNT(agent_msg_start_keeper, jwt_algorithm, AGENT_JWT_RS256),
                                  TEXT(agent_msg_start_keeper, trust_domain,
                                       AGENT_TRUST_DOMAIN_MAX)}},
+    [AGENT_MSG_CA_FILE] = {"ca_file",
+                           sizeof(struct agent_msg_ca_file),
+                           WAY(SUPERVISOR_KEEPER),
+                           true,
+                           {COUNT(agent_msg_ca_file, which, AGENT_N_CA_FILES - 1)}},
     [AGENT_MSG_KEY_SOURCE] = {"key_source",
                               sizeof(struct agent_msg_key_source),
                               WAY(SUPERVISOR_KEEPER),
@@ -351,7 +356,8 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                            sizeof(struct agent_msg_changed),
                            WAY(KEEPER_SERVICE),
                            false,
-                           {BOOL(agent_msg_changed, journal_failing)}},
+                           {BOOL(agent_msg_changed, journal_failing),
+                            COUNT(agent_msg_changed, outage_by, AGENT_N_OUTAGES - 1)}},
     [AGENT_MSG_DENY_NOTE] = {"deny_note",
                              sizeof(struct agent_msg_deny_note),
                              WAY(SUPERVISOR_KEEPER),
@@ -682,4 +688,11 @@ const char *agent_document_name(uint32_t document)
     static const char *const NAMES[AGENT_N_DOCUMENTS] = {"policy", "mesh", "modes"};
 
     return document < AGENT_N_DOCUMENTS ? NAMES[document] : "unknown";
+}
+
+const char *agent_outage_name(uint32_t outage)
+{
+    static const char *const NAMES[AGENT_N_OUTAGES] = {"root", "authority", "bundle"};
+
+    return outage < AGENT_N_OUTAGES ? NAMES[outage] : "unknown";
 }

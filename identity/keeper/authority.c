@@ -17,6 +17,7 @@ void keeper_authority_init(struct keeper_authority *a, struct str trust_domain, 
 void keeper_authority_deinit(struct keeper_authority *a)
 {
     keeper_force_free(a->force);
+    keeper_disk_free(a->disk);
     *a = (struct keeper_authority){.force = NULL};
 }
 
@@ -38,12 +39,18 @@ struct keeper_force *keeper_force_free(struct keeper_force *f)
 
 /* --- the bundle ------------------------------------------------------------------------------- */
 /* In the order in which they were made, so that nothing moves when one takes over from another. */
-static int build_bundle(struct keeper_force *f, struct err *err)
+static int build_bundle(const struct keeper_authority *a, struct keeper_force *f, struct err *err)
 {
     uint32_t n = 0;
 
     f->bundle = mem_must_calloc(1, AGENT_BUNDLE_MAX);
     f->bundle_not_after_s = 0;
+    if (a->disk != NULL) {
+        memcpy(f->bundle, a->disk->bundle, a->disk->bundle_len);
+        f->bundle_len = a->disk->bundle_len;
+        f->bundle_not_after_s = a->disk->bundle_not_after_s;
+        return 0;
+    }
     for (size_t i = 0; i < f->store.n; i++) {
         const struct keeper_record *r = &f->store.records[i];
 
@@ -72,10 +79,53 @@ static int not_valid_now(const struct keeper_force *f, int64_t now_s, struct err
     bool ended = f->issuer_not_after_s <= now_s;
 
     os_time_text(ended ? f->issuer_not_after_s : f->issuer_not_before_s, when, sizeof(when));
-    err_set(err, ERR_UNAVAILABLE, ended ? "the root expired at %s" : "the root is valid from %s on",
-            when);
+    err_set(err, ERR_UNAVAILABLE,
+            ended ? "the root expired at %s" : "the root is valid only from %s on", when);
     return ended ? err_advise(err, "%s", keeper_root_advice)
                  : err_advise(err, "set this machine's clock");
+}
+
+/* There is no room for another level: the files' authority signs leaves itself. */
+static int take_as_node(const struct keeper_disk *d, struct keeper_force *f, struct err *err)
+{
+    struct x509_signer *signer = x509_signer_new(d->cert, d->key, err);
+
+    if (signer == NULL) {
+        return -1;
+    }
+    x509_signer_unref(f->signer);
+    f->signer = signer;
+    EVP_PKEY_up_ref(d->key);
+    X509_up_ref(d->cert);
+    EVP_PKEY_free(f->node_key);
+    X509_free(f->node);
+    free(f->chain);
+    f->node_key = d->key;
+    f->node = d->cert;
+    f->chain = mem_must_calloc(1, d->chain_len);
+    memcpy(f->chain, d->chain, d->chain_len);
+    f->chain_len = d->chain_len;
+    f->node_not_before_s = d->not_before_s;
+    f->node_not_after_s = d->not_after_s;
+    f->node_renew_s = INT64_MAX; /* that is not ours to do */
+    return 0;
+}
+
+/* Behind the node's intermediate comes what signed it. */
+static int add_chain(const struct keeper_disk *d, uint8_t **der, size_t *len, struct err *err)
+{
+    uint8_t *both;
+
+    if (d->chain_len > AGENT_CHAIN_MAX - *len) {
+        return err_set(err, ERR_LIMIT, "the chain is larger than %d bytes", AGENT_CHAIN_MAX);
+    }
+    both = mem_must_calloc(1, *len + d->chain_len);
+    memcpy(both, *der, *len);
+    memcpy(both + *len, d->chain, d->chain_len);
+    free(*der);
+    *der = both;
+    *len += d->chain_len;
+    return 0;
 }
 
 int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_force *f, int64_t now_s,
@@ -101,11 +151,18 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
     if (what.not_before_s < f->issuer_not_before_s) {
         what.not_before_s = f->issuer_not_before_s;
     }
+    if (a->disk != NULL && !a->disk->has_room) {
+        return take_as_node(a->disk, f, err);
+    }
     key = x509_key_new(err);
     if (key == NULL || x509_key_point(key, point, err) == -1 ||
         x509_issue(&what, f->issuer, f->issuer_key, &cert, err) == -1 ||
         x509_to_der(cert, &der, &len, err) == -1) {
         return err_prefix(err, "making the node's intermediate");
+    }
+    if (a->disk != NULL && add_chain(a->disk, &der, &len, err) == -1) {
+        free(der);
+        return -1;
     }
     if (len > AGENT_CHAIN_MAX) {
         free(der);
@@ -129,6 +186,9 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
     f->chain_len = len;
     f->node_not_before_s = what.not_before_s;
     f->node_not_after_s = x509_not_after_s(f->node);
+    if (f->node_not_after_s > f->issuer_not_after_s) {
+        f->node_not_after_s = f->issuer_not_after_s; /* somebody further up ends before */
+    }
     half_s = (f->node_not_after_s - now_s) / 2;
     f->node_renew_s = now_s + (half_s > 0 ? half_s : 1);
     return 0;
@@ -139,6 +199,19 @@ static int take_issuer(const struct keeper_authority *a, struct keeper_force *f,
 {
     const struct keeper_record *r = keeper_store_find(&f->store, KEEPER_X509, KEEPER_ACTIVE);
 
+    if (a->disk != NULL) {
+        if (keeper_disk_key_check(a->disk, err) == -1) {
+            return -1;
+        }
+        f->issuer_key = a->disk->key;
+        f->issuer = a->disk->cert;
+        EVP_PKEY_up_ref(f->issuer_key);
+        X509_up_ref(f->issuer);
+        memcpy(f->issuer_id, a->disk->id, sizeof(f->issuer_id));
+        f->issuer_not_before_s = a->disk->not_before_s;
+        f->issuer_not_after_s = a->disk->not_after_s;
+        return 0;
+    }
     if (r == NULL) {
         err_set(err, ERR_CONFIG, "no root is active");
         return err_advise(err, "%s", keeper_root_advice);
@@ -178,12 +251,18 @@ struct keeper_force *keeper_force_build(const struct keeper_authority *a,
     *store = (struct keeper_store){.records = NULL};
     r = take_issuer(a, f, err);
     if (r == 0) {
-        r = build_bundle(f, err);
+        r = build_bundle(a, f, err);
     }
     if (r == 0 && a->force != NULL && strcmp(a->force->issuer_id, f->issuer_id) == 0) {
         keep_node(f, a->force);
     } else if (r == 0) {
         r = keeper_force_renew_node(a, f, now_s, err);
+    }
+    if (r == 0 && a->disk != NULL) {
+        r = keeper_disk_check(a, f, now_s, err);
+    }
+    if (r == -1 && a->disk != NULL) {
+        keeper_disk_refuse(err);
     }
     return r == 0 ? f : keeper_force_free(f);
 }

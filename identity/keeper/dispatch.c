@@ -64,6 +64,8 @@ static void changed_flush(struct keeper *k)
     msg.journal_failing = k->journal.failing;
     msg.root_not_after_s = k->authority.force->issuer_not_after_s;
     msg.node_not_after_s = k->authority.force->node_not_after_s;
+    msg.outage_until_s = keeper_budget_get(k).until_s;
+    msg.outage_by = keeper_budget_get(k).ends_first;
     msg.n_issued = k->n_issued;
     msg.n_refused = k->n_refused;
     msg.jwks_generation = k->jwt.generation;
@@ -466,6 +468,8 @@ static int entries_commit(struct keeper *k, const struct agent_msg_entries_begin
 static int on_control_message(struct keeper *k, const union agent_msg *msg, int fd, struct err *err)
 {
     switch (msg->head.type) {
+    case AGENT_MSG_CA_FILE:
+        return keeper_on_ca_file(k, &msg->ca_file, fd, err);
     case AGENT_MSG_KEY_SOURCE:
         return keeper_on_key_source(k, &msg->key_source, fd, err);
     case AGENT_MSG_STATE_KEY:

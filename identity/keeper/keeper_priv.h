@@ -11,6 +11,7 @@
  * deny.c      what is quarantined: nothing is issued for it
  * callers.c   attested handles and their limits; facts.c what is known of them
  * pods.c      its own copy of the node's pods; kubelet.c the channel that they come by
+ * disk.c      an authority from files
  * root.c      roots of the agent's own, and the files of earlier releases
  * start.c     state files -> something in force
  * journal.c   the record of what was issued: its file; journal_events.c: its lines
@@ -19,7 +20,7 @@
  * jwt.c       keys for tokens, and tokens; jwt_answer.c  what the service may ask about them
  * rotation.c  what is due of authorities, and changes of them; orders.c: by order and by schedule
  * use.c       under which authority the SVIDs are that are out there
- * tick.c      what time brings
+ * tick.c      what time brings; budget.c: how long it lasts without what is above
  * dispatch.c  the messages: who may say what, and what happens then
  *
  * One thread, no allocation that a workload can make grow past the limits of its start message.
@@ -78,7 +79,22 @@ struct keeper_force {
     uint32_t bundle_tainted;    /* bit i: what is under the i-th root is to be replaced at once */
 };
 
+/* An authority from files. */
+struct keeper_disk {
+    char id[KEEPER_RECORD_ID_MAX + 1];
+    EVP_PKEY *key;  /* owned, as all below */
+    X509 *cert;     /* its own */
+    uint8_t *chain; /* DER: that and those above it, without the root */
+    size_t chain_len;
+    int64_t not_before_s, not_after_s; /* of the whole chain */
+    bool has_room;                     /* for the node's intermediate below it */
+    uint8_t *bundle;                   /* DER */
+    size_t bundle_len;
+    int64_t bundle_not_after_s;
+};
+
 struct keeper_authority {
+    struct keeper_disk *disk;                /* owned; NULL: roots of the agent's own */
     char trust_domain_id[SPIFFE_ID_MAX + 1]; /* "spiffe://td" */
     uint32_t root_ttl_s, node_ttl_s;
     struct keeper_force *force; /* owned; NULL: nothing yet */
@@ -109,6 +125,21 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
 int keeper_authority_issue(const struct keeper_authority *a, struct x509_issue *what,
                            uint32_t ttl_s, int64_t now_s, struct keeper_leaf *ret, struct err *err);
 
+/* --- an authority from files (disk.c) --------------------------------------------------------- */
+struct keeper_disk *keeper_disk_free(struct keeper_disk *d);
+int keeper_disk_key_check(const struct keeper_disk *d, struct err *err);
+/* Adds what an operator has to know to why it cannot be used. */
+int keeper_disk_refuse(struct err *err);
+/* Whether what it signs would be taken by peers. */
+int keeper_disk_check(const struct keeper_authority *a, struct keeper_force *f, int64_t now_s,
+                      struct err *err);
+struct keeper;
+/* One of the three files, in their order. */
+int keeper_on_ca_file(struct keeper *k, const struct agent_msg_ca_file *msg, int fd,
+                      struct err *err);
+/* Puts k->disk_next in force, or says why not. Not while a change is under way. */
+void keeper_disk_apply(struct keeper *k);
+
 /* --- roots of our own (root.c) ---------------------------------------------------------------- */
 extern const char *const keeper_root_advice; /* for whoever finds one that cannot be used */
 /* Fills a new record, but for its state. */
@@ -120,6 +151,7 @@ int keeper_root_read(const struct keeper_authority *a, const struct keeper_recor
 /* Fills a new record from the two files of earlier releases. */
 int keeper_root_read_old(const struct keeper_authority *a, int key_fd, int cert_fd, uid_t owner,
                          int64_t now_s, struct keeper_record *r, struct err *err);
+#define KEEPER_ANY_OWNER ((uid_t) - 1)
 /* The whole of a file that is the owner's, and nobody else's to write (or read, if private), into
  * mem_secret memory. */
 int keeper_file_read(int fd, const char *name, uid_t owner, bool private, size_t max, uint8_t **ret,
@@ -174,6 +206,16 @@ struct keeper_order {
 };
 int keeper_on_order(struct keeper *k, const struct agent_msg_ca_order *msg, struct err *err);
 void keeper_rotate_if_due(struct keeper *k);
+
+/* --- the outage budget (budget.c) ------------------------------------------------------------- */
+struct keeper_budget {
+    int64_t until_s; /* until when this node can issue and verify by itself */
+    int64_t life_s;  /* of what ends first */
+    enum agent_outage ends_first;
+};
+struct keeper_budget keeper_budget_get(const struct keeper *k);
+/* A log line at each crossing of the threshold. */
+void keeper_budget_watch(struct keeper *k);
 
 /* --- time (tick.c) ---------------------------------------------------------------------------- */
 /* Both clocks at one moment, to see when one of them is set. */
@@ -400,6 +442,10 @@ struct keeper {
     struct keeper_journal journal;
     struct keeper_seal seal; /* how the state is written */
     struct keeper_rest rest; /* until the state is open */
+    uint32_t outage_warn_s;
+    bool budget_is_low;
+    struct keeper_disk *disk_in, *disk_next; /* files that come; that wait for a change to end */
+    bool disk_bad;                           /* one of those that come was refused */
     struct keeper_change change;
     struct keeper_order order; /* what the change is for */
     struct keeper_uses *uses;

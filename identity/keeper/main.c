@@ -64,6 +64,7 @@ static int start(struct keeper *k, struct err *err)
     log_set_level(k->log, (enum log_level)s->log_level);
     memcpy(k->trust_domain, s->trust_domain, s->trust_domain_len);
     k->svid_ttl_s = s->svid_ttl_s;
+    k->outage_warn_s = s->outage_warn_s;
     keeper_authority_init(&k->authority, str_of(k->trust_domain), s->root_ttl_s, s->node_ttl_s);
     keeper_jwt_init(&k->jwt, jwt_alg_of(s->jwt_algorithm), s->jwt_ttl_s, s->jwt_key_ttl_s);
     k->uses = keeper_uses_new();
@@ -119,6 +120,8 @@ int main(void)
     keeper_deny_free(k.deny_incoming);
     keeper_pods_free(k.pods);
     keeper_authority_deinit(&k.authority);
+    keeper_disk_free(k.disk_in);
+    keeper_disk_free(k.disk_next);
     keeper_rest_deinit(&k.rest);
     keeper_seal_deinit(&k.seal);
     keeper_jwt_deinit(&k.jwt);

@@ -152,7 +152,7 @@ int keeper_file_read(int fd, const char *name, uid_t owner, bool private, size_t
         err_set(err, ERR_CONFIG, "%s is empty, too large or no regular file", name);
         return err_advise(err, "%s", keeper_root_advice);
     }
-    if (st.st_uid != owner) {
+    if (owner != KEEPER_ANY_OWNER && st.st_uid != owner) {
         err_set(err, ERR_CONFIG, "%s belongs to uid %u", name, (unsigned)st.st_uid);
         err_expected(err, "uid %u, whom the agent runs as", (unsigned)owner);
         return err_advise(err, "find out who could have read or written it before using it again");

@@ -30,8 +30,7 @@ void keeper_warn_of_root_end(struct keeper *k)
 
 bool keeper_makes(const struct keeper *k, enum keeper_kind kind)
 {
-    (void)k;
-    return kind == KEEPER_X509 || kind == KEEPER_JWT;
+    return kind == KEEPER_JWT || k->authority.disk == NULL;
 }
 
 int keeper_make(struct keeper *k, struct keeper_record *r, int64_t now_s, struct err *err)
@@ -132,7 +131,9 @@ static int complete(struct keeper *k, struct keeper_store *store, uid_t owner, i
     const struct keeper_record *root = keeper_store_find(store, KEEPER_X509, KEEPER_ACTIVE);
     const struct keeper_record *next = keeper_store_find(store, KEEPER_X509, KEEPER_PREPARED);
 
-    if (root == NULL) {
+    if (k->authority.disk != NULL) {
+        k->new_root = true; /* nothing of what is in the state signs certificates */
+    } else if (root == NULL) {
         *ret_changed = true;
         if (first_root(k, store, owner, now_s, err) == -1) {
             return -1;
@@ -172,6 +173,9 @@ static int open_state(struct keeper *k, const struct agent_msg_state *msg, int f
         return -1;
     }
     close_old(k);
+    if (store.n > 0 && store.records[0].key != NULL) {
+        k->report.secret_kind = mem_secret_kind_of(store.records[0].key);
+    }
     force = keeper_force_build(&k->authority, &store, now_s, err);
     if (force == NULL) {
         return -1;

@@ -145,6 +145,10 @@ void keeper_tick(struct keeper *k)
     if (!k->started) {
         return;
     }
+    if (k->disk_next != NULL && k->change.phase == KEEPER_CHANGE_NONE) {
+        keeper_disk_apply(k);
+    }
     renew_if_due(k);
     keeper_rotate_if_due(k);
+    keeper_budget_watch(k);
 }

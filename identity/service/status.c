@@ -53,6 +53,12 @@ static bool gauge(struct buf *out, const char *name, const char *help, const cha
     return metrics_write_value(out, name, METRIC_GAUGE, help, labels, value);
 }
 
+static int64_t outage_left_s(const struct service *s)
+{
+    int64_t left_s = s->changed.outage_until_s - os_wall_s();
+    return left_s > 0 ? left_s : 0;
+}
+
 static bool write_metrics(void *arg, struct buf *out)
 {
     const struct service *s = arg;
@@ -72,6 +78,9 @@ static bool write_metrics(void *arg, struct buf *out)
                  "authority=\"root\"", (double)k->root_not_after_s) &&
            gauge(out, "postern_agent_authority_expiry_seconds", NULL, "authority=\"node\"",
                  (double)k->node_not_after_s) &&
+           gauge(out, "postern_agent_outage_budget_seconds",
+                 "How long this node goes on if everything above it stays away.", "",
+                 (double)outage_left_s(s)) &&
            gauge(out, "postern_agent_last_issued_seconds", "Last issuance.", "",
                  (double)s->last_issued_s) &&
            gauge(out, "postern_agent_service_restarts", "Restarts of the service process.", "",
@@ -235,7 +244,10 @@ static bool write_status(void *arg, struct buf *out)
            buf_printf(out, ",\"authority\":{\"bundle_generation\":%llu",
                       (unsigned long long)s->bundle_generation) &&
            put_root_serial(s, out) && put_time(out, "root_not_after", k->root_not_after_s) &&
-           put_time(out, "node_not_after", k->node_not_after_s) && buf_printf(out, "}") &&
+           put_time(out, "node_not_after", k->node_not_after_s) &&
+           buf_printf(out, "},\"outage\":{\"budget_seconds\":%lld,\"ends_first\":\"%s\"",
+                      (long long)outage_left_s(s), agent_outage_name(k->outage_by)) &&
+           put_time(out, "until", k->outage_until_s) && buf_printf(out, "}") &&
            put_entries(s, out) && service_put_state_status(s, out) &&
            service_kubernetes_status(s, out) &&
            buf_printf(out,

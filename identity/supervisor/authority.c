@@ -90,11 +90,68 @@ static int send_key_source(struct supervisor *s, struct err *err)
     return 0;
 }
 
+/* --- an authority from files -------------------------------------------------------------------
+ */
+/* All of them are opened before one is sent: a set that is not whole changes nothing. */
+static int send_ca_files(struct supervisor *s, struct err *err)
+{
+    const char *const paths[AGENT_N_CA_FILES] = {
+        s->conf->ca.disk.cert_file, s->conf->ca.disk.key_file, s->conf->ca.disk.bundle_file};
+    int fds[AGENT_N_CA_FILES] = {-1, -1, -1};
+    struct agent_msg_ca_file m;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < AGENT_N_CA_FILES; i++) {
+        r = supervisor_source_open(paths[i], "a file of the authority", &fds[i], err);
+    }
+    for (uint32_t i = 0; r == 0 && i < AGENT_N_CA_FILES; i++) {
+        agent_ipc_init(&m, AGENT_MSG_CA_FILE, 0);
+        m.which = i;
+        m.owner_uid = (uint32_t)geteuid();
+        r = supervisor_tell(s, AGENT_ROLE_KEEPER, &m, fds[i], err);
+    }
+    for (size_t i = 0; i < AGENT_N_CA_FILES; i++) {
+        if (fds[i] != -1) {
+            close(fds[i]);
+        }
+    }
+    return r;
+}
+
+void supervisor_watch_ca(struct supervisor *s)
+{
+    if (s->conf->ca.source == CONF_CA_DISK) {
+        supervisor_watch_add(s, s->conf->ca.disk.cert_file, &s->ca_changed);
+        supervisor_watch_add(s, s->conf->ca.disk.key_file, &s->ca_changed);
+        supervisor_watch_add(s, s->conf->ca.disk.bundle_file, &s->ca_changed);
+    }
+}
+
+int supervisor_reload_ca(struct supervisor *s, struct err *err)
+{
+    struct err wrong = ERR_INIT;
+
+    s->ca_changed = false;
+    supervisor_watch_taken(s, &s->ca_changed);
+    if (send_ca_files(s, &wrong) == 0) {
+        return 0;
+    }
+    if (wrong.code == ERR_UNAVAILABLE) { /* the keeper is gone */
+        *err = wrong;
+        return -1;
+    }
+    log_failure(s->log, LOG_ERROR, "ca_files_refused", &wrong);
+    return 0;
+}
+
+/* --- the state ---------------------------------------------------------------------------------
+ */
 int supervisor_send_state(struct supervisor *s, struct err *err)
 {
     const struct supervisor_state *st = &s->state;
 
-    if (send_key_source(s, err) == -1) {
+    if (send_key_source(s, err) == -1 ||
+        (s->conf->ca.source == CONF_CA_DISK && send_ca_files(s, err) == -1)) {
         return -1;
     }
 

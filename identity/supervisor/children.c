@@ -136,6 +136,7 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     m.root_ttl_s = s->conf->root_ttl_s;
     m.node_ttl_s = s->conf->node_ttl_s;
     m.svid_ttl_s = s->conf->svid_ttl_s;
+    m.outage_warn_s = s->conf->ca.outage_warn_s;
     m.jwt_ttl_s = s->conf->jwt_ttl_s;
     m.jwt_key_ttl_s = s->conf->jwt_key_ttl_s;
     m.jwt_algorithm = s->conf->jwt_algorithm;

@@ -279,6 +279,7 @@ static int start(struct supervisor *s, struct err *err)
 {
     supervisor_watch_open(s);
     supervisor_watch_add(s, s->conf->entries_path, &s->reload);
+    supervisor_watch_ca(s);
     supervisor_documents_open(s);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
@@ -358,6 +359,9 @@ static int run(struct supervisor *s, struct err *err)
     while (!s->stopping) {
         if (turn(s, -1, err) == -1) {
             /* A child that was told something while it died: its end says why. */
+            return -1;
+        }
+        if (s->ca_changed && !s->stopping && supervisor_reload_ca(s, err) == -1) {
             return -1;
         }
         if (s->reload && !s->stopping && reload(s, err) == -1) {

@@ -103,9 +103,10 @@ struct supervisor {
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
-    bool running;  /* everything has been ready once: a service that ends is started again */
-    bool stopping; /* asked to end */
-    bool reload;   /* the entries: their file is another one, or SIGHUP */
+    bool running;    /* everything has been ready once: a service that ends is started again */
+    bool stopping;   /* asked to end */
+    bool ca_changed; /* files of the authority */
+    bool reload;     /* the entries: their file is another one, or SIGHUP */
     uint64_t generation;
     struct agent_msg_entries_state entries; /* for the service */
     struct agent_msg_entries_applied last_applied;
@@ -219,6 +220,10 @@ void supervisor_kubelet_tell_state(struct supervisor *s);
 /* --- authority -------------------------------------------------------------------------------- */
 /* The keeper's part of the state directory, at its start. */
 int supervisor_send_state(struct supervisor *s, struct err *err);
+/* Files of an authority that is not our own: watched, and read again. A file that is wrong changes
+ * nothing; -1: the keeper is gone. */
+void supervisor_watch_ca(struct supervisor *s);
+int supervisor_reload_ca(struct supervisor *s, struct err *err);
 /* The keeper wants an empty file, or has written it. */
 int supervisor_on_state(struct supervisor *s, uint32_t type, struct err *err);
 /* Hands an order to the keeper; its answer is the client's. */

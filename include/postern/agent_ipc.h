@@ -118,6 +118,7 @@ enum agent_msg_type {
     AGENT_MSG_FAILED, /* agent_msg_failed: cannot go on; the child then exits with 1 */
     /* supervisor <-> keeper */
     AGENT_MSG_START_KEEPER,    /* agent_msg_start_keeper */
+    AGENT_MSG_CA_FILE,         /* agent_msg_ca_file + the file; three of them, in their order */
     AGENT_MSG_KEY_SOURCE,      /* agent_msg_key_source + the file with a passphrase */
     AGENT_MSG_STATE_KEY,       /* agent_msg_state + the key file of the old layout */
     AGENT_MSG_STATE_CERT,      /* agent_msg_state + its certificate file */
@@ -282,6 +283,7 @@ struct agent_msg_failed {
 struct agent_msg_start_keeper {
     struct agent_msg_head head;
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
+    uint32_t outage_warn_s;
     uint32_t jwt_ttl_s, jwt_key_ttl_s;
     uint32_t jwt_algorithm;    /* enum agent_jwt_algorithm, of new keys */
     uint32_t log_level;        /* enum log_level */
@@ -299,6 +301,18 @@ struct agent_msg_state {
     struct agent_msg_head head;
     uint32_t owner_uid; /* whose the file has to be */
     bool fresh;
+};
+/* `ca.source: disk`: before the state file, and again when they change. */
+enum agent_ca_file {
+    AGENT_CA_FILE_CERT,
+    AGENT_CA_FILE_KEY,
+    AGENT_CA_FILE_BUNDLE,
+    AGENT_N_CA_FILES
+};
+struct agent_msg_ca_file {
+    struct agent_msg_head head;
+    uint32_t which;     /* enum agent_ca_file; the last one has them taken */
+    uint32_t owner_uid; /* whose the key file has to be */
 };
 /* Before the state file: what it is sealed under, or was until now. None: it is plain. */
 struct agent_msg_key_source {
@@ -708,6 +722,14 @@ struct agent_msg_jwks {
     uint32_t jwks_len;
     uint8_t jwks[AGENT_JWKS_MAX]; /* a JWK set, without `use` */
 };
+/* What ends first of what this node cannot replace by itself. */
+enum agent_outage {
+    AGENT_OUTAGE_ROOT,
+    AGENT_OUTAGE_AUTHORITY,
+    AGENT_OUTAGE_BUNDLE,
+    AGENT_N_OUTAGES
+};
+const char *agent_outage_name(uint32_t outage);
 struct agent_msg_changed {
     struct agent_msg_head head;
     uint64_t entries_generation;
@@ -715,6 +737,8 @@ struct agent_msg_changed {
     uint64_t deny_version;                      /* of what is quarantined: streams look again */
     uint64_t pods_generation;                   /* grows when the pods of the node change */
     int64_t root_not_after_s, node_not_after_s; /* for status and metrics */
+    int64_t outage_until_s;                     /* this node goes on by itself until then */
+    uint32_t outage_by;                         /* enum agent_outage */
     uint64_t n_issued, n_refused;               /* since the keeper's start */
     uint64_t jwks_generation;                   /* 0: there is no key for tokens yet */
     uint64_t n_jwt_issued;                      /* since the keeper's start */
@@ -732,6 +756,7 @@ union agent_msg {
     struct agent_msg_report report;
     struct agent_msg_failed failed;
     struct agent_msg_start_keeper start_keeper;
+    struct agent_msg_ca_file ca_file;
     struct agent_msg_key_source key_source;
     struct agent_msg_state state;
     struct agent_msg_state_placed state_placed;

@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from lab import free_port, run, wait_for
+from lab import admin_ask, free_port, run, wait_for
 from servers import TcpServer, echo
 
 
@@ -307,3 +307,146 @@ def test_credential_of_the_service_manager(node):
         node.start_agent(env={**os.environ, "CREDENTIALS_DIRECTORY": str(creds)})
         assert node.agent.stop() == 0
     assert b"test.example" not in (node.state / "ca" / "state").read_bytes()
+
+
+# --- an authority from files --------------------------------------------------------------------------
+class Files:
+    """A root and authorities below it, made with openssl as an operator would."""
+
+    def __init__(self, node, td="test.example"):
+        self.dir, self.td, self.n = node.conf, td, 0 if td == "test.example" else 50
+        self.root = self.make("root", None, ["basicConstraints=critical,CA:true"])
+
+    def make(self, name, above, ext, days=30, uri=True):
+        self.n += 1
+        key, cert = self.dir / f"{name}{self.n}.key", self.dir / f"{name}{self.n}.pem"
+        ext = [*ext, "keyUsage=critical,keyCertSign,cRLSign", "subjectKeyIdentifier=hash"]
+        if uri:
+            ext.append(f"subjectAltName=URI:spiffe://{self.td}")
+        run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+        key.chmod(0o600)
+        req = ["openssl", "req", "-x509", "-new", "-key", key, "-subj", f"/CN={name}{self.n}", "-days", days, "-out", cert]
+        req += [a for e in ext for a in ("-addext", e)]
+        if above is not None:  # signed by another: through a request
+            csr, exts = self.dir / "r.csr", self.dir / "r.ext"
+            exts.write_text("".join(e + "\n" for e in [*ext, "authorityKeyIdentifier=keyid"]))
+            run("openssl", "req", "-new", "-key", key, "-subj", f"/CN={name}{self.n}", "-out", csr)
+            req = ["openssl", "x509", "-req", "-in", csr, "-CA", above[1], "-CAkey", above[0], "-days", days]
+            req += ["-set_serial", self.n + 100, "-extfile", exts, "-out", cert]
+        run(*req)
+        return key, cert
+
+    def put(self, authority, *above, roots=None):
+        """Exchanges all three files; each is whole at every moment."""
+        chain = "".join(a[1].read_text() for a in (authority, *above))
+        for name, text in (
+            ("ca.pem", chain),
+            ("ca.key", authority[0].read_text()),
+            ("bundle.pem", "".join(r[1].read_text() for r in roots or [self.root])),
+        ):
+            new = self.dir / (name + ".new")
+            new.write_text(text)
+            new.chmod(0o600)
+            new.rename(self.dir / name)
+
+
+DISK = "ca:\n  source: disk\n  disk: {cert_file: ca.pem, key_file: ca.key, bundle_file: bundle.pem}\n  key_at_rest: plain\n"
+ADMIN = "admin:\n  socket: {}\n  allow_uids: [0]\n"
+ROOM, NO_ROOM = ["basicConstraints=critical,CA:true,pathlen:1"], ["basicConstraints=critical,CA:true,pathlen:0"]
+
+
+def chain_of(node):
+    """How many certificates come with an SVID that this process is given, and the names of their issuers."""
+    out = node.lab.dir / "svid"
+    out.mkdir(exist_ok=True)
+    run(node.postern, "svid", "fetch", "--socket", f"unix:{node.socket}", "--write", out)
+    pem = (out / "svid.pem").read_text()
+    certs = ["-----BEGIN" + p for p in pem.split("-----BEGIN")[1:]]
+    issuers = [run("openssl", "x509", "-noout", "-issuer", input=c).stdout for c in certs]
+    last = [i.strip().split("CN = ")[-1] for i in issuers]
+    return len(certs), last
+
+
+@pytest.fixture
+def files(node):
+    f = Files(node)
+    write_agent(node, DISK + ADMIN.format(node.run / "agent-admin.sock"))
+    node.write_entries(extra='  - id: me\n    spiffe_id: spiffe://test.example/me\n    selectors: ["unix:uid:0"]\n')
+    return f
+
+
+def test_files_that_are_refused(node, files):
+    """Each alone keeps the agent from starting; and while it runs, what is in force stays."""
+    good = files.make("good", files.root, ROOM)
+    other = files.make("other", None, ROOM)
+    foreign = Files(node, "other.example")
+    cases = [
+        ("another key", lambda: (files.put(good), (node.conf / "ca.key").write_text(other[0].read_text())), "not that of"),
+        ("no certificate", lambda: (files.put(good), (node.conf / "ca.pem").write_text("nothing")), "PEM"),
+        ("a torn key", lambda: (files.put(good), (node.conf / "ca.key").write_text("-----BEGIN")), "private key"),
+        ("a key for all to read", lambda: (files.put(good), (node.conf / "ca.key").chmod(0o644)), "mode 0644"),
+        ("under another root", lambda: files.put(other), "is refused"),
+        ("of another trust domain", lambda: files.put(foreign.make("f", foreign.root, ROOM), roots=[foreign.root]), "is refused"),
+        ("no authority", lambda: files.put(files.make("leaf", files.root, ["basicConstraints=critical,CA:false"])), "is refused"),
+    ]
+    for what, spoil, says in cases:
+        spoil()
+        failed(node, 2, says)
+    files.put(good)
+    node.start_agent()
+    n, issuers = chain_of(node)
+    assert n == 3 and issuers[-1] == files.root[1].stem, issuers
+    for what, spoil, says in cases:
+        refused, loaded = (len(events(node.agent, e)) for e in ("ca_files_refused", "ca_files_loaded"))
+        spoil()
+        wait_for(
+            f"{what}: a line",
+            lambda n=refused, says=says: says in json.dumps(events(node.agent, "ca_files_refused")[n:]),
+            20,
+        )
+        assert chain_of(node)[1] == issuers, what
+        files.put(good)
+        wait_for(f"good ones after {what}", lambda n=loaded: len(events(node.agent, "ca_files_loaded")) > n, 20)
+
+
+def test_files_change_under_traffic(node, files):
+    """From one authority to another under another root: both roots in the bundle first, then the new
+    authority, then the old root goes."""
+    first = files.make("first", files.root, ROOM)
+    files.put(first)
+    node.start_agent(ttl="1h")
+    assert "does not make" in ca(node, "prepare", status=2)
+    assert states(ca(node, "show")) == {} and len(states(ca(node, "show"), "jwt")) == 1
+    ca(node, "prepare", "--jwt")
+    second_root = files.make("root", None, ["basicConstraints=critical,CA:true"])
+    second = files.make("second", second_root, NO_ROOM)
+    with TcpServer(node.netns, echo) as workload:
+        tls, plain = free_port(), free_port()
+        proxies = node.server_side(tls, workload.port), node.client_side(plain, tls)
+        with Traffic(node, plain) as traffic:
+            files.put(first, roots=[files.root, second_root])
+            for p in proxies:
+                wait_for("two roots", lambda p=p: p.status()["identity"]["trust_roots"] == 2, 20)
+            files.put(second, roots=[files.root, second_root])
+            wait_for("the new authority", lambda: chain_of(node) == (2, ["second" + second[1].stem[6:], second_root[1].stem]), 20)
+            traffic.more()
+
+
+def test_outage_budget(node, files):
+    """What ends first is told, in status, metrics, and once in the log."""
+    files.put(files.make("short", files.root, ROOM, days=1))
+    node.start_agent()
+    status = json.loads(admin_ask(node.run / "agent-admin.sock", "status"))
+    assert status["outage"]["ends_first"] == "authority" and 80000 < status["outage"]["budget_seconds"] <= 86400
+    metrics = admin_ask(node.run / "agent-admin.sock", "metrics")
+    value = [line.split()[-1] for line in metrics.splitlines() if line.startswith("postern_agent_outage_budget_seconds ")]
+    assert len(value) == 1 and 80000 < float(value[0]) <= 86400
+    assert not events(node.agent, "outage_budget_low")
+    assert node.agent.stop() == 0
+    # a root that ends before what is below it, and an operator who wants to know two days before
+    files.root = files.make("root", None, ["basicConstraints=critical,CA:true"], days=1)
+    files.put(files.make("longer", files.root, ROOM))
+    write_agent(node, DISK + "  outage_warn: 48h\n")
+    node.start_agent()
+    low = wait_for("the warning", lambda: events(node.agent, "outage_budget_low"), 20)
+    assert len(low) == 1 and low[0]["ends_first"] == "bundle" and low[0]["seconds"] <= 86400

@@ -98,6 +98,7 @@ void keeper_spawn(struct keeper_process *k)
     start.root_ttl_s = 86400;
     start.node_ttl_s = k->node_ttl_s != 0 ? k->node_ttl_s : 7200;
     start.svid_ttl_s = 600;
+    start.outage_warn_s = 3600;
     start.jwt_ttl_s = k->jwt_ttl_s != 0 ? k->jwt_ttl_s : 300;
     start.jwt_key_ttl_s = k->jwt_key_ttl_s != 0 ? k->jwt_key_ttl_s : 86400;
     start.jwt_algorithm = k->jwt_algorithm;
