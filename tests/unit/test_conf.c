@@ -521,6 +521,27 @@ static const struct bad_case bad_entries[] = {
      "write an entry for each\n"
      "4:110: 'selectors' is 'unix:path:bin/x', not the absolute path of an executable, expected "
      "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"},
+    {ENTRIES, ENTRY "selectors: ['k8s:nss:x', 'systemd:id:x', 'container:runtime:lxc']}\n",
+     "4:51: 'selectors' is 'k8s:nss:x', no selector that this binary understands, expected a "
+     "selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS; did you mean "
+     "'k8s:ns:'?\n"
+     "4:64: 'selectors' is 'systemd:id:x', not the name of a service unit, such as nginx.service, "
+     "expected a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"
+     "4:80: 'selectors' is 'container:runtime:lxc', none of containerd, crio, docker and podman, "
+     "expected a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"},
+    {ENTRIES,
+     ENTRY "selectors: ['k8s:ns:a', 'k8s:ns:b', 'k8s:pod-label:a:b', 'k8s:pod-label:c:d']}\n",
+     "4:63: a second selector by k8s:ns: no process has both, expected at most one of each type; "
+     "write an entry for each\n"},
+    {ENTRIES,
+     ENTRIES_HEAD "- {id: e, spiffe_id: 'spiffe://td/{k8s.ns}', selectors: ['unix:uid:0']}\n",
+     "4:22: 'spiffe_id': {k8s.ns} stands for something that no selector asks for, expected a "
+     "selector that begins with k8s:\n"},
+    {ENTRIES,
+     ENTRIES_HEAD
+     "- {id: e, spiffe_id: 'spiffe://td/{k8s.ns}-{k8s.sa}', selectors: ['k8s:ns:x']}\n",
+     "4:22: 'spiffe_id' is 'spiffe://td/{k8s.ns}-{k8s.sa}', two variables share a segment of the "
+     "path, expected a SPIFFE ID such as spiffe://example.org/orders; a / between them\n"},
     {ENTRIES, ENTRY "selectors: ['unix:uid:4294967295']}\n",
      "4:51: 'selectors' is 'unix:uid:4294967295', not a number at the end, expected a selector "
      "such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS\n"},
@@ -706,7 +727,8 @@ static const struct {
 } examples[] = {
     {"proxy.yaml", "Proxy", PROXY},       {"mesh.yaml", "Mesh", MESH},
     {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
-    {"entries.yaml", "Entries", ENTRIES}, {"modes.yaml", "Modes", MODES},
+    {"entries.yaml", "Entries", ENTRIES}, {"entries-kubernetes.yaml", "Entries", ENTRIES},
+    {"modes.yaml", "Modes", MODES},
 };
 
 static void test_examples_load(void **state)
