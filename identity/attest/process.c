@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <postern/os.h>
 #include <postern/str.h>
@@ -97,13 +98,13 @@ static void read_namespaces(struct attest_view *v, int dir_fd, struct attest_fac
 
     facts->own_users = same_namespace(dir_fd, "ns/user", v->own_user_ns);
     facts->own_view = own_mounts && facts->own_users;
-    /* Without CAP_SYS_PTRACE nothing is seen of a process that protects itself. One of our own
-     * user could do with us as it likes anyway; of others the worst is assumed. */
-    if (!read_link(dir_fd, "ns/mnt", seen, sizeof(seen)) && facts->uid == geteuid()) {
+    /* An agent that root did not start sees no namespaces but of its own user's processes: then
+     * control group and pid say what can be said. One that should see them assumes the worst. */
+    if (!v->sees_all && !read_link(dir_fd, "ns/mnt", seen, sizeof(seen))) {
         return;
     }
-    facts->contained = !facts->own_users || !same_namespace(dir_fd, "ns/pid", v->own_pid_ns) ||
-                       (!own_mounts && !same_root(v, dir_fd));
+    facts->contained |= !facts->own_users || !same_namespace(dir_fd, "ns/pid", v->own_pid_ns) ||
+                        (!own_mounts && !same_root(v, dir_fd));
 }
 
 static bool read_cgroup(struct attest_view *v, int dir_fd, struct attest_facts *facts)
@@ -144,6 +145,7 @@ enum agent_attest attest_process_read(struct attest_view *v, const struct attest
                                         &ret_facts->groups)) {
         return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
     }
+    ret_facts->contained = attest_parse_nested_pid(text, (size_t)n);
     n = attest_read_text(p->dir_fd, "stat", text, sizeof(text));
     if (n == -1 || !attest_parse_stat(text, (size_t)n, &ret_facts->start_time)) {
         return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
@@ -297,6 +299,7 @@ static int read_root(struct attest_view *v)
 int attest_view_init(struct attest_view *v, struct err *err)
 {
     char text[CGROUP_TEXT_MAX];
+    uint64_t caps = 0;
     ssize_t n;
 
     *v = (struct attest_view){.proc_fd = -1, .mounts = {.fd = -1}};
@@ -313,6 +316,11 @@ int attest_view_init(struct attest_view *v, struct err *err)
         read_root(v) == -1) {
         return err_sys(err, "/proc/self");
     }
+    n = attest_read_text(v->proc_fd, "self/status", text, sizeof(text));
+    if (n == -1 || !attest_parse_caps(text, (size_t)n, &caps)) {
+        return err_sys(err, "/proc/self/status");
+    }
+    v->sees_all = (caps >> CAP_SYS_PTRACE & 1) != 0;
     n = attest_read_text(v->proc_fd, "self/cgroup", text, sizeof(text));
     if (n == -1) {
         return err_sys(err, "/proc/self/cgroup");

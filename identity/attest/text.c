@@ -90,6 +90,30 @@ bool attest_parse_status(const char *text, size_t len, uint32_t *ret_uid, uint32
     return true;
 }
 
+bool attest_parse_caps(const char *text, size_t len, uint64_t *ret_caps)
+{
+    struct str s = line_value(text, len, STR_LIT("CapEff:"), NULL);
+    struct str hex = word(s, 0);
+    uint64_t caps = 0;
+
+    for (size_t i = 0; i < hex.n; i++) {
+        char c = hex.p[i];
+
+        if ((c < '0' || c > '9') && (c < 'a' || c > 'f')) {
+            return false;
+        }
+        caps = caps << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    *ret_caps = caps;
+    return hex.n > 0 && hex.n <= 16;
+}
+
+/* One number for each pid namespace from ours downwards. */
+bool attest_parse_nested_pid(const char *text, size_t len)
+{
+    return word(line_value(text, len, STR_LIT("NSpid:"), NULL), 1).n > 0;
+}
+
 /* Field 22, counted after the last ')': the name in field 2 may hold anything. */
 bool attest_parse_stat(const char *text, size_t len, uint64_t *ret_start_time)
 {

@@ -33,6 +33,10 @@ struct attest_groups {
 /* Effective ids, and the supplementary groups. false: not the text of a status file. */
 bool attest_parse_status(const char *text, size_t len, uint32_t *ret_uid, uint32_t *ret_gid,
                          struct attest_groups *ret_groups);
+/* Effective capabilities, as a mask of 1 << CAP_*; and whether the process is in a pid namespace
+ * below ours, as far as such a file says (everybody may read it). */
+bool attest_parse_caps(const char *text, size_t len, uint64_t *ret_caps);
+bool attest_parse_nested_pid(const char *text, size_t len);
 bool attest_parse_stat(const char *text, size_t len, uint64_t *ret_start_time);
 bool attest_parse_fdinfo(const char *text, size_t len, pid_t *ret_pid);
 /* The type of the file system that is mounted under this id, a view into the text; STR_NONE. */
@@ -109,6 +113,7 @@ struct attest_process {
 struct attest_view {
     int proc_fd; /* /proc; owned */
     bool force_fallback;
+    bool sees_all; /* CAP_SYS_PTRACE: what is not seen of a process is hidden by more than uid */
     struct attest_mounts mounts;
     char own_mount_ns[64], own_user_ns[64], own_pid_ns[64]; /* as readlink shows them */
     uint64_t root_dev, root_ino;

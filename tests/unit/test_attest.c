@@ -72,6 +72,32 @@ static void test_many_groups(void **state)
     assert_true(g.truncated);
 }
 
+static void test_caps_and_pids(void **state)
+{
+    static const struct {
+        const char *text;
+        bool ok, nested;
+        uint64_t caps;
+    } cases[] = {
+        {"", false, false, 0},
+        {"CapEff:\t\n", false, false, 0},
+        {"CapEff:\tx\n", false, false, 0},
+        {"CapEff:\t00000000000000000\n", false, false, 0},
+        {"CapEff:\t0000000000080000\nNSpid:\t17\n", true, false, 1 << 19},
+        {"CapEff:\t000001ffffffffff\nNSpid:\t17\t1\n", true, true, UINT64_C(0x1ffffffffff)},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        size_t len = strlen(cases[i].text);
+        uint64_t caps = 0;
+
+        assert_int_equal(attest_parse_caps(cases[i].text, len, &caps), cases[i].ok);
+        assert_true(!cases[i].ok || caps == cases[i].caps);
+        assert_int_equal(attest_parse_nested_pid(cases[i].text, len), cases[i].nested);
+    }
+}
+
 /* --- mountinfo -------------------------------------------------------------------------------- */
 static void test_mount_type(void **state)
 {
@@ -216,7 +242,7 @@ int main(void)
         cmocka_unit_test(test_status),        cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_mount_type),    cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_changing_file), cmocka_unit_test(test_no_process),
-        cmocka_unit_test(test_self),
+        cmocka_unit_test(test_caps_and_pids), cmocka_unit_test(test_self),
     };
 
     return cmocka_run_group_tests_name("attest", tests, NULL, NULL);
