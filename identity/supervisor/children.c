@@ -111,7 +111,7 @@ int supervisor_start_child(struct supervisor *s, enum agent_role role, const cha
         return -1;
     }
     c->control = pair[0];
-    c->reported = c->ready = false;
+    c->reported = c->ready = c->killed = false;
     c->failure = (struct err)ERR_INIT;
     c->started_s = os_wall_s();
     return 0;
@@ -356,7 +356,9 @@ void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct er
     struct err ignored = ERR_INIT;
     const char *name = agent_role_name(c->role);
 
-    (void)supervisor_hear(s, c, &ignored); /* what it said last says why */
+    if (!c->killed) {
+        (void)supervisor_hear(s, c, &ignored); /* what it said last says why */
+    }
     (void)waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED);
     if (c->failure.code != ERR_NONE) {
         *err = c->failure;
@@ -376,6 +378,10 @@ void supervisor_reap(struct supervisor *s, struct supervisor_child *c, struct er
 
 void supervisor_kill(struct supervisor *s, struct supervisor_child *c, const struct err *why)
 {
+    if (c->killed) {
+        return;
+    }
+    c->killed = true;
     log_failure(s->log, LOG_ERROR, "process_killed", why);
     (void)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
 }

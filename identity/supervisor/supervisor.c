@@ -174,7 +174,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
-        fds[1 + 2 * i] = (struct pollfd){.fd = s->children[i].control, .events = POLLIN};
+        fds[1 + 2 * i] = (struct pollfd){.fd = s->children[i].killed ? -1 : s->children[i].control,
+                                         .events = POLLIN};
         fds[2 + 2 * i] = (struct pollfd){.fd = s->children[i].pidfd, .events = POLLIN};
     }
     fds[WATCH] = (struct pollfd){.fd = supervisor_watch_fd(s), .events = POLLIN};

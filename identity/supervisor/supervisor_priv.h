@@ -69,6 +69,7 @@ struct supervisor_child {
     int pidfd;   /* -1: not running */
     int control; /* our end */
     bool reported, ready;
+    bool killed; /* what it still has in its queue is not listened to */
     uint32_t restarts;
     int64_t started_s;
     struct agent_msg_report report;

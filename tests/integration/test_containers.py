@@ -304,3 +304,25 @@ def test_two_containers_share_a_network_and_no_identity(world):
         assert world.identities(ids["proxy"], PROXY_UID) == [spiffe("ns/shop/sa/web/proxy")]
     finally:
         cni.close()
+
+
+# --- for people --------------------------------------------------------------------------------------
+def test_attest_shows_what_the_kubelet_told(world):
+    ids = world.run_pod("web-1", {"app": {}}, sa="web", labels={"app": "web"})
+    pid = world.runtime.pid(ids["app"])
+    argv = [world.node.postern, "agent", "attest", str(pid), "--config", world.node.conf / "agent.yaml"]
+    text = world.lab.run_in(argv, check=True).stdout
+    for selector in (
+        "k8s:ns:shop",
+        "k8s:sa:web",
+        "k8s:pod-name:web-1",
+        f"k8s:pod-uid:{ids['uid']}",
+        "k8s:pod-label:app:web",
+        "k8s:container-name:app",
+        f"k8s:container-image:{IMAGE[0]}",
+        f"k8s:image-digest:sha256:{'ab' * 32}",
+        "k8s:node-name:vm",
+    ):
+        line = [row for row in text.splitlines() if selector in row.split()]
+        assert line, f"{selector} is not in\n{text}"
+        assert "kubelet" in line[0] or "k8s:pod-uid" in selector, line
