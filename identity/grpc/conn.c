@@ -467,6 +467,7 @@ static nghttp2_session *session_new(struct grpc_conn *c)
         nghttp2_option_set_no_closed_streams(o, 1);
         nghttp2_option_set_max_outbound_ack(o, MAX_UNSENT_ACKS);
         nghttp2_option_set_max_reserved_remote_streams(o, 0);
+        grpc_option_resets(o);
         int rc = c->ops->is_server ? nghttp2_session_server_new2(&session, cb, c, o)
                                    : nghttp2_session_client_new2(&session, cb, c, o);
         if (rc != 0) {

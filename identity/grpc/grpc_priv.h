@@ -125,6 +125,10 @@ void grpc_conn_fail(struct grpc_conn *c, enum err_code code, const char *fmt, ..
     __attribute__((format(printf, 3, 4)));
 void grpc_conn_go_away(struct grpc_conn *c);
 
+/* --- what nghttp2 itself would count (nghttp2_limits.c, or _none.c) -----------------------------
+ */
+void grpc_option_resets(nghttp2_option *o);
+
 /* --- output (out.c) --------------------------------------------------------------------------- */
 /* Writes until nothing is left or the socket takes no more: then true. */
 bool grpc_out_write(struct grpc_conn *c);

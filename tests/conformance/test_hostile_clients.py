@@ -283,7 +283,7 @@ def test_another_uid_is_served_meanwhile(hosts, attack):
     wait_for("the attacker's connections to be gone", lambda: status(hosts)["connections"] == 0, timeout=60)
 
 
-@pytest.mark.parametrize("connections", [4, 400])
+@pytest.mark.parametrize("connections", [1, 400])
 def test_thousands_of_streams_of_one_uid(agent, connections):
     """All of them served, pushed to on a change, cancelled at once without harm, and nothing stays."""
     agent.start()
