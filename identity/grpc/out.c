@@ -1,13 +1,15 @@
 /*
  * Output is pulled: nghttp2 is asked for frames only while the fixed output buffer has room, and
  * DATA payload goes from the calls' queues straight into that buffer. So a reader that is slow
- * costs its queue and 36 kB, whatever it does with its windows. Sent bytes are wiped.
+ * costs its queue and 36 kB, whatever it does with its windows. Sent bytes are wiped. The buffer is
+ * a mapping of its own: on the heap it would leave, for each connection, a hole of its size that
+ * the connection's own parts then fill.
  */
 #include "grpc_priv.h"
 
 #include <errno.h>
 #include <postern/mem.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 /* --- outgoing DATA ---------------------------------------------------------------------------- */
@@ -134,8 +136,8 @@ static bool out_write(struct grpc_conn *c)
 void grpc_out_free(struct grpc_conn *c)
 {
     if (c->out != NULL) {
-        mem_wipe(c->out, GRPC_OUT_BYTES);
-        free(c->out);
+        mem_wipe(c->out + c->out_start, c->out_len); /* what was sent is wiped already */
+        (void)munmap(c->out, GRPC_OUT_BYTES);
         grpc_conn_discharge(c, GRPC_OUT_BYTES);
     }
     c->out = NULL;
@@ -167,8 +169,10 @@ bool grpc_out_write(struct grpc_conn *c)
                 grpc_conn_fail(c, ERR_LIMIT, "its user holds too much memory");
                 break;
             }
-            c->out = malloc(GRPC_OUT_BYTES);
-            if (c->out == NULL) {
+            c->out = mmap(NULL, GRPC_OUT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                          -1, 0);
+            if (c->out == MAP_FAILED) {
+                c->out = NULL;
                 grpc_conn_discharge(c, GRPC_OUT_BYTES);
                 grpc_conn_fail(c, ERR_LIMIT, "out of memory");
                 break;
