@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <postern/grpc.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -28,6 +29,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { CONNECT_TRIES = 500 };
 
 enum mode { FETCH, SIGN, HOLD };
 
@@ -172,9 +175,14 @@ static void connect_all(struct bench *b, unsigned n)
         struct conn *c = &b->conns[i];
         c->b = b;
         c->turn.fn = on_turn;
-        c->client = grpc_client_connect(b->loop, b->o->socket, NULL, &client_events, c, &err);
-        if (c->client == NULL) {
-            die("cannot connect", &err);
+        /* A thousand at once may find the queue of the socket full. */
+        for (int tries = 0; c->client == NULL; tries++) {
+            err = (struct err)ERR_INIT;
+            c->client = grpc_client_connect(b->loop, b->o->socket, NULL, &client_events, c, &err);
+            if (c->client == NULL && tries == CONNECT_TRIES) {
+                die("cannot connect", &err);
+            }
+            (void)poll(NULL, 0, c->client == NULL ? 20 : 0);
         }
     }
 }

@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 512 };
+enum { BACKLOG = 4096 /* a node's workloads may all come at once, and a full one is EAGAIN */ };
 
 /* Who may write to the directory may put a socket of its own in the place of ours. In a sticky one
  * (/tmp) only owners remove, and bind() refuses a name that is taken. */
