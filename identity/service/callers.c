@@ -122,6 +122,7 @@ void service_on_conn_closed(void *arg, void *conn_context)
     }
     *at = c->next;
     s->n_callers--;
+    service_trim_later(s);
     c->account->n_conns--;
     account_put(s, c->account);
     free(c);

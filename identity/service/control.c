@@ -2,10 +2,27 @@
  * accord, and how it ends. */
 #include "service_priv.h"
 
+#include <malloc.h>
 #include <postern/jwt.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* After a storm the heap is full of holes: a while later what is free goes back. */
+static void on_trim_timer(void *arg)
+{
+    (void)arg;
+    (void)malloc_trim(0);
+}
+
+void service_trim_later(struct service *s)
+{
+    if (s->trim_timer.due_ms == 0) {
+        loop_timer_arm(&s->trim_timer, SERVICE_TRIM_MS);
+    }
+}
 
 /* --- ending ----------------------------------------------------------------------------------- */
 
@@ -183,6 +200,7 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     s->metrics = metrics_block_new(SERVICE_N_METRICS);
     service_documents_init(s);
     loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
+    loop_timer_init(&s->trim_timer, s->loop, on_trim_timer, s);
     s->keygen = x509_keygen_new(err);
     s->admin = s->keygen != NULL ? service_admin_new(s, err) : NULL;
     if (s->admin == NULL) {
@@ -210,6 +228,7 @@ void service_close(struct service *s)
     }
     if (s->loop != NULL) {
         loop_timer_disarm(&s->stop_timer);
+        loop_timer_disarm(&s->trim_timer);
     }
     s->loop = loop_free(s->loop);
     service_secrets_deinit(s);

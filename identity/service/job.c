@@ -70,6 +70,7 @@ static void end(struct service_job *job, enum grpc_status status, const char *te
     loop_timer_disarm(&job->pending);
     forget_asks(job);
     service_turn_give(&job->turn);
+    service_trim_later(job->s);
     job->done(job->arg, job, status, text);
 }
 

@@ -26,8 +26,9 @@ enum {
     SERVICE_FDS_MAX = 16384,
     SERVICE_JOB_TIMEOUT_MS = 10000, /* without an answer of attestor or keeper */
     SERVICE_WAIT_MS = 30000,        /* for its turn */
-    SERVICE_UID_JOBS = 4,           /* of one uid at once */
-    SERVICE_JOB_ASKS = 4,           /* questions of one job at once */
+    SERVICE_TRIM_MS = 3000,
+    SERVICE_UID_JOBS = 4, /* of one uid at once */
+    SERVICE_JOB_ASKS = 4, /* questions of one job at once */
     SERVICE_CALLER_BUCKETS = 4096,
     SERVICE_ACCOUNT_BUCKETS = 1024,
     SERVICE_STOP_MS = 2000, /* for callers to take their last words */
@@ -418,7 +419,7 @@ struct service {
     struct grpc_server *server;
     struct admin *admin;
     struct metrics_block *metrics;
-    struct loop_timer stop_timer;
+    struct loop_timer stop_timer, trim_timer;
 
     struct agent_msg_start_service start;
     char *own_domain_id; /* "spiffe://td" */
@@ -464,6 +465,8 @@ void service_on_keeper_push(struct service *s, const union agent_msg *msg, int f
 /* A channel is closed or broke its protocol. */
 void service_channel_lost(struct service_channel *ch, bool bad);
 void service_stop(struct service *s);
+/* Memory was freed, or will be: what the heap does not need goes back in a while. */
+void service_trim_later(struct service *s);
 /* Ends the process with status 1. */
 void service_fail(struct service *s, const struct err *err);
 
