@@ -31,7 +31,7 @@ static void place_init(struct place *p)
     snprintf(p->path, sizeof(p->path), "%s/agent.sock", p->dir);
     snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", p->path);
     p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(p->fd != -1);
+    POSTERN_ASSERT(p->fd != -1);
     assert_int_equal(bind(p->fd, (const struct sockaddr *)&addr, sizeof(addr)), 0);
 }
 
