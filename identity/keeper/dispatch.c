@@ -566,6 +566,8 @@ static int wake_ms(const struct keeper *k)
 
 int keeper_run(struct keeper *k, struct err *err)
 {
+    bool timer_fired = false;
+
     for (;;) {
         bool waiting = k->answer_pending || k->changed_pending;
         struct pollfd fds[5] = {
@@ -579,10 +581,11 @@ int keeper_run(struct keeper *k, struct err *err)
         };
         int r;
 
-        keeper_timer_arm(k);
+        keeper_timer_arm(k, timer_fired);
         if (poll(fds, 5, wake_ms(k)) == -1 && errno != EINTR) {
             return err_sys(err, "poll");
         }
+        timer_fired = fds[4].revents != 0;
         r = control_turn(k, err);
         if (r != 0) {
             return r == 1 ? 0 : -1;

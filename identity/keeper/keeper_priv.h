@@ -231,7 +231,7 @@ void keeper_tick(struct keeper *k);
 int keeper_wake_ms(const struct keeper *k);
 /* A descriptor that is readable when keeper_tick is due. */
 int keeper_timer_new(struct err *err);
-void keeper_timer_arm(struct keeper *k);
+void keeper_timer_arm(struct keeper *k, bool fired);
 
 /* --- the key at rest (rest.c) ----------------------------------------------------------------- */
 /* Passphrases, from their files to the state's; owned, mem_secret; NULL: there is none. */
@@ -252,7 +252,7 @@ int keeper_rest_begin(struct keeper *k, struct err *err);
 /* --- the start (start.c) ---------------------------------------------------------------------- */
 /* A state file, or one of the two of the old layout. */
 int keeper_on_state(struct keeper *k, const struct agent_msg_state *msg, int fd, struct err *err);
-/* Nothing makes a new root by itself, so somebody has to know in time. */
+/* Peers outside this node have to learn the next one, so somebody has to know in time. */
 void keeper_warn_of_root_end(struct keeper *k);
 /* Whether authorities of this kind are the keeper's own to make, and making one: fills a new
  * record, but for kind and state. */
@@ -455,6 +455,7 @@ struct keeper {
     struct keeper_pace pace;
     uint64_t renew_retry_ms, rotation_retry_ms; /* not before: the last one failed */
     int timer;
+    int64_t timer_s;             /* what it is armed for */
     struct err start_failure;    /* why there is no going on; ERR_NONE: there is */
     int old_key_fd, old_cert_fd; /* files of the old layout, until the state file comes; -1: none */
 };

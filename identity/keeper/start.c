@@ -23,8 +23,10 @@ void keeper_warn_of_root_end(struct keeper *k)
     log_begin(&l, k->log, LOG_WARN, "root_expires");
     log_str(&l, "not_after", when);
     log_str(&l, "advice",
-            "plan a new root: move the ca directory away and start again; every peer of this trust "
-            "domain has to learn it");
+            k->authority.disk != NULL
+                ? "put another authority, or chain, into the files of ca.disk"
+                : "another root is prepared and activated by schedule (postern ca show): hand the "
+                  "new bundle to every peer outside this node");
     log_end(&l);
 }
 

@@ -28,13 +28,18 @@ int keeper_timer_new(struct err *err)
 
 /* At that time of the wall clock, in suspend or not; and when the clock is set. poll()'s own time
  * stands still in suspend, and knows nothing of the clock. */
-void keeper_timer_arm(struct keeper *k)
+void keeper_timer_arm(struct keeper *k, bool fired)
 {
     int64_t at_s = keeper_clock_wall_s(&k->clock) + keeper_wake_ms(k) / 1000 + 1;
     struct itimerspec when = {.it_value = {.tv_sec = at_s}};
     uint64_t count;
 
-    (void)!read(k->timer, &count, sizeof(count)); /* ECANCELED: the clock was set */
+    if (fired) {
+        (void)!read(k->timer, &count, sizeof(count)); /* ECANCELED: the clock was set */
+    } else if (at_s == k->timer_s) {
+        return;
+    }
+    k->timer_s = at_s;
     (void)timerfd_settime(k->timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL);
 }
 
