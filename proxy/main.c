@@ -20,9 +20,9 @@ static const struct role {
     const char *use;
     const char *what;
 } roles[] = {
-    {"agent", agent_main, "agent FILE | attest PID",
-     "node CA agent: attests processes and issues their SVIDs (`agent attest PID`: what it sees of "
-     "one; `agent proxies`: who runs what)"},
+    {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
+    {"agent", agent_main, "agent attest PID", "what an agent sees of a process"},
+    {"agent", agent_main, "agent proxies", "which proxy runs what of the agent's state"},
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
@@ -37,9 +37,8 @@ static const struct role {
      "what an entry file says, what is doubtful about it, what a process gets by it"},
     {"quarantine", quarantine_main, "quarantine add|remove|list",
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
-    {"ca", ca_main, "ca show|prepare|activate|...",
-     "the agent's authorities and their exchange (--jwt, --json, --config)"},
-    {"status", status_main, "status [--socket PATH]", "what a running proxy or agent is and does"},
+    {"ca", ca_main, "ca show|prepare|activate|...", "the agent's authorities and their exchange"},
+    {"status", status_main, "status", "what a running proxy or agent is and does"},
     {"version", version_main, "version", "version, commit, libraries, feature level"},
     {"help", help_main, "help", "this list"},
 };
@@ -66,7 +65,7 @@ static void print_usage(FILE *out)
 {
     fprintf(out, "usage: postern ROLE [ARGUMENTS]\n\n");
     for (size_t i = 0; i < N_ROLES; i++) {
-        fprintf(out, "  %-24s %s\n", roles[i].use, roles[i].what);
+        fprintf(out, "  %-32s %s\n", roles[i].use, roles[i].what);
     }
 }
 

@@ -16,15 +16,6 @@ static int usage(void)
     return 2;
 }
 
-static void print_diagnostics(const struct conf_diag *diag)
-{
-    char text[1200];
-
-    for (size_t i = 0; i < conf_diag_count(diag); i++) {
-        fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-    }
-}
-
 static int run(const struct agent_options *options)
 {
     struct log *log = log_new_fd(STDERR_FILENO, options->conf->log_level, "supervisor");
@@ -64,7 +55,7 @@ int agent_main(int argc, char **argv)
         options.conf = conf;
         status = run(&options);
     } else {
-        print_diagnostics(diag);
+        role_print_diag(diag);
     }
     conf_agent_free(conf);
     conf_diag_free(diag);

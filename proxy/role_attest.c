@@ -269,7 +269,7 @@ int attest_main(int argc, char **argv)
         return usage();
     }
     pid = role_facts_pid(number);
-    if (pid == -1 || (config != NULL && (conf = role_facts_config(config)) == NULL)) {
+    if (pid == -1 || (config != NULL && (conf = role_agent_config(config)) == NULL)) {
         return 2;
     }
     facts = calloc(1, sizeof(*facts));

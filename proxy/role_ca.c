@@ -22,7 +22,8 @@ static int usage(void)
             "  --x509, --jwt   whose: certificates' (the default) or tokens'\n"
             "  --force         retire: although SVIDs under it are in use\n"
             "  --json          the answer as it is\n"
-            "  --socket PATH   of the agent's orders (default %s)\n",
+            "  --config FILE   the agent's file, which says where its control socket is\n"
+            "  --control PATH  that socket itself (default %s)\n",
             AGENT_CONTROL_DEFAULT);
     return 2;
 }

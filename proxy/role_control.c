@@ -9,23 +9,6 @@
 
 enum { ASK_MS = 60000 };
 
-/* The agent's file, or NULL after telling what is wrong with it. */
-static struct conf_agent *load(const char *config)
-{
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_agent *conf = NULL;
-    char text[1200];
-
-    if (conf_load_agent(config, diag, &conf) == -1) {
-        for (size_t i = 0; i < conf_diag_count(diag); i++) {
-            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-        }
-        conf = NULL;
-    }
-    conf_diag_free(diag);
-    return conf;
-}
-
 int role_control_path(const char *config, const char *control, char **ret)
 {
     struct conf_agent *conf;
@@ -34,7 +17,7 @@ int role_control_path(const char *config, const char *control, char **ret)
         *ret = mem_must_strdup(control != NULL ? control : AGENT_CONTROL_DEFAULT);
         return 0;
     }
-    conf = load(config);
+    conf = role_agent_config(config);
     if (conf == NULL) {
         return -1;
     }
@@ -47,7 +30,7 @@ int role_control_path(const char *config, const char *control, char **ret)
 
 int role_state_path(const char *config, const char *name, char **ret)
 {
-    struct conf_agent *conf = load(config);
+    struct conf_agent *conf = role_agent_config(config);
 
     if (conf == NULL) {
         return -1;

@@ -66,12 +66,11 @@ static void files_deinit(struct files *f)
 static int load_files(const struct options *o, const char *path, struct files *ret)
 {
     struct conf_diag *diag;
-    char text[1200];
     int r = 0;
 
     *ret = (struct files){.agent = NULL};
     if (o->config != NULL) {
-        ret->agent = role_facts_config(o->config);
+        ret->agent = role_agent_config(o->config);
         if (ret->agent == NULL) {
             return -1;
         }
@@ -79,9 +78,7 @@ static int load_files(const struct options *o, const char *path, struct files *r
     }
     diag = conf_diag_new();
     if (conf_load_entries(path, diag, &ret->entries) == -1) {
-        for (size_t i = 0; i < conf_diag_count(diag); i++) {
-            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-        }
+        role_print_diag(diag);
         files_deinit(ret);
         r = -1;
     }

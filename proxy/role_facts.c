@@ -146,18 +146,3 @@ pid_t role_facts_pid(const char *text)
     }
     return (pid_t)pid;
 }
-
-struct conf_agent *role_facts_config(const char *path)
-{
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_agent *conf = NULL;
-    char text[1200];
-
-    if (conf_load_agent(path, diag, &conf) == -1) {
-        for (size_t i = 0; i < conf_diag_count(diag); i++) {
-            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-        }
-    }
-    conf_diag_free(diag);
-    return conf;
-}

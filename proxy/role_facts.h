@@ -33,7 +33,5 @@ void role_facts_deinit(struct role_facts *f);
 
 /* A process's number from the command line; -1: it is none, told on standard error. */
 pid_t role_facts_pid(const char *text);
-/* An agent's file; NULL: it is wrong, and has been told about. */
-struct conf_agent *role_facts_config(const char *path);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <jansson.h>
 #include <postern/admin.h>
-#include <postern/conf.h>
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,36 +12,11 @@ enum { ANSWER_MAX = 16 << 20, ASK_MS = 10000 };
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: postern agent proxies [--json] --socket PATH | --config FILE\n"
-                    "  --socket PATH  the agent's admin socket\n"
-                    "  --config FILE  the agent's file, which names it\n"
+    fprintf(stderr, "usage: postern agent proxies [--config FILE] [--socket PATH] [--json]\n"
+                    "  --config FILE  the agent's file, which names its admin socket\n"
+                    "  --socket PATH  the admin socket itself (default as of `postern status`)\n"
                     "  --json         the list as JSON\n");
     return 2;
-}
-
-/* The admin socket that an Agent file names; NULL: none, and that was told. */
-static char *socket_of(const char *config)
-{
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_agent *conf = NULL;
-    char *path = NULL;
-
-    if (conf_load_agent(config, diag, &conf) == -1) {
-        for (size_t i = 0; i < conf_diag_count(diag); i++) {
-            char text[1200];
-            fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-        }
-    } else if (conf->admin.socket == NULL) {
-        fprintf(stderr,
-                "postern: %s names no admin socket, which is what tells this; add "
-                "admin.socket\n",
-                config);
-    } else {
-        path = mem_must_strdup(conf->admin.socket);
-    }
-    conf_agent_free(conf);
-    conf_diag_free(diag);
-    return path;
 }
 
 static const char *text_of(const json_t *o, const char *key, const char *none)
@@ -96,7 +70,7 @@ static int print(const char *text, size_t len)
 int agent_proxies_main(int argc, char **argv)
 {
     mem_autofree char *path = NULL;
-    const char *config = NULL;
+    const char *config = NULL, *socket = NULL;
     struct buf out = BUF_INIT(ANSWER_MAX);
     struct err err = ERR_INIT;
     bool json = false;
@@ -106,19 +80,14 @@ int agent_proxies_main(int argc, char **argv)
         if (strcmp(argv[i], "--json") == 0) {
             json = true;
         } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            free(path);
-            path = mem_must_strdup(argv[++i]);
+            socket = argv[++i];
         } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
             config = argv[++i];
         } else {
             return usage();
         }
     }
-    if (path == NULL && config == NULL) {
-        return usage();
-    }
-    path = path != NULL ? path : socket_of(config);
-    if (path == NULL) {
+    if (role_admin_path(config, socket, &path) == -1) {
         return 2;
     }
     if (admin_ask(path, "proxies", ASK_MS, &out, &err) == -1) {

@@ -355,12 +355,8 @@ static int load(struct proxy *p, struct err *err)
     if (r == 0) {
         r = snapshot_files_new(conf, 1, diag, &p->files, err);
     }
-    size_t n = conf_diag_count(diag);
-    for (size_t i = 0; i < n; i++) {
-        char text[1024];
-        fprintf(stderr, "%s\n", err_text(conf_diag_get(diag, i), text, sizeof(text)));
-    }
-    if (r == -1 && n == 0) {
+    role_print_diag(diag);
+    if (r == -1 && conf_diag_count(diag) == 0) {
         char text[1024];
         fprintf(stderr, "postern: %s\n", err_text(err, text, sizeof(text)));
     }

@@ -1,16 +1,14 @@
 /* status: what a running proxy or agent says about itself, for people. */
 #include "roles_priv.h"
 
-#include <dirent.h>
 #include <jansson.h>
-#include <limits.h>
 #include <postern/admin.h>
+#include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ASK_TIMEOUT_MS = 5000, STATUS_MAX = 16 << 20 };
-static const char RUN_DIR[] = "/run/postern";
 
 static void print_value(const json_t *v)
 {
@@ -73,53 +71,34 @@ static void print_tree(json_t *v, int depth)
     }
 }
 
-static int is_admin_socket(const struct dirent *d)
+static int usage(void)
 {
-    return str_has_suffix(str_of(d->d_name), STR_LIT("admin.sock"));
-}
-
-/* Without --socket: the environment's, or the only one that is there. */
-static int find_socket(char *ret, size_t size)
-{
-    const char *env = secure_getenv("POSTERN_ADMIN_SOCKET");
-    if (env != NULL && env[0] != '\0') {
-        snprintf(ret, size, "%s", env);
-        return 0;
-    }
-    struct dirent **list = NULL;
-    int n = scandir(RUN_DIR, &list, is_admin_socket, alphasort);
-    if (n == 1) {
-        snprintf(ret, size, "%s/%s", RUN_DIR, list[0]->d_name);
-    } else if (n > 1) {
-        fprintf(stderr, "postern: several admin sockets; choose one with --socket:\n");
-        for (int i = 0; i < n; i++) {
-            fprintf(stderr, "  %s/%s\n", RUN_DIR, list[i]->d_name);
-        }
-    } else {
-        fprintf(stderr, "postern: no admin socket in %s; name it with --socket\n", RUN_DIR);
-    }
-    for (int i = 0; i < n; i++) {
-        free(list[i]);
-    }
-    free(list);
-    return n == 1 ? 0 : -1;
+    fprintf(stderr,
+            "usage: postern status [--config FILE] [--socket PATH] [--json]\n"
+            "  --config FILE  the agent's or proxy's file, which names its admin socket\n"
+            "  --socket PATH  the admin socket itself (default $POSTERN_ADMIN_SOCKET, or the\n"
+            "                 only /run/postern/*admin.sock)\n"
+            "  --json         the document as it came\n");
+    return 2;
 }
 
 int status_main(int argc, char **argv)
 {
-    char path[PATH_MAX] = "";
+    const char *config = NULL, *socket = NULL;
+    mem_autofree char *path = NULL;
     bool raw = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
             raw = true;
         } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            snprintf(path, sizeof(path), "%s", argv[++i]);
+            socket = argv[++i];
+        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
+            config = argv[++i];
         } else {
-            fprintf(stderr, "usage: postern status [--socket PATH] [--json]\n");
-            return 2;
+            return usage();
         }
     }
-    if (path[0] == '\0' && find_socket(path, sizeof(path)) == -1) {
+    if (role_admin_path(config, socket, &path) == -1) {
         return 2;
     }
     struct buf out = BUF_INIT(STATUS_MAX);

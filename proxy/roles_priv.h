@@ -64,6 +64,18 @@ struct jwt_token;
 void role_print_token(const struct jwt_token *token);
 void role_print_authority(X509 *cert);
 
+/* --- shared by commands that are about an agent or a proxy by its file (role_config.c) ----------
+ */
+struct conf_diag;
+struct conf_agent;
+/* Tells all that is wrong with a file. */
+void role_print_diag(const struct conf_diag *diag);
+/* An agent's file; NULL: it is wrong, and has been told about. */
+struct conf_agent *role_agent_config(const char *path);
+/* The admin socket: `socket` if given, else as the agent's or proxy's file `config` says, else the
+ * environment's, else the only one there is. -1: there is none, and that was told. */
+int role_admin_path(const char *config, const char *socket, char **ret);
+
 /* --- shared by commands that order things of an agent (role_control.c) -------------------------
  */
 /* The agent's control socket: `control` if given, else as its file `config` says, else the default.

@@ -77,3 +77,54 @@ def test_run_with_a_bad_file_does_not_start(build, tmp_path):
         assert p.returncode == 2 and str(f) in p.stderr, (role, p.returncode, p.stderr)
     p = postern(build, "proxy", tmp_path / "absent.yaml")
     assert p.returncode == 2 and "absent.yaml" in p.stderr
+
+
+# --- which agent or proxy is meant: the same words everywhere ------------------------------------------
+ASK = {
+    "status": ("status",),
+    "agent proxies": ("agent", "proxies"),
+}
+ORDER = {
+    "ca": ("ca", "show"),
+    "quarantine": ("quarantine", "list"),
+    "journal": ("journal", "verify"),
+}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_control_socket_is_named_in_the_same_words(build, tmp_path, name):
+    p = postern(build, *ORDER[name], "--control", tmp_path / "none.sock")
+    assert p.returncode == 1 and "none.sock" in p.stderr, p.stderr
+    p = postern(build, *ORDER[name], "--config", tmp_path / "none.yaml")
+    assert p.returncode == 2 and "none.yaml" in p.stderr, p.stderr
+    p = postern(build, *ORDER[name], "--socket", tmp_path / "none.sock")
+    assert p.returncode == 2 and "--control PATH" in p.stderr and "--socket" not in p.stderr, p.stderr
+
+
+@pytest.mark.parametrize("name", ASK)
+def test_admin_socket_is_named_in_the_same_words(build, tmp_path, monkeypatch, name):
+    p = postern(build, *ASK[name], "--socket", tmp_path / "none.sock")
+    assert p.returncode == 1 and "none.sock" in p.stderr, p.stderr
+    p = postern(build, *ASK[name], "--config", tmp_path / "none.yaml")
+    assert p.returncode == 2 and "none.yaml" in p.stderr, p.stderr
+    conf = tmp_path / "agent.yaml"
+    (tmp_path / "entries.yaml").write_text("kind: Entries\nlevel: 1\nentries: []\n")
+    text = f"kind: Agent\nlevel: 1\ntrust_domain: a.example\nsocket: {tmp_path}/a.sock\n"
+    text += f"state_dir: {tmp_path}/s\nentries: entries.yaml\n"
+    conf.write_text(text)
+    p = postern(build, *ASK[name], "--config", conf)
+    assert p.returncode == 2 and "admin.socket" in p.stderr, p.stderr
+    conf.write_text(text + f"admin:\n  socket: {tmp_path}/named.sock\n")
+    p = postern(build, *ASK[name], "--config", conf)
+    assert p.returncode == 1 and "named.sock" in p.stderr, p.stderr
+    monkeypatch.setenv("POSTERN_ADMIN_SOCKET", str(tmp_path / "env.sock"))
+    p = postern(build, *ASK[name])
+    assert p.returncode == 1 and "env.sock" in p.stderr, p.stderr
+    p = postern(build, *ASK[name], "--control", tmp_path / "none.sock")
+    assert p.returncode == 2 and "--socket PATH" in p.stderr, p.stderr
+
+
+def test_help_and_the_manual_list_every_command(build):
+    shown = set(re.findall(r"^  (\w+)", postern(build, "help").stdout, re.M))
+    manual = set(re.findall(r"^\.Cm (\w+)", (ROOT / "docs" / "man" / "postern.1").read_text().split(".Sh DESC")[0], re.M))
+    assert shown <= manual and {"agent", "ca", "quarantine", "journal", "entries", "svid", "bundle"} <= shown
