@@ -79,6 +79,8 @@ struct snapshot_state {
     struct deny_set *deny;      /* owned */
     uint8_t policy_sha256[32];  /* of its text; zeros: none */
     uint8_t digest[32];         /* of all of it: the same content has the same */
+    struct snapshot_state
+        *documents; /* a reference: whose policy and routes these are; NULL: own */
 };
 
 struct snapshot_text {
@@ -94,6 +96,9 @@ struct snapshot_told {
 /* Parses as strictly as files are, and compiles. Fails with every error in diag. */
 int snapshot_state_new(const struct snapshot_told *told, struct conf_diag *diag,
                        struct snapshot_state **ret, struct err *err);
+/* What `before` says, but for who is quarantined. Cannot fail. */
+struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, uint64_t deny_version,
+                                               const struct deny_item *deny, size_t n_deny);
 struct snapshot_state *snapshot_state_ref(struct snapshot_state *s);
 struct snapshot_state *snapshot_state_unref(struct snapshot_state *s);
 

@@ -5,8 +5,8 @@
  * It connects to the agent's socket if that is root's or our own (identity_agent_connect), keeps a
  * State stream open, parses each snapshot whole and strictly, hands it to the owner and says to the
  * agent what runs. A snapshot that is wrong is refused with its first error, and the one of before
- * stays; so does it while the agent is away, and its age counts. Retries go on for ever, with
- * backoff from 100 ms to 2 s.
+ * stays, but for its deny list, which is the new one's; so does it while the agent is away, and its
+ * age counts. Retries go on for ever, with backoff from 100 ms to 2 s.
  *
  * Thread: one loop. Units: *_ms of os_now_ms.
  */
@@ -22,7 +22,7 @@
 enum state_notice {
     STATE_AGENT_AWAY,  /* the first failure of a row; what was told last stays */
     STATE_AGENT_BACK,  /* a good snapshot after that */
-    STATE_REFUSED,     /* a snapshot was wrong; what was told before stays */
+    STATE_REFUSED,     /* a snapshot was wrong; the documents that were told before stay */
     STATE_NOT_TRUSTED, /* whoever is at the socket is not believed */
     STATE_DENIED,      /* PermissionDenied: no identity, so nothing is told */
 };
@@ -66,5 +66,8 @@ void state_client_get_status(const struct state_client *c, struct state_client_s
  * soon as it is known, for a refusal. */
 int state_message_read(struct str message, struct snapshot_state **ret, uint64_t *ret_generation,
                        struct err *err);
+/* Of a message that was refused: the documents of `before`, and the message's deny list. NULL: it
+ * has none that could be read. */
+struct snapshot_state *state_message_read_deny(struct str message, struct snapshot_state *before);
 
 #endif

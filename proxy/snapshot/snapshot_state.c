@@ -13,6 +13,14 @@ static void hash(EVP_MD_CTX *md, struct str text)
                    EVP_DigestUpdate(md, text.p != NULL ? text.p : "", text.n) == 1);
 }
 
+static void hash_deny(EVP_MD_CTX *md, const struct deny_item *deny, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        hash(md, (struct str){(const char *)&deny[i].kind, sizeof(deny[i].kind)});
+        hash(md, deny[i].text);
+    }
+}
+
 static void digest_of_all(const struct snapshot_told *told, uint8_t ret[32])
 {
     const struct snapshot_text *const texts[] = {&told->policy, &told->mesh, &told->modes};
@@ -22,10 +30,7 @@ static void digest_of_all(const struct snapshot_told *told, uint8_t ret[32])
         hash(md, str_of(texts[i]->source));
         hash(md, texts[i]->text);
     }
-    for (size_t i = 0; i < told->n_deny; i++) {
-        hash(md, (struct str){(const char *)&told->deny[i].kind, sizeof(told->deny[i].kind)});
-        hash(md, told->deny[i].text);
-    }
+    hash_deny(md, told->deny, told->n_deny);
     POSTERN_ASSERT(EVP_DigestFinal_ex(md, ret, NULL) == 1);
     EVP_MD_CTX_free(md);
 }
@@ -101,6 +106,39 @@ int snapshot_state_new(const struct snapshot_told *told, struct conf_diag *diag,
     return 0;
 }
 
+/* The documents of `before`, which stay its own, and other items. */
+static void digest_of_deny(const uint8_t documents[32], const struct deny_item *deny, size_t n,
+                           uint8_t ret[32])
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    POSTERN_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
+    hash(md, (struct str){(const char *)documents, 32});
+    hash_deny(md, deny, n);
+    POSTERN_ASSERT(EVP_DigestFinal_ex(md, ret, NULL) == 1);
+    EVP_MD_CTX_free(md);
+}
+
+struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, uint64_t deny_version,
+                                               const struct deny_item *deny, size_t n_deny)
+{
+    struct snapshot_state *documents = before->documents != NULL ? before->documents : before;
+    struct snapshot_state *s = mem_must_new(struct snapshot_state);
+    atomic_init(&s->refs, 1);
+    s->documents = snapshot_state_ref(documents);
+    s->generation = documents->generation;
+    s->deny_version = deny_version;
+    s->has_policy = documents->has_policy;
+    s->has_mesh = documents->has_mesh;
+    s->policy = documents->policy;
+    s->n_rules = documents->n_rules;
+    s->routes = documents->routes;
+    s->no_plaintext = documents->no_plaintext;
+    memcpy(s->policy_sha256, documents->policy_sha256, sizeof(s->policy_sha256));
+    s->deny = deny_set_new(deny, n_deny);
+    digest_of_deny(documents->digest, deny, n_deny, s->digest);
+    return s;
+}
+
 struct snapshot_state *snapshot_state_ref(struct snapshot_state *s)
 {
     POSTERN_ASSERT(atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed) > 0);
@@ -110,8 +148,11 @@ struct snapshot_state *snapshot_state_ref(struct snapshot_state *s)
 struct snapshot_state *snapshot_state_unref(struct snapshot_state *s)
 {
     if (s != NULL && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) {
-        policy_free(s->policy);
-        route_table_free(s->routes);
+        if (s->documents == NULL) {
+            policy_free(s->policy);
+            route_table_free(s->routes);
+        }
+        snapshot_state_unref(s->documents);
         deny_set_free(s->deny);
         free(s);
     }

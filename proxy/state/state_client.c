@@ -113,20 +113,39 @@ static void set_quarantined(struct state_client *c, bool quarantined)
     }
 }
 
-static void take(struct state_client *c, struct snapshot_state *next)
+/* Takes it over. */
+static void publish(struct state_client *c, struct snapshot_state *next)
 {
-    bool same = c->current != NULL && memcmp(c->current->digest, next->digest, 32) == 0;
-    c->status.generation = next->generation;
-    c->status.deny_version = next->deny_version;
-    c->status.refused_generation = 0;
-    c->status.have = true;
-    if (same) {
+    if (c->current != NULL && memcmp(c->current->digest, next->digest, 32) == 0) {
         snapshot_state_unref(next);
         return;
     }
     snapshot_state_unref(c->current);
     c->current = next;
     c->events->on_state(c->arg, snapshot_state_ref(next));
+}
+
+static void take(struct state_client *c, struct snapshot_state *next)
+{
+    c->status.generation = next->generation;
+    c->status.deny_version = next->deny_version;
+    c->status.refused_generation = 0;
+    c->status.have = true;
+    publish(c, next);
+}
+
+/* A policy that this binary cannot read must not keep a quarantine from it: that list has nothing
+ * to do with the documents. */
+static void take_deny_alone(struct state_client *c, struct str message)
+{
+    struct snapshot_state *next =
+        c->current != NULL ? state_message_read_deny(message, c->current) : NULL;
+    if (next == NULL) {
+        return;
+    }
+    set_quarantined(c, false);
+    c->status.deny_version = next->deny_version;
+    publish(c, next);
 }
 
 static void on_message(void *arg, struct str message)
@@ -148,6 +167,7 @@ static void on_message(void *arg, struct str message)
         c->status.refused_generation = generation;
         c->status.last_error = err;
         notice(c, STATE_REFUSED, &err);
+        take_deny_alone(c, message);
         say(c, &err);
         return;
     }

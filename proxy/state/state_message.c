@@ -1,4 +1,5 @@
-/* A Snapshot message to a state, whole or not at all. */
+/* A Snapshot message to a state, whole or not at all; and the one thing that is taken from a
+ * message that is refused: who is quarantined. */
 #include <postern/state_client.h>
 
 #include <postern/mem.h>
@@ -68,4 +69,21 @@ int state_message_read(struct str message, struct snapshot_state **ret, uint64_t
     int r = build(m, ret, err);
     postern__v1__snapshot__free_unpacked(m, NULL);
     return r;
+}
+
+struct snapshot_state *state_message_read_deny(struct str message, struct snapshot_state *before)
+{
+    struct snapshot_state *s = NULL;
+    Postern__V1__Snapshot *m =
+        postern__v1__snapshot__unpack(NULL, message.n, (const uint8_t *)message.p);
+    if (m != NULL && m->generation != 0 && m->n_deny <= DENY_MAX) {
+        size_t n = 0;
+        struct deny_item *deny = take_deny(m, &n);
+        s = snapshot_state_new_deny(before, m->deny_version, deny, n);
+        free(deny);
+    }
+    if (m != NULL) {
+        postern__v1__snapshot__free_unpacked(m, NULL);
+    }
+    return s;
 }

@@ -318,6 +318,62 @@ static void test_messages_that_are_not_taken(void **state)
     assert_int_equal(read_message(&m, &err, &generation), -1);
 }
 
+/* Seen in review: a proxy that was older than the policy refused each snapshot whole, and so never
+ * heard of a quarantine again. */
+static void test_quarantine_in_a_refused_message(void **state)
+{
+    const struct deny_item before[] = {{DENY_SPIFFE_ID, STR_LIT("spiffe://t/b")}};
+    char newer[] = "{\"kind\": \"Policy\", \"level\": 99, \"rules\": []}";
+    char source[] = "/etc/postern/policy.yaml";
+    char id[] = "spiffe://t/a";
+    Postern__V1__Snapshot m;
+    Postern__V1__Document d;
+    Postern__V1__Denied denied;
+    Postern__V1__Denied *list[] = {&denied};
+    struct snapshot_state *old = told(POLICY(ALLOW_A), NULL, NULL, before, 1);
+    struct snapshot_state *next[2] = {NULL, NULL};
+    uint64_t generation = 0;
+    struct err err = ERR_INIT;
+
+    (void)state;
+    postern__v1__snapshot__init(&m);
+    postern__v1__document__init(&d);
+    postern__v1__denied__init(&denied);
+    d.source = source;
+    d.text = (ProtobufCBinaryData){strlen(newer), (uint8_t *)newer};
+    denied.kind = POSTERN__V1__DENIED__KIND__SPIFFE_ID;
+    denied.text = id;
+    m.generation = 7;
+    m.deny_version = 9;
+    m.policy = &d;
+    m.deny = list;
+    m.n_deny = 1;
+    assert_int_equal(read_message(&m, &err, &generation), -1);
+    size_t n = postern__v1__snapshot__get_packed_size(&m);
+    mem_autofree uint8_t *packed = mem_must_calloc(1, n);
+    (void)postern__v1__snapshot__pack(&m, packed);
+    /* The second one on top of the first. */
+    for (size_t i = 0; i < 2; i++) {
+        next[i] =
+            state_message_read_deny((struct str){(const char *)packed, n}, i == 0 ? old : next[0]);
+        assert_non_null(next[i]);
+        assert_int_equal(next[i]->deny_version, 9);
+        assert_int_equal(next[i]->generation, old->generation);
+    }
+    assert_memory_equal(next[0]->digest, next[1]->digest, sizeof(old->digest));
+    assert_memory_not_equal(next[0]->digest, old->digest, sizeof(old->digest));
+    snapshot_state_unref(old);
+    snapshot_state_unref(next[0]);
+    struct snapshot *s = whole(files(true, NULL, NULL), next[1]);
+    assert_true(snapshot_denies(s, STR_LIT("spiffe://t/a"), ""));
+    assert_false(snapshot_denies(s, STR_LIT("spiffe://t/b"), ""));
+    assert_true(allows(s, "spiffe://t/a") && !allows(s, "spiffe://t/b"));
+    snapshot_unref(s);
+    old = told(NULL, NULL, NULL, NULL, 0);
+    assert_null(state_message_read_deny(STR_LIT("\x0a\xff"), old));
+    snapshot_state_unref(old);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_quarantine),
         cmocka_unit_test(test_same_content_same_digest),
+        cmocka_unit_test(test_quarantine_in_a_refused_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
