@@ -3,11 +3,15 @@
 import json
 import os
 import pathlib
+import resource
 import signal
+import socket
 import subprocess
 import sys
 
+import pytest
 from lab import wait_for
+from test_agent_processes import Agent
 
 HANDLE = pathlib.Path(__file__).resolve().parents[1] / "handles" / "storm"
 
@@ -28,6 +32,31 @@ def test_every_workload_is_renewed_in_time(build):
     assert result["streams"] == 100 and result["lost"] == result["late"] == result["repeated"] == result["expired"] == 0
     assert result["fewest"] >= 4, result  # the first, and one at each half of a life
     assert result["issued"] >= result["messages"]
+
+
+def test_a_thousand_come_at_once(lab, build):
+    """Nobody who does not wait is turned away. It broke with a queue of 512: the last of a thousand got EAGAIN."""
+    wanted = 1000
+    somaxconn = int(pathlib.Path("/proc/sys/net/core/somaxconn").read_text())
+    if somaxconn < wanted:
+        pytest.skip(f"this kernel queues {somaxconn} at most")
+    agent = Agent(lab, build)
+    agent.start()
+    attestor = agent.children()["postern-attestor"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * wanted)), hard))
+    os.kill(attestor, signal.SIGSTOP)  # as if it had not come to its turn
+    connections = []
+    try:
+        for _ in range(wanted):
+            connections.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            connections[-1].connect(str(agent.socket))
+    finally:
+        os.kill(attestor, signal.SIGCONT)
+        for c in connections:
+            c.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for("its identity", lambda: agent.identity() is not None)
 
 
 def test_an_agent_that_dies_is_noticed(build, tmp_path):
