@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/x509.h>
@@ -122,6 +123,10 @@ static bool take_node(struct verify *w, const struct journal_line *l, STACK_OF(X
     if (!chains_to_roots(w, chain, line_time(l))) {
         return bad(w, "this authority's certificate is of no root that %s",
                    w->v->own_roots ? "the journal names" : "was given");
+    }
+    /* Else every workload could sign a journal of its own with the key of its SVID. */
+    if (X509_check_ca(cert) != 1) {
+        return bad(w, "this authority's certificate is none of an authority: it signs nothing");
     }
     if (find_authority(w, a.hash) != NULL) {
         return true;

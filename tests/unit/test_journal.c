@@ -6,6 +6,7 @@
 
 #include <postern/agent_ipc.h>
 #include <postern/journal.h>
+#include <postern/jsonl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/x509.h>
@@ -428,6 +429,131 @@ static void test_forged_from_the_beginning(void **state)
     lab_remove(&other);
 }
 
+/* --- a journal by whoever has a key ------------------------------------------------------------
+ */
+struct forger {
+    X509 *cert, *root;
+    EVP_PKEY *key;
+    char text[16384];
+    size_t n;
+    uint64_t seq;
+    uint8_t prev[JOURNAL_HASH_SIZE];
+    struct jsonl_writer w;
+};
+
+static EVP_PKEY *make_cert(const char *id, bool ca, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret)
+{
+    EVP_PKEY *key = x509_key_new(NULL);
+    uint8_t point[AGENT_POINT_SIZE];
+    struct x509_issue what = {.spiffe_id = str_of(id),
+                              .point = point,
+                              .ca = ca,
+                              .path_len = -1,
+                              .not_before_s = os_wall_s() - 60,
+                              .not_after_s = os_wall_s() + 3600};
+
+    assert_non_null(key);
+    assert_int_equal(x509_key_point(key, point, NULL), 0);
+    assert_int_equal(x509_issue(&what, issuer, issuer_key != NULL ? issuer_key : key, ret, NULL),
+                     0);
+    return key;
+}
+
+static void forge_begin(struct forger *f, const char *event)
+{
+    char when[32];
+
+    os_time_text(os_wall_s(), when, sizeof(when));
+    jsonl_begin(&f->w, f->text + f->n, sizeof(f->text) - f->n - 1);
+    jsonl_put_uint(&f->w, "seq", ++f->seq);
+    jsonl_put_text(&f->w, "time", str_of(when), sizeof(when));
+    jsonl_put_hex(&f->w, "prev", f->prev, sizeof(f->prev));
+    jsonl_put_text(&f->w, "event", str_of(event), 64);
+}
+
+static void forge_end(struct forger *f)
+{
+    assert_true(jsonl_end(&f->w));
+    journal_hash((struct str){f->w.text, f->w.len}, f->prev);
+    f->n += f->w.len;
+    f->text[f->n++] = '\n';
+}
+
+static void forge_head(struct forger *f, const uint8_t hash[JOURNAL_HASH_SIZE])
+{
+    uint8_t signature[256];
+    size_t n = sizeof(signature);
+    mem_autofree char *said = NULL;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+    forge_begin(f, "head");
+    jsonl_put_hex(&f->w, "authority", hash, JOURNAL_HASH_SIZE);
+    said = mem_must_printf("%s%.*s", JOURNAL_HEAD_PREFIX, (int)f->w.len, f->w.text);
+    assert_int_equal(EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, f->key), 1);
+    assert_int_equal(EVP_DigestSign(ctx, signature, &n, (uint8_t *)said, strlen(said)), 1);
+    EVP_MD_CTX_free(ctx);
+    jsonl_put_base64(&f->w, "signature", signature, n);
+    forge_end(f);
+}
+
+static struct journal_verdict forge(struct forger *f)
+{
+    struct lab b;
+    struct journal_verdict v;
+    mem_autofree uint8_t *der = NULL, *root = NULL;
+    struct journal_verify_options o = {.dir = b.dir};
+    uint8_t hash[JOURNAL_HASH_SIZE];
+    size_t len, root_len, head;
+
+    lab_make(&b);
+    assert_int_equal(x509_to_der(f->cert, &der, &len, NULL), 0);
+    assert_int_equal(x509_to_der(f->root, &root, &root_len, NULL), 0);
+    journal_hash((struct str){(const char *)der, len}, hash);
+    forge_begin(f, "started");
+    forge_end(f);
+    forge_begin(f, "authority");
+    jsonl_put_text(&f->w, "kind", STR_LIT("node"), 8);
+    jsonl_put_hex(&f->w, "authority", hash, sizeof(hash));
+    jsonl_put_base64(&f->w, "certificates", der, len);
+    forge_end(f);
+    head = f->n;
+    forge_head(f, hash);
+    spill(&b, FIRST, f->text, f->n);
+    spill(&b, JOURNAL_HEAD_FILE, f->text + head, f->n - head);
+    o.roots = (struct str){(const char *)root, root_len};
+    assert_int_equal(journal_verify(&o, &v, NULL), 0);
+    lab_remove(&b);
+    return v;
+}
+
+/* Under the true root, once by an authority, once by a workload with the key of its SVID. */
+static void test_forged_by_a_workload(void **state)
+{
+    X509 *root = NULL, *node = NULL, *leaf = NULL;
+    EVP_PKEY *root_key = make_cert("spiffe://example.org", true, NULL, NULL, &root);
+    EVP_PKEY *node_key = make_cert("spiffe://example.org", true, root, root_key, &node);
+    EVP_PKEY *leaf_key = make_cert("spiffe://example.org/a", false, root, root_key, &leaf);
+    struct forger *f = mem_must_new(struct forger);
+    struct journal_verdict v;
+
+    (void)state;
+    *f = (struct forger){.cert = node, .root = root, .key = node_key};
+    v = forge(f);
+    assert_true(v.good && v.n_heads == 1);
+    *f = (struct forger){.cert = leaf, .root = root, .key = leaf_key};
+    v = forge(f);
+    assert_false(v.good);
+    assert_non_null(strstr(v.error.what, "none of an authority"));
+    assert_non_null(strstr(v.error.where, "jsonl:2"));
+    free(f);
+    X509_free(root);
+    X509_free(node);
+    X509_free(leaf);
+    EVP_PKEY_free(root_key);
+    EVP_PKEY_free(node_key);
+    EVP_PKEY_free(leaf_key);
+}
+
 /* --- ends that were not orderly --------------------------------------------------------------- */
 static void test_killed_and_resumed(void **state)
 {
@@ -640,6 +766,7 @@ int main(void)
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_tampered),
         cmocka_unit_test(test_forged_from_the_beginning),
+        cmocka_unit_test(test_forged_by_a_workload),
         cmocka_unit_test(test_killed_and_resumed),
         cmocka_unit_test(test_torn_line),
         cmocka_unit_test(test_destroyed_while_away),
