@@ -74,7 +74,16 @@ void keeper_uses_note(struct keeper_uses *u, uint64_t handle, uint64_t identity,
     use->until_s = until_s;
 }
 
-/* The room is as large as there can be authorities, and one that ended long ago makes place. */
+/* The room is as large as there can be authorities, and one that ended long ago makes place. One
+ * that signed before this process began has no end that is known here: it is the last to go. */
+static bool goes_before(const struct gone *a, const struct gone *b)
+{
+    if ((a->authority == 0) != (b->authority == 0)) {
+        return a->authority == 0; /* free */
+    }
+    return a->inherited != b->inherited ? b->inherited : a->until_s < b->until_s;
+}
+
 static struct gone *place_of(struct keeper_uses *u, uint64_t authority)
 {
     struct gone *place = &u->gone[0];
@@ -85,7 +94,7 @@ static struct gone *place_of(struct keeper_uses *u, uint64_t authority)
         if (g->authority == authority) {
             return g;
         }
-        if (g->until_s < place->until_s) {
+        if (goes_before(g, place)) {
             place = g;
         }
     }
