@@ -67,12 +67,12 @@ static bool has(const struct keeper_deny *d, size_t kind, const char *text)
            bsearch(&text, d->kinds[kind].texts, d->kinds[kind].n, sizeof(char *), compare) != NULL;
 }
 
-/* A container that the kubelet has not told about yet may be any: while an image is quarantined it
- * waits. */
+/* A container that the kubelet has not told about yet, or whose pod it has not told about, may be
+ * any: while an image is quarantined it waits. */
 static bool image_stopped(const struct keeper_deny *d, const struct keeper_facts *facts)
 {
     if (d->kinds[1].n == 0 || facts->pod == NULL) {
-        return false;
+        return d->kinds[1].n > 0 && facts->pod_untold;
     }
     return facts->container == NULL || has(d, 1, facts->container->digest);
 }

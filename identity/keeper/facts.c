@@ -28,9 +28,10 @@ static const char *put_text(struct space *s, const char *text, size_t n)
     return n > 0 ? to : NULL;
 }
 
-/* The numbers and flags, in one place and without padding between them. */
+/* The numbers and flags, in one place and without padding between them. How many groups there are
+ * is one of them: their bytes could else be taken for those of the path behind them. */
 struct fixed {
-    uint32_t uid, gid, runtime;
+    uint32_t uid, gid, runtime, n_groups;
     uint8_t own_view, contained, has_sha256, unused;
 };
 
@@ -40,6 +41,7 @@ void keeper_facts_take(const struct agent_msg_caller *msg, struct keeper_facts *
     const struct fixed fixed = {.uid = msg->uid,
                                 .gid = msg->gid,
                                 .runtime = msg->runtime,
+                                .n_groups = msg->n_groups,
                                 .own_view = msg->own_view,
                                 .contained = msg->contained,
                                 .has_sha256 = msg->has_sha256};
@@ -75,5 +77,6 @@ void keeper_facts_get(const struct keeper *k, const struct keeper_caller *c,
 {
     *ret = c->facts;
     ret->pod = k->pods != NULL ? keeper_pods_find(k->pods, c->facts.pod_uid) : NULL;
+    ret->pod_untold = k->pods != NULL && c->facts.pod_uid != NULL && ret->pod == NULL;
     ret->container = ret->pod != NULL ? keeper_pod_find(ret->pod, c->facts.container_id) : NULL;
 }

@@ -105,6 +105,10 @@ int quarantine_subject(struct str s, enum quarantine_kind *ret_kind,
         if (s.n > QUARANTINE_TEXT_MAX || spiffe_id_parse(s, &id, err) == -1) {
             return err_prefix(err, "%.*s", STR_ARG(s));
         }
+        if (id.path.n == 0) { /* nobody has it: it would be taken, and stop nothing */
+            err_set(err, ERR_USAGE, "%.*s names a whole trust domain", STR_ARG(s));
+            return err_expected(err, "the ID of a workload, with a path");
+        }
         memcpy(ret_text, s.p, s.n);
         ret_text[s.n] = '\0';
         *ret_kind = QUARANTINE_SPIFFE_ID;

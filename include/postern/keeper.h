@@ -53,6 +53,7 @@ struct keeper_facts {
     uint32_t runtime; /* enum agent_runtime */
     const char *container_id;
     const char *pod_uid;
+    bool pod_untold; /* it is in a pod, and the kubelet, which is asked, has not told of that one */
     const struct keeper_pod *pod;             /* NULL: no pod, or the kubelet does not know it */
     const struct keeper_container *container; /* of that pod; NULL: not known (yet) */
 };

@@ -102,6 +102,7 @@ def test_damaged_file_is_no_empty_set(agent):
         (["add", "--for", "0s", ID], "is no time"),
         (["add", "--for", "2", ID], "is no time"),
         (["add", "serial:xyz"], "hexadecimal"),
+        (["add", f"spiffe://{TD}"], "names a whole trust domain"),
         (["add", "--reason", "x" * 257, ID], "longer than"),
         (["remove", ID], "not quarantined"),
         (["list", ID], "usage"),

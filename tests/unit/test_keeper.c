@@ -57,6 +57,28 @@ static void tell_caller(struct keeper_process *k, enum agent_msg_type type, uint
     keeper_send(k->attestor, &c, pidfd);
 }
 
+/* The same bytes, once as a group, once as a path. */
+static void tell_group_or_path(struct keeper_process *k, uint64_t handle, bool group)
+{
+    static struct agent_msg_caller c;
+    static const char path[] = "/run";
+
+    agent_ipc_init(&c, AGENT_MSG_UPDATED, 0);
+    c.handle = handle;
+    c.uid = 5000;
+    c.gid = 9;
+    c.pid = 1;
+    c.read_ms = os_now_ms();
+    c.own_view = true;
+    if (group) {
+        c.n_groups = 1;
+        memcpy(c.groups, path, sizeof(c.groups[0]));
+    } else {
+        assert_true(agent_ipc_put(c.path, AGENT_PATH_MAX, &c.path_len, str_of(path)));
+    }
+    keeper_send(k->attestor, &c, -1);
+}
+
 /* A caller that lives as long as this test. */
 static uint64_t attest(struct keeper_process *k, uint32_t uid)
 {
@@ -217,6 +239,11 @@ static void test_facts_that_change(void **state)
     tell_caller(k, AGENT_MSG_UPDATED, handle, 5001, NULL, 0, -1);
     assert_int_equal(issue(k, handle, k->generation, 0, point)->outcome, AGENT_NOT_ENTITLED);
     assert_int_equal(issue(k, handle, k->generation, 2, point)->outcome, AGENT_OK);
+    /* another group, and no path: told as the same facts when their bytes were the same */
+    tell_group_or_path(k, handle, true);
+    facts = identity(k, handle, 0)->facts;
+    tell_group_or_path(k, handle, false);
+    assert_int_not_equal(identity(k, handle, 0)->facts, facts);
     /* and nobody looked for a while */
     tell_caller(k, AGENT_MSG_UPDATED, handle, 5001, NULL, AGENT_FACTS_MAX_AGE_MS + 1000, -1);
     assert_int_equal(issue(k, handle, k->generation, 2, point)->outcome, AGENT_STALE_FACTS);

@@ -272,6 +272,49 @@ static void test_entries_that_do_not_ask(void **state)
     close(fd);
 }
 
+/* One entry by the container's id alone: nothing that the kubelet would have to tell. */
+static void load_by_id(struct keeper_process *k)
+{
+    static struct agent_msg_entry e;
+
+    keeper_entries_frame(k, AGENT_MSG_ENTRIES_BEGIN, 1);
+    agent_ipc_init(&e, AGENT_MSG_ENTRY, 0);
+    assert_true(agent_ipc_put(e.id, AGENT_NAME_MAX, &e.id_len, STR_LIT("id")));
+    assert_true(agent_ipc_put(e.spiffe_id, AGENT_ID_MAX, &e.spiffe_id_len,
+                              STR_LIT("spiffe://example.org/id")));
+    put_selector(&e, AGENT_SELECTOR_CONTAINER_ID, ID_A);
+    keeper_send(k->control, &e, -1);
+    keeper_entries_frame(k, AGENT_MSG_ENTRIES_COMMIT, 1);
+    assert_true(keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_ENTRIES_APPLIED)
+                    ->entries_applied.ok);
+}
+
+/* An image is quarantined: whoever is in a pod that nobody has told of may run it. That stopped
+ * only the containers of pods that were told of. */
+static void test_quarantined_image(void **state)
+{
+    struct keeper_process *k = *state;
+    int fd = new_kubelet(k);
+    uint64_t told, untold, outside;
+
+    load_by_id(k);
+    told = attest(k, UID_A, ID_A);
+    untold = attest(k, "00000000-0000-0000-0000-000000000000", ID_A);
+    outside = attest(k, NULL, ID_A);
+    assert_id(identity(k, told, 0), "spiffe://example.org/id");
+    keeper_deny(k, 7, AGENT_DENY_IMAGE_DIGEST, "sha256:" ID16("0123"));
+    assert_int_equal(identity(k, told, 0)->outcome, AGENT_QUARANTINED);
+    assert_int_equal(identity(k, untold, 0)->outcome, AGENT_QUARANTINED);
+    assert_id(identity(k, outside, 0), "spiffe://example.org/id");
+    tell_both(fd, false);
+    wait_changed(k, 0);
+    assert_id(identity(k, told, 0), "spiffe://example.org/id"); /* it runs another image */
+    assert_int_equal(identity(k, untold, 0)->outcome, AGENT_QUARANTINED);
+    keeper_deny(k, 8, 0, NULL);
+    assert_id(identity(k, untold, 0), "spiffe://example.org/id");
+    close(fd);
+}
+
 static void test_container_of_another_pod(void **state)
 {
     struct keeper_process *k = *state;
@@ -488,6 +531,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_kubelet, setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_unknown_waits_and_not_for_ever, setup,
                                         keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_quarantined_image, setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_entries_that_do_not_ask, setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_container_of_another_pod, setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_protocol_is_broken, setup, keeper_teardown),
