@@ -126,7 +126,7 @@ static int read_roots(const char *path, struct buf *out, struct err *err)
     if (os_read_file(path, ROOTS_MAX, false, &text, &n, err) == -1) {
         return -1;
     }
-    if (strstr(text, "-----BEGIN") == NULL) {
+    if (n > 0 && strstr(text, "-----BEGIN") == NULL) {
         return buf_append(out, text, n) ? 0 : err_set(err, ERR_LIMIT, "no memory");
     }
     bio = BIO_new_mem_buf(text, (int)n);

@@ -35,6 +35,16 @@ static void certs_free(STACK_OF(X509) * certs)
     sk_X509_pop_free(certs, X509_free);
 }
 
+/* Never asks anybody at a terminal. */
+static int no_password(char *buf, int size, int writing, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
 /* Everything of the file has to be certificates, or text between them. */
 static STACK_OF(X509) * read_certs(struct str pem, int max, struct err *err)
 {
@@ -44,7 +54,7 @@ static STACK_OF(X509) * read_certs(struct str pem, int max, struct err *err)
 
     POSTERN_ASSERT(bio != NULL && certs != NULL);
     ERR_clear_error();
-    while ((cert = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
+    while ((cert = PEM_read_bio_X509(bio, NULL, no_password, NULL)) != NULL) {
         if (sk_X509_num(certs) == max || sk_X509_push(certs, cert) == 0) {
             X509_free(cert);
             certs_free(certs);
@@ -60,16 +70,6 @@ static STACK_OF(X509) * read_certs(struct str pem, int max, struct err *err)
     }
     ERR_clear_error();
     return certs;
-}
-
-/* Never asks anybody at a terminal. */
-static int no_password(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
 }
 
 static int append(uint8_t *space, size_t max, size_t *len, X509 *cert, struct err *err)

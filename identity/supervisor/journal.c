@@ -190,6 +190,15 @@ static uint64_t remove_old(struct supervisor *s, int dir, uint64_t first, uint64
     return first;
 }
 
+/* The keeper does not take a next file while the end of the one before is torn, as on a full disk:
+ * the one that was made for it is there when it asks again. */
+static bool is_unused(const struct supervisor *s, int dir, uint64_t number)
+{
+    os_autofd int fd = -1;
+
+    return open_file(s, dir, number, 0, &fd, NULL) == 0 && lseek(fd, 0, SEEK_END) == 0;
+}
+
 static int next_file(struct supervisor *s, uint64_t number, uint64_t *ret_oldest, int *ret,
                      struct err *err)
 {
@@ -199,14 +208,14 @@ static int next_file(struct supervisor *s, uint64_t number, uint64_t *ret_oldest
     if (open_dir(s, &dir, err) == -1 || find_ends(s, dir, &first, &last, err) == -1) {
         return -1;
     }
-    if (number != last) {
+    if (number != last && (last != number + 1 || !is_unused(s, dir, last))) {
         return err_set(err, ERR_PROTOCOL, "the journal's last file is %llu, and not %llu",
                        (unsigned long long)last, (unsigned long long)number);
     }
-    if (open_file(s, dir, last + 1, O_CREAT | O_EXCL, ret, err) == -1) {
+    if (open_file(s, dir, number + 1, number == last ? O_CREAT | O_EXCL : 0, ret, err) == -1) {
         return -1;
     }
-    *ret_oldest = remove_old(s, dir, first, last + 1);
+    *ret_oldest = remove_old(s, dir, first, number + 1);
     (void)fsync(dir);
     return 0;
 }

@@ -159,6 +159,36 @@ def test_rotation_keeps_what_is_asked_for(agent):
     assert v["good"] and v["first_seq"] > 1 and v["files"] == 2, v
 
 
+def test_next_file_that_is_there_and_empty(agent):
+    """A keeper that could not finish its file (a full disk) leaves the next one empty: the journal stayed in the old
+    one from then on, whatever its size."""
+    agent.write_config("journal: {max_size: 65536, keep: 2}\n")
+    agent.write_entries({f"root{i}": "unix:uid:0" for i in range(40)})
+    agent.start()
+    made = agent.state / "journal" / "00000002.jsonl"
+    made.touch(mode=0o600)
+    for _ in range(100):
+        agent.fetch()
+        if made.stat().st_size > 0 or agent.events("journal_next_failed"):
+            break
+    assert made.stat().st_size > 0 and not agent.events("journal_next_failed")
+    agent.process.stop()
+    v = verdict(agent)
+    assert v["good"] and v["files"] == 2, v
+
+
+def test_no_root_in_the_file(agent):
+    """An empty file of roots is an error, and no wish to be judged by the roots that the journal names."""
+    agent.start()
+    agent.fetch()
+    agent.process.stop()
+    empty = agent.dir / "empty.pem"
+    empty.write_text("")
+    assert verdict(agent)["good"]
+    p = journal(agent, "verify", "--root", empty, check=False)
+    assert p.returncode == 1 and "no certificate is in this file" in p.stderr
+
+
 def test_authorities_that_change(agent):
     """Heads go on under the next root, and each change is a line."""
     agent.start()
