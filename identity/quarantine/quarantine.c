@@ -175,12 +175,12 @@ int quarantine_add(struct quarantine *q, enum quarantine_kind kind, const char *
         i = &q->items[q->n++];
         *i = (struct quarantine_item){
             .id = ++q->last_id, .kind = kind, .text = mem_must_strdup(text), .parent = parent};
-    } else if (parent != 0) {
+    } else if (parent != 0 && i->parent != parent) {
         if (ret_item != NULL) {
             *ret_item = i; /* it is there by itself, with an end of its own */
         }
         return 0;
-    } else {
+    } else if (parent == 0) {
         i->parent = 0;
     }
     free(i->reason);

@@ -15,7 +15,7 @@
  * at every change; keeper and service have copies. An order is answered when the keeper has
  * applied it, so that "done" means that nothing more is issued. */
 
-enum { WAKE_MAX_MS = 60000, SERIALS_A_REQUEST_MAX = 512 };
+enum { WAKE_MAX_MS = 60000 };
 static const char FILE_NAME[] = "quarantine";
 
 struct supervisor_quarantine {
@@ -165,6 +165,8 @@ static void answer(struct supervisor *s, uint64_t ticket)
         supervisor_control_answer(s, ticket, buf_str(&out));
     } else {
         err_set(&too_long, ERR_LIMIT, "the list is too long to show");
+        err_advise(&too_long, "all of it is in force: it is in the file `quarantine` of the state "
+                              "directory");
         supervisor_control_refuse(s, ticket, &too_long);
     }
     buf_reset(&out);
@@ -295,51 +297,60 @@ void supervisor_quarantine_on_list(struct supervisor *s, uint64_t ticket,
     answer(s, ticket);
 }
 
+/* Serials with commas between them. */
+static int add_serials(struct supervisor *s, struct str list, const struct quarantine_item *image,
+                       struct err *err)
+{
+    int64_t now_s = os_wall_s();
+    uint64_t for_s = image->until_s > now_s ? (uint64_t)(image->until_s - now_s) : 0;
+    uint64_t id = image->id; /* the item itself moves when the set grows */
+    char text[QUARANTINE_TEXT_MAX + 1];
+    enum quarantine_kind kind;
+
+    while (list.n > 0) {
+        const char *comma = memchr(list.p, ',', list.n);
+        size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
+        mem_autofree char *spelled = mem_must_printf("serial:%.*s", (int)n, list.p);
+
+        if (quarantine_subject(str_of(spelled), &kind, text, err) == -1 ||
+            quarantine_add(&s->quarantine->set, kind, text, "of a quarantined image", for_s, id,
+                           now_s, os_now_ms(), NULL, err) == -1) {
+            return -1;
+        }
+        list = (struct str){list.p + n, list.n - n};
+        list = list.n > 0 ? (struct str){list.p + 1, list.n - 1} : list;
+    }
+    return 0;
+}
+
 /* Serials that the journal has for an image digest: the command reads it, in several requests if
  * need be, of which the last has the flag. */
 void supervisor_quarantine_on_serials(struct supervisor *s, uint64_t ticket,
                                       const struct agent_control_request *request)
 {
-    struct quarantine *q = &s->quarantine->set;
-    char digest[QUARANTINE_TEXT_MAX + 1], text[QUARANTINE_TEXT_MAX + 1];
     const struct quarantine_item *image;
+    char digest[QUARANTINE_TEXT_MAX + 1];
     enum quarantine_kind kind;
     struct err err = ERR_INIT;
-    int64_t now_s = os_wall_s();
-    uint64_t for_s, id;
+    int r = 0;
 
     if (!take_subject(s, ticket, agent_control_arg(request, 0), &kind, digest)) {
         return;
     }
-    image = quarantine_find(q, kind, digest);
+    image = quarantine_find(&s->quarantine->set, kind, digest);
     if (image == NULL || kind != QUARANTINE_IMAGE_DIGEST) {
         err_set(&err, ERR_USAGE, "this image is not quarantined: %s", digest);
         supervisor_control_refuse(s, ticket, &err);
         return;
     }
-    id = image->id;
-    for_s = image->until_s > now_s ? (uint64_t)(image->until_s - now_s) : 0;
-    for (size_t a = 1; a < AGENT_CONTROL_ARGS_MAX; a++) {
-        struct str rest = agent_control_arg(request, a);
-
-        while (rest.n > 0) {
-            const char *comma = memchr(rest.p, ',', rest.n);
-            size_t n = comma != NULL ? (size_t)(comma - rest.p) : rest.n;
-            mem_autofree char *spelled = mem_must_printf("serial:%.*s", (int)n, rest.p);
-
-            if (!take_subject(s, ticket, str_of(spelled), &kind, text)) {
-                return;
-            }
-            if (quarantine_add(q, kind, text, "of a quarantined image", for_s, id, now_s,
-                               os_now_ms(), NULL, &err) == -1) {
-                supervisor_control_refuse(s, ticket, &err);
-                return;
-            }
-            rest = (struct str){rest.p + n, rest.n - n};
-            rest = rest.n > 0 ? (struct str){rest.p + 1, rest.n - 1} : rest;
-        }
+    for (size_t a = 1; r == 0 && a < AGENT_CONTROL_ARGS_MAX; a++) {
+        r = add_serials(s, agent_control_arg(request, a),
+                        quarantine_find(&s->quarantine->set, kind, digest), &err);
     }
-    if ((request->flags & AGENT_CONTROL_SERIALS_LAST) != 0) {
+    if (r == -1) { /* those before it are in force all the same */
+        supervisor_control_refuse(s, ticket, &err);
+        changed(s, 0);
+    } else if ((request->flags & AGENT_CONTROL_SERIALS_LAST) != 0) {
         changed(s, ticket);
     } else {
         supervisor_control_answer(s, ticket, STR_LIT("{}\n"));

@@ -8,12 +8,14 @@ import signal
 import stat
 import uuid
 
+import control
 import pytest
 from fake_kubelet import FakeKubelet, pod
 from lab import run, wait_for
 from test_agent_processes import TD, agent  # noqa: F401
 
 ID = f"spiffe://{TD}/root"
+VERB_SERIALS = 5
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
@@ -143,6 +145,16 @@ def test_digest_alone(agent):
     quarantine(agent, "add", f"registry.example/app@{DIGEST}")
     assert [x["subject"] for x in listed(agent)["items"]] == [DIGEST]
     assert agent.identity() == ID
+
+
+def test_serials_before_a_bad_one_are_in_force(agent):
+    """They stood in the set, and were shown, but neither keeper nor proxies nor the file had them."""
+    agent.start()
+    quarantine(agent, "add", DIGEST)
+    with pytest.raises(control.Refused, match="hexadecimal"):
+        control.ask(agent.state / "control.sock", VERB_SERIALS, args=[DIGEST, "0a01,0a02", "0a03,x,0a04"])
+    assert listed(agent)["items"][0]["serials"] == 3
+    assert all(f'"{x}"' in (agent.state / "quarantine").read_text() for x in ("0a01", "0a02", "0a03"))
 
 
 # --- an image -------------------------------------------------------------------------------------------

@@ -115,8 +115,12 @@ static void test_image_brings_serials(void **state)
     add(&q, QUARANTINE_IMAGE_DIGEST, DIGEST, 0, 0);
     add(&q, QUARANTINE_SERIAL, "01", 0, 0); /* ordered by itself */
     add(&q, QUARANTINE_SERIAL, "01", 0, 1);
-    add(&q, QUARANTINE_SERIAL, "02", 0, 1);
+    add(&q, QUARANTINE_SERIAL, "02", 60, 1);
+    add(&q, QUARANTINE_SERIAL, "02", 600, 1); /* the image was ordered anew: for longer */
     assert_int_equal(q.n, 3);
+    assert_true(q.items[2].until_s == 1000600 && q.items[2].parent == 1);
+    add(&q, QUARANTINE_SERIAL, "02", 60, 7); /* of another image too */
+    assert_true(q.items[2].until_s == 1000600 && q.items[2].parent == 1);
     quarantine_remove(&q, 1, 1000001);
     assert_int_equal(q.n, 1);
     assert_string_equal(q.items[0].text, "01");
