@@ -1,4 +1,4 @@
-/* role_config: how a command reads the file of the agent or proxy that it is about. */
+/* role_config: options, and how a command reads the file of the agent or proxy that it is about. */
 #include "roles_priv.h"
 
 #include <dirent.h>
@@ -9,6 +9,17 @@
 #include <string.h>
 
 static const char RUN_DIR[] = "/run/postern";
+
+bool role_take_text(const struct role_text *texts, size_t n, int argc, char **argv, int *i)
+{
+    for (size_t t = 0; t < n && *i + 1 < argc; t++) {
+        if (strcmp(argv[*i], texts[t].name) == 0) {
+            *texts[t].value = argv[++*i];
+            return true;
+        }
+    }
+    return false;
+}
 
 void role_print_diag(const struct conf_diag *diag)
 {

@@ -45,25 +45,14 @@ static int usage(void)
 
 static bool take_options(int argc, char **argv, struct options *o)
 {
-    const struct {
-        const char *name;
-        const char **value;
-    } texts[] = {{"--config", &o->config},       {"--control", &o->control}, {"--dir", &o->dir},
-                 {"--root", &o->root},           {"--head", &o->head},       {"--since", &o->since},
-                 {"--spiffe-id", &o->spiffe_id}, {"--serial", &o->serial}};
+    const struct role_text texts[] = {
+        {"--config", &o->config},       {"--control", &o->control}, {"--dir", &o->dir},
+        {"--root", &o->root},           {"--head", &o->head},       {"--since", &o->since},
+        {"--spiffe-id", &o->spiffe_id}, {"--serial", &o->serial}};
 
     o->verb = argc > 1 ? argv[1] : "";
     for (int i = 2; i < argc; i++) {
-        bool found = false;
-
-        for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++) {
-            if (strcmp(argv[i], texts[t].name) == 0 && i + 1 < argc) {
-                *texts[t].value = argv[++i];
-                found = true;
-                break;
-            }
-        }
-        if (found) {
+        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
             continue;
         }
         if (strcmp(argv[i], "--json") == 0) {

@@ -55,23 +55,12 @@ static bool take_time(const char *text, uint64_t *ret_s)
 
 static bool take_options(int argc, char **argv, struct options *o)
 {
-    const struct {
-        const char *name;
-        const char **value;
-    } texts[] = {{"--reason", &o->reason}, {"--config", &o->config}, {"--control", &o->control}};
+    const struct role_text texts[] = {
+        {"--reason", &o->reason}, {"--config", &o->config}, {"--control", &o->control}};
 
     o->verb = argc > 1 ? argv[1] : "";
     for (int i = 2; i < argc; i++) {
-        bool found = false;
-
-        for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++) {
-            if (strcmp(argv[i], texts[t].name) == 0 && i + 1 < argc) {
-                *texts[t].value = argv[++i];
-                found = true;
-                break;
-            }
-        }
-        if (found) {
+        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
             continue;
         }
         if (strcmp(argv[i], "--json") == 0) {

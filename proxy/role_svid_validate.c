@@ -114,22 +114,12 @@ static int by_agent(struct validate *v, struct err *err)
 /* --- the command line ------------------------------------------------------------------------- */
 static int parse(int argc, char **argv, struct validate *v)
 {
-    const struct {
-        const char *name;
-        const char **value;
-    } texts[] = {{"--audience", &v->audience},
-                 {"--socket", &v->socket},
-                 {"--bundle", &v->bundle},
-                 {"--trust-domain", &v->trust_domain}};
+    const struct role_text texts[] = {{"--audience", &v->audience},
+                                      {"--socket", &v->socket},
+                                      {"--bundle", &v->bundle},
+                                      {"--trust-domain", &v->trust_domain}};
     for (int i = 1; i < argc; i++) {
-        bool found = false;
-        for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]) && !found; t++) {
-            if (strcmp(argv[i], texts[t].name) == 0 && i + 1 < argc) {
-                *texts[t].value = argv[++i];
-                found = true;
-            }
-        }
-        if (found) {
+        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
             continue;
         }
         if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {

@@ -64,6 +64,15 @@ struct jwt_token;
 void role_print_token(const struct jwt_token *token);
 void role_print_authority(X509 *cert);
 
+/* --- options with a text behind them (role_config.c) -------------------------------------------
+ */
+struct role_text {
+    const char *name; /* "--config" */
+    const char **value;
+};
+/* Whether argv[*i] is one of them; then *i is the index of its text, which the value points to. */
+bool role_take_text(const struct role_text *texts, size_t n, int argc, char **argv, int *i);
+
 /* --- shared by commands that are about an agent or a proxy by its file (role_config.c) ----------
  */
 struct conf_diag;

@@ -5,41 +5,9 @@
  */
 #include "attestor_priv.h"
 
-#include <poll.h>
-#include <stdio.h>
 #include <unistd.h>
 
-static int wait_start(struct attestor *a, struct err *err)
-{
-    struct pollfd p = {.fd = a->control, .events = POLLIN};
-    int fd = -1;
-
-    for (;;) {
-        switch (agent_ipc_recv(a->control, AGENT_WAY_SUPERVISOR_ATTESTOR, &a->in, &fd)) {
-        case IPC_OK:
-            if (a->in.head.type == AGENT_MSG_START_ATTESTOR) {
-                return 0;
-            }
-            return err_set(err, ERR_PROTOCOL, "the first message is not start_attestor");
-        case IPC_AGAIN:
-            (void)poll(&p, 1, -1);
-            break;
-        case IPC_CLOSED:
-            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
-        case IPC_BAD:
-            err_set(err, ERR_USAGE, "descriptor %d is not the supervisor's channel", a->control);
-            return err_advise(err, "postern-attestor is started by `postern agent`");
-        }
-    }
-}
-
-/* To the supervisor, at the start: the queue is empty. */
-static int tell(struct attestor *a, const void *msg, struct err *err)
-{
-    return agent_ipc_send(a->control, msg, -1) == IPC_OK
-               ? 0
-               : err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
-}
+static const char EXECUTABLE[] = "postern-attestor";
 
 static int start(struct attestor *a, struct err *err)
 {
@@ -47,12 +15,13 @@ static int start(struct attestor *a, struct err *err)
     struct agent_msg_report report;
     struct agent_msg_plain ready;
 
-    if (wait_start(a, err) == -1) {
+    if (agent_child_wait_start(AGENT_WAY_SUPERVISOR_ATTESTOR, AGENT_MSG_START_ATTESTOR, EXECUTABLE,
+                               &a->in, err) == -1) {
         return -1;
     }
     s = a->in.start_attestor;
     log_set_level(a->log, (enum log_level)s.log_level);
-    if (attestor_drop_privileges(&s, &report, err) == -1 || tell(a, &report, err) == -1 ||
+    if (attestor_drop_privileges(&s, &report, err) == -1 || agent_child_tell(&report, err) == -1 ||
         attest_view_init(&a->view, err) == -1) {
         return -1;
     }
@@ -61,20 +30,7 @@ static int start(struct attestor *a, struct err *err)
     attestor_digests_limit(a->digests, s.hash_max_bytes);
     a->callers = attestor_callers_new(s.max_handles, s.max_uid_handles);
     agent_ipc_init(&ready, AGENT_MSG_READY, 0);
-    return tell(a, &ready, err);
-}
-
-static void tell_failure(const struct err *err)
-{
-    struct agent_msg_failed msg;
-
-    agent_ipc_init(&msg, AGENT_MSG_FAILED, 0);
-    msg.error = *err;
-    if (agent_ipc_send(AGENT_FD_CONTROL, &msg, -1) != IPC_OK) {
-        char text[1200];
-
-        (void)dprintf(STDERR_FILENO, "postern-attestor: %s\n", err_text(err, text, sizeof(text)));
-    }
+    return agent_child_tell(&ready, err);
 }
 
 int main(void)
@@ -95,7 +51,7 @@ int main(void)
         r = attestor_run(&a, &err);
     }
     if (r == -1) {
-        tell_failure(&err);
+        agent_child_tell_failure(EXECUTABLE, &err);
     }
     attestor_digests_free(a.digests);
     attestor_callers_free(a.callers);

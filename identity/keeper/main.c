@@ -7,36 +7,11 @@
 #include "keeper_priv.h"
 
 #include <openssl/crypto.h>
-#include <poll.h>
 #include <postern/os.h>
 #include <string.h>
 #include <unistd.h>
 
-/* The first message, which is the supervisor's. */
-static int wait_start(union agent_msg *msg, struct err *err)
-{
-    struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLIN};
-    int fd = -1;
-
-    for (;;) {
-        switch (agent_ipc_recv(AGENT_FD_CONTROL, AGENT_WAY_SUPERVISOR_KEEPER, msg, &fd)) {
-        case IPC_OK:
-            if (msg->head.type == AGENT_MSG_START_KEEPER) {
-                return 0;
-            }
-            return err_set(err, ERR_PROTOCOL, "the first message is not start_keeper");
-        case IPC_AGAIN:
-            (void)poll(&p, 1, -1);
-            break;
-        case IPC_CLOSED:
-            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
-        case IPC_BAD:
-            err_set(err, ERR_USAGE, "descriptor %d is not the supervisor's channel",
-                    AGENT_FD_CONTROL);
-            return err_advise(err, "postern-keeper is started by `postern agent`");
-        }
-    }
-}
+static const char EXECUTABLE[] = "postern-keeper";
 
 static enum jwt_alg jwt_alg_of(uint32_t algorithm)
 {
@@ -57,7 +32,9 @@ static int start(struct keeper *k, struct err *err)
         return err_set(err, ERR_CRYPTO, "libcrypto does not start");
     }
     k->timer = keeper_timer_new(err);
-    if (k->timer == -1 || wait_start(&msg, err) == -1 ||
+    if (k->timer == -1 ||
+        agent_child_wait_start(AGENT_WAY_SUPERVISOR_KEEPER, AGENT_MSG_START_KEEPER, EXECUTABLE,
+                               &msg, err) == -1 ||
         keeper_drop_privileges(s, &k->report, err) == -1 || keeper_tell(k, &k->report, err) == -1) {
         return -1;
     }
@@ -71,19 +48,6 @@ static int start(struct keeper *k, struct err *err)
     keeper_pace_start(k);
     k->callers = keeper_callers_new(s);
     return 0;
-}
-
-static void tell_failure(const struct err *err)
-{
-    struct agent_msg_failed msg;
-
-    agent_ipc_init(&msg, AGENT_MSG_FAILED, 0);
-    msg.error = *err;
-    if (agent_ipc_send(AGENT_FD_CONTROL, &msg, -1) != IPC_OK) {
-        char text[1200];
-
-        (void)dprintf(STDERR_FILENO, "postern-keeper: %s\n", err_text(err, text, sizeof(text)));
-    }
 }
 
 int main(void)
@@ -107,7 +71,7 @@ int main(void)
         r = keeper_run(&k, &err);
     }
     if (r == -1) {
-        tell_failure(&err);
+        agent_child_tell_failure(EXECUTABLE, &err);
     }
     /* At an orderly end too the attestor goes before the supervisor's channel does. */
     keeper_journal_close(&k, r == -1 && err.code != ERR_UNAVAILABLE ? &err : NULL);

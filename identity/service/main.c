@@ -4,36 +4,11 @@
  */
 #include "service_priv.h"
 
-#include <poll.h>
 #include <postern/mem.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-static int wait_start(struct service *s, struct err *err)
-{
-    struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLIN};
-    for (;;) {
-        int fd = -1;
-        switch (agent_ipc_recv(AGENT_FD_CONTROL, AGENT_WAY_SUPERVISOR_SERVICE, &s->in, &fd)) {
-        case IPC_OK:
-            if (s->in.head.type == AGENT_MSG_START_SERVICE) {
-                s->start = s->in.start_service;
-                return 0;
-            }
-            return err_set(err, ERR_PROTOCOL, "the first message is not start_service");
-        case IPC_AGAIN:
-            (void)poll(&p, 1, -1);
-            break;
-        case IPC_CLOSED:
-            return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
-        case IPC_BAD:
-            (void)err_set(err, ERR_USAGE, "descriptor %d is not the supervisor's channel",
-                          AGENT_FD_CONTROL);
-            return err_advise(err, "postern-agent-service is started by `postern agent`");
-        }
-    }
-}
+static const char EXECUTABLE[] = "postern-agent-service";
 
 /* OpenSSL reads its configuration and fetches algorithms at their first use: before the sandbox. */
 static int warm_up(struct err *err)
@@ -56,39 +31,23 @@ static int warm_up(struct err *err)
     return rc;
 }
 
-static int tell(const void *msg, struct err *err)
-{
-    return agent_ipc_send(AGENT_FD_CONTROL, msg, -1) == IPC_OK
-               ? 0
-               : err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
-}
-
 static int start(struct service *s, struct err *err)
 {
     struct agent_msg_report report;
-    if (wait_start(s, err) == -1) {
+    if (agent_child_wait_start(AGENT_WAY_SUPERVISOR_SERVICE, AGENT_MSG_START_SERVICE, EXECUTABLE,
+                               &s->in, err) == -1) {
         return -1;
     }
+    s->start = s->in.start_service;
     log_set_level(s->log, (enum log_level)s->start.log_level);
     s->loop = loop_new(err);
     if (s->loop == NULL || warm_up(err) == -1 ||
-        service_drop_privileges(&s->start, &report, err) == -1 || tell(&report, err) == -1) {
+        service_drop_privileges(&s->start, &report, err) == -1 ||
+        agent_child_tell(&report, err) == -1) {
         return -1;
     }
     return service_open(s, AGENT_FD_CONTROL, AGENT_FD_SERVICE_ATTESTOR, AGENT_FD_SERVICE_KEEPER,
                         err);
-}
-
-static void tell_failure(const struct err *err)
-{
-    struct agent_msg_failed msg;
-    agent_ipc_init(&msg, AGENT_MSG_FAILED, 0);
-    msg.error = *err;
-    if (agent_ipc_send(AGENT_FD_CONTROL, &msg, -1) != IPC_OK) {
-        char text[1200];
-        (void)dprintf(STDERR_FILENO, "postern-agent-service: %s\n",
-                      err_text(err, text, sizeof(text)));
-    }
 }
 
 int main(void)
@@ -97,7 +56,7 @@ int main(void)
     struct err err = ERR_INIT;
     s.log = log_new_fd(STDERR_FILENO, LOG_INFO, "service");
     if (start(&s, &err) == -1) {
-        tell_failure(&err);
+        agent_child_tell_failure(EXECUTABLE, &err);
         s.exit_status = 1;
     } else {
         loop_run(s.loop);

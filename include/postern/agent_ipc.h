@@ -853,4 +853,13 @@ struct agent_confine {
 int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_report,
                   struct err *err);
 
+/* --- its first words with the supervisor, over AGENT_FD_CONTROL ------------------------------- */
+/* Waits for the first message, which has to be of this type. */
+int agent_child_wait_start(enum agent_way way, enum agent_msg_type type, const char *executable,
+                           union agent_msg *ret, struct err *err);
+/* What is said at the start finds room: nothing is waited for. */
+int agent_child_tell(const void *msg, struct err *err);
+/* Why it ends; on standard error if nobody hears it. */
+void agent_child_tell_failure(const char *executable, const struct err *err);
+
 #endif
