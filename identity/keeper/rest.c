@@ -28,11 +28,12 @@ int keeper_on_key_source(struct keeper *k, const struct agent_msg_key_source *ms
                              err);
     }
     close(fd);
+    if (r == -1 && err->code == ERR_CONFIG) {
+        err_advise(err, "give it mode 0600, the agent's own user, and 1 to %d bytes",
+                   KEEPER_PASSPHRASE_MAX);
+    }
     if (r == -1) {
-        return err->code == ERR_CONFIG
-                   ? err_advise(err, "give it mode 0600, the agent's own user, and 1 to %d bytes",
-                                KEEPER_PASSPHRASE_MAX)
-                   : -1;
+        return err_where(err, msg->old ? "ca.key_at_rest.old_passphrase_file" : "ca.key_at_rest");
     }
     *text = (char *)data;
     if (data[*len - 1] == '\n') {

@@ -232,6 +232,22 @@ static void log_change(struct supervisor *s, enum agent_deny_change change,
     note_change(s, change, i);
 }
 
+/* Told with the version of the set without it. */
+static void take_away(struct supervisor *s, const struct quarantine_item *item,
+                      enum agent_deny_change change, bool tell_it)
+{
+    struct quarantine_item gone = *item;
+    mem_autofree char *text = mem_must_strdup(item->text);
+    mem_autofree char *reason = mem_must_strdup(item->reason);
+
+    gone.text = text;
+    gone.reason = reason;
+    quarantine_remove(&s->quarantine->set, gone.id, os_wall_s());
+    if (tell_it) {
+        log_change(s, change, &gone);
+    }
+}
+
 static bool take_subject(struct supervisor *s, uint64_t ticket, struct str subject,
                          enum quarantine_kind *ret_kind, char ret_text[QUARANTINE_TEXT_MAX + 1])
 {
@@ -285,8 +301,7 @@ void supervisor_quarantine_on_remove(struct supervisor *s, uint64_t ticket,
         supervisor_control_refuse(s, ticket, &err);
         return;
     }
-    log_change(s, AGENT_DENY_REMOVED, item);
-    quarantine_remove(q, item->id, os_wall_s());
+    take_away(s, item, AGENT_DENY_REMOVED, true);
     changed(s, ticket);
 }
 
@@ -373,10 +388,7 @@ void supervisor_quarantine_turn(struct supervisor *s)
 
     while (s->quarantine != NULL && s->running &&
            (over = quarantine_due(&s->quarantine->set, os_wall_s(), os_now_ms())) != NULL) {
-        if (over->parent == 0) {
-            log_change(s, AGENT_DENY_OVER, over);
-        }
-        quarantine_remove(&s->quarantine->set, over->id, os_wall_s());
+        take_away(s, over, AGENT_DENY_OVER, over->parent == 0);
         any = true;
     }
     if (any) {

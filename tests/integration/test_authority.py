@@ -265,6 +265,15 @@ def test_nothing_said_of_the_key(node):
     assert not events(node.agent, "key_unprotected")
 
 
+def test_passphrase_that_others_can_read(node):
+    """The error named the state directory, whose mode is not what is wrong."""
+    path = passphrase(node, "open", "for all\n")
+    path.chmod(0o644)
+    write_agent(node, f"ca:\n  key_at_rest: {{passphrase_file: {path}}}")
+    failed(node, 2, "mode 0644", '"where": "ca.key_at_rest"')
+    assert not (node.state / "ca").exists()
+
+
 def test_backup_is_restored_on_another_machine(node):
     """The state directory and the passphrase are all of it; there it gets a passphrase of its own."""
     here = passphrase(node, "here", "of this machine\n")

@@ -76,6 +76,19 @@ def test_survives_restarts(agent):
     assert [x["subject"] for x in after["items"]] == [ID] and after["version"] > before["version"]
 
 
+def test_each_change_is_told_with_the_version_after_it(agent):
+    agent.start()
+    versions = []
+    for order in ("add", "remove"):
+        quarantine(agent, order, ID)
+        versions.append(listed(agent)["version"])
+    assert [x["version"] for x in agent.events("quarantine")] == versions
+    agent.process.stop()
+    shown = run(agent.postern, "journal", "show", "--json", "--dir", agent.state / "journal").stdout.splitlines()
+    told = [x for x in map(json.loads, shown) if x["event"] == "quarantine"]
+    assert [(x["change"], x["version"]) for x in told] == list(zip(("added", "removed"), versions, strict=True))
+
+
 def test_time_limit(agent):
     agent.start()
     quarantine(agent, "add", "--for", "1s", ID)
