@@ -112,17 +112,36 @@ static bool put_next(const struct keeper *k, enum keeper_kind kind, bool first, 
             put_time(out, "at", at_s) && buf_printf(out, "}"));
 }
 
+/* The one of the files, as if it were a record. */
+static bool put_files(const struct keeper *k, struct buf *out)
+{
+    const struct keeper_disk *d = k->authority.disk;
+    struct keeper_record r = {.kind = KEEPER_X509,
+                              .state = KEEPER_ACTIVE,
+                              .created_s = d->not_before_s,
+                              .changed_s = d->not_before_s,
+                              .not_after_s = d->not_after_s};
+
+    memcpy(r.id, d->id, sizeof(r.id));
+    return put_record(k, &r, true, out);
+}
+
 static bool put_document(const struct keeper *k, struct buf *out)
 {
     const struct keeper_store *store = &k->authority.force->store;
+    bool files = k->authority.disk != NULL, first = !files;
     bool ok = buf_printf(out,
                          "{\"trust_domain\":\"%s\",\"change\":%llu,\"bundle_generation\":%llu,"
                          "\"authorities\":[",
                          k->trust_domain, (unsigned long long)store->sequence,
                          (unsigned long long)k->bundle_generation);
 
+    ok = ok && (!files || put_files(k, out));
     for (size_t i = 0; ok && i < store->n; i++) {
-        ok = put_record(k, &store->records[i], i == 0, out);
+        if (keeper_makes(k, store->records[i].kind)) { /* others of the state are in no use */
+            ok = put_record(k, &store->records[i], first, out);
+            first = false;
+        }
     }
     ok = ok && buf_printf(out, "],\"schedule\":[") && put_next(k, KEEPER_X509, true, out) &&
          put_next(k, KEEPER_JWT, !keeper_makes(k, KEEPER_X509), out);

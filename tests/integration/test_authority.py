@@ -405,6 +405,7 @@ def test_files_that_are_refused(node, files):
     node.start_agent()
     n, issuers = chain_of(node)
     assert n == 3 and issuers[-1] == files.root[1].stem, issuers
+    assert list(states(ca(node, "show")).values()) == ["active"]  # it was in no list
     for what, spoil, says in cases:
         refused, loaded = (len(events(node.agent, e)) for e in ("ca_files_refused", "ca_files_loaded"))
         spoil()
