@@ -324,7 +324,12 @@ def test_bad_file_keeps_what_was_told(state):
     (state.conf / "policy.yaml").write_text("kind: Policy\nlevel: 1\nrules:\n  - nam: x\n")
     e = wait_for("the error", lambda: agent_events(state, "document_refused"), 3)[0]
     assert e["where"].endswith("policy.yaml:4:5"), e
-    status = json.loads(admin_ask(state.run / "agent-admin.sock", "status"))["state"]
+
+    def refused():  # the supervisor logs it, then tells the service
+        status = json.loads(admin_ask(state.run / "agent-admin.sock", "status"))["state"]
+        return status if status["policy"]["failed"] > 0 else None
+
+    status = wait_for("its count in the status", refused)
     assert status["policy"]["failed"] == 1 and "policy.yaml:4:5" in status["policy"]["last_error"]
     assert status["generation"] == first.generation and status["mesh"]["last_error"] is None
     assert 'document_loaded_ok{document="policy"} 0' in admin_ask(state.run / "agent-admin.sock", "metrics")
