@@ -2,12 +2,14 @@
 #include "roles_priv.h"
 
 #include <dirent.h>
+#include <postern/admin.h>
 #include <postern/conf.h>
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { ASK_MS = 10000 };
 static const char RUN_DIR[] = "/run/postern";
 
 bool role_take_text(const struct role_text *texts, size_t n, int argc, char **argv, int *i)
@@ -112,15 +114,21 @@ static char *socket_of(const char *config)
     return path;
 }
 
-int role_admin_path(const char *config, const char *socket, char **ret)
+int role_admin_ask(const char *config, const char *socket, const char *request, struct buf *out)
 {
-    char *path = socket != NULL   ? mem_must_strdup(socket)
-                 : config != NULL ? socket_of(config)
-                                  : find_socket();
+    mem_autofree char *path = socket != NULL   ? mem_must_strdup(socket)
+                              : config != NULL ? socket_of(config)
+                                               : find_socket();
+    struct err err = ERR_INIT;
+    char text[1200];
 
     if (path == NULL) {
-        return -1;
+        return 2;
     }
-    *ret = path;
+    if (admin_ask(path, request, ASK_MS, out, &err) == -1) {
+        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
+        buf_reset(out);
+        return 1;
+    }
     return 0;
 }

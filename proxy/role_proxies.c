@@ -2,13 +2,8 @@
 #include "roles_priv.h"
 
 #include <jansson.h>
-#include <postern/admin.h>
-#include <postern/mem.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-enum { ANSWER_MAX = 16 << 20, ASK_MS = 10000 };
 
 static int usage(void)
 {
@@ -69,12 +64,10 @@ static int print(const char *text, size_t len)
 
 int agent_proxies_main(int argc, char **argv)
 {
-    mem_autofree char *path = NULL;
     const char *config = NULL, *socket = NULL;
-    struct buf out = BUF_INIT(ANSWER_MAX);
-    struct err err = ERR_INIT;
+    struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
     bool json = false;
-    int status = 0;
+    int status;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
@@ -87,16 +80,10 @@ int agent_proxies_main(int argc, char **argv)
             return usage();
         }
     }
-    if (role_admin_path(config, socket, &path) == -1) {
-        return 2;
-    }
-    if (admin_ask(path, "proxies", ASK_MS, &out, &err) == -1) {
-        char text[1200];
-        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
-        status = 1;
-    } else if (json) {
+    status = role_admin_ask(config, socket, "proxies", &out);
+    if (status == 0 && json) {
         printf("%.*s", (int)buf_len(&out), (const char *)buf_head(&out));
-    } else {
+    } else if (status == 0) {
         status = print((const char *)buf_head(&out), buf_len(&out));
     }
     buf_reset(&out);

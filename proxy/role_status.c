@@ -2,13 +2,8 @@
 #include "roles_priv.h"
 
 #include <jansson.h>
-#include <postern/admin.h>
-#include <postern/mem.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-enum { ASK_TIMEOUT_MS = 5000, STATUS_MAX = 16 << 20 };
 
 static void print_value(const json_t *v)
 {
@@ -85,7 +80,6 @@ static int usage(void)
 int status_main(int argc, char **argv)
 {
     const char *config = NULL, *socket = NULL;
-    mem_autofree char *path = NULL;
     bool raw = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
@@ -98,16 +92,10 @@ int status_main(int argc, char **argv)
             return usage();
         }
     }
-    if (role_admin_path(config, socket, &path) == -1) {
-        return 2;
-    }
-    struct buf out = BUF_INIT(STATUS_MAX);
-    struct err err = ERR_INIT;
-    if (admin_ask(path, "status", ASK_TIMEOUT_MS, &out, &err) == -1) {
-        char text[1024];
-        fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
-        buf_reset(&out);
-        return 1;
+    struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
+    int status = role_admin_ask(config, socket, "status", &out);
+    if (status != 0) {
+        return status;
     }
     json_t *doc =
         raw ? NULL

@@ -81,9 +81,11 @@ struct conf_agent;
 void role_print_diag(const struct conf_diag *diag);
 /* An agent's file; NULL: it is wrong, and has been told about. */
 struct conf_agent *role_agent_config(const char *path);
-/* The admin socket: `socket` if given, else as the agent's or proxy's file `config` says, else the
- * environment's, else the only one there is. -1: there is none, and that was told. */
-int role_admin_path(const char *config, const char *socket, char **ret);
+/* Asks the admin socket: `socket` if given, else as the agent's or proxy's file `config` says, else
+ * the environment's, else the only one there is. 0 and the document, else the exit status, after
+ * telling why. The space is BUF_INIT(ROLE_ANSWER_MAX). */
+enum { ROLE_ANSWER_MAX = 16 << 20 };
+int role_admin_ask(const char *config, const char *socket, const char *request, struct buf *out);
 
 /* --- shared by commands that order things of an agent (role_control.c) -------------------------
  */
