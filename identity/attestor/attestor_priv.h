@@ -4,7 +4,7 @@
  *
  * main.c     its start, as a list
  * privs.c    all that it may do
- * callers.c  handles, and how many a uid has
+ * callers.c  handles, and how many a uid or container has
  * digests.c  executables being read, and the connections that wait for it
  * dispatch.c accepting, and the messages
  *
@@ -30,12 +30,12 @@ struct attestor_digest {
     uint8_t sha256[AGENT_SHA256_SIZE];
 };
 /* Bounds of what workloads can make us do: files are read a piece at a time between everything
- * else, so many wait, and so many of one uid. */
+ * else, so many wait, and so many of one account. */
 enum {
     ATTESTOR_JOBS_MAX = 32,
-    ATTESTOR_UID_JOBS_MAX = 4,
+    ATTESTOR_ACCOUNT_JOBS_MAX = 4,
     ATTESTOR_PARKED_MAX = 64,
-    ATTESTOR_UID_PARKED_MAX = 8,
+    ATTESTOR_ACCOUNT_PARKED_MAX = 8,
 };
 enum attestor_digest_outcome {
     ATTESTOR_DIGEST_KNOWN,
@@ -61,7 +61,7 @@ bool attestor_digests_step(struct attestor_digests *ds);
 struct attestor_parked {
     int sock; /* owned, as the process */
     struct attest_process process;
-    uint32_t uid;
+    uint64_t account;
     struct attest_exe_key key;
 };
 /* Takes both; false, and nothing taken, if too many wait. */
@@ -77,17 +77,18 @@ struct attestor_caller {
     struct attestor_caller *next;
     uint64_t handle;
     struct attest_process process;
-    uint32_t account_uid; /* whose connection it counts as, whatever the process became */
+    uint64_t account; /* whose connection it counts as, whatever the process became */
     uint64_t start_time;
     uint8_t facts_digest[AGENT_SHA256_SIZE]; /* of what the keeper was told last */
     struct attestor_digest exe;
 };
 struct attestor_callers;
-struct attestor_callers *attestor_callers_new(size_t max, size_t max_uid);
+struct attestor_callers *attestor_callers_new(size_t max, size_t max_account);
 struct attestor_callers *attestor_callers_free(struct attestor_callers *cs);
 size_t attestor_callers_count(const struct attestor_callers *cs);
-/* Whether one more of this uid is within the bounds; if not, *ret_why says which. */
-bool attestor_callers_may_add(const struct attestor_callers *cs, uint32_t uid,
+uint64_t attestor_account(const struct attest_facts *facts);
+/* Whether one more of this account is within the bounds; if not, *ret_why says which. */
+bool attestor_callers_may_add(const struct attestor_callers *cs, uint64_t account,
                               const char **ret_why);
 /* Takes the process. The handle is new and greater than all before. */
 struct attestor_caller *attestor_callers_add(struct attestor_callers *cs,

@@ -5,26 +5,26 @@
 
 enum { N_BUCKETS = 4096, N_COUNT_BUCKETS = 256, FIRST_HANDLE = 16 /* below: tags of the loop */ };
 
-struct uid_count {
-    struct uid_count *next;
-    uint32_t uid;
+struct account {
+    struct account *next;
+    uint64_t id;
     size_t n;
 };
 
 struct attestor_callers {
     struct attestor_caller *by_handle[N_BUCKETS];
-    struct uid_count *by_uid[N_COUNT_BUCKETS];
-    size_t n, max, max_uid;
+    struct account *by_account[N_COUNT_BUCKETS];
+    size_t n, max, max_account;
     size_t any_from; /* where attestor_callers_any begins to look */
     uint64_t next_handle;
 };
 
-struct attestor_callers *attestor_callers_new(size_t max, size_t max_uid)
+struct attestor_callers *attestor_callers_new(size_t max, size_t max_account)
 {
     struct attestor_callers *cs = mem_must_new(struct attestor_callers);
 
     cs->max = max;
-    cs->max_uid = max_uid;
+    cs->max_account = max_account;
     cs->next_handle = FIRST_HANDLE;
     return cs;
 }
@@ -48,53 +48,60 @@ size_t attestor_callers_count(const struct attestor_callers *cs)
     return cs->n;
 }
 
-static struct uid_count *count_find(const struct attestor_callers *cs, uint32_t uid)
+uint64_t attestor_account(const struct attest_facts *facts)
 {
-    struct uid_count *u = cs->by_uid[uid % N_COUNT_BUCKETS];
+    return agent_account(facts->contained, str_of(facts->cgroup.container_id),
+                         str_of(facts->cgroup.unit), facts->uid);
+}
 
-    while (u != NULL && u->uid != uid) {
+static struct account *count_find(const struct attestor_callers *cs, uint64_t account)
+{
+    struct account *u = cs->by_account[account % N_COUNT_BUCKETS];
+
+    while (u != NULL && u->id != account) {
         u = u->next;
     }
     return u;
 }
 
-bool attestor_callers_may_add(const struct attestor_callers *cs, uint32_t uid, const char **ret_why)
+bool attestor_callers_may_add(const struct attestor_callers *cs, uint64_t account,
+                              const char **ret_why)
 {
-    const struct uid_count *u = count_find(cs, uid);
+    const struct account *u = count_find(cs, account);
 
     if (cs->n >= cs->max) {
         *ret_why = "too many connections";
         return false;
     }
-    if (u != NULL && u->n >= cs->max_uid) {
-        *ret_why = "too many connections of this uid";
+    if (u != NULL && u->n >= cs->max_account) {
+        *ret_why = "too many connections of this uid or container";
         return false;
     }
     return true;
 }
 
-static void count_add(struct attestor_callers *cs, uint32_t uid)
+static void count_add(struct attestor_callers *cs, uint64_t account)
 {
-    struct uid_count *u = count_find(cs, uid);
+    struct account *u = count_find(cs, account);
 
     if (u == NULL) {
-        u = mem_must_new(struct uid_count);
-        u->uid = uid;
-        u->next = cs->by_uid[uid % N_COUNT_BUCKETS];
-        cs->by_uid[uid % N_COUNT_BUCKETS] = u;
+        u = mem_must_new(struct account);
+        u->id = account;
+        u->next = cs->by_account[account % N_COUNT_BUCKETS];
+        cs->by_account[account % N_COUNT_BUCKETS] = u;
     }
     u->n++;
 }
 
-static void count_remove(struct attestor_callers *cs, uint32_t uid)
+static void count_remove(struct attestor_callers *cs, uint64_t account)
 {
-    struct uid_count **at = &cs->by_uid[uid % N_COUNT_BUCKETS];
+    struct account **at = &cs->by_account[account % N_COUNT_BUCKETS];
 
-    while ((*at)->uid != uid) {
+    while ((*at)->id != account) {
         at = &(*at)->next;
     }
     if (--(*at)->n == 0) {
-        struct uid_count *u = *at;
+        struct account *u = *at;
 
         *at = u->next;
         free(u);
@@ -109,12 +116,12 @@ struct attestor_caller *attestor_callers_add(struct attestor_callers *cs,
 
     c->handle = cs->next_handle++;
     c->process = *p;
-    c->account_uid = facts->uid;
+    c->account = attestor_account(facts);
     c->start_time = facts->start_time;
     c->next = cs->by_handle[c->handle % N_BUCKETS];
     cs->by_handle[c->handle % N_BUCKETS] = c;
     cs->n++;
-    count_add(cs, c->account_uid);
+    count_add(cs, c->account);
     return c;
 }
 
@@ -137,7 +144,7 @@ void attestor_callers_remove(struct attestor_callers *cs, struct attestor_caller
     }
     *at = c->next;
     cs->n--;
-    count_remove(cs, c->account_uid);
+    count_remove(cs, c->account);
     attest_process_close(&c->process);
     free(c);
 }

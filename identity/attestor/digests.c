@@ -1,9 +1,9 @@
 /* digests: executables being read, a piece at a time, and the connections that wait for it.
  *
  * A workload chooses what it runs, so it chooses what we read: files have a largest size, a few of
- * one uid are read at a time, and between two pieces everything else has its turn. What came out
- * is remembered by what tells one content from another without reading it (device, inode, size and
- * both times), so that a node's hundred copies of one image are read once. */
+ * one uid or container are read at a time, and between two pieces everything else has its turn.
+ * What came out is remembered by what tells one content from another without reading it (device,
+ * inode, size and both times), so that a node's hundred copies of one image are read once. */
 #include "attestor_priv.h"
 
 #include <postern/mem.h>
@@ -15,7 +15,7 @@ enum { PIECE = 256 * 1024, CACHE_SIZE = 1024 };
 
 struct job {
     int fd; /* owned */
-    uint32_t uid;
+    uint64_t account;
     struct attest_exe_key key;
     struct attest_sha256 sha256;
 };
@@ -100,14 +100,14 @@ static struct job *find_job(struct attestor_digests *ds, const struct attest_exe
     return NULL;
 }
 
-static bool may_add_job(const struct attestor_digests *ds, uint32_t uid)
+static bool may_add_job(const struct attestor_digests *ds, uint64_t account)
 {
-    size_t of_uid = 0;
+    size_t n_own = 0;
 
     for (size_t i = 0; i < ds->n_jobs; i++) {
-        of_uid += ds->jobs[i].uid == uid;
+        n_own += ds->jobs[i].account == account;
     }
-    return ds->n_jobs < ATTESTOR_JOBS_MAX && of_uid < ATTESTOR_UID_JOBS_MAX;
+    return ds->n_jobs < ATTESTOR_JOBS_MAX && n_own < ATTESTOR_ACCOUNT_JOBS_MAX;
 }
 
 enum attestor_digest_outcome attestor_digests_get(struct attestor_digests *ds,
@@ -131,7 +131,7 @@ enum attestor_digest_outcome attestor_digests_get(struct attestor_digests *ds,
     if (facts->has_exe && find_job(ds, &facts->exe) != NULL) {
         return ATTESTOR_DIGEST_PENDING;
     }
-    if (!may_add_job(ds, facts->uid)) {
+    if (!may_add_job(ds, attestor_account(facts))) {
         return ATTESTOR_DIGEST_BUSY;
     }
     fd = attest_exe_open(p, facts, ds->max_bytes, &why);
@@ -140,7 +140,7 @@ enum attestor_digest_outcome attestor_digests_get(struct attestor_digests *ds,
         return ATTESTOR_DIGEST_KNOWN;
     }
     job = &ds->jobs[ds->n_jobs++];
-    *job = (struct job){.fd = fd, .uid = facts->uid, .key = facts->exe};
+    *job = (struct job){.fd = fd, .account = attestor_account(facts), .key = facts->exe};
     attest_sha256_init(&job->sha256);
     return ATTESTOR_DIGEST_PENDING;
 }
@@ -180,16 +180,17 @@ bool attestor_digests_step(struct attestor_digests *ds)
 bool attestor_digests_park(struct attestor_digests *ds, int sock, const struct attest_process *p,
                            const struct attest_facts *facts)
 {
-    size_t of_uid = 0;
+    uint64_t account = attestor_account(facts);
+    size_t n_own = 0;
 
     for (size_t i = 0; i < ds->n_parked; i++) {
-        of_uid += ds->parked[i].uid == facts->uid;
+        n_own += ds->parked[i].account == account;
     }
-    if (ds->n_parked == ATTESTOR_PARKED_MAX || of_uid >= ATTESTOR_UID_PARKED_MAX) {
+    if (ds->n_parked == ATTESTOR_PARKED_MAX || n_own >= ATTESTOR_ACCOUNT_PARKED_MAX) {
         return false;
     }
-    ds->parked[ds->n_parked++] =
-        (struct attestor_parked){.sock = sock, .process = *p, .uid = facts->uid, .key = facts->exe};
+    ds->parked[ds->n_parked++] = (struct attestor_parked){
+        .sock = sock, .process = *p, .account = account, .key = facts->exe};
     return true;
 }
 

@@ -217,7 +217,7 @@ static int admit_known(struct attestor *a, int sock, const struct attest_process
     struct epoll_event ev = {.events = EPOLLIN};
     const char *why = "";
 
-    if (!attestor_callers_may_add(a->callers, a->facts.uid, &why)) {
+    if (!attestor_callers_may_add(a->callers, attestor_account(&a->facts), &why)) {
         log_refused(a, why, sock);
         drop_connection(sock, p);
         return 0;
@@ -240,6 +240,7 @@ static int admit_known(struct attestor *a, int sock, const struct attest_process
     agent_ipc_init(&msg, AGENT_MSG_CONNECTION, 0);
     msg.handle = c->handle;
     msg.pid = (int32_t)c->process.pid;
+    msg.account = c->account;
     msg.uid = a->facts.uid;
     msg.gid = a->facts.gid;
     return service_send(a, &msg, sizeof(msg), sock, err);

@@ -7,20 +7,20 @@
 
 enum { N_BUCKETS = 4096, N_ACCOUNT_BUCKETS = 1024 };
 
-/* What one uid has of us. Outlives its handles until its bucket is full again, so that closing a
- * connection and opening another does not refill it. */
+/* What one uid, or one container, has of us. Outlives its handles until its bucket is full again,
+ * so that closing a connection and opening another does not refill it. */
 struct keeper_account {
     struct keeper_account *next;
-    uint32_t uid;
+    uint64_t id; /* agent_account */
     size_t n_handles;
     struct keeper_bucket bucket;
 };
 
 struct keeper_callers {
     struct keeper_caller *by_handle[N_BUCKETS];
-    struct keeper_account *by_uid[N_ACCOUNT_BUCKETS];
+    struct keeper_account *by_account[N_ACCOUNT_BUCKETS];
     size_t n, max, max_uid;
-    uint64_t burst, per_s; /* of a uid's bucket */
+    uint64_t burst, per_s; /* of an account's bucket */
     uint64_t n_states;     /* of all callers' facts so far */
     uint64_t last_handle;  /* handles only grow: none is ever used twice */
 };
@@ -57,10 +57,10 @@ struct keeper_callers *keeper_callers_free(struct keeper_callers *cs)
         }
     }
     for (size_t i = 0; i < N_ACCOUNT_BUCKETS; i++) {
-        while (cs->by_uid[i] != NULL) {
-            struct keeper_account *a = cs->by_uid[i];
+        while (cs->by_account[i] != NULL) {
+            struct keeper_account *a = cs->by_account[i];
 
-            cs->by_uid[i] = a->next;
+            cs->by_account[i] = a->next;
             free(a);
         }
     }
@@ -84,27 +84,27 @@ static void bucket_refill(struct keeper_bucket *b, uint64_t now_ms, uint64_t bur
 
 bool keeper_caller_charge(struct keeper_callers *cs, struct keeper_caller *c, uint64_t now_ms)
 {
-    struct keeper_bucket *uid = &c->account->bucket;
+    struct keeper_bucket *b = &c->account->bucket;
 
-    bucket_refill(uid, now_ms, cs->burst, cs->per_s);
-    if (uid->milli < 1000) {
+    bucket_refill(b, now_ms, cs->burst, cs->per_s);
+    if (b->milli < 1000) {
         return false;
     }
-    uid->milli -= 1000;
+    b->milli -= 1000;
     return true;
 }
 
-/* Finds or makes the account of a uid, and on the way drops those of others that nobody needs. */
-static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t uid, uint64_t now_ms)
+/* Finds or makes an account, and on the way drops those of others that nobody needs. */
+static struct keeper_account *account_get(struct keeper_callers *cs, uint64_t id, uint64_t now_ms)
 {
-    struct keeper_account **at = &cs->by_uid[uid % N_ACCOUNT_BUCKETS];
+    struct keeper_account **at = &cs->by_account[id % N_ACCOUNT_BUCKETS];
     struct keeper_account *found = NULL;
 
     while (*at != NULL) {
         struct keeper_account *a = *at;
 
         bucket_refill(&a->bucket, now_ms, cs->burst, cs->per_s);
-        if (a->uid == uid) {
+        if (a->id == id) {
             found = a;
         } else if (a->n_handles == 0 && a->bucket.milli == cs->burst * 1000) {
             *at = a->next;
@@ -115,10 +115,10 @@ static struct keeper_account *account_get(struct keeper_callers *cs, uint32_t ui
     }
     if (found == NULL) {
         found = mem_must_new(struct keeper_account);
-        found->uid = uid;
+        found->id = id;
         found->bucket = (struct keeper_bucket){.milli = cs->burst * 1000, .at_ms = now_ms};
-        found->next = cs->by_uid[uid % N_ACCOUNT_BUCKETS];
-        cs->by_uid[uid % N_ACCOUNT_BUCKETS] = found;
+        found->next = cs->by_account[id % N_ACCOUNT_BUCKETS];
+        cs->by_account[id % N_ACCOUNT_BUCKETS] = found;
     }
     return found;
 }
@@ -157,7 +157,11 @@ bool keeper_callers_add(struct keeper_callers *cs, const struct agent_msg_caller
         close(pidfd);
         return false;
     }
-    account = account_get(cs, msg->uid, now_ms);
+    account = account_get(cs,
+                          agent_account(msg->contained,
+                                        (struct str){msg->container_id, msg->container_id_len},
+                                        (struct str){msg->unit, msg->unit_len}, msg->uid),
+                          now_ms);
     if (account->n_handles >= cs->max_uid) {
         close(pidfd);
         return false;

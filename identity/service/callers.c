@@ -1,22 +1,23 @@
-/* One caller a connection, as the attestor hands them over; and what each uid has open. */
+/* One caller a connection, as the attestor hands them over; and what each account has open. */
 #include "service_priv.h"
 
 #include <postern/mem.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-/* --- what a uid has --------------------------------------------------------------------------- */
+/* --- what an account has -------------------------------------------------------------------------
+ */
 
-static struct service_account *account_get(struct service *s, uint32_t uid)
+static struct service_account *account_get(struct service *s, uint64_t id)
 {
-    struct service_account **bucket = &s->accounts[uid % SERVICE_ACCOUNT_BUCKETS];
+    struct service_account **bucket = &s->accounts[id % SERVICE_ACCOUNT_BUCKETS];
     struct service_account *a = *bucket;
-    while (a != NULL && a->uid != uid) {
+    while (a != NULL && a->id != id) {
         a = a->next;
     }
     if (a == NULL) {
         a = mem_must_new(struct service_account);
-        a->uid = uid;
+        a->id = id;
         a->memory.max_bytes = s->start.max_uid_bytes;
         a->next = *bucket;
         *bucket = a;
@@ -29,7 +30,7 @@ static void account_put(struct service *s, struct service_account *a)
     if (a->n_conns > 0) {
         return;
     }
-    struct service_account **at = &s->accounts[a->uid % SERVICE_ACCOUNT_BUCKETS];
+    struct service_account **at = &s->accounts[a->id % SERVICE_ACCOUNT_BUCKETS];
     while (*at != a) {
         at = &(*at)->next;
     }
@@ -94,7 +95,7 @@ static void add(struct service *s, const struct agent_msg_connection *msg, int f
     c->uid = msg->uid;
     c->gid = msg->gid;
     c->pid = msg->pid;
-    c->account = account_get(s, c->uid);
+    c->account = account_get(s, msg->account);
     c->account->n_conns++;
     if (grpc_server_add_connection(s->server, fd, c, &c->account->memory, &c->conn, &err) == -1) {
         service_count(s, SERVICE_METRIC_CONNECTIONS_REFUSED);

@@ -70,10 +70,10 @@ void service_ask_forget(struct service_ask *ask);
  */
 struct service_turn;
 struct service_stream;
-/* What one uid has open. */
+/* What one uid, or one container, has open. */
 struct service_account {
     struct service_account *next;
-    uint32_t uid;
+    uint64_t id; /* agent_account */
     struct grpc_account memory;
     size_t n_conns, n_calls;
     size_t n_turns;                                    /* jobs that are running */
@@ -426,7 +426,7 @@ struct service {
     union agent_msg in;  /* being handled */
 
     struct service_caller *callers[SERVICE_CALLER_BUCKETS];    /* by handle */
-    struct service_account *accounts[SERVICE_ACCOUNT_BUCKETS]; /* by uid */
+    struct service_account *accounts[SERVICE_ACCOUNT_BUCKETS]; /* by id */
     struct service_stream *streams;
     struct service_secrets secrets;
     struct x509_keygen *keygen;

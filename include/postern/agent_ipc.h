@@ -616,10 +616,16 @@ struct agent_msg_caller {
     char pod_uid[AGENT_POD_UID_MAX];
     char unit[AGENT_UNIT_MAX]; /* of the system manager, such as nginx.service */
 };
+/* Whom the bounds of a caller count for: the uid of a process of the node's own; the container as a
+ * whole of one that is in one, whatever uids it takes (root in there may take any, and containers
+ * that have nothing to do with one another are all root's), or the unit; and all together that are
+ * in something unknown. */
+uint64_t agent_account(bool contained, struct str container_id, struct str unit, uint32_t uid);
 struct agent_msg_connection {
     struct agent_msg_head head;
     uint64_t handle;
-    int32_t pid; /* for logs only */
+    uint64_t account; /* agent_account */
+    int32_t pid;      /* for logs only */
     uint32_t uid, gid;
 };
 enum agent_attest {

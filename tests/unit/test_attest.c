@@ -236,13 +236,46 @@ static void test_no_process(void **state)
     attest_view_deinit(&v);
 }
 
+static void test_account(void **state)
+{
+    const struct {
+        bool contained;
+        struct str container, unit;
+        uint32_t uid;
+    } cases[] = {
+        {false, STR_NONE, STR_NONE, 0},
+        {false, STR_NONE, STR_NONE, UINT32_MAX},
+        {true, STR_NONE, STR_NONE, 0}, /* in something unknown */
+        {true, STR_LIT("aa"), STR_NONE, 0},
+        {true, STR_LIT("ab"), STR_NONE, 0},
+        {true, STR_NONE, STR_LIT("x.service"), 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 6; i++) {
+        uint64_t a =
+            agent_account(cases[i].contained, cases[i].container, cases[i].unit, cases[i].uid);
+
+        for (size_t k = 0; k < i; k++) {
+            assert_true(a != agent_account(cases[k].contained, cases[k].container, cases[k].unit,
+                                           cases[k].uid));
+        }
+        /* Root in a container may be any uid there. */
+        assert_int_equal(
+            a == agent_account(cases[i].contained, cases[i].container, cases[i].unit, 77),
+            cases[i].contained);
+    }
+    assert_int_equal(agent_account(false, STR_NONE, STR_LIT("x.service"), 5), 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status),        cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_mount_type),    cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_changing_file), cmocka_unit_test(test_no_process),
-        cmocka_unit_test(test_caps_and_pids), cmocka_unit_test(test_self),
+        cmocka_unit_test(test_caps_and_pids), cmocka_unit_test(test_account),
+        cmocka_unit_test(test_self),
     };
 
     return cmocka_run_group_tests_name("attest", tests, NULL, NULL);

@@ -550,6 +550,44 @@ static void test_uid_bound(void **state)
     keeper_setup(state);
 }
 
+static void attest_contained(struct keeper_process *k, uint32_t uid, char container)
+{
+    static struct agent_msg_caller c;
+    char id[AGENT_CONTAINER_ID_MAX];
+    int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+    memset(id, container, sizeof(id));
+    agent_ipc_init(&c, AGENT_MSG_ATTESTED, 0);
+    c.handle = k->next_handle++;
+    c.uid = uid;
+    c.pid = 1;
+    c.read_ms = os_now_ms();
+    c.contained = true;
+    assert_true(agent_ipc_put(c.container_id, AGENT_CONTAINER_ID_MAX, &c.container_id_len,
+                              (struct str){id, sizeof(id)}));
+    keeper_send(k->attestor, &c, pidfd);
+    close(pidfd);
+}
+
+/* Seen in review: bounds were each uid's, so that the root of one container used up those of all
+ * others' root, and had any number of uids to take more with. */
+static void test_container_bound(void **state)
+{
+    struct keeper_process *k = *state;
+    uint64_t handle = attest(k, 0);
+
+    for (int i = 0; i <= KEEPER_MAX_UID_HANDLES; i++) { /* root of many, and of the node */
+        attest_contained(k, 0, (char)('a' + i % 6));
+    }
+    assert_int_equal(identity(k, handle, 0)->outcome, AGENT_NOT_ENTITLED);
+    for (int i = 0; i <= KEEPER_MAX_UID_HANDLES; i++) { /* many of one */
+        attest_contained(k, 6000 + (uint32_t)i, 'f');
+    }
+    keeper_expect(k->control, AGENT_WAY_KEEPER_SUPERVISOR, AGENT_MSG_FAILED);
+    assert_int_equal(keeper_wait_end(k), 1);
+    keeper_setup(state);
+}
+
 static void test_quarantine(void **state)
 {
     struct keeper_process *k = *state;
@@ -598,6 +636,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_entries, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_attestor_reuses_handle, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_uid_bound, keeper_setup, keeper_teardown),
+        cmocka_unit_test_setup_teardown(test_container_bound, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_listing, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_issued_chain, keeper_setup, keeper_teardown),
         cmocka_unit_test_setup_teardown(test_reload, keeper_setup, keeper_teardown),

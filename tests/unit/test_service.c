@@ -436,6 +436,7 @@ static void client_init(struct client *c, struct world *w)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     agent_ipc_init(&msg, AGENT_MSG_CONNECTION, 0);
     msg.handle = HANDLE;
+    msg.account = 1001;
     msg.uid = 1001;
     msg.gid = 1001;
     msg.pid = 4711;
