@@ -50,6 +50,7 @@ struct grpc_stream {
     bool in_ended;     /* END_STREAM was received */
     bool drained;      /* the queue ran empty since the last look */
     bool charged;      /* to the connection's account */
+    size_t held;       /* charged too: what is kept for it beside `out` and `in` */
 };
 
 /* --- connections (conn.c) ----------------------------------------------------------------------
@@ -149,6 +150,8 @@ enum grpc_send grpc_stream_push(struct grpc_stream *s, struct str message);
 /* Hands bytes to the splitter under the connection's bound (then GRPC_SPLIT_NO_MEMORY). */
 enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t n,
                                  size_t *ret_taken, struct str *ret_message);
+/* What is kept for it comes to n bytes; false, and nothing changed, if its account has no room. */
+bool grpc_stream_hold(struct grpc_stream *s, size_t n);
 /* The message just given has been dealt with. */
 void grpc_stream_release(struct grpc_stream *s);
 

@@ -27,6 +27,7 @@ struct grpc_call {
     void *data;
     struct grpc_field *fields; /* metadata; owned */
     size_t n_fields, fields_cap;
+    size_t fields_held; /* bytes of them, charged */
     struct loop_timer deadline;
     uint64_t timeout_ms, body_bytes, content_length;
     struct str request;      /* in the splitter */
@@ -39,6 +40,7 @@ struct grpc_call {
     bool head_done; /* now in trailers */
     bool malformed; /* RST_STREAM was submitted */
     bool too_large; /* the head */
+    bool no_room;   /* for the head, in the account */
     bool open;      /* the handler knows of it and has not finished */
     bool has_request;
 };

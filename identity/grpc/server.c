@@ -432,6 +432,11 @@ const struct grpc_method *grpc_call_method(const struct grpc_call *call)
     return call->method;
 }
 
+bool grpc_call_hold(struct grpc_call *call, size_t n)
+{
+    return grpc_stream_hold(&call->stream, call->fields_held + n);
+}
+
 size_t grpc_call_unsent(const struct grpc_call *call)
 {
     return call->stream.out.unsent;

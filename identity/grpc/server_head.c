@@ -47,9 +47,16 @@ static bool take_pseudo(struct grpc_call *call, struct str name, struct str valu
 
 static bool keep_field(struct grpc_call *call, struct str name, struct str value)
 {
+    enum { ALLOCATION = 16 };
+    size_t held = call->fields_held + name.n + value.n + sizeof(*call->fields) + ALLOCATION;
     if (call->n_fields == MAX_FIELDS) {
         return false;
     }
+    if (!call->stream.charged || !grpc_stream_hold(&call->stream, held)) {
+        call->no_room = true;
+        return true;
+    }
+    call->fields_held = held;
     if (call->n_fields == call->fields_cap) {
         size_t cap = call->fields_cap > 0 ? call->fields_cap * 2 : FIRST_FIELDS;
         struct grpc_field *fields = realloc(call->fields, cap * sizeof(*fields));
@@ -158,7 +165,7 @@ static void open_call(struct grpc_call *call)
         grpc_call_answer(call, GRPC_UNIMPLEMENTED, "unknown service or method");
     } else if (server->draining) {
         grpc_call_answer(call, GRPC_UNAVAILABLE, "shutting down");
-    } else if (!call->stream.charged) {
+    } else if (!call->stream.charged || call->no_room) {
         grpc_call_answer(call, GRPC_UNAVAILABLE,
                          "this user holds too much memory: close some calls");
     } else {

@@ -22,7 +22,7 @@ void grpc_stream_deinit(struct grpc_stream *s)
     struct grpc_conn *c = s->conn;
     grpc_stream_release(s);
     c->out_bytes -= s->out.unsent;
-    grpc_conn_discharge(c, s->out.unsent + (s->charged ? GRPC_STREAM_COST : 0));
+    grpc_conn_discharge(c, s->out.unsent + s->held + (s->charged ? GRPC_STREAM_COST : 0));
     c->n_drained -= s->drained;
     grpc_queue_reset(&s->out);
     if (s->prev != NULL) {
@@ -94,6 +94,18 @@ enum grpc_split grpc_stream_feed(struct grpc_stream *s, const uint8_t *p, size_t
     c->in_bytes = c->in_bytes - s->in_held + held;
     s->in_held = held;
     return c->in_bytes > c->limits.max_conn_in_bytes ? GRPC_SPLIT_NO_MEMORY : split;
+}
+
+bool grpc_stream_hold(struct grpc_stream *s, size_t n)
+{
+    if (n > s->held && !grpc_conn_charge(s->conn, n - s->held)) {
+        return false;
+    }
+    if (n < s->held) {
+        grpc_conn_discharge(s->conn, s->held - n);
+    }
+    s->held = n;
+    return true;
 }
 
 void grpc_stream_release(struct grpc_stream *s)

@@ -53,6 +53,24 @@ static void finish(struct jwt_call *j, enum grpc_status status, const char *text
 
 static void list(struct jwt_call *j);
 
+/* Itself, its list, and the answer so far. */
+static bool hold(struct jwt_call *j)
+{
+    enum { IDENTITY = 256 /* what one is about, with its texts */ };
+    size_t n = sizeof(*j) + buf_len(&j->answer);
+    if (j->wanted_id != NULL) {
+        n += strlen(j->wanted_id);
+    }
+    if (j->job != NULL) {
+        n += (size_t)j->job->n * IDENTITY;
+    }
+    if (!grpc_call_hold(j->call, n)) {
+        finish(j, GRPC_UNAVAILABLE, SERVICE_NO_ROOM);
+        return false;
+    }
+    return true;
+}
+
 /* Entries or facts are others than a moment ago. */
 static void begin_again(struct jwt_call *j)
 {
@@ -142,7 +160,9 @@ static void on_signed(void *arg, const union agent_msg *answer)
     } else {
         j->s->last_issued_s = os_wall_s();
         j->at++;
-        sign_next(j);
+        if (hold(j)) {
+            sign_next(j);
+        }
     }
 }
 
@@ -161,6 +181,8 @@ static void sign_next(struct jwt_call *j)
         loop_timer_arm(&j->timer, SERVICE_JOB_TIMEOUT_MS);
         return;
     }
+    bool less = grpc_call_hold(j->call, sizeof(*j)); /* the queue is charged for its copy */
+    POSTERN_ASSERT(less);
     if (grpc_call_send(j->call, buf_head(&j->answer), buf_len(&j->answer)) == GRPC_SENT) {
         finish(j, GRPC_OK, NULL);
     } else {
@@ -198,6 +220,9 @@ static void on_listed(void *arg, struct service_job *job, enum grpc_status statu
     }
     if (!any) {
         finish(j, GRPC_PERMISSION_DENIED, "this identity is not the caller's");
+        return;
+    }
+    if (!hold(j)) {
         return;
     }
     loop_timer_arm(&j->timer, SERVICE_WAIT_MS);
@@ -273,7 +298,7 @@ void service_jwt_svid_request(struct grpc_call *call, void *arg, struct str mess
     const char *wrong = take_request(j, message, text, sizeof(text));
     if (wrong != NULL) {
         finish(j, GRPC_INVALID_ARGUMENT, wrong);
-    } else {
+    } else if (hold(j)) {
         list(j);
     }
 }

@@ -96,7 +96,8 @@ static void on_listed(void *arg, struct service_job *job, enum grpc_status statu
 }
 
 /* ValidateJWTSVIDRequest{1 audience, 2 svid}; NULL, or what is wrong with it. */
-static const char *take_request(struct validation *v, struct str message)
+static const char *take_request(struct validation *v, struct str message,
+                                enum grpc_status *ret_status)
 {
     struct service_wire w = service_wire_of(message);
     struct str audience = STR_NONE, token = STR_NONE;
@@ -116,6 +117,10 @@ static const char *take_request(struct validation *v, struct str message)
     if (token.n == 0 || token.n > JWT_TOKEN_MAX || memchr(token.p, 0, token.n) != NULL) {
         return "svid is missing, too long or no text";
     }
+    if (!grpc_call_hold(v->call, sizeof(*v) + audience.n + token.n)) {
+        *ret_status = GRPC_UNAVAILABLE;
+        return SERVICE_NO_ROOM;
+    }
     v->audience = mem_must_strndup(audience.p, audience.n);
     v->token = mem_must_strndup(token.p, token.n);
     return NULL;
@@ -128,9 +133,10 @@ void service_jwt_validate_request(struct grpc_call *call, void *arg, struct str 
     v->s = arg;
     v->caller = grpc_call_conn_context(call);
     grpc_call_set_data(call, v);
-    const char *wrong = take_request(v, message);
+    enum grpc_status status = GRPC_INVALID_ARGUMENT;
+    const char *wrong = take_request(v, message, &status);
     if (wrong != NULL) {
-        finish(v, GRPC_INVALID_ARGUMENT, wrong);
+        finish(v, status, wrong);
     } else {
         v->job = service_job_new(v->caller, false, service_choose_none, NULL, on_listed, v);
     }

@@ -118,6 +118,18 @@ static bool choose(void *data, struct service_job *job, char *ret_text, size_t s
     return true;
 }
 
+/* What a subscription holds while its names are these, reckoned from above: each is a text of its
+ * own. */
+static bool hold(struct grpc_call *call, const Sds__DiscoveryRequest *r)
+{
+    enum { NAME = 48 };
+    size_t n = sizeof(struct sds);
+    for (size_t i = 0; i < r->n_resource_names; i++) {
+        n += strlen(r->resource_names[i]) + NAME;
+    }
+    return grpc_call_hold(call, n);
+}
+
 /* --- a subscription --------------------------------------------------------------------------- */
 
 static void sds_free(void *data)
@@ -181,12 +193,15 @@ static void log_rejection(struct service_watch *w, const Sds__DiscoveryRequest *
     log_end(&l);
 }
 
+static bool is_stale(const struct service_watch *w, const Sds__DiscoveryRequest *r)
+{
+    const struct sds *d = w->data;
+    return d->nonce[0] != '\0' && strcmp(r->response_nonce, d->nonce) != 0;
+}
+
 static void follow(struct service_watch *w, const Sds__DiscoveryRequest *r)
 {
     struct sds *d = w->data;
-    if (d->nonce[0] != '\0' && strcmp(r->response_nonce, d->nonce) != 0) {
-        return; /* it speaks of an answer that is not our last one */
-    }
     if (r->error_detail != NULL) {
         log_rejection(w, r);
     }
@@ -197,14 +212,14 @@ static void follow(struct service_watch *w, const Sds__DiscoveryRequest *r)
 
 /* --- methods ---------------------------------------------------------------------------------- */
 
-static void refuse(struct grpc_call *call, const char *why)
+static void refuse(struct grpc_call *call, enum grpc_status status, const char *why)
 {
     struct service_watch *w = grpc_call_data(call);
     if (w != NULL) {
-        service_watch_finish(w, GRPC_INVALID_ARGUMENT, why);
+        service_watch_finish(w, status, why);
     } else {
         service_caller_discharge(grpc_call_conn_context(call));
-        service_finish(call, GRPC_INVALID_ARGUMENT, why);
+        service_finish(call, status, why);
     }
 }
 
@@ -215,10 +230,14 @@ void service_sds_stream_request(struct grpc_call *call, void *arg, struct str me
     const char *why = NULL;
     Sds__DiscoveryRequest *r = parse(message, &why);
     if (r == NULL) {
-        refuse(call, why);
+        refuse(call, GRPC_INVALID_ARGUMENT, why);
         return;
     }
-    if (w != NULL) {
+    if (w != NULL && is_stale(w, r)) {
+        /* it speaks of an answer that is not our last one */
+    } else if (!hold(call, r)) {
+        refuse(call, GRPC_UNAVAILABLE, SERVICE_NO_ROOM);
+    } else if (w != NULL) {
         follow(w, r);
     } else {
         (void)begin(call, r, true);
@@ -245,9 +264,13 @@ void service_sds_fetch(struct grpc_call *call, void *arg, struct str message)
     const char *why = NULL;
     Sds__DiscoveryRequest *r = parse(message, &why);
     if (r == NULL) {
-        refuse(call, why);
+        refuse(call, GRPC_INVALID_ARGUMENT, why);
         return;
     }
-    service_watch_end_soon(begin(call, r, false));
+    if (hold(call, r)) {
+        service_watch_end_soon(begin(call, r, false));
+    } else {
+        refuse(call, GRPC_UNAVAILABLE, SERVICE_NO_ROOM);
+    }
     sds__discovery_request__free_unpacked(r, NULL);
 }

@@ -339,6 +339,8 @@ extern const struct grpc_method service_methods[];
 extern const size_t service_n_methods;
 /* The services that they belong to; NULL-terminated. */
 extern const char *const service_names[];
+/* The text of Unavailable where grpc_call_hold says no. */
+#define SERVICE_NO_ROOM "this user holds too much memory: close some calls"
 /* Ends a call and counts how. */
 void service_finish(struct grpc_call *call, enum grpc_status status, const char *text);
 

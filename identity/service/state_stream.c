@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 enum { NAME_MAX_BYTES = 64, VERSION_MAX_BYTES = 64, ERROR_MAX_BYTES = 512, DIGEST_BYTES = 32 };
+enum { REFUSALS_LOGGED = 5, REFUSALS_PAUSE_MS = 60000 };
 
 struct service_subscriber {
     struct service_subscriber *prev, *next;
@@ -24,6 +25,8 @@ struct service_subscriber {
     char policy_sha256[2 * DIGEST_BYTES + 1];
     uint32_t level;
     uint64_t runs_generation, runs_deny_version, refused_generation;
+    unsigned n_refused; /* lines about it since the last pause */
+    uint64_t refused_ms;
     int64_t said_s;           /* when it said so last */
     uint64_t sent_generation; /* 0: nothing yet */
     int64_t sent_s;
@@ -184,9 +187,16 @@ static void keep_text(char *to, size_t size, const char *from)
     to[n] = '\0';
 }
 
-static void log_refused(const struct service_subscriber *sub)
+static void log_refused(struct service_subscriber *sub)
 {
     struct log_line l;
+    uint64_t now_ms = loop_now_ms(sub->s->loop);
+    /* What it says is its own: not more lines than people can read. */
+    if (sub->n_refused == REFUSALS_LOGGED && now_ms - sub->refused_ms < REFUSALS_PAUSE_MS) {
+        return;
+    }
+    sub->n_refused = sub->n_refused == REFUSALS_LOGGED ? 1 : sub->n_refused + 1;
+    sub->refused_ms = now_ms;
     log_begin(&l, sub->s->log, LOG_WARN, "state_refused");
     log_str(&l, "identity", sub->identity);
     log_str(&l, "proxy", sub->name);
@@ -198,12 +208,14 @@ static void log_refused(const struct service_subscriber *sub)
 
 static void take(struct service_subscriber *sub, const Postern__V1__SubscribeRequest *m)
 {
+    char error[ERROR_MAX_BYTES + 1];
+    keep_text(error, sizeof(error), m->error);
     bool news = m->refused_generation != 0 && (m->refused_generation != sub->refused_generation ||
-                                               strncmp(m->error, sub->error, ERROR_MAX_BYTES) != 0);
+                                               strcmp(error, sub->error) != 0);
 
     keep_text(sub->name, sizeof(sub->name), m->name);
     keep_text(sub->version, sizeof(sub->version), m->version);
-    keep_text(sub->error, sizeof(sub->error), m->error);
+    memcpy(sub->error, error, sizeof(sub->error));
     sub->level = m->level;
     sub->runs_generation = m->generation;
     sub->runs_deny_version = m->deny_version;
@@ -278,6 +290,8 @@ void service_state_request(struct grpc_call *call, void *arg, struct str message
         refuse(call, GRPC_INVALID_ARGUMENT, "this is no SubscribeRequest");
     } else if (service_documents_generation(s) == 0) {
         refuse(call, GRPC_UNAVAILABLE, "the agent's files have not been good yet: try again");
+    } else if (!grpc_call_hold(call, sizeof(struct service_subscriber) + AGENT_ID_MAX)) {
+        refuse(call, GRPC_UNAVAILABLE, SERVICE_NO_ROOM);
     } else {
         take(w != NULL ? w->data : subscribe(call, s), m);
     }

@@ -140,6 +140,10 @@ const struct grpc_method *grpc_call_method(const struct grpc_call *call);
  * for the call's life. Keys of gRPC and HTTP themselves are not metadata. */
 bool grpc_call_metadata(const struct grpc_call *call, struct str key, size_t n, struct str *ret);
 
+/* What the handler keeps for this call comes to n bytes in all, which its account is charged with
+ * until the call is gone; false, and nothing changed, if there is no room. */
+bool grpc_call_hold(struct grpc_call *call, size_t n) __attribute__((warn_unused_result));
+
 enum grpc_send {
     GRPC_SENT, /* copied and queued */
     GRPC_FULL, /* a bound of grpc_limits would be passed; nothing was queued */

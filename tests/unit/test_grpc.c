@@ -903,6 +903,12 @@ static void test_account(void **state)
     assert_int_equal(grpc_call_send(f.stream_call, part, sizeof(part)), GRPC_FULL);
     assert_int_equal(grpc_call_send(f.stream_call, part, 900), GRPC_SENT);
     assert_int_equal(grpc_call_send(f.stream_call, part, 100), GRPC_FULL);
+    size_t before = f.account.bytes;
+    assert_false(grpc_call_hold(f.stream_call, 200));
+    assert_true(grpc_call_hold(f.stream_call, 50));
+    assert_int_equal(f.account.bytes, before + 50);
+    assert_true(grpc_call_hold(f.stream_call, 20));
+    assert_int_equal(f.account.bytes, before + 20); /* given back with the call */
     f.account.max_bytes = 64U << 20;
     c.stop_at_messages = 3;
     run(&f);

@@ -994,6 +994,35 @@ static void test_turns(void **state)
     world_deinit(&w);
 }
 
+/* Seen in review: what a call kept of its request was nobody's, so that thousands of calls that
+ * wait for their turn held what no bound knew of. */
+static void test_requests_are_charged(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    uint8_t out[4096];
+    char long_audience[3001];
+    world_start_jwt(&w);
+    client_init(&c, &w);
+    w.keeper_silent = true;
+    memset(long_audience, 'a', sizeof(long_audience) - 1);
+    long_audience[sizeof(long_audience) - 1] = 0;
+    size_t held[3];
+    for (size_t i = 0; i < 3; i++) {
+        client_ask(&c, PROTO_VALIDATE_JWT_SVID, "true", false,
+                   validate_request(i == 2 ? long_audience : "a", "b", out));
+        run_calm(&w);
+        held[i] = w.s->accounts[1001 % SERVICE_ACCOUNT_BUCKETS]->memory.bytes;
+    }
+    assert_int_equal(w.s->n_calls, 3);
+    assert_true(held[2] - held[1] >= held[1] - held[0] + sizeof(long_audience) - 2);
+    client_deinit(&c);
+    run_calm(&w);
+    assert_int_equal(w.s->n_calls, 0);
+    world_deinit(&w);
+}
+
 /* --- certificate requests ----------------------------------------------------------------------
  */
 
@@ -1169,6 +1198,7 @@ int main(void)
         cmocka_unit_test(test_caller_gone),
         cmocka_unit_test(test_client_leaves),
         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_requests_are_charged),
         cmocka_unit_test(test_sign),
         cmocka_unit_test(test_bad_answer),
         cmocka_unit_test(test_stop),
