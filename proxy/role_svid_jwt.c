@@ -41,12 +41,12 @@ static int show(const struct fetch *f, const Workload__JWTSVID *svid, int64_t no
         role_print_text("audience", t->audiences[i]);
     }
     role_print_times(t->issued_s, t->expires_s, now_s);
-    printf("key           %s%s%s\n", jwt_alg_name(t->alg), t->kid != NULL ? " " : "",
-           t->kid != NULL ? t->kid : "");
+    printf("key           %s ", jwt_alg_name(t->alg));
+    role_put_text(t->kid != NULL ? t->kid : "(none named)");
     if (svid->hint[0] != '\0') {
         role_print_text("hint", svid->hint);
     }
-    printf("token         %s\n", svid->svid);
+    role_print_text("token", svid->svid);
     return 0;
 }
 
