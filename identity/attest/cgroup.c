@@ -44,12 +44,15 @@ static bool is_hex_char(char c)
 
 static bool is_hex(struct str s, size_t n)
 {
-    for (size_t i = 0; i < s.n; i++) {
+    if (s.p == NULL || s.n != n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
         if (!is_hex_char(s.p[i])) {
             return false;
         }
     }
-    return s.n == n;
+    return true;
 }
 
 /* Takes a prefix, a suffix off; false, and nothing done, if it is not there. */
