@@ -235,10 +235,13 @@ static void write_head(struct keeper *k)
     struct keeper_journal_line *l = &j->line;
     uint8_t signature[1024];
     size_t n = sizeof(signature);
+    bool shown = keeper_journal_authority(k); /* each file shows whose its heads are */
 
-    keeper_journal_authority(k); /* each file shows whose its heads are */
     j->head_ms = keeper_clock_now_ms(&k->clock);
     j->head_due_ms = j->head_ms + HEAD_EVERY_MS; /* if it does not get through */
+    if (!shown) {
+        return; /* nobody could verify it */
+    }
     keeper_journal_begin(k, l, "head");
     jsonl_put_hex(&l->w, "authority", j->authority, sizeof(j->authority));
     if (l->lost || l->w.full ||
@@ -456,7 +459,7 @@ int keeper_journal_turn(struct keeper *k, struct err *err)
     if (j->fd == -1 || !k->started) {
         return 0;
     }
-    keeper_journal_authority(k);
+    (void)keeper_journal_authority(k);
     keeper_journal_sum_up(k, now_ms, false);
     if ((j->dirty || j->gap_lines > 0) && now_ms >= j->head_due_ms) {
         write_head(k);

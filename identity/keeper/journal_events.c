@@ -130,13 +130,31 @@ void keeper_journal_sum_up(struct keeper *k, uint64_t now_ms, bool now)
 }
 
 /* --- authorities ------------------------------------------------------------------------------ */
-static void put_roots(struct keeper *k)
+enum { AUTHORITY_AGAIN_MS = 1000 };
+
+/* Heads are worth nothing without these lines, so that one which a failing disk costs is written
+ * again later, and is none of those that are lost. */
+static bool end_authority(struct keeper *k)
+{
+    struct keeper_journal *j = &k->journal;
+
+    if (keeper_journal_end(k, &j->line) || j->line.w.full) {
+        return true;
+    }
+    j->n_lost--;
+    j->gap_lines--;
+    j->authority_again_ms = keeper_clock_now_ms(&k->clock) + AUTHORITY_AGAIN_MS;
+    return false;
+}
+
+static bool put_roots(struct keeper *k)
 {
     const struct keeper_force *f = k->authority.force;
     STACK_OF(X509) *roots =
         x509_chain_from_der((struct str){(const char *)f->bundle, f->bundle_len}, NULL);
+    bool ok = true;
 
-    for (int i = 0; roots != NULL && i < sk_X509_num(roots); i++) {
+    for (int i = 0; ok && roots != NULL && i < sk_X509_num(roots); i++) {
         struct keeper_journal_line *l = &k->journal.line;
         uint8_t *der = NULL;
         size_t len = 0;
@@ -146,11 +164,12 @@ static void put_roots(struct keeper *k)
             jsonl_put_text(&l->w, "kind", STR_LIT("root"), 8);
             put_time(&l->w, "not_after", x509_not_after_s(sk_X509_value(roots, i)));
             jsonl_put_base64(&l->w, "certificates", der, len);
-            (void)keeper_journal_end(k, l);
+            ok = end_authority(k);
             free(der);
         }
     }
     sk_X509_pop_free(roots, X509_free);
+    return ok;
 }
 
 /* How long the first certificate of the chain is: DER, made by this process. */
@@ -165,21 +184,24 @@ static size_t first_length(const uint8_t *der, size_t len)
 
 /* Before anything is signed by it: looked at in every turn, so that whatever changes authorities
  * need not think of it. */
-void keeper_journal_authority(struct keeper *k)
+bool keeper_journal_authority(struct keeper *k)
 {
     struct keeper_journal *j = &k->journal;
     const struct keeper_force *f = k->authority.force;
     struct keeper_journal_line *l = &j->line;
+    bool shown = j->n_chain == f->chain_len && memcmp(j->chain, f->chain, j->n_chain) == 0;
 
-    if (j->fd == -1) {
-        return;
+    if (j->fd == -1 || keeper_clock_now_ms(&k->clock) < j->authority_again_ms) {
+        return shown;
     }
     if (j->bundle_generation != k->bundle_generation) {
+        if (!put_roots(k)) {
+            return shown;
+        }
         j->bundle_generation = k->bundle_generation;
-        put_roots(k);
     }
-    if (j->n_chain == f->chain_len && memcmp(j->chain, f->chain, j->n_chain) == 0) {
-        return;
+    if (shown) {
+        return true;
     }
     free(j->chain);
     j->n_chain = f->chain_len;
@@ -192,7 +214,11 @@ void keeper_journal_authority(struct keeper *k)
     put_time(&l->w, "not_after", f->node_not_after_s);
     jsonl_put_hex(&l->w, "authority", j->authority, sizeof(j->authority));
     jsonl_put_base64(&l->w, "certificates", f->chain, f->chain_len);
-    (void)keeper_journal_end(k, l);
+    shown = end_authority(k);
+    if (!shown) {
+        j->n_chain = 0;
+    }
+    return shown;
 }
 
 void keeper_journal_change(struct keeper *k, const char *kind, const char *change, const char *id,

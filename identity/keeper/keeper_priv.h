@@ -375,7 +375,7 @@ struct keeper_journal {
     bool file_pending;    /* a new file's first line is still to be written */
     bool dirty;           /* lines behind the last head */
     bool next_asked;      /* the next file is on its way */
-    uint64_t head_ms, head_due_ms, next_ms, logged_ms, told_ms, summed_up_ms;
+    uint64_t head_ms, head_due_ms, next_ms, logged_ms, told_ms, summed_up_ms, authority_again_ms;
     uint64_t refused[AGENT_N_OUTCOMES], n_refused; /* not in a line yet */
     uint8_t *chain; /* owned: of the authority that the file has a line for */
     size_t n_chain;
@@ -398,7 +398,8 @@ void keeper_journal_issued_jwt(struct keeper *k, const struct keeper_caller *c,
 /* Counted, and told in sums. */
 void keeper_journal_refused(struct keeper *k, uint32_t outcome);
 void keeper_journal_sum_up(struct keeper *k, uint64_t now_ms, bool now);
-void keeper_journal_authority(struct keeper *k);
+/* Whether the file has the line of the authority that signs now. */
+bool keeper_journal_authority(struct keeper *k);
 /* An authority was prepared, activated, tainted or retired, by order or by the schedule. */
 void keeper_journal_change(struct keeper *k, const char *kind, const char *change, const char *id,
                            bool by_order);
