@@ -17,8 +17,10 @@ enum {
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 10000,
     SIGN_DEADLINE_MS = 10000,
-    KEEPALIVE_MS = 20000,     /* an agent that is stopped and not gone is noticed by this */
-    EXPIRY_CHECK_MS = 3600000 /* no timer is longer: the wall clock may be set */
+    KEEPALIVE_MS = 20000, /* an agent that is stopped and not gone is noticed by this */
+    /* The wall clock may be set: how often it is looked at. */
+    CLOCK_MIN_MS = 1000,
+    CLOCK_MAX_MS = 10000
 };
 
 struct identity_client {
@@ -46,7 +48,7 @@ struct identity_client {
     struct x509_trust *trust;
     char **offered;      /* owned; with the agent's key: what its last message held */
     bool published_svid; /* svid is in the state */
-    int64_t renewed_at_s;
+    int64_t renewed_at_s, renew_at_s;
     uint64_t generation;
     struct identity_state *state;
     struct identity_status status;
@@ -65,7 +67,10 @@ static void arm_expiry(struct identity_client *c)
 {
     int64_t left_s = c->state->svid->not_after_s - os_wall_s();
     uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 0;
-    loop_timer_arm(&c->expiry_timer, left_ms < EXPIRY_CHECK_MS ? left_ms : EXPIRY_CHECK_MS);
+    uint64_t ms = left_ms / 32;
+    ms = ms < CLOCK_MIN_MS ? CLOCK_MIN_MS : ms;
+    ms = ms > CLOCK_MAX_MS ? CLOCK_MAX_MS : ms;
+    loop_timer_arm(&c->expiry_timer, left_ms < ms ? left_ms : ms);
 }
 
 /* There is no identity any more. */
@@ -104,11 +109,25 @@ static void publish(struct identity_client *c)
     notice(c, news, NULL);
 }
 
+static void arm_retry(struct identity_client *c, uint64_t delay_ms);
+
+/* The timer of the renewal does not know of it. */
+static void renew_if_clock_was_set(struct identity_client *c)
+{
+    if (!c->use_agent_key && !c->renew_due && c->sign == NULL && os_wall_s() > c->renew_at_s) {
+        c->renew_due = true;
+        if (!c->retry_armed) {
+            arm_retry(c, 0);
+        }
+    }
+}
+
 static void on_expiry(void *arg)
 {
     struct identity_client *c = arg;
     if (c->state->svid->not_after_s > os_wall_s()) {
         arm_expiry(c);
+        renew_if_clock_was_set(c);
         return;
     }
     struct err why = c->status.last_error;
@@ -118,6 +137,9 @@ static void on_expiry(void *arg)
     err_prefix(&why, "'%.200s' has expired", c->state->svid->spiffe_id);
     withdraw(c);
     notice(c, IDENTITY_EXPIRED, &why);
+    if (!c->retry_armed && !c->status.gave_up) {
+        arm_retry(c, 0); /* nothing has failed: the clock was set */
+    }
 }
 
 /* --- trying again ----------------------------------------------------------------------------- */
@@ -215,7 +237,9 @@ static void arm_renewal(struct identity_client *c)
     int64_t left_s = c->svid->not_after_s - os_wall_s();
     uint64_t half_ms = left_s > 0 ? (uint64_t)left_s * 500 : 0;
     c->renew_due = false;
-    loop_timer_arm(&c->renew_timer, half_ms - half_ms / 10 + os_random_below(half_ms / 5 + 1));
+    uint64_t ms = half_ms - half_ms / 10 + os_random_below(half_ms / 5 + 1);
+    loop_timer_arm(&c->renew_timer, ms);
+    c->renew_at_s = os_wall_s() + (int64_t)(ms / 1000) + 1;
 }
 
 /* Never used when it has ended already: our clock and the agent's differ. Frees what it refuses. */

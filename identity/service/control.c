@@ -184,6 +184,35 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
     }
 }
 
+/* --- the wall clock ---------------------------------------------------------------------------
+ */
+
+enum { CLOCK_EVERY_MS = 10000, CLOCK_JUMP_S = 2 };
+
+static void note_clock(struct service *s)
+{
+    s->clock_wall_s = os_wall_s();
+    s->clock_ms = loop_now_ms(s->loop);
+}
+
+/* Timers do not know of it, and certificates end by it (docs/authority.md, Times). */
+void service_look_at_clock(struct service *s)
+{
+    int64_t passed_s = (int64_t)(loop_now_ms(s->loop) - s->clock_ms) / 1000;
+    bool jumped = os_wall_s() - s->clock_wall_s - passed_s > CLOCK_JUMP_S;
+    note_clock(s);
+    if (jumped && s->have_bundle && !s->stopping) {
+        service_streams_changed(s);
+    }
+}
+
+static void on_clock(void *arg)
+{
+    struct service *s = arg;
+    service_look_at_clock(s);
+    loop_timer_arm(&s->clock_timer, CLOCK_EVERY_MS);
+}
+
 /* --- life ------------------------------------------------------------------------------------- */
 
 int service_open(struct service *s, int control, int attestor, int keeper, struct err *err)
@@ -199,6 +228,9 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     s->started_s = os_wall_s();
     s->metrics = metrics_block_new(SERVICE_N_METRICS);
     service_documents_init(s);
+    loop_timer_init(&s->clock_timer, s->loop, on_clock, s);
+    loop_timer_arm(&s->clock_timer, CLOCK_EVERY_MS);
+    note_clock(s);
     loop_timer_init(&s->stop_timer, s->loop, on_stop_timer, s);
     loop_timer_init(&s->trim_timer, s->loop, on_trim_timer, s);
     s->keygen = x509_keygen_new(err);
@@ -228,6 +260,7 @@ void service_close(struct service *s)
     }
     if (s->loop != NULL) {
         loop_timer_disarm(&s->stop_timer);
+        loop_timer_disarm(&s->clock_timer);
         loop_timer_disarm(&s->trim_timer);
     }
     s->loop = loop_free(s->loop);

@@ -247,6 +247,7 @@ struct service_watch {
     uint64_t generation;                     /* of what was sent last */
     int64_t expires_s; /* the first of what was sent last; INT64_MAX: nothing that expires */
     uint64_t renew_ms; /* when to send anew; 0: never */
+    int64_t renew_s;   /* the same by the wall clock, which may be set */
     unsigned failures;
 };
 /* The call is the watch's from here on: grpc_call_data is the watch. */
@@ -421,7 +422,9 @@ struct service {
     struct grpc_server *server;
     struct admin *admin;
     struct metrics_block *metrics;
-    struct loop_timer stop_timer, trim_timer;
+    struct loop_timer stop_timer, trim_timer, clock_timer;
+    int64_t clock_wall_s; /* when it was looked at last, by both clocks */
+    uint64_t clock_ms;
 
     struct agent_msg_start_service start;
     char *own_domain_id; /* "spiffe://td" */
@@ -464,6 +467,8 @@ int service_drop_privileges(const struct agent_msg_start_service *start,
                             struct agent_msg_report *ret_report, struct err *err);
 void service_on_control_push(struct service *s, const union agent_msg *msg, int fd);
 void service_on_keeper_push(struct service *s, const union agent_msg *msg, int fd);
+/* Whether the wall clock was set forward since the last look: what has become due is renewed. */
+void service_look_at_clock(struct service *s);
 /* A channel is closed or broke its protocol. */
 void service_channel_lost(struct service_channel *ch, bool bad);
 void service_stop(struct service *s);

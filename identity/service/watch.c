@@ -66,7 +66,7 @@ static void retry_later(struct service_watch *w, enum grpc_status status, const 
 static void on_timer(void *arg)
 {
     struct service_watch *w = arg;
-    if (w->sent && os_wall_s() >= w->expires_s) {
+    if (w->sent && w->failures > 0 && os_wall_s() >= w->expires_s) {
         service_watch_finish(w, GRPC_UNAVAILABLE, "the SVID could not be renewed in time");
         return;
     }
@@ -103,6 +103,7 @@ static void plan_renewal(struct service_watch *w, const struct service_job *job)
         uint64_t left_ms = w->expires_s > now_s ? (uint64_t)(w->expires_s - now_s) * 1000 : 0;
         uint64_t ms = left_ms / 2 - left_ms / 20 + os_random_below(left_ms / 10 + 1);
         w->renew_ms = loop_now_ms(w->s->loop) + (ms < RENEW_MIN_MS ? RENEW_MIN_MS : ms);
+        w->renew_s = now_s + (int64_t)(ms / 1000) + 1;
     }
     arm_renewal(w);
 }
@@ -222,6 +223,9 @@ static void stream_changed(struct service_stream *st)
 {
     struct service_watch *w = (struct service_watch *)st;
     w->look = true;
+    if (w->renew_ms != 0 && os_wall_s() >= w->renew_s) {
+        w->renew = true; /* the clock was set */
+    }
     service_watch_poke(w);
 }
 

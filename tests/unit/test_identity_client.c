@@ -28,6 +28,15 @@ struct test {
     struct err last[N_NOTICES];
 };
 
+/* The wall clock of everything in here, so much ahead. */
+static int64_t wall_ahead_s;
+int64_t __real_os_wall_s(void);
+int64_t __wrap_os_wall_s(void);
+int64_t __wrap_os_wall_s(void)
+{
+    return __real_os_wall_s() + wall_ahead_s;
+}
+
 static void on_state(void *arg, const struct identity_state *state)
 {
     struct test *t = arg;
@@ -128,6 +137,10 @@ static bool one_state(const struct test *t)
 static bool two_states(const struct test *t)
 {
     return t->n_states >= 2;
+}
+static bool three_states(const struct test *t)
+{
+    return t->n_states >= 3;
 }
 static bool withdrawn(const struct test *t)
 {
@@ -415,6 +428,24 @@ static void test_junk(void **state)
     RUN_UNTIL(t, two_states);
 }
 
+/* Seen in review: renewals were timers alone, so that a clock that was set forward left a proxy
+ * with what had ended, for up to half of its life. */
+static void test_clock_set_forward(void **state)
+{
+    struct test *t = *state;
+    t->agent->ttl_s = 60;
+    start(t, IDENTITY_KEY_CSR, NULL);
+    RUN_UNTIL(t, one_state);
+    wall_ahead_s = 45; /* due, and not yet ended */
+    RUN_UNTIL(t, two_states);
+    assert_int_equal(t->n_withdrawn, 0);
+    wall_ahead_s = 200; /* ended */
+    RUN_UNTIL(t, withdrawn);
+    assert_int_equal(t->notices[IDENTITY_EXPIRED], 1);
+    RUN_UNTIL(t, three_states);
+    wall_ahead_s = 0;
+}
+
 static void test_expired_from_the_agent(void **state)
 {
     struct test *t = *state;
@@ -596,6 +627,7 @@ int main(void)
         CASE(test_unavailable_is_tried_again),
         CASE(test_signed_for_another),
         CASE(test_junk),
+        CASE(test_clock_set_forward),
         CASE(test_expired_from_the_agent),
         CASE(test_not_offered),
         CASE(test_csr),

@@ -21,6 +21,15 @@
 enum { PATIENCE_MS = 20000, IDS_MAX = 4 };
 #define HANDLE UINT64_C(77)
 
+/* The wall clock of everything in here, so much ahead. */
+static int64_t wall_ahead_s;
+int64_t __real_os_wall_s(void);
+int64_t __wrap_os_wall_s(void);
+int64_t __wrap_os_wall_s(void)
+{
+    return __real_os_wall_s() + wall_ahead_s;
+}
+
 struct world {
     struct service *s;
     struct loop *loop;
@@ -921,6 +930,35 @@ static void test_renewal(void **state)
     world_deinit(&w);
 }
 
+/* Seen in review: renewals were timers alone, so that a clock that was set forward left every
+ * workload with what had ended, for up to half of its life. */
+static void test_clock_set_forward(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    char before[48], serial[48];
+    world_start(&w);
+    client_init(&c, &w);
+    w.ttl_s = 3600;
+    client_ask(&c, PROTO_FETCH_X509_SVID, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    check_svids(&c, 2, before);
+    service_look_at_clock(w.s); /* nothing */
+    wall_ahead_s = 600;         /* nothing is due yet */
+    service_look_at_clock(w.s);
+    run_calm(&w);
+    assert_int_equal(c.n_messages, 1);
+    wall_ahead_s = 4000; /* all of it has ended */
+    service_look_at_clock(w.s);
+    run_to_messages(&c, 2);
+    check_svids(&c, 2, serial);
+    assert_string_not_equal(before, serial);
+    client_deinit(&c);
+    world_deinit(&w);
+    wall_ahead_s = 0;
+}
+
 static void test_caller_gone(void **state)
 {
     (void)state;
@@ -1195,6 +1233,7 @@ int main(void)
         cmocka_unit_test(test_svid_stream),
         cmocka_unit_test(test_bundle_stream),
         cmocka_unit_test(test_renewal),
+        cmocka_unit_test(test_clock_set_forward),
         cmocka_unit_test(test_caller_gone),
         cmocka_unit_test(test_client_leaves),
         cmocka_unit_test(test_turns),
