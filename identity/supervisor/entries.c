@@ -58,22 +58,43 @@ static bool asks_for_digest(const struct agent_msg_entry *e)
     return false;
 }
 
-/* Executables are read only if some entry asks for it. The attestor hears of it before the keeper
- * has the entries, so that nobody is judged by them without a digest for long. */
-static int tell_attestor(struct supervisor *s, struct err *err)
+static int tell_attestor(struct supervisor *s, uint64_t hash_max_bytes, struct err *err)
 {
     struct agent_msg_attest_options m;
 
-    s->hash_max_bytes = 0;
-    for (size_t i = 0; i < s->n_loaded && s->hash_max_bytes == 0; i++) {
-        s->hash_max_bytes = asks_for_digest(&s->loaded[i]) ? s->conf->executable_max : 0;
-    }
     if (s->children[AGENT_ROLE_ATTESTOR].control == -1) {
         return 0; /* it will hear of it at its start */
     }
     agent_ipc_init(&m, AGENT_MSG_ATTEST_OPTIONS, 0);
-    m.hash_max_bytes = s->hash_max_bytes;
+    m.hash_max_bytes = hash_max_bytes;
     return supervisor_tell(s, AGENT_ROLE_ATTESTOR, &m, -1, err);
+}
+
+/* Executables are read only if some entry asks. The attestor hears of it before the keeper has the
+ * entries, so that nobody is judged by them without a digest for long; and goes on with what the
+ * entries of before ask, since these may be refused. */
+static int prepare_attestor(struct supervisor *s, struct err *err)
+{
+    s->next_hash_max_bytes = 0;
+    for (size_t i = 0; i < s->n_loaded && s->next_hash_max_bytes == 0; i++) {
+        s->next_hash_max_bytes = asks_for_digest(&s->loaded[i]) ? s->conf->executable_max : 0;
+    }
+    return s->next_hash_max_bytes > s->hash_max_bytes
+               ? tell_attestor(s, s->next_hash_max_bytes, err)
+               : 0;
+}
+
+void supervisor_entries_settled(struct supervisor *s, bool in_force)
+{
+    uint64_t told =
+        s->next_hash_max_bytes > s->hash_max_bytes ? s->next_hash_max_bytes : s->hash_max_bytes;
+
+    if (in_force) {
+        s->hash_max_bytes = s->next_hash_max_bytes;
+    }
+    if (told != s->hash_max_bytes) {
+        (void)tell_attestor(s, s->hash_max_bytes, NULL); /* its end is seen next */
+    }
 }
 
 int supervisor_send_entries(struct supervisor *s, struct err *err)
@@ -81,7 +102,7 @@ int supervisor_send_entries(struct supervisor *s, struct err *err)
     struct agent_msg_entries_begin frame;
     int r;
 
-    if (tell_attestor(s, err) == -1) {
+    if (prepare_attestor(s, err) == -1) {
         return -1;
     }
     s->generation++;

@@ -70,6 +70,7 @@ static void on_applied(struct supervisor *s)
 
     s->last_applied = *m;
     s->applied = true;
+    supervisor_entries_settled(s, m->ok);
     s->entries.n_loads++;
     s->entries.error = m->error;
     if (!m->ok) {

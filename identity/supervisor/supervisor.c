@@ -365,7 +365,7 @@ static int run(struct supervisor *s, struct err *err)
         if (s->ca_changed && !s->stopping && supervisor_reload_ca(s, err) == -1) {
             return -1;
         }
-        if (s->reload && !s->stopping && reload(s, err) == -1) {
+        if (s->reload && s->applied && !s->stopping && reload(s, err) == -1) {
             return -1;
         }
         if (!s->stopping) {

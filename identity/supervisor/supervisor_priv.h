@@ -115,7 +115,8 @@ struct supervisor {
     size_t n_restarts;
     struct agent_msg_entry *loaded; /* owned; between loading and the keeper */
     size_t n_loaded;
-    uint64_t hash_max_bytes; /* of executables whose digest an entry asks for; 0: none does */
+    uint64_t hash_max_bytes;      /* of executables whose digest an entry asks for; 0: none does */
+    uint64_t next_hash_max_bytes; /* the same of entries that the keeper has not answered for yet */
     union agent_msg in;
 };
 
@@ -183,6 +184,8 @@ void supervisor_tell_documents(struct supervisor *s);
 int supervisor_load_entries(struct supervisor *s, struct err *err);
 /* Hands what was loaded to the keeper; the answer comes as a message. */
 int supervisor_send_entries(struct supervisor *s, struct err *err);
+/* The answer: the keeper has taken them, or those of before stay. */
+void supervisor_entries_settled(struct supervisor *s, bool in_force);
 
 /* --- watching --------------------------------------------------------------------------------- */
 struct supervisor_watch;

@@ -1,5 +1,6 @@
 """The agent as a whole: its processes, their ends, its files. docs/privilege-separation.md, cases P."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -120,6 +121,23 @@ def ended(pid):
 
 
 # --- what each process may ---------------------------------------------------------------------------
+def test_refused_entries_leave_digests_alone(agent):
+    """The keeper refuses entries that ask for no digest: those of before, which do, gave nobody anything from then on."""
+    digest = hashlib.sha256(pathlib.Path(agent.postern).read_bytes()).hexdigest()
+    agent.write_entries({"app": f"unix:sha256:{digest}"})
+    agent.write_config("attestation: {executable_max: 1GiB}\n")
+    agent.start()
+    mine = f"spiffe://{TD}/app"
+    wait_for("the digest", lambda: agent.identity() == mine)
+    (agent.dir / "entries.yaml").write_text(
+        'kind: Entries\nlevel: 1\nentries:\n  - {id: x, spiffe_id: "spiffe://other.example/x", selectors: ["unix:uid:0"]}\n'
+    )
+    agent.wait_event("entries_refused")
+    assert agent.identity() == mine
+    agent.write_entries({"root": "unix:uid:0"})
+    wait_for("entries that are good", lambda: agent.identity() == f"spiffe://{TD}/root")
+
+
 def test_each_process_is_confined(agent):
     agent.start()
     children = agent.children()
