@@ -209,7 +209,7 @@ static int take_rsa(const json_t *jwk, struct key *k, struct err *err)
 {
     mem_autofree uint8_t *n = NULL;
     mem_autofree uint8_t *e = NULL;
-    size_t n_len, e_len;
+    size_t n_len = 0, e_len = 0;
 
     if (bytes_of(jwk, "n", &n, &n_len, err) == -1 || bytes_of(jwk, "e", &e, &e_len, err) == -1) {
         return -1;

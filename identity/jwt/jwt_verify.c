@@ -309,7 +309,7 @@ int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bund
                struct str audience, int64_t now_s, struct jwt_token **ret, struct err *err)
 {
     mem_auto(jwt_token_free) struct jwt_token *t = mem_must_new(struct jwt_token);
-    struct parts parts;
+    struct parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct spiffe_id id;
     const struct jwt_keys *keys;
 
@@ -336,7 +336,7 @@ int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bund
 int jwt_read(struct str token, struct jwt_token **ret, struct err *err)
 {
     mem_auto(jwt_token_free) struct jwt_token *t = mem_must_new(struct jwt_token);
-    struct parts parts;
+    struct parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct spiffe_id id;
 
     if (begin(token, &parts, t, &id, err) == -1 || take_claims(t, err) == -1) {

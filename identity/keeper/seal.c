@@ -92,7 +92,7 @@ void keeper_seal_deinit(struct keeper_seal *seal)
 }
 
 /* --- writing ---------------------------------------------------------------------------------- */
-static bool encrypt(const struct keeper_seal *seal, uint8_t *file, struct str payload)
+static bool encrypt_payload(const struct keeper_seal *seal, uint8_t *file, struct str payload)
 {
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     int n = 0, last = 0;
@@ -142,7 +142,7 @@ int keeper_seal_close(const struct keeper_seal *seal, struct str payload, uint8_
     }
     put_head(seal, file, payload.n);
     if (seal->key != NULL) {
-        ok = encrypt(seal, file, payload);
+        ok = encrypt_payload(seal, file, payload);
     } else {
         memcpy(file + HEAD, payload.p, payload.n);
         ok = EVP_Digest(file, HEAD + payload.n, file + HEAD + payload.n, NULL, EVP_sha256(),
@@ -196,7 +196,8 @@ int keeper_seal_read_head(struct str file, struct keeper_seal_head *ret, struct 
     return 0;
 }
 
-static bool decrypt(const struct keeper_seal *seal, const uint8_t *file, size_t len, uint8_t *ret)
+static bool decrypt_payload(const struct keeper_seal *seal, const uint8_t *file, size_t len,
+                            uint8_t *ret)
 {
     uint8_t tag[TAG];
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
@@ -226,7 +227,7 @@ int keeper_seal_open(const struct keeper_seal *seal, struct str file, uint8_t **
                      size_t *ret_len, struct err *err)
 {
     const uint8_t *p = (const uint8_t *)file.p;
-    struct keeper_seal_head head;
+    struct keeper_seal_head head = {.sealed = false};
     uint8_t *payload;
 
     if (keeper_seal_read_head(file, &head, err) == -1) {
@@ -239,7 +240,7 @@ int keeper_seal_open(const struct keeper_seal *seal, struct str file, uint8_t **
     if (payload == NULL) {
         return err_set(err, ERR_LIMIT, "no memory for the authorities");
     }
-    if (head.sealed && !decrypt(seal, p, head.payload_len, payload)) {
+    if (head.sealed && !decrypt_payload(seal, p, head.payload_len, payload)) {
         mem_secret_free(payload);
         ERR_clear_error();
         err_set(err, ERR_CONFIG,

@@ -322,7 +322,7 @@ static bool take_record(struct reader *r, struct keeper_store *store)
     size_t n;
 
     if (r->bad || (kind != KEEPER_X509 && kind != KEEPER_JWT) || state < KEEPER_PREPARED ||
-        state > KEEPER_TAINTED || !id_ok(id) ||
+        state > KEEPER_TAINTED || id.p == NULL || !id_ok(id) ||
         keeper_store_find_id(store, (enum keeper_kind)kind, id) != NULL) {
         return false;
     }

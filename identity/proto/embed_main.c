@@ -14,6 +14,12 @@ int main(int argc, char **argv)
     size_t n = 0;
     if (in == NULL || out == NULL) {
         (void)fprintf(stderr, "embed: cannot open %s or %s\n", argv[1], argv[2]);
+        if (in != NULL) {
+            (void)fclose(in);
+        }
+        if (out != NULL) {
+            (void)fclose(out);
+        }
         return 1;
     }
     (void)fprintf(out, "#include <stddef.h>\n\nextern const unsigned char %s[];\n", argv[3]);

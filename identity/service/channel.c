@@ -22,15 +22,15 @@ struct service_ask {
 /* One without an answer goes from the list when it is sent, wherever it stands in it. */
 static void drop(struct service_channel *ch, struct service_ask *ask)
 {
-    if (ask->prev != NULL) {
-        ask->prev->next = ask->next;
-    } else {
+    if (ask == ch->first) {
         ch->first = ask->next;
-    }
-    if (ask->next != NULL) {
-        ask->next->prev = ask->prev;
     } else {
+        ask->prev->next = ask->next;
+    }
+    if (ask == ch->last) {
         ch->last = ask->prev;
+    } else {
+        ask->next->prev = ask->prev;
     }
     if (ch->unsent == ask) {
         ch->unsent = ask->next;
