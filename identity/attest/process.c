@@ -120,6 +120,30 @@ static bool read_cgroup(struct attest_view *v, int dir_fd, struct attest_facts *
     return true;
 }
 
+/* --- all at one time -------------------------------------------------------------------------- */
+static bool same_groups(const struct attest_groups *a, const struct attest_groups *b)
+{
+    return a->n == b->n && a->truncated == b->truncated &&
+           memcmp(a->gids, b->gids, a->n * sizeof(a->gids[0])) == 0;
+}
+
+/* Users and executable are read one after the other: an exec or setuid in between, by way of a
+ * program that may change its user, would make one caller of two. So both are looked at again. */
+static bool is_unchanged(int dir_fd, const struct attest_facts *facts)
+{
+    char text[TEXT_MAX];
+    struct attest_groups groups;
+    struct attest_exe_key exe;
+    uint64_t mount = 0;
+    uint32_t uid, gid;
+    ssize_t n = attest_read_text(dir_fd, "status", text, sizeof(text));
+
+    return n != -1 && attest_parse_status(text, (size_t)n, &uid, &gid, &groups) &&
+           uid == facts->uid && gid == facts->gid && same_groups(&groups, &facts->groups) &&
+           attest_exe_stat(dir_fd, "exe", &exe, &mount) == facts->has_exe &&
+           (!facts->has_exe || (attest_exe_same(&exe, &facts->exe) && mount == facts->exe_mount));
+}
+
 /* --- a process -------------------------------------------------------------------------------- */
 static bool alive(int pidfd)
 {
@@ -156,6 +180,10 @@ enum agent_attest attest_process_read(struct attest_view *v, const struct attest
     }
     ret_facts->has_exe = attest_exe_stat(p->dir_fd, "exe", &ret_facts->exe, &ret_facts->exe_mount);
     read_path(v, p->dir_fd, ret_facts);
+    if (!is_unchanged(p->dir_fd, ret_facts)) {
+        *ret_why = "it became another while it was looked at";
+        return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
+    }
     /* Only a process that still lives owns what we have read: its number was not free meanwhile. */
     if (!alive(p->pidfd)) {
         *ret_why = "its process has ended";
@@ -261,12 +289,6 @@ enum agent_attest attest_process_open_pid(struct attest_view *v, pid_t pid,
     }
     *ret = p;
     return AGENT_ATTEST_OK;
-}
-
-static bool same_groups(const struct attest_groups *a, const struct attest_groups *b)
-{
-    return a->n == b->n && a->truncated == b->truncated &&
-           memcmp(a->gids, b->gids, a->n * sizeof(a->gids[0])) == 0;
 }
 
 static bool same_cgroup(const struct attest_cgroup *a, const struct attest_cgroup *b)

@@ -13,6 +13,11 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sched.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 /* --- status ----------------------------------------------------------------------------------- */
 #define IDS "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"
@@ -236,6 +241,89 @@ static void test_no_process(void **state)
     attest_view_deinit(&v);
 }
 
+static void put_file(const char *dir, const char *name, const char *text)
+{
+    char path[256];
+    FILE *f;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    (void)fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Once `status` has been read, another one stands there, and only then there is a `stat`. */
+static void become_another(const char *dir)
+{
+    char status[256], other[256], stat[256], event[512];
+    int notify = inotify_init1(IN_CLOEXEC);
+    FILE *f;
+
+    (void)alarm(60); /* not for ever, if the other side fails */
+    (void)snprintf(status, sizeof(status), "%s/status", dir);
+    (void)snprintf(other, sizeof(other), "%s/other", dir);
+    (void)snprintf(stat, sizeof(stat), "%s/stat", dir);
+    assert_int_not_equal(inotify_add_watch(notify, status, IN_CLOSE_NOWRITE), -1);
+    put_file(dir, "ready", "");
+    assert_true(read(notify, event, sizeof(event)) > 0);
+    assert_int_equal(rename(other, status), 0);
+    f = fopen(stat, "w"); /* waits for the reader */
+    (void)fputs("1 (x) S 1 1 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 1 77 0 0\n", f);
+    (void)fclose(f);
+    _exit(0);
+}
+
+/* Seen in review: the user of before an exec and the executable of after it made one caller. */
+static void test_changed_while_read(void **state)
+{
+    char dir[] = "/tmp/attest-XXXXXX", path[256], ready[256];
+    struct attest_process p = {.pid = getpid()};
+    struct attest_facts facts;
+    struct attest_view v;
+    const char *why = "";
+    pid_t child;
+    int r;
+
+    (void)state;
+    assert_int_equal(attest_view_init(&v, NULL), 0);
+    assert_non_null(mkdtemp(dir));
+    put_file(dir, "status", IDS);
+    put_file(dir, "other", "Uid:\t1\t0\t3\t4\nGid:\t5\t6\t7\t8\n");
+    put_file(dir, "cgroup", "0::/\n");
+    (void)snprintf(path, sizeof(path), "%s/exe", dir);
+    assert_int_equal(symlink("/bin/sh", path), 0);
+    (void)snprintf(path, sizeof(path), "%s/stat", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    (void)snprintf(ready, sizeof(ready), "%s/ready", dir);
+    p.dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    p.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    child = fork();
+    if (child == 0) {
+        become_another(dir);
+    }
+    while (access(ready, F_OK) != 0) {
+        (void)sched_yield();
+    }
+    r = (int)attest_process_read(&v, &p, &facts, &why);
+    assert_int_equal(r, AGENT_ATTEST_FAILED);
+    assert_non_null(strstr(why, "became another"));
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    put_file(dir, "plain", "1 (x) S 1 1 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 1 77 0 0\n");
+    (void)snprintf(ready, sizeof(ready), "%s/plain", dir);
+    assert_int_equal(rename(ready, path), 0); /* and nothing changes any more */
+    assert_int_equal(attest_process_read(&v, &p, &facts, &why), AGENT_ATTEST_OK);
+    assert_int_equal(facts.uid, 0);
+    attest_process_close(&p);
+    attest_view_deinit(&v);
+    static const char *const names[] = {"status", "stat", "cgroup", "exe", "ready"};
+    for (size_t i = 0; i < 5; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        (void)unlink(path);
+    }
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static void test_account(void **state)
 {
     const struct {
@@ -274,8 +362,8 @@ int main(void)
         cmocka_unit_test(test_status),        cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_mount_type),    cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_changing_file), cmocka_unit_test(test_no_process),
-        cmocka_unit_test(test_caps_and_pids), cmocka_unit_test(test_account),
-        cmocka_unit_test(test_self),
+        cmocka_unit_test(test_caps_and_pids), cmocka_unit_test(test_changed_while_read),
+        cmocka_unit_test(test_account),       cmocka_unit_test(test_self),
     };
 
     return cmocka_run_group_tests_name("attest", tests, NULL, NULL);
