@@ -70,7 +70,7 @@ static int add_authority(json_t *keys, X509 *cert, struct err *err)
 static int show_x509_bundle(struct show *s, const char *key, struct str ders, struct err *err)
 {
     mem_auto(x509_trust_unref) struct x509_trust *trust = x509_trust_new();
-    struct str td;
+    struct str td = STR_NONE;
     if (domain_of(key, &td, err) == -1 || x509_trust_add(trust, td, ders, err) == -1) {
         return -1;
     }
@@ -114,7 +114,7 @@ static int on_x509(void *arg, struct str message, struct err *err)
 static int show_jwt_bundle(struct show *s, const char *key, struct str set, struct err *err)
 {
     mem_auto(jwt_keys_free) struct jwt_keys *keys = NULL;
-    struct str td;
+    struct str td = STR_NONE;
     if (domain_of(key, &td, err) == -1 || jwt_keys_parse(set, false, &keys, err) == -1) {
         return -1;
     }

@@ -230,6 +230,7 @@ static struct str trust_domain(const struct files *f)
         return STR_LIT("example.org");
     }
     id = str_of(f->entries->entries[0].spiffe_id);
+    POSTERN_ASSERT(id.p != NULL && id.n > SCHEME.n); /* the parser took it */
     id = (struct str){id.p + SCHEME.n, id.n - SCHEME.n};
     slash = memchr(id.p, '/', id.n);
     return (struct str){id.p, slash != NULL ? (size_t)(slash - id.p) : id.n};

@@ -36,7 +36,7 @@ bool service_sds_wants(const struct sds *d, const char *name)
 
 static void clear_names(struct sds *d)
 {
-    for (size_t i = 0; i < d->n_names; i++) {
+    for (size_t i = 0; d->names != NULL && i < d->n_names; i++) {
         free(d->names[i]);
     }
     free(d->names);

@@ -196,7 +196,7 @@ static bool is_unused(const struct supervisor *s, int dir, uint64_t number)
 {
     os_autofd int fd = -1;
 
-    return open_file(s, dir, number, 0, &fd, NULL) == 0 && lseek(fd, 0, SEEK_END) == 0;
+    return open_file(s, dir, number, 0, &fd, NULL) == 0 && fd != -1 && lseek(fd, 0, SEEK_END) == 0;
 }
 
 static int next_file(struct supervisor *s, uint64_t number, uint64_t *ret_oldest, int *ret,
