@@ -47,6 +47,9 @@ void jsonl_put_text(struct jsonl_writer *w, const char *key, struct str value, s
             put(w, "...", 3);
             break;
         }
+        while (some.n < value.n && some.n > 61 && ((uint8_t)value.p[some.n] & 0xc0) == 0x80) {
+            some.n--; /* a character stays whole, or it would be told as bytes */
+        }
         some.n = some.n < max ? some.n : max;
         put(w, piece, log_json_escape(some, piece, sizeof(piece)));
         value = (struct str){value.p + some.n, value.n - some.n};

@@ -130,11 +130,12 @@ uint64_t log_drain(struct log *log, int fd)
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */
-/* Length of the well-formed UTF-8 sequence at p, 0 if there is none (RFC 3629). */
+/* Length of the well-formed UTF-8 sequence at p, 0 if there is none (RFC 3629), or if it is one of
+ * the control characters U+0080 to U+009F: a terminal may take U+009B for an escape sequence. */
 static size_t utf8_len(const uint8_t *p, size_t n)
 {
     if (p[0] >= 0xc2 && p[0] <= 0xdf && n >= 2 && (p[1] & 0xc0) == 0x80) {
-        return 2;
+        return p[0] == 0xc2 && p[1] < 0xa0 ? 0 : 2;
     }
     if (p[0] >= 0xe0 && p[0] <= 0xef && n >= 3 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80) {
         bool overlong = p[0] == 0xe0 && p[1] < 0xa0;

@@ -201,7 +201,9 @@ static void test_escape(void **state)
         {"\xc3\xa9", "\xc3\xa9"},
         {"\xc0\xaf", "\\u00c0\\u00af"},            /* overlong */
         {"\xed\xa0\x80", "\\u00ed\\u00a0\\u0080"}, /* surrogate */
-        {"\xe2\x82", "\\u00e2\\u0082"},            /* cut */
+        {"\xc2\x9b", "\\u00c2\\u009b"},            /* a control character */
+        {"\xc2\xa0", "\xc2\xa0"},
+        {"\xe2\x82", "\\u00e2\\u0082"}, /* cut */
         {"\xff", "\\u00ff"},
     };
     char out[64];

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -113,11 +114,29 @@ static void test_written_and_read(void **state)
     assert_false(jsonl_end(&w));
 }
 
+/* Wherever in the text a character stands, it is told as one. */
+static void test_characters_stay_whole(void **state)
+{
+    char space[512], text[160];
+    struct jsonl_writer w;
+
+    (void)state;
+    for (size_t before = 0; before < 130; before++) {
+        memset(text, 'a', before);
+        (void)snprintf(text + before, sizeof(text) - before, "\xc3\xa9\xe2\x82\xac");
+        jsonl_begin(&w, space, sizeof(space));
+        jsonl_put_text(&w, "t", str_of(text), sizeof(text));
+        assert_true(jsonl_end(&w));
+        assert_non_null(memmem(w.text, w.len, "\xc3\xa9\xe2\x82\xac\"}", 7));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_lines),
         cmocka_unit_test(test_written_and_read),
+        cmocka_unit_test(test_characters_stay_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
