@@ -7,20 +7,27 @@
 #include <postern/proto.h>
 #include <stdlib.h>
 
-enum { ROOTS_MAX = 32 }; /* bits of the mask */
+enum { ROOTS_MAX = 32 /* bits of the mask */, RETRY_MS = 1000 };
 
 struct tainted {
     struct service_stream stream; /* first: the service knows it by this */
     uint64_t sent_generation;
     bool sent; /* the first message has gone out */
+    struct loop_timer retry;
 };
+
+static void tainted_free(struct tainted *t)
+{
+    loop_timer_disarm(&t->retry);
+    service_stream_deinit(&t->stream);
+    free(t);
+}
 
 static void finish(struct tainted *t, enum grpc_status status, const char *text)
 {
     struct grpc_call *call = t->stream.call;
 
-    service_stream_deinit(&t->stream);
-    free(t);
+    tainted_free(t);
     service_finish(call, status, text);
 }
 
@@ -71,7 +78,14 @@ static void poke(struct tainted *t)
     if (send_list(t->stream.call, s) == GRPC_SENT) {
         t->sent = true;
         t->sent_generation = s->bundle_generation;
+    } else if (t->sent) {
+        loop_timer_arm(&t->retry, RETRY_MS); /* its account is full: nothing here will drain */
     }
+}
+
+static void on_retry(void *arg)
+{
+    poke(arg);
 }
 
 static void on_changed(struct service_stream *st)
@@ -92,6 +106,7 @@ void service_tainted_start(struct grpc_call *call, void *arg, struct str message
     (void)arg;
     (void)message;
     service_stream_init(&t->stream, call, &ops);
+    loop_timer_init(&t->retry, t->stream.s->loop, on_retry, t);
     grpc_call_set_data(call, t);
     poke(t);
     if (!t->sent) {
@@ -111,8 +126,5 @@ void service_tainted_drained(struct grpc_call *call, void *arg)
 
 void service_tainted_cancel(struct grpc_call *call)
 {
-    struct tainted *t = grpc_call_data(call);
-
-    service_stream_deinit(&t->stream);
-    free(t);
+    tainted_free(grpc_call_data(call));
 }

@@ -959,6 +959,34 @@ static void test_clock_set_forward(void **state)
     wall_ahead_s = 0;
 }
 
+/* Seen in review: what found no room in the account was never sent, if nothing of the stream itself
+ * was under way. */
+static void test_tainted_waits_for_room(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    world_start(&w);
+    client_init(&c, &w);
+    client_ask(&c, PROTO_WATCH_TAINTED, "true", true, STR_NONE);
+    run_to_messages(&c, 1);
+    run_calm(&w);
+    struct grpc_account *a = &w.s->accounts[1001 % SERVICE_ACCOUNT_BUCKETS]->memory;
+    a->max_bytes = a->bytes;
+    uint64_t before = w.s->bundle_generation;
+    w.bundle_generation++;
+    tell_changed(&w);
+    while (w.s->bundle_generation == before) {
+        run_calm(&w);
+    }
+    run_calm(&w);
+    assert_int_equal(c.n_messages, 1);
+    a->max_bytes = 64U << 20;
+    run_to_messages(&c, 2);
+    client_deinit(&c);
+    world_deinit(&w);
+}
+
 static void test_caller_gone(void **state)
 {
     (void)state;
@@ -1234,6 +1262,7 @@ int main(void)
         cmocka_unit_test(test_bundle_stream),
         cmocka_unit_test(test_renewal),
         cmocka_unit_test(test_clock_set_forward),
+        cmocka_unit_test(test_tainted_waits_for_room),
         cmocka_unit_test(test_caller_gone),
         cmocka_unit_test(test_client_leaves),
         cmocka_unit_test(test_turns),
