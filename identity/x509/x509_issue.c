@@ -215,14 +215,13 @@ static int check_issuer(X509 *issuer, EVP_PKEY *issuer_key, struct err *err)
     return 0;
 }
 
-int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
-               struct err *err)
+int x509_issue_with(const struct x509_issue *what, X509 *issuer, EVP_PKEY *key_to_sign, X509 **ret,
+                    struct err *err)
 {
     uint8_t key_id[KEY_ID_LEN] = {0};
     int64_t not_after_s = what->not_after_s;
     ERR_clear_error();
-    if (x509_issue_check(what, err) == -1 ||
-        (issuer != NULL && check_issuer(issuer, issuer_key, err) == -1)) {
+    if (x509_issue_check(what, err) == -1) {
         return -1;
     }
     if (issuer != NULL && x509_not_after_s(issuer) < not_after_s) {
@@ -247,11 +246,21 @@ int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key
         add_constraints(cert, what->ca, what->path_len) && add_key_usage(cert, what->ca) &&
         (what->ca || add_purposes(cert)) &&
         (issuer != NULL && issuer_id == NULL ? true : add_key_ids(cert, key_id, issuer_id)) &&
-        add_names(cert, what) && X509_sign(cert, issuer_key, digest_for(issuer_key)) != 0;
+        add_names(cert, what) && X509_sign(cert, key_to_sign, digest_for(key_to_sign)) != 0;
     if (!ok) {
         return x509_err_crypto(err, "cannot make a certificate");
     }
     *ret = cert;
     cert = NULL;
     return 0;
+}
+
+int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
+               struct err *err)
+{
+    ERR_clear_error();
+    if (issuer != NULL && check_issuer(issuer, issuer_key, err) == -1) {
+        return -1;
+    }
+    return x509_issue_with(what, issuer, issuer_key, ret, err);
 }

@@ -45,5 +45,8 @@ int x509_ca_domain_check(X509 *cert, struct str trust_domain, struct err *err);
 /* --- x509_issue.c --- */
 /* What may be asked for, whoever signs. */
 int x509_issue_check(const struct x509_issue *what, struct err *err);
+/* x509_issue for any key: whether it is the issuer's is not asked. */
+int x509_issue_with(const struct x509_issue *what, X509 *issuer, EVP_PKEY *key_to_sign, X509 **ret,
+                    struct err *err);
 
 #endif

@@ -120,6 +120,19 @@ struct x509_issue {
  */
 int x509_issue(const struct x509_issue *what, X509 *issuer, EVP_PKEY *issuer_key, X509 **ret,
                struct err *err);
+/* The same where an authority's key is somewhere else, of which all that is known is its point.
+ * sign: the 64 bytes r and s of ECDSA over the hash, or -1 with the reason. The issuer is a root
+ * that was made here: its names follow from its point. Self-signed if that is what->point. What
+ * comes back is verified. For authorities alone: what->ca. */
+struct x509_away {
+    const uint8_t *point; /* 65 bytes */
+    int (*sign)(void *arg, const uint8_t sha256[32], uint8_t ret_rs[64], struct err *err);
+    void *arg;
+};
+int x509_issue_away(const struct x509_issue *what, const struct x509_away *issuer, X509 **ret,
+                    struct err *err);
+/* Whether that key signed it. */
+bool x509_signed_by_point(X509 *cert, const uint8_t point[65]);
 /* The same for leaves by the thousand: an authority made ready. It keeps references, and is for one
  * thread. */
 struct x509_signer;
