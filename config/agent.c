@@ -91,6 +91,13 @@ static const struct field fields_users[] = {
      AT(struct conf_agent, kubelet_uid),
      .def = "64604",
      .doc = "The process that asks the kubelet, where there is one."},
+    {.name = "signer",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_agent, signer_uid),
+     .def = "64605",
+     .doc = "The process that uses the token, where there is one."},
 };
 static const struct table table_users = {
     .name = "users", FIELDS(fields_users), .check = check_users};
@@ -228,12 +235,13 @@ const struct table table_agent = {
 static void check_users(struct context *c, const struct node *map, void *value)
 {
     const struct conf_agent *a = value;
-    const uid_t uids[] = {a->keeper_uid, a->attestor_uid, a->service_uid, a->kubelet_uid};
+    const uid_t uids[] = {a->keeper_uid, a->attestor_uid, a->service_uid, a->kubelet_uid,
+                          a->signer_uid};
     const size_t n = sizeof(uids) / sizeof(uids[0]);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < i; k++) {
             if (uids[i] != 0 && uids[i] == uids[k]) {
-                report(c, map, "four different uids", NULL,
+                report(c, map, "different uids", NULL,
                        "two of the agent's processes share a uid, so that one could reach into the "
                        "other");
                 return;

@@ -20,11 +20,34 @@ static bool check_credential(struct context *c, const struct field *f, const str
     return true;
 }
 
+/* A token holds the root's key and nothing else: what protects the rest has to be said too. */
+static void check_token_rest(struct context *c, const struct node *map, struct conf_agent *a)
+{
+    bool file = node_get(map, "passphrase_file") != NULL;
+    bool credential = node_get(map, "credential") != NULL;
+    bool plain = node_get(map, "state") != NULL;
+
+    if (node_get(map, "pkcs11") == NULL) {
+        report(c, map, NULL, "write key_at_rest: plain", "'state' is of use beside 'pkcs11' only");
+    } else if (file + credential + plain != 1) {
+        report(c, map, "one of passphrase_file, credential, and state: plain", NULL,
+               "the token holds the root's key, and %s protects the keys for tokens, which stay "
+               "in the state file",
+               file + credential + plain == 0 ? "nothing is said of what" : "more than one thing");
+    }
+    a->ca.key.kind = file ? CONF_KEY_PASSPHRASE : credential ? CONF_KEY_CREDENTIAL : CONF_KEY_PLAIN;
+}
+
 static void check_key(struct context *c, const struct node *map, void *value)
 {
     struct conf_agent *a = value;
     bool file = a->ca.key.passphrase_file != NULL, credential = a->ca.key.credential != NULL;
+    bool plain = node_get(map, "state") != NULL;
 
+    if (plain || node_get(map, "pkcs11") != NULL) {
+        check_token_rest(c, map, a);
+        return;
+    }
     if (file == credential) {
         if (node_get(map, "passphrase_file") == NULL && node_get(map, "credential") == NULL) {
             report(c, map, "passphrase_file or credential", NULL,
@@ -50,6 +73,8 @@ static bool scalar_key(struct context *c, const struct field *f, const struct no
     return true;
 }
 
+static const char *const words_state[] = {"plain", NULL};
+
 static const struct field fields_key[] = {
     {.name = "passphrase_file",
      .type = TYPE_PATH,
@@ -68,6 +93,19 @@ static const struct field fields_key[] = {
      AT(struct conf_agent, ca.key.old_passphrase_file),
      .doc = "To exchange the passphrase: what the state is sealed under until now. At the next "
             "start it is sealed under the new one."},
+    {.name = "pkcs11",
+     .type = TYPE_MAP,
+     .table = &table_token,
+     AT(struct conf_agent, ca.key.token),
+     .def_doc = "none",
+     .doc = "A token holds the root's key, which is made in it and never leaves it. What else is "
+            "in the state file is protected by what stands beside this."},
+    {.name = "state",
+     .type = TYPE_WORD,
+     .words = words_state,
+     AT(struct conf_agent, ca.key.token.state),
+     .def_doc = "none",
+     .doc = "Beside `pkcs11`: `plain`, if the mode is enough for the keys of tokens."},
 };
 static const struct table table_key = {
     .name = "key_at_rest", FIELDS(fields_key), .check = check_key};
@@ -101,6 +139,10 @@ static void check_ca(struct context *c, const struct node *map, void *value)
     const struct node *disk = node_get(map, "disk");
 
     a->ca.present = true;
+    if (a->ca.source == CONF_CA_DISK && a->ca.key.token.configured) {
+        report(c, node_get(map, "key_at_rest"), NULL, NULL,
+               "'pkcs11' is of no use: 'source' is disk");
+    }
     if (a->ca.source == CONF_CA_DISK && disk == NULL) {
         report(c, map, "a mapping", NULL, "missing key 'disk': 'source' is disk");
     } else if (a->ca.source == CONF_CA_SELF && disk != NULL) {

@@ -204,7 +204,7 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
 
 extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries,
     table_modes;
-extern const struct table table_ca; /* of an Agent file */
+extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 extern const struct table table_agent_limits;
 /* Who may use the admin socket when the file does not say. */

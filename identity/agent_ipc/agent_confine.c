@@ -66,7 +66,8 @@ int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_re
         return err_set(err, ERR_UNAVAILABLE, "the supervisor is gone");
     }
     if ((c->no_files || c->read_files != NULL) &&
-        sandbox_landlock(c->read_files != NULL ? c->read_files : nothing, nothing, err) == -1) {
+        sandbox_landlock(c->read_files != NULL ? c->read_files : nothing,
+                         c->write_files != NULL ? c->write_files : nothing, err) == -1) {
         return err_prefix(err, "confining the %s", agent_role_name(c->role));
     }
     sandbox_get_report(&report);

@@ -53,7 +53,7 @@ enum { FIELDS_MAX = 12 };
 #define WAY(name) (1U << AGENT_WAY_##name)
 #define FROM_CHILDREN                                                                              \
     (WAY(KEEPER_SUPERVISOR) | WAY(ATTESTOR_SUPERVISOR) | WAY(SERVICE_SUPERVISOR) |                 \
-     WAY(KUBELET_SUPERVISOR))
+     WAY(KUBELET_SUPERVISOR) | WAY(SIGNER_SUPERVISOR))
 
 struct msg_rule {
     const char *name;
@@ -357,7 +357,8 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                            WAY(KEEPER_SERVICE),
                            false,
                            {BOOL(agent_msg_changed, journal_failing),
-                            COUNT(agent_msg_changed, outage_by, AGENT_N_OUTAGES - 1)}},
+                            COUNT(agent_msg_changed, outage_by, AGENT_N_OUTAGES - 1),
+                            COUNT(agent_msg_changed, token, AGENT_N_TOKENS - 1)}},
     [AGENT_MSG_DENY_NOTE] = {"deny_note",
                              sizeof(struct agent_msg_deny_note),
                              WAY(SUPERVISOR_KEEPER),
@@ -375,6 +376,44 @@ static const struct msg_rule RULES[AGENT_N_MSGS] = {
                                 WAY(KEEPER_SUPERVISOR),
                                 false,
                                 {{0}}},
+    [AGENT_MSG_START_SIGNER] = {"start_signer",
+                                sizeof(struct agent_msg_start_signer),
+                                WAY(SUPERVISOR_SIGNER),
+                                false,
+                                {COUNT(agent_msg_start_signer, log_level, LOG_DEBUG),
+                                 TEXT(agent_msg_start_signer, trust_domain, AGENT_TRUST_DOMAIN_MAX),
+                                 TEXT(agent_msg_start_signer, module, AGENT_PATH_MAX),
+                                 TEXT(agent_msg_start_signer, token, AGENT_TOKEN_LABEL_MAX),
+                                 TEXT(agent_msg_start_signer, key, AGENT_TOKEN_KEY_MAX),
+                                 BYTES(agent_msg_start_signer, environment, AGENT_TOKEN_WORDS_MAX),
+                                 BYTES(agent_msg_start_signer, paths, AGENT_TOKEN_WORDS_MAX)}},
+    [AGENT_MSG_SIGNER_PIN] =
+        {"signer_pin", sizeof(struct agent_msg_signer_pin), WAY(SUPERVISOR_SIGNER), true, {{0}}},
+    [AGENT_MSG_SIGNER] =
+        {"signer", sizeof(struct agent_msg_plain), WAY(SUPERVISOR_KEEPER), true, {{0}}},
+    [AGENT_MSG_SIGNER_KEY] = {"signer_key",
+                              sizeof(struct agent_msg_signer_key),
+                              WAY(KEEPER_SIGNER),
+                              false,
+                              {BOOL(agent_msg_signer_key, another)}},
+    [AGENT_MSG_SIGNER_KEY_IS] = {"signer_key_is",
+                                 sizeof(struct agent_msg_signer_key_is),
+                                 WAY(SIGNER_KEEPER),
+                                 false,
+                                 {ERROR(agent_msg_signer_key_is, error),
+                                  BOOL(agent_msg_signer_key_is, made)}},
+    [AGENT_MSG_SIGNER_SIGN] = {"signer_sign",
+                               sizeof(struct agent_msg_signer_sign),
+                               WAY(KEEPER_SIGNER),
+                               false,
+                               {COUNT(agent_msg_signer_sign, purpose,
+                                      AGENT_N_SIGNER_PURPOSES - 1)}},
+    [AGENT_MSG_SIGNER_SIGNED] = {"signer_signed",
+                                 sizeof(struct agent_msg_signer_signed),
+                                 WAY(SIGNER_KEEPER),
+                                 false,
+                                 {ERROR(agent_msg_signer_signed, error),
+                                  BYTES(agent_msg_signer_signed, cert, AGENT_LEAF_MAX)}},
     [AGENT_MSG_DENY_BEGIN] = {"deny_begin",
                               sizeof(struct agent_msg_deny_begin),
                               WAY(SUPERVISOR_KEEPER) | WAY(SUPERVISOR_SERVICE),
@@ -632,8 +671,8 @@ const char *agent_msg_name(uint32_t type)
 
 const char *agent_role_name(enum agent_role role)
 {
-    static const char *const NAMES[AGENT_N_ROLES] = {"supervisor", "keeper", "attestor",
-                                                     "service",    "loader", "kubelet"};
+    static const char *const NAMES[AGENT_N_ROLES] = {"supervisor", "keeper",  "attestor", "service",
+                                                     "loader",     "kubelet", "signer"};
 
     return role < AGENT_N_ROLES ? NAMES[role] : "unknown";
 }
@@ -690,9 +729,16 @@ const char *agent_document_name(uint32_t document)
     return document < AGENT_N_DOCUMENTS ? NAMES[document] : "unknown";
 }
 
+const char *agent_token_name(uint32_t token)
+{
+    static const char *const NAMES[AGENT_N_TOKENS] = {"none", "ok", "away"};
+
+    return token < AGENT_N_TOKENS ? NAMES[token] : "unknown";
+}
+
 const char *agent_outage_name(uint32_t outage)
 {
-    static const char *const NAMES[AGENT_N_OUTAGES] = {"root", "authority", "bundle"};
+    static const char *const NAMES[AGENT_N_OUTAGES] = {"root", "authority", "bundle", "token"};
 
     return outage < AGENT_N_OUTAGES ? NAMES[outage] : "unknown";
 }

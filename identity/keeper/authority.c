@@ -128,6 +128,18 @@ static int add_chain(const struct keeper_disk *d, uint8_t **der, size_t *len, st
     return 0;
 }
 
+static int issue_node(const struct keeper_authority *a, const struct keeper_force *f,
+                      struct x509_issue *what, X509 **ret, struct err *err)
+{
+    if (!f->issuer_in_token) {
+        return x509_issue(what, f->issuer, f->issuer_key, ret, err);
+    }
+    if (what->not_after_s > f->issuer_not_after_s) {
+        what->not_after_s = f->issuer_not_after_s; /* the signer does not know its root's end */
+    }
+    return keeper_signer_node(a->signer, f->issuer_key, what, ret, err);
+}
+
 int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_force *f, int64_t now_s,
                             struct err *err)
 {
@@ -156,8 +168,7 @@ int keeper_force_renew_node(const struct keeper_authority *a, struct keeper_forc
     }
     key = x509_key_new(err);
     if (key == NULL || x509_key_point(key, point, err) == -1 ||
-        x509_issue(&what, f->issuer, f->issuer_key, &cert, err) == -1 ||
-        x509_to_der(cert, &der, &len, err) == -1) {
+        issue_node(a, f, &what, &cert, err) == -1 || x509_to_der(cert, &der, &len, err) == -1) {
         return err_prefix(err, "making the node's intermediate");
     }
     if (a->disk != NULL && add_chain(a->disk, &der, &len, err) == -1) {
@@ -219,6 +230,7 @@ static int take_issuer(const struct keeper_authority *a, struct keeper_force *f,
     if (keeper_root_read(a, r, &f->issuer_key, &f->issuer, err) == -1) {
         return -1;
     }
+    f->issuer_in_token = r->key == NULL;
     memcpy(f->issuer_id, r->id, sizeof(f->issuer_id));
     f->issuer_not_before_s = x509_not_before_s(f->issuer);
     f->issuer_not_after_s = x509_not_after_s(f->issuer);

@@ -18,6 +18,12 @@ struct keeper_budget keeper_budget_get(const struct keeper *k)
         b.until_s = next->not_after_s;
         b.life_s = next->not_after_s - next->created_s;
     }
+    /* A token may stay away: then the node's intermediate is the last. */
+    if (f->issuer_in_token && f->node_not_after_s < b.until_s) {
+        b.until_s = f->node_not_after_s;
+        b.life_s = f->node_not_after_s - f->node_not_before_s;
+        b.ends_first = AGENT_OUTAGE_TOKEN;
+    }
     if (f->bundle_not_after_s < b.until_s) {
         b.until_s = f->bundle_not_after_s;
         b.ends_first = AGENT_OUTAGE_BUNDLE;

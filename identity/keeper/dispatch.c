@@ -70,6 +70,8 @@ static void changed_flush(struct keeper *k)
     msg.n_refused = k->n_refused;
     msg.jwks_generation = k->jwt.generation;
     msg.n_jwt_issued = k->jwt.n_issued;
+    msg.token = keeper_signer_state(k);
+    msg.n_token_failed = k->signer.n_failed;
     switch (agent_ipc_send(k->service, &msg, -1)) {
     case IPC_OK:
         k->changed_pending = false;
@@ -506,6 +508,9 @@ static int on_control_message(struct keeper *k, const union agent_msg *msg, int 
         return 0;
     case AGENT_MSG_DENY_COMMIT:
         return keeper_deny_commit(k, &msg->deny_begin, err);
+    case AGENT_MSG_SIGNER:
+        keeper_signer_open(k, fd);
+        return 0;
     case AGENT_MSG_KUBELET:
         keeper_kubelet_open(k, fd);
         return 0;
@@ -570,7 +575,7 @@ int keeper_run(struct keeper *k, struct err *err)
 
     for (;;) {
         bool waiting = k->answer_pending || k->changed_pending;
-        struct pollfd fds[5] = {
+        struct pollfd fds[6] = {
             {.fd = k->control, .events = POLLIN},
             {.fd = k->attestor, .events = POLLIN},
             {.fd = k->kubelet, .events = POLLIN},
@@ -578,11 +583,12 @@ int keeper_run(struct keeper *k, struct err *err)
             {.fd = k->started ? k->service : -1,
              .events = (short)((k->answer_pending ? 0 : POLLIN) | (waiting ? POLLOUT : 0))},
             {.fd = k->timer, .events = POLLIN},
+            {.fd = k->signer.fd, .events = POLLIN},
         };
         int r;
 
         keeper_timer_arm(k, timer_fired);
-        if (poll(fds, 5, wake_ms(k)) == -1 && errno != EINTR) {
+        if (poll(fds, 6, wake_ms(k)) == -1 && errno != EINTR) {
             return err_sys(err, "poll");
         }
         timer_fired = fds[4].revents != 0;
@@ -591,6 +597,7 @@ int keeper_run(struct keeper *k, struct err *err)
             return r == 1 ? 0 : -1;
         }
         keeper_kubelet_turn(k);
+        keeper_signer_turn(k);
         keeper_tick(k);
         if (keeper_journal_turn(k, err) == -1) {
             return -1;

@@ -13,6 +13,7 @@
  * pods.c      its own copy of the node's pods; kubelet.c the channel that they come by
  * disk.c      an authority from files
  * root.c      roots of the agent's own, and the files of earlier releases
+ * signer.c    the channel to the process that uses the token
  * start.c     state files -> something in force
  * journal.c   the record of what was issued: its file; journal_events.c: its lines
  * change.c    a new state: built, written, put in place, and only then in force
@@ -62,6 +63,7 @@ struct keeper_force {
     /* the authority above the node's intermediate */
     char issuer_id[KEEPER_RECORD_ID_MAX + 1];
     EVP_PKEY *issuer_key; /* owned, as all below */
+    bool issuer_in_token; /* of issuer_key there is the public half only */
     X509 *issuer;
     int64_t issuer_not_before_s, issuer_not_after_s;
     /* the node's intermediate */
@@ -93,7 +95,9 @@ struct keeper_disk {
     int64_t bundle_not_after_s;
 };
 
+struct keeper_signer;
 struct keeper_authority {
+    struct keeper_signer *signer;            /* lent; NULL: no token is configured */
     struct keeper_disk *disk;                /* owned; NULL: roots of the agent's own */
     char trust_domain_id[SPIFFE_ID_MAX + 1]; /* "spiffe://td" */
     uint32_t root_ttl_s, node_ttl_s;
@@ -140,12 +144,33 @@ int keeper_on_ca_file(struct keeper *k, const struct agent_msg_ca_file *msg, int
 /* Puts k->disk_next in force, or says why not. Not while a change is under way. */
 void keeper_disk_apply(struct keeper *k);
 
+/* --- a root's key in a token (signer.c) ------------------------------------------------------- */
+struct keeper_signer {
+    int fd;       /* -1: it is away */
+    bool failing; /* the last question had no answer */
+    uint64_t n_asked, n_failed;
+};
+struct keeper;
+void keeper_signer_open(struct keeper *k, int fd); /* takes fd; the one of before is dropped */
+/* Sees that it is gone. */
+void keeper_signer_turn(struct keeper *k);
+enum agent_token keeper_signer_state(const struct keeper *k);
+/* A root with the key that has the configured label, or with a new one. */
+int keeper_signer_root(struct keeper_signer *s, bool another, int64_t not_before_s,
+                       int64_t not_after_s, uint8_t ret_point[AGENT_POINT_SIZE], X509 **ret,
+                       struct err *err);
+/* The node's intermediate: what->point and what's times count. */
+int keeper_signer_node(struct keeper_signer *s, EVP_PKEY *root_key, const struct x509_issue *what,
+                       X509 **ret, struct err *err);
+
 /* --- roots of our own (root.c) ---------------------------------------------------------------- */
 extern const char *const keeper_root_advice; /* for whoever finds one that cannot be used */
-/* Fills a new record, but for its state. */
+/* Fills a new record, but for its state; where there is a token, with a key in it: of one that is
+ * active already that with the label itself. */
 int keeper_root_make(const struct keeper_authority *a, struct keeper_record *r, int64_t now_s,
                      struct err *err);
-/* Key and certificate, which fit each other and are our trust domain's; times are not judged. */
+/* Key and certificate, which fit each other and are our trust domain's; times are not judged. Of a
+ * key in a token *ret_key is the public half. */
 int keeper_root_read(const struct keeper_authority *a, const struct keeper_record *r,
                      EVP_PKEY **ret_key, X509 **ret_cert, struct err *err);
 /* Fills a new record from the two files of earlier releases. */
@@ -418,8 +443,9 @@ void keeper_journal_close(struct keeper *k, const struct err *why);
 struct keeper {
     int control, attestor, service; /* service: -1 while there is none */
     int kubelet;                    /* likewise */
-    struct keeper_pods *pods;       /* owned; NULL: no kubelet is asked */
-    uint64_t poked_ms;              /* when it was last asked for more */
+    struct keeper_signer signer;
+    struct keeper_pods *pods; /* owned; NULL: no kubelet is asked */
+    uint64_t poked_ms;        /* when it was last asked for more */
     struct log *log;
     struct keeper_clock clock;
     struct keeper_authority authority;
@@ -455,6 +481,7 @@ struct keeper {
     int64_t leaf_until_s; /* the last end of what it signed */
     struct keeper_pace pace;
     uint64_t renew_retry_ms, rotation_retry_ms; /* not before: the last one failed */
+    uint32_t renew_pause_ms;                    /* grows with each failure in a row */
     int timer;
     int64_t timer_s;             /* what it is armed for */
     struct err start_failure;    /* why there is no going on; ERR_NONE: there is */

@@ -57,6 +57,7 @@ int main(void)
                               .service = -1,
                               .timer = -1,
                               .kubelet = -1,
+                              .signer = {.fd = -1},
                               .old_key_fd = -1,
                               .old_cert_fd = -1,
                               .journal = {.fd = -1, .head_fd = -1},

@@ -35,6 +35,28 @@ static int set_id(struct keeper_record *r, const uint8_t point[AGENT_POINT_SIZE]
     return 0;
 }
 
+/* --- in a token --- */
+static int make_in_token(const struct keeper_authority *a, struct keeper_record *r, int64_t now_s,
+                         struct err *err)
+{
+    mem_auto(X509_free) X509 *cert = NULL;
+    mem_autofree uint8_t *der = NULL;
+    uint8_t point[AGENT_POINT_SIZE];
+    size_t len = 0;
+
+    if (keeper_signer_root(a->signer, r->state != KEEPER_ACTIVE, now_s - KEEPER_BACKDATE_S,
+                           now_s + a->root_ttl_s, point, &cert, err) == -1 ||
+        set_id(r, point, err) == -1 || x509_to_der(cert, &der, &len, err) == -1) {
+        return err_prefix(err, "making a new root");
+    }
+    if (!keeper_record_set_cert(r, der, len)) {
+        return err_set(err, ERR_LIMIT, "a root of %zu bytes", len);
+    }
+    r->created_s = r->changed_s = now_s;
+    r->not_after_s = x509_not_after_s(cert);
+    return 0;
+}
+
 /* --- making ----------------------------------------------------------------------------------- */
 int keeper_root_make(const struct keeper_authority *a, struct keeper_record *r, int64_t now_s,
                      struct err *err)
@@ -53,6 +75,9 @@ int keeper_root_make(const struct keeper_authority *a, struct keeper_record *r, 
                               .not_after_s = now_s + a->root_ttl_s};
     bool ok;
 
+    if (a->signer != NULL) {
+        return make_in_token(a, r, now_s, err);
+    }
     key = x509_key_new(err);
     if (key == NULL || x509_key_point(key, point, err) == -1 || set_id(r, point, err) == -1 ||
         x509_issue(&what, NULL, key, &cert, err) == -1 ||
@@ -75,9 +100,7 @@ int keeper_root_make(const struct keeper_authority *a, struct keeper_record *r, 
 static int parse_key(const struct keeper_record *r, EVP_PKEY **ret, struct err *err)
 {
     uint8_t point[AGENT_POINT_SIZE];
-    EVP_PKEY *key = r->key != NULL
-                        ? x509_key_from_pkcs8((struct str){(const char *)r->key, r->key_len}, NULL)
-                        : NULL;
+    EVP_PKEY *key = x509_key_from_pkcs8((struct str){(const char *)r->key, r->key_len}, NULL);
 
     if (key == NULL || x509_key_point(key, point, NULL) == -1) {
         EVP_PKEY_free(key);
@@ -105,6 +128,26 @@ static int parse_cert(const struct keeper_record *r, X509 **ret, struct err *err
     return 0;
 }
 
+/* The token has the other half. */
+static int get_public(const struct keeper_authority *a, X509 *cert, EVP_PKEY **ret, struct err *err)
+{
+    uint8_t point[AGENT_POINT_SIZE];
+
+    if (a->signer == NULL) {
+        err_set(err, ERR_CONFIG,
+                "the root's key lives in a token, and `ca.key_at_rest` names none");
+        return err_advise(err, "name it as ca.key_at_rest.pkcs11; or %s", keeper_root_advice);
+    }
+    ERR_clear_error();
+    *ret = X509_get_pubkey(cert);
+    if (*ret == NULL || x509_key_point(*ret, point, NULL) == -1) {
+        ERR_clear_error();
+        err_set(err, ERR_CONFIG, "the root's key is not of P-256");
+        return err_advise(err, "%s", keeper_root_advice);
+    }
+    return 0;
+}
+
 int keeper_root_read(const struct keeper_authority *a, const struct keeper_record *r,
                      EVP_PKEY **ret_key, X509 **ret_cert, struct err *err)
 {
@@ -112,7 +155,10 @@ int keeper_root_read(const struct keeper_authority *a, const struct keeper_recor
     mem_auto(X509_free) X509 *cert = NULL;
     char id[SPIFFE_ID_MAX + 1];
 
-    if (parse_key(r, &key, err) == -1 || parse_cert(r, &cert, err) == -1) {
+    if (parse_cert(r, &cert, err) == -1 || (r->key != NULL && parse_key(r, &key, err) == -1)) {
+        return -1;
+    }
+    if (r->key == NULL && get_public(a, cert, &key, err) == -1) {
         return -1;
     }
     ERR_clear_error();

@@ -51,6 +51,12 @@ static int go_live(struct keeper *k, struct err *err)
         return -1;
     }
     keeper_warn_of_root_end(k);
+    if (k->authority.signer != NULL && !k->authority.force->issuer_in_token) {
+        log_msg(
+            k->log, LOG_WARN, "root_not_in_token",
+            "a token is configured, and the active root's key is in the state file: `postern ca "
+            "prepare` makes one in the token, then activate, taint and retire");
+    }
     keeper_uses_start(k);
     k->started = true;
     k->changed_pending = true;
@@ -120,7 +126,7 @@ static int first_root(struct keeper *k, struct keeper_store *store, uid_t owner,
         k->new_root = true;
         result = keeper_make(k, r, now_s, err);
     }
-    if (result == 0) {
+    if (result == 0 && r->key != NULL) {
         k->report.secret_kind = mem_secret_kind_of(r->key);
     }
     return result;

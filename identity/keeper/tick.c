@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 enum {
+    FIRST_PAUSE_MS = 1000,  /* after a renewal that failed; doubled up to the next */
     CHECK_MS = 30000,       /* the longest time without a look at the clock */
     JUMP_S = 5,             /* of the wall clock against the other one */
     REANCHOR_MS = 60000,    /* so that a clock that is slewed never adds up to a jump */
@@ -136,9 +137,13 @@ static void renew_if_due(struct keeper *k)
     }
     if (keeper_force_renew_node(&k->authority, f, now_s, &err) == -1) {
         log_failure(k->log, LOG_ERROR, "node_renewal_failed", &err);
-        k->renew_retry_ms = keeper_clock_now_ms(&k->clock) + CHECK_MS;
+        k->renew_pause_ms = k->renew_pause_ms == 0 ? FIRST_PAUSE_MS : 2 * k->renew_pause_ms;
+        k->renew_pause_ms = k->renew_pause_ms < CHECK_MS ? k->renew_pause_ms : CHECK_MS;
+        k->renew_retry_ms = keeper_clock_now_ms(&k->clock) + k->renew_pause_ms;
+        k->changed_pending = true; /* status may have to tell of it */
         return;
     }
+    k->renew_pause_ms = 0;
     k->changed_pending = true;
     keeper_warn_of_root_end(k);
     log_msg(k->log, LOG_INFO, "node_renewed", "the node's intermediate has a new key");

@@ -59,6 +59,16 @@ static int64_t outage_left_s(const struct service *s)
     return left_s > 0 ? left_s : 0;
 }
 
+static bool put_token_metrics(const struct agent_msg_changed *k, struct buf *out)
+{
+    return k->token == AGENT_TOKEN_NONE ||
+           (gauge(out, "postern_agent_token_ok", "The token with the root's key can be used.", "",
+                  k->token == AGENT_TOKEN_OK ? 1 : 0) &&
+            metrics_write_value(out, "postern_agent_token_failed", METRIC_COUNTER,
+                                "Questions to the token that failed.", "",
+                                (double)k->n_token_failed));
+}
+
 static bool write_metrics(void *arg, struct buf *out)
 {
     const struct service *s = arg;
@@ -92,8 +102,8 @@ static bool write_metrics(void *arg, struct buf *out)
                                (double)k->journal_lost) &&
            gauge(out, "postern_agent_quarantined", "Things that are quarantined.", "",
                  (double)s->deny.n) &&
-           service_put_state_metrics(s, out) && service_kubernetes_metrics(s, out) &&
-           metrics_write_end(out);
+           put_token_metrics(k, out) && service_put_state_metrics(s, out) &&
+           service_kubernetes_metrics(s, out) && metrics_write_end(out);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -245,6 +255,7 @@ static bool write_status(void *arg, struct buf *out)
                       (unsigned long long)s->bundle_generation) &&
            put_root_serial(s, out) && put_time(out, "root_not_after", k->root_not_after_s) &&
            put_time(out, "node_not_after", k->node_not_after_s) &&
+           buf_printf(out, ",\"token\":\"%s\"", agent_token_name(k->token)) &&
            buf_printf(out, "},\"outage\":{\"budget_seconds\":%lld,\"ends_first\":\"%s\"",
                       (long long)outage_left_s(s), agent_outage_name(k->outage_by)) &&
            put_time(out, "until", k->outage_until_s) && buf_printf(out, "}") &&

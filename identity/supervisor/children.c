@@ -157,6 +157,9 @@ static int tell_keeper_start(struct supervisor *s, struct err *err)
     if (supervisor_journal_start(s, err) == -1) {
         return -1;
     }
+    if (supervisor_signer_tell_keeper(s, err) == -1) {
+        return -1;
+    }
     return supervisor_send_state(s, err);
 }
 
@@ -415,7 +418,8 @@ static bool wait_end(struct supervisor_child *c, uint64_t until_ms)
 void supervisor_stop_children(struct supervisor *s)
 {
     static const enum agent_role order[] = {AGENT_ROLE_KUBELET, AGENT_ROLE_SERVICE,
-                                            AGENT_ROLE_ATTESTOR, AGENT_ROLE_KEEPER};
+                                            AGENT_ROLE_ATTESTOR, AGENT_ROLE_KEEPER,
+                                            AGENT_ROLE_SIGNER};
     uint64_t until_ms = os_now_ms() + STOP_MS;
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {

@@ -103,7 +103,7 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
         return on_report(s, c, err);
     case AGENT_MSG_READY:
         c->ready = true;
-        return 0;
+        return c->role == AGENT_ROLE_SIGNER ? supervisor_signer_ready(s, err) : 0;
     case AGENT_MSG_FAILED:
         c->failure = s->in.failed.error;
         if (c->role == AGENT_ROLE_KEEPER && c->failure.where[0] == 0) {
@@ -142,6 +142,7 @@ int supervisor_hear(struct supervisor *s, struct supervisor_child *c, struct err
         [AGENT_ROLE_ATTESTOR] = AGENT_WAY_ATTESTOR_SUPERVISOR,
         [AGENT_ROLE_SERVICE] = AGENT_WAY_SERVICE_SUPERVISOR,
         [AGENT_ROLE_KUBELET] = AGENT_WAY_KUBELET_SUPERVISOR,
+        [AGENT_ROLE_SIGNER] = AGENT_WAY_SIGNER_SUPERVISOR,
     };
     int fd = -1;
 

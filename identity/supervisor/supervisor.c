@@ -118,6 +118,11 @@ static int on_ended(struct supervisor *s, struct supervisor_child *c, struct err
         *err = (struct err)ERR_INIT;
         return 0;
     }
+    if (c->role == AGENT_ROLE_SIGNER && s->running) {
+        supervisor_signer_ended(s, err);
+        *err = (struct err)ERR_INIT;
+        return 0;
+    }
     if (c->role != AGENT_ROLE_SERVICE || !s->running) {
         return -1;
     }
@@ -156,7 +161,8 @@ static int on_readable(struct supervisor *s, struct supervisor_child *c, struct 
     if (r != -1) {
         return 0;
     }
-    if (c->role != AGENT_ROLE_SERVICE && c->role != AGENT_ROLE_KUBELET) {
+    if (c->role != AGENT_ROLE_SERVICE && c->role != AGENT_ROLE_KUBELET &&
+        c->role != AGENT_ROLE_SIGNER) {
         return -1;
     }
     supervisor_kill(s, c, err);
@@ -170,7 +176,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     enum { WATCH = 1 + 2 * AGENT_N_ROLES, CONTROL };
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
     int dues_ms[] = {supervisor_control_due_ms(s), supervisor_quarantine_due_ms(s),
-                     supervisor_watch_due_ms(s), supervisor_kubelet_due_ms(s)};
+                     supervisor_watch_due_ms(s), supervisor_kubelet_due_ms(s),
+                     supervisor_signer_due_ms(s)};
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -208,6 +215,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     supervisor_control_turn(s, &fds[CONTROL]);
     supervisor_quarantine_turn(s);
     supervisor_kubelet_turn(s);
+    supervisor_signer_turn(s);
     return 0;
 }
 
@@ -258,6 +266,12 @@ static int open_sockets(struct supervisor *s, struct err *err)
 
 static int start_keeper(struct supervisor *s, struct err *err)
 {
+    if (supervisor_signer_start(s, err) == -1 ||
+        (s->conf->ca.key.token.configured &&
+         wait_for(s, &s->children[AGENT_ROLE_SIGNER].ready, "starting the signer", err) == -1) ||
+        s->stopping) {
+        return -1;
+    }
     if (supervisor_spawn_keeper(s, err) == -1 ||
         wait_for(s, &s->children[AGENT_ROLE_KEEPER].ready, "starting the keeper", err) == -1 ||
         s->stopping) {
@@ -387,7 +401,8 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     s->log = log;
     s->force_fallback = options->force_fallback;
     s->separated = geteuid() == 0;
-    s->signal_fd = s->keeper_fd = s->api.fd = s->admin.fd = s->metrics.fd = -1;
+    s->signal_fd = s->keeper_fd = s->signer.keeper_fd = s->api.fd = s->admin.fd = s->metrics.fd =
+        -1;
     s->state = (struct supervisor_state){
         .dir_fd = -1, .lock_fd = -1, .ca_fd = -1, .file_fd = -1, .key_fd = -1, .cert_fd = -1};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -414,6 +429,9 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     supervisor_state_close(&s->state);
     if (s->keeper_fd != -1) {
         close(s->keeper_fd);
+    }
+    if (s->signer.keeper_fd != -1) {
+        close(s->signer.keeper_fd);
     }
     if (s->signal_fd != -1) {
         close(s->signal_fd);

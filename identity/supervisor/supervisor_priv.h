@@ -11,6 +11,7 @@
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
  * kubelet.c    the process that asks the node's kubelet
+ * signer.c     the process that uses the token
  * state.c      the state directory
  * authority.c  what the keeper needs of it
  * sockets.c    listening sockets
@@ -87,6 +88,13 @@ struct supervisor_kubelet {
     uint32_t pause_ms; /* before the next start */
 };
 
+struct supervisor_signer {
+    uint64_t started_ms, restart_ms; /* restart_ms 0: it runs, or is not wanted */
+    uint32_t pause_ms;               /* before the next start */
+    int keeper_fd;                   /* the keeper's end of its channel, until it has it */
+    bool given_up, pin_changed;      /* until the PIN's file is another */
+};
+
 struct supervisor {
     const struct conf_agent *conf;
     struct log *log;
@@ -101,6 +109,7 @@ struct supervisor {
     struct supervisor_watch *watch;           /* owned */
     struct supervisor_documents *documents;   /* owned */
     struct supervisor_kubelet kubelet;
+    struct supervisor_signer signer;
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     bool applied;                /* the keeper has answered the last commit */
@@ -220,6 +229,17 @@ int supervisor_kubelet_state(struct supervisor *s, const struct agent_msg_kubele
                              struct err *err);
 /* To the service. */
 void supervisor_kubelet_tell_state(struct supervisor *s);
+
+/* --- signer ----------------------------------------------------------------------------------- */
+/* Nothing, where the configuration names no token. It is ready before the keeper is started. */
+int supervisor_signer_start(struct supervisor *s, struct err *err);
+int supervisor_signer_ready(struct supervisor *s, struct err *err);
+/* The channel, if there is one that the keeper has not got yet. */
+int supervisor_signer_tell_keeper(struct supervisor *s, struct err *err);
+/* It has ended while the agent runs: another one comes. */
+void supervisor_signer_ended(struct supervisor *s, const struct err *why);
+int supervisor_signer_due_ms(const struct supervisor *s); /* -1: nothing is due */
+void supervisor_signer_turn(struct supervisor *s);
 
 /* --- authority -------------------------------------------------------------------------------- */
 /* The keeper's part of the state directory, at its start. */

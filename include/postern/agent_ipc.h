@@ -1,8 +1,9 @@
 /*
  * agent_ipc: what the processes of an agent say to each other.
  *
- * Six processes: supervisor, keeper, attestor, service, on a node of Kubernetes kubelet (which asks
- * the node's), and (for a moment) loader, joined by SOCK_SEQPACKET pairs of <postern/ipc.h>. A
+ * Supervisor, keeper, attestor, service, on a node of Kubernetes kubelet (which asks the node's),
+ * where the root's key lives in a token signer, and (for a moment) loader are processes, joined by
+ * SOCK_SEQPACKET pairs of <postern/ipc.h>. A
  * message is one struct of this header, sent and received whole; the table in agent_ipc.c says for
  * each type which way it may go, its exact size and whether a descriptor comes with it. Who may ask
  * what is in docs/privilege-separation.md.
@@ -13,6 +14,8 @@
  *   service    <-> keeper                   : descriptor 5 of the service
  *   kubelet    <-> supervisor               : control; descriptor 3 of the kubelet
  *   kubelet    <-> keeper                   : descriptor 4 of the kubelet
+ *   signer     <-> supervisor               : control; descriptor 3 of the signer
+ *   signer     <-> keeper                   : descriptor 4 of the signer
  *   loader     ->  supervisor               : descriptor 3 of the loader; 4 is the entry file
  *
  * The receiver believes nothing: agent_ipc_recv gives a message only if type, direction, size,
@@ -53,6 +56,7 @@ enum {
     AGENT_FD_SERVICE_ATTESTOR = 4, /* of the service */
     AGENT_FD_SERVICE_KEEPER = 5,   /* of the service */
     AGENT_FD_KUBELET_KEEPER = 4,   /* of the kubelet */
+    AGENT_FD_SIGNER_KEEPER = 4,    /* of the signer */
     AGENT_FD_LOADER_FILE = 4,      /* of the loader */
 };
 
@@ -96,6 +100,9 @@ enum {
     AGENT_CONTAINER_NAME_MAX = 63,  /* in its pod */
     AGENT_IMAGE_MAX = 1023,         /* an image, or its id */
     AGENT_PIPELINE_MAX = 8,         /* questions without an answer yet */
+    AGENT_TOKEN_LABEL_MAX = 32,     /* of a PKCS#11 token */
+    AGENT_TOKEN_KEY_MAX = 64,       /* of a key in it */
+    AGENT_TOKEN_WORDS_MAX = 4096,   /* bytes of its paths, of its environment */
     AGENT_FACTS_MAX_AGE_MS = 10000, /* older facts are AGENT_STALE_FACTS: ask REATTEST first */
 };
 
@@ -106,6 +113,7 @@ enum agent_role {
     AGENT_ROLE_SERVICE,
     AGENT_ROLE_LOADER,
     AGENT_ROLE_KUBELET,
+    AGENT_ROLE_SIGNER,
     AGENT_N_ROLES,
 };
 const char *agent_role_name(enum agent_role role);
@@ -199,6 +207,16 @@ enum agent_msg_type {
     AGENT_MSG_JOURNAL_FILE, /* agent_msg_journal + the file: before the state, and when asked for */
     AGENT_MSG_JOURNAL_HEAD, /* agent_msg_plain + the file `head`: before the first of these */
     AGENT_MSG_JOURNAL_NEXT, /* agent_msg_journal_next: the keeper asks for the next one */
+    /* supervisor -> signer */
+    AGENT_MSG_START_SIGNER, /* agent_msg_start_signer: its first message */
+    AGENT_MSG_SIGNER_PIN,   /* agent_msg_signer_pin + the file with the PIN: its second */
+    /* supervisor -> keeper: the signer's new end; the old one is dropped */
+    AGENT_MSG_SIGNER, /* agent_msg_plain + the channel */
+    /* keeper <-> signer: one question at a time */
+    AGENT_MSG_SIGNER_KEY,    /* agent_msg_signer_key */
+    AGENT_MSG_SIGNER_KEY_IS, /* agent_msg_signer_key_is: its answer */
+    AGENT_MSG_SIGNER_SIGN,   /* agent_msg_signer_sign */
+    AGENT_MSG_SIGNER_SIGNED, /* agent_msg_signer_signed: its answer */
     AGENT_N_MSGS,
 };
 const char *agent_msg_name(uint32_t type);
@@ -425,6 +443,52 @@ struct agent_msg_journal {
 struct agent_msg_journal_next {
     struct agent_msg_head head;
     uint64_t number; /* of the one that is full */
+};
+
+/* --- signer ----------------------------------------------------------------------------------- */
+/* docs/authority.md, "A token". Words are texts one after another, each ended by a NUL. */
+struct agent_msg_start_signer {
+    struct agent_msg_head head;
+    uint32_t log_level;
+    uint32_t run_uid, run_gid;       /* what to become, if started by root */
+    uint32_t root_ttl_s, node_ttl_s; /* no certificate that it signs lives longer */
+    uint16_t trust_domain_len, module_len, token_len, key_len;
+    char trust_domain[AGENT_TRUST_DOMAIN_MAX];
+    char module[AGENT_PATH_MAX];
+    char token[AGENT_TOKEN_LABEL_MAX]; /* its label */
+    char key[AGENT_TOKEN_KEY_MAX];     /* its label; others begin with it and a dash */
+    uint32_t environment_len, paths_len;
+    uint8_t environment[AGENT_TOKEN_WORDS_MAX]; /* NAME=VALUE */
+    uint8_t paths[AGENT_TOKEN_WORDS_MAX];       /* that the module may write to */
+};
+struct agent_msg_signer_pin {
+    struct agent_msg_head head;
+    uint32_t owner_uid; /* whose the file has to be */
+};
+struct agent_msg_signer_key {
+    struct agent_msg_head head;
+    bool another; /* a new one; else the one with the label itself, made if there is none */
+};
+struct agent_msg_signer_key_is {
+    struct agent_msg_head head;
+    struct err error; /* code ERR_NONE: there is one */
+    bool made;        /* just now */
+    uint8_t point[AGENT_POINT_SIZE];
+};
+enum agent_signer_purpose { AGENT_SIGNER_ROOT, AGENT_SIGNER_NODE, AGENT_N_SIGNER_PURPOSES };
+/* Fields and never bytes: the signer builds the certificate itself. */
+struct agent_msg_signer_sign {
+    struct agent_msg_head head;
+    uint32_t purpose; /* enum agent_signer_purpose */
+    int64_t not_before_s, not_after_s;
+    uint8_t key[AGENT_POINT_SIZE];   /* which key signs */
+    uint8_t point[AGENT_POINT_SIZE]; /* NODE: whose certificate it is; ROOT: the same again */
+};
+struct agent_msg_signer_signed {
+    struct agent_msg_head head;
+    struct err error; /* code ERR_NONE: here it is */
+    uint32_t cert_len;
+    uint8_t cert[AGENT_LEAF_MAX]; /* DER */
 };
 
 /* --- supervisor -> attestor ------------------------------------------------------------------- */
@@ -733,9 +797,13 @@ enum agent_outage {
     AGENT_OUTAGE_ROOT,
     AGENT_OUTAGE_AUTHORITY,
     AGENT_OUTAGE_BUNDLE,
-    AGENT_N_OUTAGES
+    AGENT_OUTAGE_TOKEN, /* the intermediate, when the token with the key above it stays away */
+    AGENT_N_OUTAGES,
 };
 const char *agent_outage_name(uint32_t outage);
+/* Whether the root's key lives in a token, and the last question to it was answered. */
+enum agent_token { AGENT_TOKEN_NONE, AGENT_TOKEN_OK, AGENT_TOKEN_AWAY, AGENT_N_TOKENS };
+const char *agent_token_name(uint32_t token);
 struct agent_msg_changed {
     struct agent_msg_head head;
     uint64_t entries_generation;
@@ -751,6 +819,8 @@ struct agent_msg_changed {
     uint64_t journal_file, journal_seq;         /* 0: there is none */
     uint64_t journal_lost;                      /* lines that were not written, since the start */
     bool journal_failing;                       /* the last one was not */
+    uint32_t token;                             /* enum agent_token */
+    uint64_t n_token_failed;                    /* questions to it, since the start */
 };
 
 /* Room for any message. */
@@ -804,6 +874,12 @@ union agent_msg {
     struct agent_msg_deny_note deny_note;
     struct agent_msg_journal journal;
     struct agent_msg_journal_next journal_next;
+    struct agent_msg_start_signer start_signer;
+    struct agent_msg_signer_pin signer_pin;
+    struct agent_msg_signer_key signer_key;
+    struct agent_msg_signer_key_is signer_key_is;
+    struct agent_msg_signer_sign signer_sign;
+    struct agent_msg_signer_signed signer_signed;
 };
 
 /* --- sending and receiving -------------------------------------------------------------------- */
@@ -820,6 +896,10 @@ enum agent_way {
     AGENT_WAY_KUBELET_SUPERVISOR,
     AGENT_WAY_KUBELET_KEEPER,
     AGENT_WAY_KEEPER_KUBELET,
+    AGENT_WAY_SUPERVISOR_SIGNER,
+    AGENT_WAY_SIGNER_SUPERVISOR,
+    AGENT_WAY_KEEPER_SIGNER,
+    AGENT_WAY_SIGNER_KEEPER,
     AGENT_WAY_ATTESTOR_KEEPER,
     AGENT_WAY_ATTESTOR_SERVICE,
     AGENT_WAY_SERVICE_ATTESTOR,
@@ -846,12 +926,13 @@ bool agent_ipc_put(char *text, size_t max, uint16_t *ret_len, struct str s);
 /* --- what each child does before its first byte from outside ---------------------------------- */
 struct agent_confine {
     enum agent_role role;
-    uint32_t uid, gid;             /* what to become, if this is root */
-    uint64_t keep_caps;            /* bit mask of CAP_*, of those that it has */
-    uint32_t max_fds;              /* soft limit of descriptors, as far as the hard one lets */
-    bool no_files;                 /* Landlock without a single path */
-    const char *const *read_files; /* Landlock with these, for reading; NULL: none */
-    const char *const *syscalls;   /* NULL-terminated: all that it calls from here on; with prctl */
+    uint32_t uid, gid;              /* what to become, if this is root */
+    uint64_t keep_caps;             /* bit mask of CAP_*, of those that it has */
+    uint32_t max_fds;               /* soft limit of descriptors, as far as the hard one lets */
+    bool no_files;                  /* Landlock without a single path */
+    const char *const *read_files;  /* Landlock with these, for reading; NULL: none */
+    const char *const *write_files; /* likewise, for writing too; only beside read_files */
+    const char *const *syscalls; /* NULL-terminated: all that it calls from here on; with prctl */
 };
 /* In the order of <postern/sandbox.h>, and signals: SIGINT and SIGHUP of a terminal are the
  * supervisor's; SIGKILL comes when the supervisor dies. Fills the message for the supervisor.

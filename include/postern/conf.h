@@ -204,12 +204,22 @@ enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
 
 enum conf_ca_source { CONF_CA_SELF, CONF_CA_DISK };
 enum conf_key_at_rest { CONF_KEY_UNSAID, CONF_KEY_PLAIN, CONF_KEY_PASSPHRASE, CONF_KEY_CREDENTIAL };
+enum conf_state_at_rest { CONF_STATE_PLAIN };
+/* A PKCS#11 token that holds the root's key. */
+struct conf_token {
+    bool configured; /* the file has the key; else the rest counts for nothing */
+    char *module, *label, *key;
+    char *pin_file, *pin_credential; /* one of them is NULL */
+    struct conf_strings paths, environment;
+    enum conf_state_at_rest state; /* of what stays in the state file */
+};
 struct conf_ca {
     bool present; /* the file has such a section */
     enum conf_ca_source source;
     struct {
         enum conf_key_at_rest kind;
         char *passphrase_file, *credential, *old_passphrase_file; /* NULL: not named */
+        struct conf_token token;
     } key;
     struct {
         char *cert_file, *key_file, *bundle_file; /* source disk only */
@@ -233,7 +243,7 @@ struct conf_agent {
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
     uint32_t jwt_ttl_s, jwt_key_ttl_s;
     enum conf_jwt_algorithm jwt_algorithm; /* of new keys for tokens */
-    uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid;
+    uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid, signer_uid;
     struct conf_kubernetes kubernetes;
     uint64_t executable_max; /* bytes; larger ones have no digest */
     struct conf_admin admin;

@@ -466,10 +466,23 @@ static const struct bad_case bad_agent[] = {
     {AGENT, AGENT_HEAD "users: {keeper: 64602}\n",
      "7:8: two of the agent's processes share a uid, so that one could reach into the other, "
      "expected "
-     "four different uids\n"},
+     "different uids\n"},
     {AGENT, AGENT_HEAD "users: {service: 64604}\n",
      "7:8: two of the agent's processes share a uid, so that one could reach into the other, "
-     "expected four different uids\n"},
+     "expected different uids\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {pkcs11: {module: m, token: t, pin_file: p}}}\n",
+     "7:19: the token holds the root's key, and nothing is said of what protects the keys for "
+     "tokens, which stay in the state file, expected one of passphrase_file, credential, and "
+     "state: plain\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {pkcs11: {module: m, token: t}, state: plain}}\n",
+     "7:28: 'pkcs11' names no source of the PIN, expected one of pin_file and pin_credential\n"},
+    {AGENT, AGENT_HEAD "ca: {key_at_rest: {state: plain}}\n",
+     "7:19: 'state' is of use beside 'pkcs11' only; write key_at_rest: plain\n"},
+    {AGENT,
+     AGENT_HEAD "ca: {key_at_rest: {state: plain, pkcs11: {module: m, token: t, pin_file: "
+                "p, environment: ['LD_PRELOAD=/x.so']}}}\n",
+     "7:91: 'environment' is 'LD_PRELOAD=/x.so', which is not NAME=VALUE, expected text; "
+     "such as SOFTHSM2_CONF=/etc/postern/softhsm2.conf\n"},
     {AGENT, AGENT_HEAD "kubernetes: {}\n", "7:13: missing key 'kubelet', expected a mapping\n"},
     {AGENT, AGENT_HEAD "kubernetes: {kubelet: {}}\n",
      "7:23: nothing tells whether it is the kubelet that answers, expected ca_file; or, said by "
