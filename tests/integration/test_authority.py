@@ -426,7 +426,9 @@ def test_files_change_under_traffic(node, files):
     files.put(first)
     node.start_agent(ttl="1h")
     assert "does not make" in ca(node, "prepare", status=2)
-    assert states(ca(node, "show")) == {} and len(states(ca(node, "show"), "jwt")) == 1
+    shown = ca(node, "show")
+    of_the_files = list(states(shown))  # what is in the files, and nothing that the agent made
+    assert states(shown) == {of_the_files[0]: "active"} and len(states(shown, "jwt")) == 1
     ca(node, "prepare", "--jwt")
     second_root = files.make("root", None, ["basicConstraints=critical,CA:true"])
     second = files.make("second", second_root, NO_ROOM)
@@ -440,6 +442,8 @@ def test_files_change_under_traffic(node, files):
             files.put(second, roots=[files.root, second_root])
             wait_for("the new authority", lambda: chain_of(node) == (2, ["second" + second[1].stem[6:], second_root[1].stem]), 20)
             traffic.more()
+    then = states(ca(node, "show"))
+    assert list(then.values()) == ["active"] and list(then) != of_the_files
 
 
 def test_outage_budget(node, files):
