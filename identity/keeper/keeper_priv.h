@@ -149,6 +149,7 @@ struct keeper_signer {
     int fd;       /* -1: it is away */
     bool failing; /* the last question had no answer */
     uint64_t n_asked, n_failed;
+    uint64_t n_told; /* of those that failed: so many the service knows of */
 };
 struct keeper;
 void keeper_signer_open(struct keeper *k, int fd); /* takes fd; the one of before is dropped */

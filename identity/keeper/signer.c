@@ -29,11 +29,15 @@ void keeper_signer_open(struct keeper *k, int fd)
     k->changed_pending = true;
 }
 
-/* It has nothing to say unasked. */
+/* It has nothing to say unasked. What failed of an order is for status to tell. */
 void keeper_signer_turn(struct keeper *k)
 {
     struct pollfd p = {.fd = k->signer.fd, .events = POLLIN};
 
+    if (k->signer.n_failed != k->signer.n_told) {
+        k->signer.n_told = k->signer.n_failed;
+        k->changed_pending = true;
+    }
     if (p.fd == -1 || poll(&p, 1, 0) != 1) {
         return;
     }

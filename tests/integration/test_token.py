@@ -33,10 +33,13 @@ class Token:
         self.conf.write_text(f"directories.tokendir = {self.dir}\nobjectstore.backend = file\nlog.level = INFO\n")
         self.env = dict(os.environ, SOFTHSM2_CONF=str(self.conf))
         run("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "so-pin-1", "--pin", PIN, env=self.env)
+        self.own()
+        self.write_pin(PIN)
+
+    def own(self):
         for root, dirs, files in os.walk(self.dir):
             for name in [root, *(os.path.join(root, f) for f in dirs + files)]:
                 os.chown(name, SIGNER_UID, SIGNER_UID)
-        self.write_pin(PIN)
 
     def write_pin(self, text):
         new = self.pin.with_suffix(".new")
@@ -114,13 +117,13 @@ def start(node, token, **kw):
     return node.start_agent()
 
 
-def refused(node, token, code=2, **kw):
+def refused(node, token, status=2, **kw):
     """What the agent says when it does not start."""
     node.write_entries()
     token.agent(node, **kw)
     agent = node.start_agent(wait=False)
     wait_for("the agent's end", lambda: not agent.alive(), 30)
-    assert agent.stop() == code
+    assert agent.stop() in ([1, 2] if status is None else [status])
     assert not (node.state / "ca" / "state").exists()
     return agent.err()
 
@@ -131,7 +134,7 @@ def refused(node, token, code=2, **kw):
 def test_wrong_pin(node, token):
     """Said once, and it costs the token one try and no more."""
     token.write_pin("0000-wrong")
-    text = refused(node, token, code=1)
+    text = refused(node, token, status=1)
     assert "the user PIN is wrong" in text and token.label in text and "0000-wrong" not in text
     assert "final try" not in run("softhsm2-util", "--show-slots", env=token.env).stdout.lower()
 
@@ -155,6 +158,29 @@ def test_library_that_is_no_module(node, token):
     assert "no PKCS#11 module" in refused(node, token, module=libc)
 
 
+def test_key_that_can_be_taken_out(node, token):
+    """A key that somebody made under that label is used only if it cannot leave the token."""
+    run(
+        "pkcs11-tool", "--module", token.module, "--login", "--pin", PIN, "--keypairgen", "--key-type", "EC:prime256v1",
+        "--label", "postern", "--id", "01", "--extractable", env=token.env,
+    )
+    token.own()
+    assert "can be taken out of the token" in refused(node, token, status=None)
+
+
+def test_key_that_is_there(node, token):
+    """The operator's own key of that label is used, and keys of other labels are nobody's business."""
+    for label, number in (("postern", "01"), ("posternish", "02")):
+        run(
+            "pkcs11-tool", "--module", token.module, "--login", "--pin", PIN, "--keypairgen", "--key-type", "EC:prime256v1",
+            "--label", label, "--id", number, "--sensitive", env=token.env,
+        )
+    token.own()
+    start(node, token)
+    fetch(node)
+    assert token.labels() == ["postern", "posternish"]
+
+
 # --- a life ----------------------------------------------------------------------------------------
 
 
@@ -175,7 +201,8 @@ def test_first_start_and_restart(node, token):
 
     state = (node.state / "ca" / "state").read_bytes()
     assert ssl.PEM_cert_to_DER_cert(bundle) in state  # the root is there, so its record is what is looked at
-    assert state.count(PKCS8) == 1  # that for tokens
+    held = sum(f.read_bytes().count(PKCS8) for f in node.state.rglob("*") if f.is_file())
+    assert held == 1  # that for tokens
     start(node, token)
     assert roots(node) == root and token.labels() == ["postern"]
     assert fetch(node)[1] == bundle
@@ -203,6 +230,35 @@ def test_signer_killed(node, token):
     wait_for("the token", lambda: status(node)["authority"]["token"] == "ok", 20)
     assert process(node, "signer")["restarts"] == 1
     ca(node, "prepare")
+
+
+def test_signer_hangs(node, token):
+    """What needs the token is refused after a moment, the rest goes on, and the next signer is asked anew."""
+    start(node, token)
+    before = process(node, "signer")["pid"]
+    os.kill(before, signal.SIGSTOP)
+    assert "its signer does not answer" in ca(node, "prepare", code=1)
+    wait_for("status", lambda: status(node)["authority"]["token"] == "away", 10)
+    fetch(node)
+    os.kill(before, signal.SIGCONT)  # it finds its channel closed
+    wait_for("another signer", lambda: process(node, "signer")["pid"] != before, 20)
+    wait_for("the token", lambda: status(node)["authority"]["token"] == "ok", 20)
+    ca(node, "prepare")
+
+
+def test_start_without_the_token(node, token):
+    """A start needs it: the agent says so, and nothing of the state is touched."""
+    start(node, token)
+    stop(node)
+    state = (node.state / "ca" / "state").read_bytes()
+    away = token.dir.with_name("away")
+    token.dir.rename(away)
+    agent = node.start_agent(wait=False)
+    wait_for("the agent's end", lambda: not agent.alive(), 30)
+    assert "no token" in agent.err() or "the module does not start" in agent.err(), agent.err()[-2000:]
+    assert (node.state / "ca" / "state").read_bytes() == state
+    away.rename(token.dir)
+    start(node, token)
 
 
 def test_token_away_and_back(node, token):
