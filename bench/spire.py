@@ -30,7 +30,8 @@ class Spire:
         )
         (directory / "agent.conf").write_text(
             'agent { data_dir = "%s/agent" log_level = "WARN" server_address = "127.0.0.1" server_port = "18081"\n'
-            '  socket_path = "%s" trust_domain = "%s" insecure_bootstrap = true }\n'
+            '  socket_path = "%s" trust_domain = "%s" insecure_bootstrap = true\n'
+            '  x509_svid_cache_max_size = 4000 }\n'
             'plugins { NodeAttestor "join_token" { plugin_data {} }\n  KeyManager "memory" { plugin_data {} }\n'
             '  WorkloadAttestor "unix" { plugin_data {} } }\n' % (directory, self.socket, TD)
         )
@@ -60,6 +61,10 @@ class Spire:
                 raise SystemExit((self.dir / "spire.log").read_text()[-2000:])
             time.sleep(0.1)
 
+    def serves(self):
+        argv = [self.bin / "spire-agent", "api", "fetch", "x509", "-socketPath", self.socket]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
     def entry(self, name, path, uid):
         return {
             "entry_id": name,
@@ -82,6 +87,7 @@ class Spire:
         self.known = own
         if wait:
             time.sleep(15)  # it synchronises every 5 s and signs what is new in batches
+            self.wait(self.serves)
 
     def processes(self):
         return {"server": self.server.pid, "agent": self.agent.pid}
