@@ -569,7 +569,7 @@ static int wake_ms(const struct keeper *k)
     return journal_ms != -1 && journal_ms < node_ms ? journal_ms : node_ms;
 }
 
-int keeper_run(struct keeper *k, struct err *err)
+static int run(struct keeper *k, struct err *err)
 {
     bool timer_fired = false;
 
@@ -615,4 +615,23 @@ int keeper_run(struct keeper *k, struct err *err)
             return -1;
         }
     }
+}
+
+/* What cannot be told to a supervisor that has just gone is no failure: its going is the end. */
+static bool supervisor_gone(const struct keeper *k)
+{
+    struct pollfd p = {.fd = k->control, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+}
+
+int keeper_run(struct keeper *k, struct err *err)
+{
+    int r = run(k, err);
+
+    if (r == -1 && err->code == ERR_UNAVAILABLE && supervisor_gone(k)) {
+        *err = (struct err)ERR_INIT;
+        return 0;
+    }
+    return r;
 }
