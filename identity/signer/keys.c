@@ -120,7 +120,7 @@ static int find_half(const struct signer_token *t, CK_OBJECT_HANDLE other, CK_OB
 {
     uint8_t id[KEY_ID_MAX];
     size_t len = 0;
-    struct found found;
+    struct found found = {.n = 0};
     CK_KEY_TYPE type = CKK_EC;
 
     if (get(t, other, CKA_ID, id, sizeof(id), &len) == -1 || len == 0) {
@@ -153,7 +153,7 @@ static int check_private(const struct signer_token *t, CK_OBJECT_HANDLE key, str
 static int find_by_point(const struct signer_token *t, const uint8_t point[AGENT_POINT_SIZE],
                          CK_OBJECT_HANDLE *ret, struct err *err)
 {
-    struct found found;
+    struct found found = {.n = 0};
 
     if (find_all(t, CKO_PUBLIC_KEY, NULL, &found, err) == -1) {
         return -1;
@@ -180,7 +180,7 @@ static int find_by_point(const struct signer_token *t, const uint8_t point[AGENT
 /* --- making ----------------------------------------------------------------------------------- */
 static int check_room(const struct signer_token *t, struct err *err)
 {
-    struct found found;
+    struct found found = {.n = 0};
     size_t n = 0;
 
     if (find_all(t, CKO_PRIVATE_KEY, NULL, &found, err) == -1) {

@@ -82,7 +82,7 @@ static int read_pin(struct signer *s, char **ret, size_t *ret_len, struct err *e
         r = err_set(err, ERR_SYSTEM, "the PIN's file cannot be read whole");
     }
     close(fd);
-    if (r == -1) {
+    if (r == -1 || text == NULL) {
         mem_secret_free(text);
         return -1;
     }

@@ -198,7 +198,7 @@ int signer_token_open(const struct signer_token_name *name, struct str pin,
                       struct signer_token **ret, struct err *err)
 {
     struct signer_token *t = mem_must_new(struct signer_token);
-    CK_TOKEN_INFO info;
+    CK_TOKEN_INFO info = {.flags = 0};
     CK_SLOT_ID slot = 0;
 
     t->name = *name;
