@@ -159,7 +159,7 @@ static int find_by_point(const struct signer_token *t, const uint8_t point[AGENT
         return -1;
     }
     for (CK_ULONG i = 0; i < found.n; i++) {
-        uint8_t own[AGENT_POINT_SIZE];
+        uint8_t own[AGENT_POINT_SIZE] = {0};
 
         if (!get_point(t, found.items[i], own) || memcmp(own, point, sizeof(own)) != 0) {
             continue;
