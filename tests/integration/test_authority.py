@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -372,7 +373,7 @@ def chain_of(node):
     pem = (out / "svid.pem").read_text()
     certs = ["-----BEGIN" + p for p in pem.split("-----BEGIN")[1:]]
     issuers = [run("openssl", "x509", "-noout", "-issuer", input=c).stdout for c in certs]
-    last = [i.strip().split("CN = ")[-1] for i in issuers]
+    last = [re.split("CN ?= ?", i.strip())[-1] for i in issuers]  # newer versions write no blanks
     return len(certs), last
 
 
