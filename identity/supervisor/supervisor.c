@@ -4,39 +4,14 @@
 #include <poll.h>
 #include <postern/os.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { START_MS = 30000, HANGUP_MS = 1000 };
-
-/* --- the service manager ---------------------------------------------------------------------- */
-/* sd_notify(3): one datagram to the address in the environment, if there is one. */
-static void notify_manager(const char *text)
-{
-    const char *path = secure_getenv("NOTIFY_SOCKET");
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    size_t len = path != NULL ? strlen(path) : 0;
-    os_autofd int fd = -1;
-
-    if (len < 2 || len >= sizeof(addr.sun_path) || (path[0] != '/' && path[0] != '@')) {
-        return;
-    }
-    memcpy(addr.sun_path, path, len);
-    if (path[0] == '@') {
-        addr.sun_path[0] = 0;
-    }
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd != -1) {
-        (void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&addr,
-                      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
-    }
-}
 
 /* --- signals ---------------------------------------------------------------------------------- */
 static int open_signals(struct supervisor *s, struct err *err)
@@ -61,6 +36,7 @@ static void take_signals(struct supervisor *s)
 
     while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGHUP) {
+            supervisor_manager_reloading(s);
             supervisor_watch_all_changed(s);
         } else if (!s->stopping) {
             s->stopping = true;
@@ -176,8 +152,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     enum { WATCH = 1 + 2 * AGENT_N_ROLES, CONTROL };
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
     int dues_ms[] = {supervisor_control_due_ms(s), supervisor_quarantine_due_ms(s),
-                     supervisor_watch_due_ms(s), supervisor_kubelet_due_ms(s),
-                     supervisor_signer_due_ms(s)};
+                     supervisor_watch_due_ms(s),   supervisor_kubelet_due_ms(s),
+                     supervisor_signer_due_ms(s),  supervisor_manager_due_ms(s)};
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -369,7 +345,7 @@ static int run(struct supervisor *s, struct err *err)
     if (!s->stopping) {
         s->running = true;
         log_ready(s);
-        notify_manager("READY=1\n");
+        supervisor_manager_ready(s);
     }
     while (!s->stopping) {
         if (turn(s, -1, err) == -1) {
@@ -384,6 +360,7 @@ static int run(struct supervisor *s, struct err *err)
         }
         if (!s->stopping) {
             supervisor_documents_turn(s);
+            supervisor_manager_turn(s);
         }
     }
     return 0;
@@ -411,13 +388,13 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     }
     s->children[AGENT_ROLE_SUPERVISOR].started_s = os_wall_s();
     agent_ipc_init(&s->entries, AGENT_MSG_ENTRIES_STATE, 0);
-    r = run(s, err);
+    r = service_manager_init(&s->manager, err) == 0 ? run(s, err) : -1;
     if (s->stopping) {
         r = 0;
     } else if (err->code == ERR_UNAVAILABLE) {
         find_cause(s, err);
     }
-    notify_manager("STOPPING=1\n");
+    service_manager_stopping(&s->manager, NULL);
     supervisor_stop_children(s);
     supervisor_control_close(s);
     supervisor_documents_close(s);
@@ -436,6 +413,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     if (s->signal_fd != -1) {
         close(s->signal_fd);
     }
+    service_manager_deinit(&s->manager);
     free(s->loaded);
     free(s);
     return r;

@@ -15,6 +15,7 @@
  * state.c      the state directory
  * authority.c  what the keeper needs of it
  * sockets.c    listening sockets
+ * manager.c    the service manager
  * privs.c      what it keeps after the start
  *
  * One thread.
@@ -26,6 +27,7 @@
 #include <postern/agent.h>
 #include <postern/agent_control.h>
 #include <postern/agent_ipc.h>
+#include <postern/service_manager.h>
 #include <sys/stat.h>
 
 /* --- state ------------------------------------------------------------------------------------ */
@@ -112,11 +114,14 @@ struct supervisor {
     struct supervisor_signer signer;
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
-    bool applied;                /* the keeper has answered the last commit */
-    bool running;    /* everything has been ready once: a service that ends is started again */
-    bool stopping;   /* asked to end */
-    bool ca_changed; /* files of the authority */
-    bool reload;     /* the entries: their file is another one, or SIGHUP */
+    struct service_manager manager;
+    uint64_t alive_ms; /* when it had the last sign of life */
+    bool reloading;    /* it was told so, and not yet that it is over */
+    bool applied;      /* the keeper has answered the last commit */
+    bool running;      /* everything has been ready once: a service that ends is started again */
+    bool stopping;     /* asked to end */
+    bool ca_changed;   /* files of the authority */
+    bool reload;       /* the entries: their file is another one, or SIGHUP */
     uint64_t generation;
     struct agent_msg_entries_state entries; /* for the service */
     struct agent_msg_entries_applied last_applied;
@@ -303,6 +308,14 @@ void supervisor_quarantine_on_list(struct supervisor *s, uint64_t ticket,
                                    const struct agent_control_request *request);
 void supervisor_quarantine_on_serials(struct supervisor *s, uint64_t ticket,
                                       const struct agent_control_request *request);
+
+/* --- the service manager ------------------------------------------------------------------------
+ */
+void supervisor_manager_ready(struct supervisor *s);
+/* SIGHUP. supervisor_manager_turn tells when all of it is taken, or refused. */
+void supervisor_manager_reloading(struct supervisor *s);
+int supervisor_manager_due_ms(const struct supervisor *s); /* -1: nothing is due */
+void supervisor_manager_turn(struct supervisor *s);
 
 /* --- privs ------------------------------------------------------------------------------------ */
 int supervisor_drop_privileges(struct supervisor *s, struct err *err);

@@ -554,10 +554,33 @@ def test_readiness_is_told_to_the_service_manager(agent):
         s.bind(str(path))
         s.settimeout(30)
         agent.start(env={"NOTIFY_SOCKET": str(path)})
+        assert s.recv(100) == b"READY=1\nSTATUS=Issuing\n"
+        agent.process.send_signal(signal.SIGHUP)
+        assert s.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         assert s.recv(100) == b"READY=1\n"
         agent.process.send_signal(signal.SIGTERM)
         assert s.recv(100) == b"STOPPING=1\n"
     assert agent.wait_end() == 0
+
+
+def test_signs_of_life_while_the_supervisor_turns(agent):
+    """A supervisor that is stopped gives none: the manager would end it."""
+    path = agent.dir / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(path))
+        s.settimeout(30)
+        agent.start(env={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "600000"})
+        assert s.recv(100).startswith(b"READY=1\n")
+        for _ in range(3):
+            assert s.recv(100) == b"WATCHDOG=1\n"
+        agent.process.send_signal(signal.SIGSTOP)
+        s.settimeout(1)
+        with pytest.raises(TimeoutError):
+            while True:
+                s.recv(100)
+        agent.process.send_signal(signal.SIGCONT)
+        s.settimeout(30)
+        assert s.recv(100) == b"WATCHDOG=1\n"
 
 
 def test_handle_for_outside_tools(build, lab):
