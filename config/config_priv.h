@@ -97,6 +97,8 @@ enum field_type {
     TYPE_SIZE,
     TYPE_DURATION_MS,
     TYPE_DURATION_S,
+    TYPE_PERCENT,
+    TYPE_MODE, /* of a file, octal */
     TYPE_PORT,
     TYPE_ADDRESS, /* with port */
     TYPE_IP,      /* without */
@@ -203,7 +205,7 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
              "The feature level that the file needs; a binary that understands less refuses it."}
 
 extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries,
-    table_modes;
+    table_modes, table_rotate;
 extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 extern const struct table table_agent_limits;

@@ -1,5 +1,5 @@
 /* load: files to structs, by kind. A file is taken whole or not at all. */
-#include <postern/conf.h>
+#include <postern/conf_rotate.h>
 
 #include <errno.h>
 #include <postern/mem.h>
@@ -18,7 +18,16 @@ struct kind {
     const char *use; /* how a file of this kind is used, for one that came to the wrong place */
 };
 
-enum { KIND_PROXY, KIND_MESH, KIND_POLICY, KIND_AGENT, KIND_ENTRIES, KIND_MODES, N_KINDS };
+enum {
+    KIND_PROXY,
+    KIND_MESH,
+    KIND_POLICY,
+    KIND_AGENT,
+    KIND_ENTRIES,
+    KIND_MODES,
+    KIND_ROTATE,
+    N_KINDS
+};
 
 static const struct kind kinds[N_KINDS] = {
     [KIND_PROXY] = {"Proxy", &table_proxy, "'postern proxy FILE' runs it"},
@@ -27,6 +36,7 @@ static const struct kind kinds[N_KINDS] = {
     [KIND_AGENT] = {"Agent", &table_agent, "'postern agent FILE' runs it"},
     [KIND_ENTRIES] = {"Entries", &table_entries, "'entries' in an Agent file names it"},
     [KIND_MODES] = {"Modes", &table_modes, "'state.modes' in an Agent file names it"},
+    [KIND_ROTATE] = {"Rotate", &table_rotate, "'postern rotate FILE' runs it"},
 };
 
 /* Every conf_* begins with its `path`, which no table knows. */
@@ -36,6 +46,7 @@ _Static_assert(offsetof(struct conf_policy, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_agent, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_entries, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_modes, path) == 0, "path is first");
+_Static_assert(offsetof(struct conf_rotate, path) == 0, "path is first");
 
 static void *kind_free(const struct kind *k, void *conf)
 {
@@ -66,7 +77,7 @@ static const struct kind *find_kind(struct str name)
 /* The `kind:` of a file; NULL when it was reported. */
 static const struct kind *read_kind(struct context *c, const struct node *root)
 {
-    static const char *const expected = "Proxy, Mesh, Policy, Agent, Entries or Modes";
+    static const char *const expected = "Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate";
     if (root->kind != NODE_MAP) {
         report(c, root, "a mapping that begins with 'kind:' and 'level:'", NULL,
                "not a configuration file");
@@ -205,6 +216,7 @@ DEFINE_KIND(policy, POLICY)
 DEFINE_KIND(agent, AGENT)
 DEFINE_KIND(entries, ENTRIES)
 DEFINE_KIND(modes, MODES)
+DEFINE_KIND(rotate, ROTATE)
 
 /* --- check ------------------------------------------------------------------------------------ */
 static void check_named(int kind, const char *path, struct conf_diag *diag)
@@ -274,7 +286,7 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
 const char *const *conf_kinds(void)
 {
     static const char *const names[] = {"Proxy",   "Mesh",  "Policy", "Agent",
-                                        "Entries", "Modes", NULL};
+                                        "Entries", "Modes", "Rotate", NULL};
     return names;
 }
 

@@ -203,9 +203,12 @@ static const struct unit units_time_s[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {NU
 static const struct unit units_size[] = {
     {"", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}, {NULL, 1}};
 
+static const struct unit units_percent[] = {{"%", 1}, {NULL, 1}};
+
 static const struct unit *units_of(const struct field *f)
 {
     return f->type == TYPE_SIZE          ? units_size
+           : f->type == TYPE_PERCENT     ? units_percent
            : f->type == TYPE_DURATION_MS ? units_time_ms
                                          : units_time_s;
 }
@@ -217,12 +220,32 @@ static bool parse_with_unit(struct context *c, const struct field *f, const stru
     bool bare;
     if (!number_with_unit(n->text, units_of(f), &v, &bare)) {
         value_fail(c, f, n, NULL,
-                   f->type == TYPE_SIZE ? "not a size"
-                   : bare               ? "a number without a unit"
-                                        : "not a duration");
+                   f->type == TYPE_SIZE      ? "not a size"
+                   : f->type == TYPE_PERCENT ? "not a part in percent"
+                   : bare                    ? "a number without a unit"
+                                             : "not a duration");
         return false;
     }
     if (!in_range(c, f, n, v)) {
+        return false;
+    }
+    store_uint(f, dst, v);
+    return true;
+}
+
+/* "0640": permission bits in octal, quoted or not. */
+static bool parse_mode(struct context *c, const struct field *f, const struct node *n, void *dst)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < n->text.n; i++) {
+        if (n->text.p[i] < '0' || n->text.p[i] > '7' || n->text.n < 3 || n->text.n > 4) {
+            value_fail(c, f, n, NULL, "not a mode");
+            return false;
+        }
+        v = v * 8 + (uint64_t)(n->text.p[i] - '0');
+    }
+    if (v == 0 || v > 0777) {
+        value_fail(c, f, n, NULL, "not a mode of reading, writing and executing alone");
         return false;
     }
     store_uint(f, dst, v);
@@ -355,6 +378,8 @@ static const struct {
                           false},
     [TYPE_DURATION_S] = {"duration", "a number with s, m or h, such as 10m", parse_with_unit,
                          false},
+    [TYPE_PERCENT] = {"percent", "a number with %, such as 50%", parse_with_unit, false},
+    [TYPE_MODE] = {"file mode", "a file's mode in octal, such as 0640", parse_mode, false},
     [TYPE_PORT] = {"port", "a port", parse_uint, false},
     [TYPE_ADDRESS] = {"address with port", "such as 127.0.0.1:8080 or [::1]:8080",
                       value_parse_address, false},
@@ -398,7 +423,7 @@ void value_clear(const struct field *f, void *dst)
 static bool is_ranged(const struct field *f)
 {
     return f->type == TYPE_UINT || f->type == TYPE_SIZE || f->type == TYPE_DURATION_MS ||
-           f->type == TYPE_DURATION_S;
+           f->type == TYPE_DURATION_S || f->type == TYPE_PERCENT;
 }
 
 /* "1s to 10m"; false where the type has no range of its own. */

@@ -2,7 +2,7 @@
  * conf: bad files first, each with the place and the words that a person gets; then every example
  * file, the defaults, and every prefix of every example.
  */
-#include <postern/conf.h>
+#include <postern/conf_rotate.h>
 
 #include <arpa/inet.h>
 
@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 /* --- one text of any kind --------------------------------------------------------------------- */
-enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES, MODES };
+enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES, MODES, ROTATE };
 
 /* Parses as the kind and forgets the result; 0 or -1, and everything that was said. */
 static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
@@ -29,6 +29,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     struct conf_agent *agent = NULL;
     struct conf_entries *entries = NULL;
     struct conf_modes *modes = NULL;
+    struct conf_rotate *rotate = NULL;
     int rc = -1;
     switch (kind) {
     case PROXY:
@@ -49,6 +50,9 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     case MODES:
         rc = conf_parse_modes("/etc/f.yaml", text, len, diag, &modes);
         break;
+    case ROTATE:
+        rc = conf_parse_rotate("/etc/f.yaml", text, len, diag, &rotate);
+        break;
     }
     assert_int_equal(rc, conf_diag_count(diag) == 0 ? 0 : -1);
     assert_true(conf_diag_print(diag, said));
@@ -58,6 +62,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     conf_agent_free(agent);
     conf_entries_free(entries);
     conf_modes_free(modes);
+    conf_rotate_free(rotate);
     conf_diag_free(diag);
     return rc;
 }
@@ -134,17 +139,19 @@ static const struct bad_case bad_yaml[] = {
 
 static const struct bad_case bad_head[] = {
     {POLICY, "level: 1\nrules: []\n",
-     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent, Entries or Modes; every file "
+     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate; "
+     "every file "
      "opens "
      "with "
      "'kind:' and 'level:'\n"},
     {POLICY, "kind: Polizy\nlevel: 1\n",
-     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent, Entries or Modes; did you "
+     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate; "
+     "did you "
      "mean "
      "'Policy'?\n"},
     {POLICY, "kind: [Policy]\n",
      "1:7: 'kind' holds no text, expected Proxy, Mesh, Policy, Agent, "
-     "Entries or Modes\n"},
+     "Entries, Modes or Rotate\n"},
     {PROXY, "kind: Policy\nlevel: 1\nrules: []\n",
      "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy file names it\n"},
     {POLICY, "kind: Agent\nlevel: 1\n",
@@ -741,7 +748,7 @@ static const struct {
     {"proxy.yaml", "Proxy", PROXY},       {"mesh.yaml", "Mesh", MESH},
     {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
     {"entries.yaml", "Entries", ENTRIES}, {"entries-kubernetes.yaml", "Entries", ENTRIES},
-    {"modes.yaml", "Modes", MODES},
+    {"modes.yaml", "Modes", MODES},       {"rotate.yaml", "Rotate", ROTATE},
 };
 
 static void test_examples_load(void **state)
