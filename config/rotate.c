@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "after_priv.h"
 #include "config_priv.h"
 
 static const char *const words_what[] = {"chain",  "leaf",   "intermediates", "key", "combined",
@@ -313,6 +314,19 @@ static const struct field fields_output[] = {
      AT(struct conf_rotate_output, keep),
      .def = "2",
      .doc = "How many generations before the present one stay, for readers that hold one open."},
+    {.name = "after",
+     .type = TYPE_MAP,
+     .table = &table_action,
+     LIST_AT(struct conf_rotate_output, after, n_after),
+     .def_doc = "nothing",
+     .doc = "What is done after each change, in this order."},
+    {.name = "verify",
+     .type = TYPE_MAP,
+     .table = &table_verify,
+     .scalar = verify_scalar,
+     AT(struct conf_rotate_output, verify),
+     .def_doc = "nowhere",
+     .doc = "Where the new certificate has to be served then. A URL alone means `{url: URL}`."},
 };
 static const struct table table_output = {
     .name = "an output",
@@ -433,6 +447,7 @@ static void check_output(struct context *c, const struct node *map, void *value)
         report(c, node_get(map, "files"), NULL, "make another output", "more than %d files",
                CONF_ROTATE_FILES_MAX);
     }
+    after_check(c, node_get(map, "after"), o->n_after);
     const struct node *passphrase = node_get(map, "passphrase_file");
     if (passphrase != NULL && !has_what(o, WHAT(PKCS12) | WHAT(TRUSTSTORE))) {
         report(c, passphrase->key, NULL, "remove it",

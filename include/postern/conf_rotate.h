@@ -6,6 +6,7 @@
 #define POSTERN_CONF_ROTATE_H
 
 #include <postern/conf.h>
+#include <postern/conf_after.h>
 
 enum conf_rotate_what {
     CONF_ROTATE_CHAIN,         /* leaf and intermediates, PEM */
@@ -66,7 +67,10 @@ struct conf_rotate_output {
     char *passphrase_file; /* NULL: none; of its pkcs12 and truststore files */
     bool omit_expired;
     bool replace_files;
-    uint32_t keep; /* generations before the present one */
+    uint32_t keep;            /* generations before the present one */
+    struct conf_after *after; /* what is done after a change, in this order */
+    size_t n_after;
+    struct conf_verify verify; /* where the new certificate has to be served then */
 };
 
 struct conf_rotate {
