@@ -85,6 +85,9 @@ static const char *parse_host(struct str s, uint16_t port, struct conf_url *url)
         }
         rest = cut(s, host.n);
     }
+    if (str_eq(host, STR_LIT("unix"))) {
+        return "whose host 'unix' is the word for a socket's path";
+    }
     if (rest.n > 0 && (rest.p[0] != ':' || !str_to_u64(cut(rest, 1), 65535, &number))) {
         return "whose port is no number up to 65535";
     }
