@@ -20,7 +20,8 @@ struct proxy_reload_result {
 };
 
 struct proxy {
-    const char *path; /* of the configuration */
+    const char *path; /* of the configuration, or for people where it stands */
+    const char *env;  /* the variable that holds it; NULL: the file does */
     struct loop *loop;
     struct log *log;
     struct snapshot_files *files;
@@ -49,6 +50,9 @@ struct proxy {
     int64_t started_s;
     int exit_status;
 };
+
+/* The configuration, from where it stands (proxy_source.c). */
+int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_proxy **ret);
 
 /* The last step of the set-up: capabilities, limits, file system, system calls. */
 int proxy_confine(const struct proxy *p, struct err *err);

@@ -111,7 +111,7 @@ static void reload(struct proxy *p)
     struct snapshot_files *next = NULL;
     struct err err = ERR_INIT;
     p->reload.at_s = os_wall_s();
-    if (conf_load_proxy(p->path, diag, &conf) == -1 ||
+    if (proxy_read_conf(p, diag, &conf) == -1 ||
         snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
         snapshot_files_compatible(p->files, next, &err) == -1) {
         snapshot_files_unref(next);
@@ -351,7 +351,7 @@ static int load(struct proxy *p, struct err *err)
 {
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *conf = NULL;
-    int r = conf_load_proxy(p->path, diag, &conf);
+    int r = proxy_read_conf(p, diag, &conf);
     if (r == 0) {
         r = snapshot_files_new(conf, 1, diag, &p->files, err);
     }
@@ -366,16 +366,19 @@ static int load(struct proxy *p, struct err *err)
 
 int proxy_main(int argc, char **argv)
 {
-    if (argc != 2 || argv[1][0] == '-') {
-        fprintf(stderr, "usage: postern proxy FILE\n");
+    const char *env = argc == 3 && strcmp(argv[1], "--env") == 0 ? argv[2] : NULL;
+    if (env == NULL && (argc != 2 || argv[1][0] == '-')) {
+        fprintf(stderr, "usage: postern proxy FILE\n"
+                        "       postern proxy --env VARIABLE   (which holds what a file would)\n");
         return 2;
     }
-    struct proxy p = {.path = argv[1], .log_wake_fd = -1, .started_s = os_wall_s()};
+    struct proxy p = {
+        .path = argv[argc - 1], .env = env, .log_wake_fd = -1, .started_s = os_wall_s()};
     struct err err = ERR_INIT;
     if (load(&p, &err) == -1 || p.files == NULL) {
         return 2;
     }
-    p.path = p.files->conf->path != NULL ? p.files->conf->path : argv[1];
+    p.path = p.files->conf->path != NULL ? p.files->conf->path : argv[argc - 1];
     char *path = mem_must_strdup(p.path); /* outlives the files that it came with */
     p.path = path;
     p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, "proxy");

@@ -128,3 +128,14 @@ def test_help_and_the_manual_list_every_command(build):
     shown = set(re.findall(r"^  (\w+)", postern(build, "help").stdout, re.M))
     manual = set(re.findall(r"^\.Cm (\w+)", (ROOT / "docs" / "man" / "postern.1").read_text().split(".Sh DESC")[0], re.M))
     assert shown <= manual and {"agent", "ca", "quarantine", "journal", "entries", "svid", "bundle"} <= shown
+
+
+def test_proxy_from_its_environment(build):
+    """What is wrong is told as of a file, by the variable's name; without the variable nothing starts."""
+    for text, said in (("kind: Proxy\nlevel: 1\nlisteners: 3\n", r"\$POSTERN_X:3:12: "), (None, r"\$POSTERN_X:1:1: ")):
+        env = {"PATH": "/usr/bin:/bin"} | ({"POSTERN_X": text} if text else {})
+        p = subprocess.run(
+            [build / "proxy" / "postern", "proxy", "--env", "POSTERN_X"], capture_output=True, text=True, timeout=60, check=False, env=env
+        )
+        assert p.returncode == 2 and re.search(said, p.stderr), p.stderr
+    assert postern(build, "proxy", "--env").returncode == 2
