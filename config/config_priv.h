@@ -3,10 +3,12 @@
  *
  *   yaml.c    bytes -> struct tree       strict YAML with line and column on every node
  *   schema.c  struct tree -> C structs   driven by struct table; defaults, freeing
- *   value.c   one scalar -> one value    the types; address.c and selector.c hold some of them
- *   proxy.c mesh.c policy.c agent.c kubernetes.c entries.c modes.c   the tables and what they
- * cannot say load.c    files; kinds; the public functions split.c   struct tree -> JSON, part by
- * part reference.c  tables -> Markdown
+ *   value.c   one scalar -> one value    the types; address.c, target.c and selector.c hold some
+ *   proxy.c gateway*.c mesh.c policy.c agent*.c kubernetes.c entries.c modes.c   the tables and
+ *                                        what they cannot say
+ *   load.c    files; kinds; the public functions
+ *   split.c   struct tree -> JSON, part by part
+ *   reference.c  tables -> Markdown
  *
  * Everything here runs on one thread and owns nothing beyond the call but what the tables fill in.
  */
@@ -107,7 +109,11 @@ enum field_type {
     TYPE_ID_TEMPLATE, /* a SPIFFE ID, maybe with variables */
     TYPE_TRUST_DOMAIN,
     TYPE_PATH,
-    TYPE_UNIX, /* unix:/path */
+    TYPE_UNIX,   /* unix:/path */
+    TYPE_LISTEN, /* struct conf_bind */
+    TYPE_TARGET, /* struct conf_target */
+    TYPE_DNS_NAME,
+    TYPE_DNS_PATTERN, /* or *. and a name */
     TYPE_SELECTOR,
     TYPE_MAP,
 };
@@ -127,6 +133,8 @@ struct field {
     uint64_t min, max;        /* both 0: the type's own */
     const char *const *words; /* TYPE_WORD: value i is words[i] */
     const char *zero_word;    /* TYPE_UINT: a word for 0, such as auto */
+    const char *none_word;    /* lists: a word in their place, which sets the bool at none_offset */
+    size_t none_offset;
     const struct table *table;
     const char *def;                 /* default as it would be written */
     const char *def_doc;             /* where the default is no constant */
@@ -166,6 +174,16 @@ void schema_clear(const struct table *t, void *value);
 void schema_check_unique(struct context *c, const struct node *list, const char *key,
                          const char *what);
 
+/* The same of any scalars. Sorts them. */
+void schema_check_unique_nodes(struct context *c, const struct node **nodes, size_t n,
+                               const char *what);
+/* A key that means nothing here would be believed to do something. `what` has it not. */
+void schema_refuse_key(struct context *c, const struct node *map, const char *key, const char *what,
+                       const char *advice);
+void schema_require_key(struct context *c, const struct node *map, const char *key,
+                        const char *what, const char *expected);
+bool schema_word_is(const struct node *map, const char *key, const char *word);
+
 /* One scalar into *dst; false when it was reported. */
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst);
 void value_clear(const struct field *f, void *dst);
@@ -177,6 +195,16 @@ bool value_parse_ip(struct context *c, const struct field *f, const struct node 
 bool value_parse_cidr(struct context *c, const struct field *f, const struct node *n, void *dst);
 bool value_parse_selector(struct context *c, const struct field *f, const struct node *n,
                           void *dst);
+bool value_parse_listen(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_target(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_dns_name(struct context *c, const struct field *f, const struct node *n,
+                          void *dst);
+bool value_parse_dns_pattern(struct context *c, const struct field *f, const struct node *n,
+                             void *dst);
+/* The path behind unix:, which is checked; false when it was reported. */
+bool value_take_unix(struct context *c, const struct field *f, const struct node *n,
+                     struct str *ret_path);
+bool value_is_unix(struct str text);
 /* enum conf_selector_type by a selector's words; -1: none. */
 int selector_type(struct str text);
 /* The type in words: for messages, and for the reference. */
@@ -204,11 +232,23 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
          .doc =                                                                                    \
              "The feature level that the file needs; a binary that understands less refuses it."}
 
-extern const struct table table_proxy, table_mesh, table_policy, table_agent, table_entries,
-    table_modes, table_rotate;
+extern const struct table table_proxy, table_gateway, table_mesh, table_policy, table_agent,
+    table_entries, table_modes, table_rotate;
 extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes;
 extern const struct table table_agent_limits;
+/* Sections that a Proxy and a Gateway have alike. */
+extern const struct table table_proxy_identity, table_proxy_state, table_proxy_timeouts,
+    table_proxy_limits, table_proxy_log;
+extern const struct table table_gateway_listener, table_credential, table_trust, table_peer_allow,
+    table_peer_verify, table_leg_tls; /* of a Gateway file */
+/* Two that cannot both listen; a destination that leads back. `p` is whole, `list` its listeners.
+ */
+void listeners_check_addresses(struct context *c, const struct node *list,
+                               const struct conf_proxy *p);
+/* The name where there is none, and the rest of what has no constant as default. */
+void proxy_finish(struct conf_proxy *p);
+extern const char *const words_identity_key[];
 /* Who may use the admin socket when the file does not say. */
 void admin_finish(struct conf_admin *admin);
 

@@ -20,6 +20,7 @@ struct kind {
 
 enum {
     KIND_PROXY,
+    KIND_GATEWAY,
     KIND_MESH,
     KIND_POLICY,
     KIND_AGENT,
@@ -31,8 +32,9 @@ enum {
 
 static const struct kind kinds[N_KINDS] = {
     [KIND_PROXY] = {"Proxy", &table_proxy, "'postern proxy FILE' runs it"},
+    [KIND_GATEWAY] = {"Gateway", &table_gateway, "'postern gateway FILE' runs it"},
     [KIND_MESH] = {"Mesh", &table_mesh, "'mesh' in a Proxy file names it"},
-    [KIND_POLICY] = {"Policy", &table_policy, "'policy' in a Proxy file names it"},
+    [KIND_POLICY] = {"Policy", &table_policy, "'policy' in a Proxy or Gateway file names it"},
     [KIND_AGENT] = {"Agent", &table_agent, "'postern agent FILE' runs it"},
     [KIND_ENTRIES] = {"Entries", &table_entries, "'entries' in an Agent file names it"},
     [KIND_MODES] = {"Modes", &table_modes, "'state.modes' in an Agent file names it"},
@@ -77,7 +79,8 @@ static const struct kind *find_kind(struct str name)
 /* The `kind:` of a file; NULL when it was reported. */
 static const struct kind *read_kind(struct context *c, const struct node *root)
 {
-    static const char *const expected = "Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate";
+    static const char *const expected =
+        "Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or Rotate";
     if (root->kind != NODE_MAP) {
         report(c, root, "a mapping that begins with 'kind:' and 'level:'", NULL,
                "not a configuration file");
@@ -185,8 +188,8 @@ static const struct kind *load_file(const struct kind *want, const char *path,
 }
 
 /* The public functions differ in their types only. */
-#define DEFINE_KIND(lower, UPPER)                                                                  \
-    int conf_load_##lower(const char *path, struct conf_diag *diag, struct conf_##lower **ret)     \
+#define DEFINE_LOAD(lower, UPPER, type)                                                            \
+    int conf_load_##lower(const char *path, struct conf_diag *diag, struct type **ret)             \
     {                                                                                              \
         void *conf;                                                                                \
         if (load_file(&kinds[KIND_##UPPER], path, diag, &conf) == NULL) {                          \
@@ -196,7 +199,7 @@ static const struct kind *load_file(const struct kind *want, const char *path,
         return 0;                                                                                  \
     }                                                                                              \
     int conf_parse_##lower(const char *name, const char *text, size_t len, struct conf_diag *diag, \
-                           struct conf_##lower **ret)                                              \
+                           struct type **ret)                                                      \
     {                                                                                              \
         void *conf;                                                                                \
         if (parse_text(&kinds[KIND_##UPPER], name, text, len, diag, &conf) == NULL) {              \
@@ -204,13 +207,22 @@ static const struct kind *load_file(const struct kind *want, const char *path,
         }                                                                                          \
         *ret = conf;                                                                               \
         return 0;                                                                                  \
-    }                                                                                              \
+    }
+#define DEFINE_KIND(lower, UPPER)                                                                  \
+    DEFINE_LOAD(lower, UPPER, conf_##lower)                                                        \
     struct conf_##lower *conf_##lower##_free(struct conf_##lower *conf)                            \
     {                                                                                              \
         return kind_free(&kinds[KIND_##UPPER], conf);                                              \
     }
 
-DEFINE_KIND(proxy, PROXY)
+DEFINE_LOAD(proxy, PROXY, conf_proxy)
+DEFINE_LOAD(gateway, GATEWAY, conf_proxy)
+
+struct conf_proxy *conf_proxy_free(struct conf_proxy *conf)
+{
+    return kind_free(&kinds[conf != NULL && conf->gateway ? KIND_GATEWAY : KIND_PROXY], conf);
+}
+
 DEFINE_KIND(mesh, MESH)
 DEFINE_KIND(policy, POLICY)
 DEFINE_KIND(agent, AGENT)
@@ -261,7 +273,7 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
     if (k == NULL) {
         return -1;
     }
-    if (k == &kinds[KIND_PROXY]) {
+    if (k == &kinds[KIND_PROXY] || k == &kinds[KIND_GATEWAY]) {
         const struct conf_proxy *p = conf;
         check_named(KIND_MESH, p->mesh_path, diag);
         check_named(KIND_POLICY, p->policy_path, diag);
@@ -285,8 +297,8 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
 /* --- kinds and their reference ---------------------------------------------------------------- */
 const char *const *conf_kinds(void)
 {
-    static const char *const names[] = {"Proxy",   "Mesh",  "Policy", "Agent",
-                                        "Entries", "Modes", "Rotate", NULL};
+    static const char *const names[] = {"Proxy",   "Gateway", "Mesh",   "Policy", "Agent",
+                                        "Entries", "Modes",   "Rotate", NULL};
     return names;
 }
 

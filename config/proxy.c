@@ -14,7 +14,7 @@ const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
 static const char *const words_access[] = {"all", "denied", NULL};
 static const char *const words_direction[] = {"outbound", "inbound", NULL};
 static const char *const words_capture[] = {"intercepted", "explicit", NULL};
-static const char *const words_key[] = {"auto", "csr", "agent", NULL};
+const char *const words_identity_key[] = {"auto", "csr", "agent", NULL};
 
 /* --- shared pieces ---------------------------------------------------------------------------- */
 static const struct field fields_admin[] = {
@@ -120,7 +120,7 @@ static const struct field fields_listener[] = {
     {.name = "address",
      .type = TYPE_ADDRESS,
      .required = true,
-     AT(struct conf_listener, address),
+     AT(struct conf_listener, bind.address),
      .doc = "Where it listens. An intercepted outbound listener stands on loopback."},
     {.name = "ports",
      .type = TYPE_MAP,
@@ -130,7 +130,7 @@ static const struct field fields_listener[] = {
      .doc = "Intercepted inbound only: what the workload's ports speak. Others are `tcp`."},
     {.name = "to",
      .type = TYPE_ADDRESS,
-     AT(struct conf_listener, to),
+     AT(struct conf_listener, to.address),
      .doc = "Explicit only, and required there: where it connects."},
     {.name = "identities",
      .type = TYPE_SPIFFE_ID,
@@ -152,58 +152,39 @@ static const struct table table_listener = {
     .check = check_listener,
 };
 
-/* A key that means nothing in this listener would be believed to do something. */
-static void refuse_key(struct context *c, const struct node *map, const char *key, const char *what,
-                       const char *advice)
-{
-    const struct node *n = node_get(map, key);
-    if (n != NULL) {
-        report(c, n->key, NULL, advice, "%s has no '%s'", what, key);
-    }
-}
-
-static void require_key(struct context *c, const struct node *map, const char *key,
-                        const char *what, const char *expected)
-{
-    if (node_get(map, key) == NULL) {
-        report(c, map, expected, NULL, "missing key '%s' of %s", key, what);
-    }
-}
-
-static bool word_is(const struct node *map, const char *key, const char *word)
-{
-    const struct node *n = node_get(map, key);
-    return n != NULL && n->kind == NODE_SCALAR && str_eq(n->text, str_of(word));
-}
-
 static void check_listener(struct context *c, const struct node *map, void *value)
 {
-    const struct conf_listener *l = value;
-    bool inbound = word_is(map, "direction", "inbound");
-    bool outbound = word_is(map, "direction", "outbound");
-    if (word_is(map, "capture", "explicit")) {
-        require_key(c, map, "to", "an explicit listener", "an address with port to connect to");
-        refuse_key(c, map, "ports", "an explicit listener",
-                   "it has one destination, 'to', and says 'protocol'");
+    struct conf_listener *l = value;
+    l->to.kind = l->to.address.len > 0 ? CONF_TARGET_ADDRESS : CONF_TARGET_NONE;
+    bool inbound = schema_word_is(map, "direction", "inbound");
+    bool outbound = schema_word_is(map, "direction", "outbound");
+    if (schema_word_is(map, "capture", "explicit")) {
+        schema_require_key(c, map, "to", "an explicit listener",
+                           "an address with port to connect to");
+        schema_refuse_key(c, map, "ports", "an explicit listener",
+                          "it has one destination, 'to', and says 'protocol'");
         if (outbound) {
-            require_key(c, map, "identities", "an explicit outbound listener",
-                        "the SPIFFE IDs that may answer at 'to'");
+            schema_require_key(c, map, "identities", "an explicit outbound listener",
+                               "the SPIFFE IDs that may answer at 'to'");
         }
         if (inbound) {
-            refuse_key(c, map, "identities", "an inbound listener",
-                       "who may come in is said in the policy");
+            schema_refuse_key(c, map, "identities", "an inbound listener",
+                              "who may come in is said in the policy");
         }
     }
-    if (word_is(map, "capture", "intercepted")) {
+    if (schema_word_is(map, "capture", "intercepted")) {
         const char *what = "an intercepted listener";
-        refuse_key(c, map, "to", what, "it connects to each connection's original destination");
-        refuse_key(c, map, "identities", what, "who lives where is said in the mesh map");
-        refuse_key(c, map, "protocol", what,
-                   inbound ? "say it for each port under 'ports'" : "it is said in the mesh map");
+        schema_refuse_key(c, map, "to", what,
+                          "it connects to each connection's original destination");
+        schema_refuse_key(c, map, "identities", what, "who lives where is said in the mesh map");
+        schema_refuse_key(c, map, "protocol", what,
+                          inbound ? "say it for each port under 'ports'"
+                                  : "it is said in the mesh map");
         if (outbound) {
-            refuse_key(c, map, "ports", "an outbound listener", "they are said in the mesh map");
+            schema_refuse_key(c, map, "ports", "an outbound listener",
+                              "they are said in the mesh map");
             const struct node *address = node_get(map, "address");
-            if (l->address.len > 0 && !sockaddr_is_loopback(&l->address)) {
+            if (l->bind.address.len > 0 && !sockaddr_is_loopback(&l->bind.address)) {
                 report(c, address, "a loopback address such as 127.0.0.1:15001 or [::1]:15001",
                        "whoever reaches it speaks with this workload's identity",
                        "an intercepted outbound listener that others can reach");
@@ -227,7 +208,7 @@ static const struct field fields_identity[] = {
      .doc = "Which identity to take where several are offered."},
     {.name = "key",
      .type = TYPE_WORD,
-     .words = words_key,
+     .words = words_identity_key,
      AT(struct conf_proxy, identity.key),
      .def = "auto",
      .doc = "`csr`: the key is made here and never leaves. `agent`: the agent makes it. `auto`: "
@@ -239,7 +220,7 @@ static const struct field fields_identity[] = {
      .def = "30s",
      .doc = "How long connections are held before the first SVID."},
 };
-static const struct table table_identity = {.name = "identity", FIELDS(fields_identity)};
+const struct table table_proxy_identity = {.name = "identity", FIELDS(fields_identity)};
 
 static const char *const words_state_from[] = {"files", "agent", NULL};
 
@@ -263,7 +244,7 @@ static const struct field fields_state[] = {
      .doc = "With `from: agent`: not ready when the agent has been away for longer. What it told "
             "last goes on all the same."},
 };
-static const struct table table_state = {
+const struct table table_proxy_state = {
     .name = "state", FIELDS(fields_state), .check = check_state};
 
 static void check_state(struct context *c, const struct node *map, void *value)
@@ -320,7 +301,7 @@ static const struct field fields_timeouts[] = {
      .def = "30s",
      .doc = "How long connections may go on after SIGTERM."},
 };
-static const struct table table_timeouts = {.name = "timeouts", FIELDS(fields_timeouts)};
+const struct table table_proxy_timeouts = {.name = "timeouts", FIELDS(fields_timeouts)};
 
 static const struct field fields_limits[] = {
     {.name = "connections",
@@ -338,7 +319,7 @@ static const struct field fields_limits[] = {
      .def = "65536",
      .doc = "Length of a request's head."},
 };
-static const struct table table_limits = {.name = "limits", FIELDS(fields_limits)};
+const struct table table_proxy_limits = {.name = "limits", FIELDS(fields_limits)};
 
 static const struct field fields_log[] = {
     {.name = "level",
@@ -354,7 +335,7 @@ static const struct field fields_log[] = {
      .def = "all",
      .doc = "`all`: one line a connection or request. `denied`: refusals only."},
 };
-static const struct table table_log = {.name = "log", FIELDS(fields_log)};
+const struct table table_proxy_log = {.name = "log", FIELDS(fields_log)};
 
 static void check_proxy(struct context *c, const struct node *map, void *value);
 
@@ -376,11 +357,11 @@ static const struct field fields_proxy[] = {
      .doc = "Threads. `auto`: as many as the process may use CPUs, two at most."},
     {.name = "identity",
      .type = TYPE_MAP,
-     .table = &table_identity,
+     .table = &table_proxy_identity,
      .doc = "Where the proxy's own identity comes from."},
     {.name = "state",
      .type = TYPE_MAP,
-     .table = &table_state,
+     .table = &table_proxy_state,
      .doc = "Where policy and mesh map come from."},
     {.name = "mesh",
      .type = TYPE_PATH,
@@ -399,8 +380,11 @@ static const struct field fields_proxy[] = {
      LIST_AT(struct conf_proxy, listeners, n_listeners),
      .empty_advice = "a proxy without a listener does nothing",
      .doc = "Where connections are taken."},
-    {.name = "timeouts", .type = TYPE_MAP, .table = &table_timeouts, .doc = "How long to wait."},
-    {.name = "limits", .type = TYPE_MAP, .table = &table_limits, .doc = "How much to hold."},
+    {.name = "timeouts",
+     .type = TYPE_MAP,
+     .table = &table_proxy_timeouts,
+     .doc = "How long to wait."},
+    {.name = "limits", .type = TYPE_MAP, .table = &table_proxy_limits, .doc = "How much to hold."},
     {.name = "admin",
      .type = TYPE_MAP,
      .table = &table_admin,
@@ -411,7 +395,10 @@ static const struct field fields_proxy[] = {
      .table = &table_metrics,
      AT(struct conf_proxy, metrics),
      .doc = "OpenMetrics over HTTP; absent: none."},
-    {.name = "log", .type = TYPE_MAP, .table = &table_log, .doc = "JSON lines on standard error."},
+    {.name = "log",
+     .type = TYPE_MAP,
+     .table = &table_proxy_log,
+     .doc = "JSON lines on standard error."},
 };
 const struct table table_proxy = {
     .name = "the file",
@@ -420,56 +407,6 @@ const struct table table_proxy = {
     FIELDS(fields_proxy),
     .check = check_proxy,
 };
-
-/* Whether two sockets cannot both listen. */
-static bool addresses_clash(const struct conf_sockaddr *a, const struct conf_sockaddr *b)
-{
-    if (a->len == 0 || b->len == 0 || a->ss.ss_family != b->ss.ss_family ||
-        sockaddr_port(a) != sockaddr_port(b)) {
-        return false;
-    }
-    return sockaddr_equal(a, b) || sockaddr_is_any(a) || sockaddr_is_any(b);
-}
-
-/* Whether a connection to `to` would arrive at the listener of this very file. */
-static bool leads_to(const struct conf_sockaddr *to, const struct conf_sockaddr *listener)
-{
-    return to->len > 0 && listener->len > 0 && to->ss.ss_family == listener->ss.ss_family &&
-           sockaddr_port(to) == sockaddr_port(listener) &&
-           (sockaddr_equal(to, listener) ||
-            (sockaddr_is_any(listener) && sockaddr_is_loopback(to)));
-}
-
-static void check_addresses(struct context *c, const struct node *list, const struct conf_proxy *p)
-{
-    const struct node *n = list->child;
-    for (size_t i = 0; i < p->n_listeners; i++, n = n->next) {
-        const struct conf_listener *l = &p->listeners[i];
-        const struct node *address = node_get(n, "address");
-        const struct node *to = node_get(n, "to");
-        for (size_t k = 0; k < i; k++) {
-            if (addresses_clash(&l->address, &p->listeners[k].address)) {
-                struct shown s;
-                report(c, address, "an address of its own", NULL,
-                       "the address of listener %s already",
-                       show(&s, str_of(p->listeners[k].name)));
-                break;
-            }
-        }
-        for (size_t k = 0; k < p->n_listeners; k++) {
-            if (leads_to(&l->to, &p->listeners[k].address)) {
-                struct shown s;
-                report(c, to, "the address of a server", NULL,
-                       "it leads back to listener %s of this proxy",
-                       show(&s, str_of(p->listeners[k].name)));
-                break;
-            }
-        }
-        if (addresses_clash(&l->address, &p->metrics)) {
-            report(c, address, "an address of its own", NULL, "the address of 'metrics' already");
-        }
-    }
-}
 
 static void check_proxy(struct context *c, const struct node *map, void *value)
 {
@@ -480,8 +417,13 @@ static void check_proxy(struct context *c, const struct node *map, void *value)
         report(c, list, NULL, NULL, "more than %d listeners", LISTENERS_MAX);
     } else if (p->n_listeners > 0) {
         schema_check_unique(c, list, "name", "listener");
-        check_addresses(c, list, p);
+        listeners_check_addresses(c, list, p);
     }
+    proxy_finish(p);
+}
+
+void proxy_finish(struct conf_proxy *p)
+{
     if (p->name == NULL) {
         char host[65] = "";
         (void)gethostname(host, sizeof(host) - 1);

@@ -83,11 +83,15 @@ static void report_unknown_key(struct context *c, const struct table *t, const s
     if (near != NULL) {
         snprintf(advice, sizeof(advice), "did you mean '%s'?", near);
     }
-    int len = 0;
-    for (size_t i = 0; i < t->n_fields && len >= 0 && (size_t)len < sizeof(expected); i++) {
+    size_t len = 0;
+    for (size_t i = 0; i < t->n_fields; i++) {
         const char *sep = i == 0 ? "" : i + 1 == t->n_fields ? " or " : ", ";
-        len += snprintf(expected + len, sizeof(expected) - (size_t)len, "%s%s", sep,
-                        t->fields[i].name);
+        if (len + strlen(t->fields[i].name) + 8 > sizeof(expected)) {
+            (void)snprintf(expected + len, sizeof(expected) - len, ", ...");
+            break;
+        }
+        len += (size_t)snprintf(expected + len, sizeof(expected) - len, "%s%s", sep,
+                                t->fields[i].name);
     }
     report(c, key, expected, near != NULL ? advice : NULL, "unknown key %s", show(&s, key->text));
 }
@@ -133,6 +137,11 @@ static void parse_one(struct context *c, const struct field *f, const struct nod
 static void parse_list(struct context *c, const struct field *f, const struct node *n, void *value)
 {
     if (n->kind == NODE_BAD) {
+        return;
+    }
+    if (f->none_word != NULL && n->kind == NODE_SCALAR && !n->quoted &&
+        str_eq(n->text, str_of(f->none_word))) {
+        *(bool *)((char *)value + f->none_offset) = true;
         return;
     }
     if (n->kind != NODE_LIST) {
@@ -254,6 +263,24 @@ static int compare_texts(const void *pa, const void *pb)
     return a->line != b->line ? (a->line < b->line ? -1 : 1) : a->column < b->column ? -1 : 1;
 }
 
+void schema_check_unique_nodes(struct context *c, const struct node **nodes, size_t n,
+                               const char *what)
+{
+    size_t first = 0;
+    qsort(nodes, n, sizeof(*nodes), compare_texts);
+    for (size_t i = 1; i < n; i++) {
+        if (!str_eq(nodes[i]->text, nodes[first]->text)) {
+            first = i;
+            continue;
+        }
+        struct shown s;
+        char advice[80];
+        snprintf(advice, sizeof(advice), "the first is at line %u, column %u", nodes[first]->line,
+                 nodes[first]->column);
+        report(c, nodes[i], NULL, advice, "%s %s twice", what, show(&s, nodes[i]->text));
+    }
+}
+
 void schema_check_unique(struct context *c, const struct node *list, const char *key,
                          const char *what)
 {
@@ -268,17 +295,28 @@ void schema_check_unique(struct context *c, const struct node *list, const char 
             sorted[n++] = text;
         }
     }
-    qsort(sorted, n, sizeof(*sorted), compare_texts);
-    size_t first = 0;
-    for (size_t i = 1; i < n; i++) {
-        if (!str_eq(sorted[i]->text, sorted[first]->text)) {
-            first = i;
-            continue;
-        }
-        struct shown s;
-        char advice[80];
-        snprintf(advice, sizeof(advice), "the first is at line %u, column %u", sorted[first]->line,
-                 sorted[first]->column);
-        report(c, sorted[i], NULL, advice, "%s %s twice", what, show(&s, sorted[i]->text));
+    schema_check_unique_nodes(c, sorted, n, what);
+}
+
+void schema_refuse_key(struct context *c, const struct node *map, const char *key, const char *what,
+                       const char *advice)
+{
+    const struct node *n = node_get(map, key);
+    if (n != NULL) {
+        report(c, n->key, NULL, advice, "%s has no '%s'", what, key);
     }
+}
+
+void schema_require_key(struct context *c, const struct node *map, const char *key,
+                        const char *what, const char *expected)
+{
+    if (node_get(map, key) == NULL) {
+        report(c, map, expected, NULL, "missing key '%s' of %s", key, what);
+    }
+}
+
+bool schema_word_is(const struct node *map, const char *key, const char *word)
+{
+    const struct node *n = node_get(map, key);
+    return n != NULL && n->kind == NODE_SCALAR && str_eq(n->text, str_of(word));
 }

@@ -340,21 +340,37 @@ static bool parse_path(struct context *c, const struct field *f, const struct no
     return true;
 }
 
-static bool parse_unix(struct context *c, const struct field *f, const struct node *n, void *dst)
+bool value_is_unix(struct str text)
+{
+    return str_has_prefix(text, STR_LIT("unix:"));
+}
+
+bool value_take_unix(struct context *c, const struct field *f, const struct node *n,
+                     struct str *ret_path)
 {
     struct str path = n->text;
     if (str_has_prefix(path, STR_LIT("unix://"))) {
         path = (struct str){path.p + 7, path.n - 7};
-    } else if (str_has_prefix(path, STR_LIT("unix:"))) {
+    } else if (value_is_unix(path)) {
         path = (struct str){path.p + 5, path.n - 5};
     } else {
         value_fail(c, f, n, NULL, "which does not begin with unix:");
         return false;
     }
-    if (path.n < 2 || path.p[0] != '/' || path.n > field_max(f)) {
+    if (path.n < 2 || path.p[0] != '/' || path.n > CONFIG_SOCKET_PATH_MAX) {
         value_fail(c, f, n, NULL,
-                   path.n > field_max(f) ? "longer than a socket's name can be"
-                                         : "not an absolute path");
+                   path.n > CONFIG_SOCKET_PATH_MAX ? "longer than a socket's name can be"
+                                                   : "not an absolute path");
+        return false;
+    }
+    *ret_path = path;
+    return true;
+}
+
+static bool parse_unix(struct context *c, const struct field *f, const struct node *n, void *dst)
+{
+    struct str path;
+    if (!value_take_unix(c, f, n, &path)) {
         return false;
     }
     store_text(f, dst, path);
@@ -394,6 +410,16 @@ static const struct {
                            true},
     [TYPE_PATH] = {"path", "a path", parse_path, true},
     [TYPE_UNIX] = {"Unix socket", "unix: and an absolute path", parse_unix, true},
+    [TYPE_LISTEN] = {"address with port, Unix socket, or `systemd`",
+                     "such as 0.0.0.0:8443, unix:/run/app.sock, systemd or systemd:NAME",
+                     value_parse_listen, false},
+    [TYPE_TARGET] = {"address with port, host with port, or Unix socket",
+                     "such as 127.0.0.1:8080, db.example:5432 or unix:/run/app.sock",
+                     value_parse_target, false},
+    [TYPE_DNS_NAME] = {"DNS name", "a DNS name such as db.example", value_parse_dns_name, true},
+    [TYPE_DNS_PATTERN] = {"DNS name, or `*.` and one",
+                          "a DNS name such as db.example or *.db.example", value_parse_dns_pattern,
+                          true},
     [TYPE_SELECTOR] =
         {"selector", "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS",
          value_parse_selector, false},
@@ -417,6 +443,16 @@ void value_clear(const struct field *f, void *dst)
         free(s->written);
         free(s->text);
         s->written = s->text = NULL;
+    } else if (f->type == TYPE_LISTEN) {
+        struct conf_bind *b = dst;
+        free(b->path);
+        free(b->activation);
+        b->path = b->activation = NULL;
+    } else if (f->type == TYPE_TARGET) {
+        struct conf_target *t = dst;
+        free(t->host);
+        free(t->path);
+        t->host = t->path = NULL;
     }
 }
 

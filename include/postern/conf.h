@@ -67,6 +67,16 @@ struct conf_admin {
     size_t n_allow_uids; /* default: root and the process's own uid */
 };
 
+enum conf_state_at_rest { CONF_STATE_PLAIN };
+/* A PKCS#11 token that holds the root's key. */
+struct conf_token {
+    bool configured; /* the file has the key; else the rest counts for nothing */
+    char *module, *label, *key;
+    char *pin_file, *pin_credential; /* one of them is NULL */
+    struct conf_strings paths, environment;
+    enum conf_state_at_rest state; /* of what stays in the state file */
+};
+
 enum conf_access_log { CONF_ACCESS_ALL, CONF_ACCESS_DENIED };
 
 /* --- Proxy ------------------------------------------------------------------------------------ */
@@ -80,25 +90,145 @@ struct conf_port {
     struct conf_sockaddr local_address; /* port 0; not set: the original address */
 };
 
+/* Where a listener takes connections. */
+enum conf_bind_kind { CONF_BIND_ADDRESS, CONF_BIND_UNIX, CONF_BIND_SYSTEMD };
+struct conf_bind {
+    enum conf_bind_kind kind;
+    struct conf_sockaddr address; /* ADDRESS */
+    char *path;                   /* UNIX: absolute */
+    char *activation;             /* SYSTEMD: the name of the descriptor; NULL: the listener's */
+};
+
+/* Where it connects. */
+enum conf_target_kind { CONF_TARGET_NONE, CONF_TARGET_ADDRESS, CONF_TARGET_HOST, CONF_TARGET_UNIX };
+struct conf_target {
+    enum conf_target_kind kind;
+    struct conf_sockaddr address; /* ADDRESS */
+    char *host;                   /* HOST: a DNS name in lower case, without a dot at the end */
+    uint16_t port;                /* HOST */
+    char *path;                   /* UNIX: absolute */
+};
+
+/* Names that a certificate of an ordinary CA may show: one that matches is enough. */
+struct conf_names {
+    struct conf_strings cn, ou, dns, uri; /* `*` and `**` in uri: docs/gateway.md */
+    bool any;                             /* whoever the CA vouches for; then the lists are empty */
+};
+
+enum conf_tls_min { CONF_TLS_1_2, CONF_TLS_1_3 };
+struct conf_tls {
+    enum conf_tls_min min;
+    struct conf_strings alpn; /* in order of preference; none: as the protocol says */
+};
+
+/* What one TLS leg of a gateway's listener shows and expects. */
+struct conf_tls_side {
+    struct conf_strings credentials; /* names; none: `identity` or, if said so, no certificate */
+    bool no_credentials;             /* upstream only: no certificate is sent */
+    char *trust;                     /* a name; NULL: the bundles that come with `identity` */
+    struct conf_tls tls;
+    struct conf_names allow;        /* downstream only */
+    char *server_name;              /* the rest: upstream only. The SNI; NULL: none is sent */
+    struct conf_strings identities; /* peers by SPIFFE bundles: any of these */
+    struct conf_names verify;       /* peers by ordinary CAs: an IP address may stand in dns */
+    char *connect_proxy;            /* http://[USER:PASSWORD@]HOST:PORT; NULL: none */
+};
+
+/* A route by the ClientHello's server name. */
+struct conf_sni_route {
+    struct conf_strings names;       /* lower case; exact, or `*.` and a domain */
+    struct conf_target to;           /* NONE: the listener's */
+    struct conf_strings credentials; /* none: the listener's */
+    bool passthrough;                /* not terminated here; then there are no credentials */
+};
+
+enum conf_listener_type {
+    CONF_LISTENER_SIDECAR, /* of a Proxy: direction and capture say the rest */
+    CONF_LISTENER_SERVER,  /* mTLS in, plain out */
+    CONF_LISTENER_CLIENT,  /* plain in, mTLS out */
+    CONF_LISTENER_RELAY,   /* mTLS in, mTLS out */
+};
+enum conf_client_certificate { CONF_CLIENT_CERTIFICATE_REQUIRED, CONF_CLIENT_CERTIFICATE_NONE };
+enum conf_proxy_protocol {
+    CONF_PROXY_PROTOCOL_NONE,
+    CONF_PROXY_PROTOCOL_V1,
+    CONF_PROXY_PROTOCOL_V2,
+    CONF_PROXY_PROTOCOL_V2_TLS,
+    CONF_PROXY_PROTOCOL_V2_TLS_FULL,
+};
+
 struct conf_listener {
     char *name;
-    enum conf_direction direction;
-    enum conf_capture capture;
-    struct conf_sockaddr address;
-    struct conf_port *ports; /* intercepted inbound only */
+    enum conf_listener_type type;
+    enum conf_direction direction; /* also of a Gateway: inbound is server and relay */
+    enum conf_capture capture;     /* of a Gateway: explicit */
+    struct conf_bind bind;         /* of a Proxy: an address */
+    struct conf_port *ports;       /* intercepted inbound only */
     size_t n_ports;
-    struct conf_sockaddr to;        /* explicit only */
-    struct conf_strings identities; /* explicit outbound only; at least one there */
+    struct conf_target to;          /* explicit only; of a Proxy: an address */
+    struct conf_strings identities; /* of a Proxy: explicit outbound only, at least one there */
     enum conf_protocol protocol;    /* explicit only */
+
+    /* The rest: of a Gateway only. */
+    struct conf_tls_side downstream;                 /* server, relay */
+    struct conf_tls_side upstream;                   /* client, relay */
+    enum conf_client_certificate client_certificate; /* server, relay */
+    enum conf_proxy_protocol proxy_protocol;         /* server */
+    struct conf_sni_route *sni;                      /* server, relay */
+    size_t n_sni;
+    bool allow_remote_clients; /* client */
+    struct {
+        mode_t mode;
+        char *owner, *group; /* names or numbers; NULL: the process's own */
+    } socket;                /* a Unix socket that it listens on */
+    struct {
+        uint32_t connections;  /* open at once; 0: as many as the process takes */
+        uint32_t connect_rate; /* new ones a second; 0: any */
+    } limits;
+};
+
+/* Own certificates of a Gateway that do not come with `identity`. */
+enum conf_credential_kind {
+    CONF_CREDENTIAL_PEM,    /* cert, and key or NULL: in the same file */
+    CONF_CREDENTIAL_PKCS12, /* pkcs12 */
+    CONF_CREDENTIAL_PKCS11, /* cert, token */
+    CONF_CREDENTIAL_WORKLOAD_API,
+};
+struct conf_credential {
+    char *name;
+    enum conf_credential_kind kind;
+    char *cert, *key, *pkcs12;
+    char *passphrase_file, *passphrase_credential; /* at most one is not NULL */
+    struct conf_token token;
+    struct {
+        char *socket;    /* NULL: from SPIFFE_ENDPOINT_SOCKET */
+        char *spiffe_id; /* NULL: the first offered */
+        enum conf_key_mode key;
+    } workload_api;
+};
+
+/* What a peer's certificate must lead to, where that does not come with `identity`. */
+struct conf_bundle_file {
+    char *trust_domain, *path;
+};
+struct conf_trust {
+    char *name;
+    char *ca;  /* ordinary CAs; NULL: bundles */
+    char *crl; /* NULL: none; with ca only */
+    struct conf_bundle_file *bundles;
+    size_t n_bundles;
 };
 
 enum conf_state_from { CONF_STATE_FILES, CONF_STATE_AGENT };
 
 enum { CONF_REQUEST_HEAD_MAX = 128 * 1024 }; /* a worker's buffers are made for it */
 
+/* Of a Proxy file and of a Gateway file: one data plane. */
 struct conf_proxy {
     char *path; /* the file itself, absolute */
     char *name;
+    bool gateway;     /* a Gateway file */
+    bool no_identity; /* a Gateway that needs none: the section is absent */
     unsigned workers; /* 0: auto */
     struct {
         char *socket;    /* a path, or NULL: from SPIFFE_ENDPOINT_SOCKET */
@@ -108,10 +238,14 @@ struct conf_proxy {
     } identity;
     struct {
         enum conf_state_from from;
-        uint32_t max_age_s; /* 0: any */
-    } state;                /* where policy and mesh map come from */
-    char *mesh_path;        /* NULL: none */
-    char *policy_path;      /* NULL: none, everything is denied */
+        uint32_t max_age_s;              /* 0: any */
+    } state;                             /* where policy and mesh map come from */
+    char *mesh_path;                     /* NULL: none */
+    char *policy_path;                   /* NULL: none, everything is denied */
+    struct conf_credential *credentials; /* Gateway only, as is trust */
+    size_t n_credentials;
+    struct conf_trust *trust;
+    size_t n_trust;
     struct conf_listener *listeners;
     size_t n_listeners;
     struct {
@@ -204,15 +338,6 @@ enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
 
 enum conf_ca_source { CONF_CA_SELF, CONF_CA_DISK };
 enum conf_key_at_rest { CONF_KEY_UNSAID, CONF_KEY_PLAIN, CONF_KEY_PASSPHRASE, CONF_KEY_CREDENTIAL };
-enum conf_state_at_rest { CONF_STATE_PLAIN };
-/* A PKCS#11 token that holds the root's key. */
-struct conf_token {
-    bool configured; /* the file has the key; else the rest counts for nothing */
-    char *module, *label, *key;
-    char *pin_file, *pin_credential; /* one of them is NULL */
-    struct conf_strings paths, environment;
-    enum conf_state_at_rest state; /* of what stays in the state file */
-};
 struct conf_ca {
     bool present; /* the file has such a section */
     enum conf_ca_source source;
@@ -315,6 +440,7 @@ struct conf_entries {
 /* Each reads one file of at most 4 MiB. 0 and *ret on success; -1 with at least one error in diag.
  */
 int conf_load_proxy(const char *path, struct conf_diag *diag, struct conf_proxy **ret);
+int conf_load_gateway(const char *path, struct conf_diag *diag, struct conf_proxy **ret);
 int conf_load_mesh(const char *path, struct conf_diag *diag, struct conf_mesh **ret);
 int conf_load_policy(const char *path, struct conf_diag *diag, struct conf_policy **ret);
 int conf_load_agent(const char *path, struct conf_diag *diag, struct conf_agent **ret);
@@ -325,6 +451,8 @@ int conf_load_modes(const char *path, struct conf_diag *diag, struct conf_modes 
  * but entries that name users or groups look into the machine's databases. */
 int conf_parse_proxy(const char *name, const char *text, size_t len, struct conf_diag *diag,
                      struct conf_proxy **ret);
+int conf_parse_gateway(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                       struct conf_proxy **ret);
 int conf_parse_mesh(const char *name, const char *text, size_t len, struct conf_diag *diag,
                     struct conf_mesh **ret);
 int conf_parse_agent(const char *name, const char *text, size_t len, struct conf_diag *diag,
@@ -336,7 +464,12 @@ int conf_parse_entries(const char *name, const char *text, size_t len, struct co
 int conf_parse_modes(const char *name, const char *text, size_t len, struct conf_diag *diag,
                      struct conf_modes **ret);
 
-struct conf_proxy *conf_proxy_free(struct conf_proxy *c);
+struct conf_proxy *conf_proxy_free(struct conf_proxy *c); /* of either kind */
+/* By name; NULL: there is none. */
+const struct conf_credential *conf_find_credential(const struct conf_proxy *c, const char *name);
+const struct conf_trust *conf_find_trust(const struct conf_proxy *c, const char *name);
+/* Whether peers of this leg show SVIDs; else what ordinary CAs sign. */
+bool conf_trusts_spiffe(const struct conf_proxy *c, const struct conf_tls_side *side);
 struct conf_mesh *conf_mesh_free(struct conf_mesh *c);
 struct conf_policy *conf_policy_free(struct conf_policy *c);
 struct conf_agent *conf_agent_free(struct conf_agent *c);

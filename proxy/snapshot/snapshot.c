@@ -33,8 +33,8 @@ static void fill_listeners(struct snapshot_files *f)
     for (size_t i = 0; i < f->n_listeners; i++) {
         struct snapshot_listener *l = &f->listeners[i];
         l->conf = &f->conf->listeners[i];
-        take_addr(&l->conf->address, &l->address);
-        take_addr(&l->conf->to, &l->to);
+        take_addr(&l->conf->bind.address, &l->address);
+        take_addr(&l->conf->to.address, &l->to);
         if (l->conf->direction == CONF_OUTBOUND && l->conf->capture == CONF_EXPLICIT) {
             l->explicit_route = route_new_explicit(l->conf->name, &l->conf->identities);
         }
@@ -140,7 +140,7 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         const struct conf_listener *x = &a->listeners[i];
         const struct conf_listener *y = &b->listeners[i];
         if (!same_text(x->name, y->name) || x->direction != y->direction ||
-            x->capture != y->capture || !same_addr(&x->address, &y->address)) {
+            x->capture != y->capture || !same_addr(&x->bind.address, &y->bind.address)) {
             return "listeners";
         }
     }

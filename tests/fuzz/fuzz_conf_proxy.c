@@ -10,8 +10,8 @@ static void check(const struct conf_proxy *conf)
     for (size_t i = 0; i < conf->n_listeners; i++) {
         const struct conf_listener *l = &conf->listeners[i];
         bool is_explicit = l->capture == CONF_EXPLICIT;
-        assert(l->name != NULL && l->address.len > 0);
-        assert((l->to.len > 0) == is_explicit);
+        assert(l->name != NULL && l->bind.address.len > 0);
+        assert((l->to.kind == CONF_TARGET_ADDRESS) == is_explicit);
         assert((l->identities.n > 0) == (is_explicit && l->direction == CONF_OUTBOUND));
         conf_fuzz_check_texts(&l->identities);
     }

@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 /* --- one text of any kind --------------------------------------------------------------------- */
-enum kind { PROXY, MESH, POLICY, AGENT, ENTRIES, MODES, ROTATE };
+enum kind { PROXY, GATEWAY, MESH, POLICY, AGENT, ENTRIES, MODES, ROTATE };
 
 /* Parses as the kind and forgets the result; 0 or -1, and everything that was said. */
 static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
@@ -34,6 +34,9 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     switch (kind) {
     case PROXY:
         rc = conf_parse_proxy("/etc/f.yaml", text, len, diag, &proxy);
+        break;
+    case GATEWAY:
+        rc = conf_parse_gateway("/etc/f.yaml", text, len, diag, &proxy);
         break;
     case MESH:
         rc = conf_parse_mesh("/etc/f.yaml", text, len, diag, &mesh);
@@ -139,21 +142,23 @@ static const struct bad_case bad_yaml[] = {
 
 static const struct bad_case bad_head[] = {
     {POLICY, "level: 1\nrules: []\n",
-     "1:1: missing key 'kind', expected Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate; "
+     "1:1: missing key 'kind', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or "
+     "Rotate; "
      "every file "
      "opens "
      "with "
      "'kind:' and 'level:'\n"},
     {POLICY, "kind: Polizy\nlevel: 1\n",
-     "1:7: no such kind 'Polizy', expected Proxy, Mesh, Policy, Agent, Entries, Modes or Rotate; "
+     "1:7: no such kind 'Polizy', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or "
+     "Rotate; "
      "did you "
      "mean "
      "'Policy'?\n"},
     {POLICY, "kind: [Policy]\n",
-     "1:7: 'kind' holds no text, expected Proxy, Mesh, Policy, Agent, "
+     "1:7: 'kind' holds no text, expected Proxy, Gateway, Mesh, Policy, Agent, "
      "Entries, Modes or Rotate\n"},
     {PROXY, "kind: Policy\nlevel: 1\nrules: []\n",
-     "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy file names it\n"},
+     "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy or Gateway file names it\n"},
     {POLICY, "kind: Agent\nlevel: 1\n",
      "1:7: a file of kind Agent, expected Policy; 'postern agent FILE' runs it\n"},
     {POLICY, "kind: Policy\nrules: []\n", "1:1: missing key 'level', expected 1\n"},
@@ -749,6 +754,7 @@ static const struct {
     {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
     {"entries.yaml", "Entries", ENTRIES}, {"entries-kubernetes.yaml", "Entries", ENTRIES},
     {"modes.yaml", "Modes", MODES},       {"rotate.yaml", "Rotate", ROTATE},
+    {"gateway.yaml", "Gateway", GATEWAY},
 };
 
 static void test_examples_load(void **state)
@@ -812,7 +818,7 @@ static void test_proxy_values(void **state)
     assert_int_equal(p->listeners[2].capture, CONF_EXPLICIT);
     assert_string_equal(p->listeners[2].identities.items[0], "spiffe://example.org/batch");
     struct sockaddr_in to;
-    memcpy(&to, &p->listeners[2].to.ss, sizeof(to));
+    memcpy(&to, &p->listeners[2].to.address.ss, sizeof(to));
     assert_int_equal(ntohl(to.sin_addr.s_addr), 0x0a000007);
     assert_int_equal(ntohs(to.sin_port), 9000);
     assert_int_equal(p->timeouts.idle_tcp_ms, 86400000);
