@@ -57,6 +57,45 @@ int x509_svid_new(struct str chain, EVP_PKEY *key, struct x509_svid **ret, struc
     return 0;
 }
 
+/* Only a certificate that is an SVID as it should be has an identity of its own. */
+static char *own_id(X509 *leaf)
+{
+    char id[SPIFFE_ID_MAX + 1];
+    struct spiffe_id parsed;
+    bool is_svid = x509_get_spiffe_id(leaf, id, NULL) == 0 && x509_leaf_check(leaf, NULL) == 0 &&
+                   spiffe_id_parse(str_of(id), &parsed, NULL) == 0 && parsed.path.n > 0;
+    return is_svid ? mem_must_strdup(id) : NULL;
+}
+
+int x509_own_new(STACK_OF(X509) * chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err)
+{
+    mem_auto(x509_svid_free) struct x509_svid *s = mem_must_new(struct x509_svid);
+    if (sk_X509_num(chain) < 1 || sk_X509_num(chain) > X509_CHAIN_MAX) {
+        return err_set(err, ERR_CONFIG, "%d certificates; a chain has 1 to %d", sk_X509_num(chain),
+                       (int)X509_CHAIN_MAX);
+    }
+    s->intermediates = X509_chain_up_ref(chain);
+    POSTERN_ASSERT(s->intermediates != NULL);
+    s->leaf = sk_X509_shift(s->intermediates);
+    EVP_PKEY_up_ref(key);
+    s->key = key;
+    ERR_clear_error();
+    if (X509_check_private_key(s->leaf, key) != 1) {
+        return x509_err_crypto(err, "the key does not fit the certificate");
+    }
+    s->spiffe_id = own_id(s->leaf);
+    s->not_before_s = x509_time_s(X509_get0_notBefore(s->leaf));
+    s->not_after_s = x509_not_after_s(s->leaf);
+    x509_serial_text(s->leaf, s->serial);
+    for (int i = 0; i < sk_X509_num(s->intermediates); i++) {
+        int64_t end_s = x509_not_after_s(sk_X509_value(s->intermediates, i));
+        s->not_after_s = end_s < s->not_after_s ? end_s : s->not_after_s;
+    }
+    *ret = s;
+    s = NULL;
+    return 0;
+}
+
 struct x509_svid *x509_svid_free(struct x509_svid *s)
 {
     if (s != NULL) {
@@ -73,7 +112,7 @@ struct x509_svid *x509_svid_dup(const struct x509_svid *s)
 {
     struct x509_svid *dup = mem_must_new(struct x509_svid);
     *dup = *s;
-    dup->spiffe_id = mem_must_strdup(s->spiffe_id);
+    dup->spiffe_id = s->spiffe_id != NULL ? mem_must_strdup(s->spiffe_id) : NULL;
     dup->intermediates = X509_chain_up_ref(s->intermediates);
     POSTERN_ASSERT(dup->intermediates != NULL);
     X509_up_ref(dup->leaf);

@@ -26,6 +26,10 @@ static const char *const verdict_names[] = {
     [X509_UNKNOWN_DOMAIN] = "unknown_trust_domain",
     [X509_EXPIRED] = "expired",
     [X509_BAD_CHAIN] = "bad_chain",
+    [X509_BAD_NAMES] = "bad_names",
+    [X509_NOT_ALLOWED] = "names_not_allowed",
+    [X509_IS_REVOKED] = "revoked",
+    [X509_NO_CRL] = "no_crl",
 };
 
 const char *x509_verdict_name(enum x509_verdict v)
@@ -51,8 +55,7 @@ static enum x509_verdict refuse(const struct judgement *j, enum x509_verdict ver
 {
     if (j->err != NULL) {
         char shown[130];
-        size_t n = x509_text_copy((struct str){j->peer->spiffe_id, j->peer->spiffe_id_len}, shown,
-                                  sizeof(shown));
+        size_t n = x509_text_copy((struct str){j->peer->id, j->peer->id_len}, shown, sizeof(shown));
         if (n > 0) {
             err_prefix(j->err, "peer shows '%s'", shown);
         } else {
@@ -66,11 +69,10 @@ static enum x509_verdict judge_id(struct judgement *j)
 {
     struct str uri;
     if (x509_uri_find(j->leaf, &j->names, &uri, j->err) == -1) {
-        j->peer->spiffe_id_len =
-            x509_uri_show(j->leaf, j->peer->spiffe_id, sizeof(j->peer->spiffe_id));
+        j->peer->id_len = x509_uri_show(j->leaf, j->peer->id, sizeof(j->peer->id));
         return refuse(j, X509_BAD_ID);
     }
-    j->peer->spiffe_id_len = x509_text_copy(uri, j->peer->spiffe_id, sizeof(j->peer->spiffe_id));
+    j->peer->id_len = x509_text_copy(uri, j->peer->id, sizeof(j->peer->id));
     if (spiffe_id_parse(uri, &j->id, j->err) == -1) {
         return refuse(j, X509_BAD_ID);
     }
@@ -239,8 +241,8 @@ enum x509_verdict x509_verify_svid(const struct x509_trust *trust, X509 *leaf,
                           .now_s = now_s,
                           .peer = ret_peer,
                           .err = err};
-    ret_peer->spiffe_id[0] = '\0';
-    ret_peer->spiffe_id_len = 0;
+    ret_peer->id[0] = '\0';
+    ret_peer->id_len = 0;
     ret_peer->not_after_s = 0;
     ret_peer->serial[0] = '\0';
     if (leaf == NULL) {

@@ -41,7 +41,7 @@ bool x509_trust_equal(const struct x509_trust *a, const struct x509_trust *b);
 /* --- an own identity: chain and key ------------------------------------------------------------
  */
 struct x509_svid {
-    char *spiffe_id;                   /* owned */
+    char *spiffe_id;                   /* owned; NULL: an ordinary certificate (x509_own_new) */
     X509 *leaf;                        /* owned */
     STACK_OF(X509) * intermediates;    /* owned; may be empty */
     EVP_PKEY *key;                     /* owned */
@@ -51,6 +51,8 @@ struct x509_svid {
 /* chain: DER certificates one after another, leaf first. Takes a reference on key. Checks that the
  * key fits and that the leaf is a proper SVID (section 2 of the specification's profile). */
 int x509_svid_new(struct str chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err);
+/* The same of any certificate, leaf first; takes references. Checks that the key fits. */
+int x509_own_new(STACK_OF(X509) * chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err);
 struct x509_svid *x509_svid_free(struct x509_svid *s);
 /* Another one of the same; shares certificates and key by reference. */
 struct x509_svid *x509_svid_dup(const struct x509_svid *s);
@@ -66,12 +68,18 @@ enum x509_verdict {
     X509_UNKNOWN_DOMAIN, /* no bundle for the ID's trust domain */
     X509_EXPIRED,        /* expired or not yet valid, somewhere in the chain */
     X509_BAD_CHAIN,      /* no path to that bundle */
+    /* Of ordinary authorities (x509_peers.h). */
+    X509_BAD_NAMES,   /* names that cannot be read, or that hold what no name may */
+    X509_NOT_ALLOWED, /* a good certificate, but none of the names that count */
+    X509_IS_REVOKED,  /* by its issuer's list */
+    X509_NO_CRL,      /* its issuer's list is missing, outdated or not to be used */
+    X509_N_VERDICTS,
 };
 const char *x509_verdict_name(enum x509_verdict v);
 
 struct x509_peer {
-    char spiffe_id[SPIFFE_ID_MAX + 1]; /* as shown, even if the verdict is no (may be empty) */
-    size_t spiffe_id_len;
+    char id[SPIFFE_ID_MAX + 1]; /* as shown, even if the verdict is no (may be empty) */
+    size_t id_len;
     int64_t not_after_s; /* the earliest of the verified chain */
     char serial[48];
 };

@@ -36,6 +36,11 @@ static int alert_reason(enum x509_verdict v)
     case X509_NO_CERTIFICATE:
     case X509_BAD_ID:
     case X509_BAD_LEAF:
+    case X509_BAD_NAMES:
+    case X509_NOT_ALLOWED:
+    case X509_IS_REVOKED:
+    case X509_NO_CRL:
+    case X509_N_VERDICTS:
         break;
     }
     return X509_V_ERR_CERT_REJECTED; /* bad_certificate */
@@ -57,11 +62,11 @@ static void remember_refusal(struct tls_stream *s, enum tls_step step, enum x509
     f->step = step;
     f->verdict = verdict;
     f->err = *err;
-    size_t n = peer->spiffe_id_len;
+    size_t n = peer->id_len;
     if (n > sizeof(f->shown_id) - 1) {
         n = sizeof(f->shown_id) - 1;
     }
-    memcpy(f->shown_id, peer->spiffe_id, n);
+    memcpy(f->shown_id, peer->id, n);
     f->shown_id[n] = '\0';
     if (leaf != NULL) {
         f->shown_not_before_s = asn1_time_s(X509_get0_notBefore(leaf));
@@ -81,7 +86,7 @@ static bool is_expected(const struct tls_stream *s, struct str id)
 
 static bool remember_peer(struct tls_stream *s, X509 *leaf, const struct x509_peer *peer)
 {
-    struct tls_peer *p = (struct tls_peer *)calloc(1, sizeof(*p) + peer->spiffe_id_len + 1);
+    struct tls_peer *p = (struct tls_peer *)calloc(1, sizeof(*p) + peer->id_len + 1);
     unsigned n = 0;
     if (p == NULL || X509_digest(leaf, EVP_sha256(), p->cert_sha256, &n) != 1) {
         free(p);
@@ -89,8 +94,8 @@ static bool remember_peer(struct tls_stream *s, X509 *leaf, const struct x509_pe
     }
     p->not_after_s = peer->not_after_s;
     memcpy(p->serial, peer->serial, sizeof(p->serial));
-    p->id_len = peer->spiffe_id_len;
-    memcpy(p->id, peer->spiffe_id, p->id_len);
+    p->id_len = peer->id_len;
+    memcpy(p->id, peer->id, p->id_len);
     free(s->peer);
     s->peer = p;
     return true;
@@ -104,7 +109,7 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
     X509 *leaf = X509_STORE_CTX_get0_cert(store);
     struct x509_peer peer;
     struct err err = ERR_INIT;
-    peer.spiffe_id_len = 0;
+    peer.id_len = 0;
     enum x509_verdict v = x509_verify_svid(s->trust, leaf, X509_STORE_CTX_get0_untrusted(store),
                                            SSL_is_server(ssl) == 0, os_wall_s(), &peer, &err);
     if (v != X509_OK) {
@@ -112,7 +117,7 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
         X509_STORE_CTX_set_error(store, alert_reason(v));
         return 0;
     }
-    struct str id = {peer.spiffe_id, peer.spiffe_id_len};
+    struct str id = {peer.id, peer.id_len};
     if (deny_set_has(s->deny, id, str_of(peer.serial))) {
         err_set(&err, ERR_DENIED, "the peer is quarantined: %.*s, serial %s", STR_ARG(id),
                 peer.serial);

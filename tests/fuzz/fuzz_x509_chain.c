@@ -53,9 +53,9 @@ static void judge(const struct x509_trust *trust, STACK_OF(X509) * chain, bool i
     enum x509_verdict v = x509_verify_svid(trust, leaf, chain, is_server, WHEN, &peer, &err);
     CHECK(v != X509_OK && v != X509_NO_CERTIFICATE);
     CHECK(err.code != ERR_NONE && err.what[0] != '\0');
-    CHECK(strlen(peer.spiffe_id) == peer.spiffe_id_len && peer.spiffe_id_len <= SPIFFE_ID_MAX);
+    CHECK(strlen(peer.id) == peer.id_len && peer.id_len <= SPIFFE_ID_MAX);
     if (v != X509_BAD_ID) {
-        CHECK(spiffe_id_parse(str_of(peer.spiffe_id), &id, NULL) == 0 && id.path.n > 0);
+        CHECK(spiffe_id_parse(str_of(peer.id), &id, NULL) == 0 && id.path.n > 0);
     }
 }
 

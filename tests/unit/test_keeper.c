@@ -402,7 +402,7 @@ static void verify_issued(struct keeper_process *k, const char *id, int64_t ret_
     sk_X509_pop_free(chain, X509_free);
     chain = x509_chain_from_der((struct str){(char *)issued.chain, issued.chain_len}, NULL);
     assert_int_equal(x509_verify_svid(trust, leaf, chain, true, os_wall_s(), &peer, NULL), X509_OK);
-    assert_string_equal(peer.spiffe_id, id);
+    assert_string_equal(peer.id, id);
     ret_ends[0] = x509_not_after_s(leaf);
     ret_ends[1] = x509_not_after_s(sk_X509_value(chain, 0));
     X509_free(leaf);

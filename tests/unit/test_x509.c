@@ -207,8 +207,8 @@ static void test_leaves(void **state)
             struct outcome o = judge(w, &leaf, via_mid == 1 ? &w->mid : NULL);
             expect(leaves[i].clause, &o, leaves[i].verdict, leaves[i].says);
             if (o.verdict == X509_OK) {
-                assert_string_equal(o.peer.spiffe_id, "spiffe://a.b/x");
-                assert_int_equal(o.peer.spiffe_id_len, 14);
+                assert_string_equal(o.peer.id, "spiffe://a.b/x");
+                assert_int_equal(o.peer.id_len, 14);
                 assert_int_equal(o.peer.not_after_s, CERTS_NOW + 3600);
                 assert_int_equal(o.err.code, ERR_NONE);
             }
@@ -237,7 +237,7 @@ static void test_no_certificate(void **state)
 {
     struct outcome o = judge_as(*state, NULL, NULL, 0, false, CERTS_NOW);
     expect("no certificate", &o, X509_NO_CERTIFICATE, "sent no certificate");
-    assert_string_equal(o.peer.spiffe_id, "");
+    assert_string_equal(o.peer.id, "");
 }
 
 /* What a refused peer shows goes into the log: nothing but printable ASCII. */
@@ -249,7 +249,7 @@ static void test_shown_id_is_clean(void **state)
     struct certs_pair leaf = certs_make(&spec, &w->root);
     struct outcome o = judge(w, &leaf, NULL);
     expect("control bytes", &o, X509_BAD_ID, "0x1b");
-    assert_string_equal(o.peer.spiffe_id, "spiffe://a.b/?[31m?x?y");
+    assert_string_equal(o.peer.id, "spiffe://a.b/?[31m?x?y");
     certs_free(&leaf);
 }
 
@@ -266,7 +266,7 @@ static void test_long_ids(void **state)
         struct certs_pair leaf = certs_make(&spec, &w->root);
         struct outcome o = judge(w, &leaf, NULL);
         expect("2048", &o, over == 0 ? X509_OK : X509_BAD_ID, over == 0 ? NULL : "2049 bytes");
-        assert_int_equal(o.peer.spiffe_id_len, SPIFFE_ID_MAX);
+        assert_int_equal(o.peer.id_len, SPIFFE_ID_MAX);
         certs_free(&leaf);
     }
 }
