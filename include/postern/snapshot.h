@@ -53,7 +53,8 @@ int snapshot_files_compatible(const struct snapshot_files *now, const struct sna
 /* What the agent says. */
 struct snapshot_identity {
     _Atomic unsigned refs;
-    struct tls_ctx *tls;      /* owned */
+    struct tls_party *server,
+        *client;              /* references: what all listeners go by that say nothing else */
     struct x509_trust *trust; /* a reference of ours */
     char *own_id;             /* owned */
     struct str own;           /* the same */

@@ -1,17 +1,18 @@
 /*
  * tls: mutual TLS 1.3 between workloads, as streams (net.h).
  *
- * The peer is judged by x509_verify_svid and nothing else, inside the handshake, against the trust
- * bundles and the set of identities that the owner of the stream has set: a wrong peer fails the
- * handshake with a proper alert. No tickets, no session cache, no early data, no renegotiation:
- * every connection proves its identity anew.
+ * The peer is judged by x509_peers_verify and nothing else, inside the handshake, against the
+ * authorities, names and identities of the stream's party: a wrong peer fails the handshake with a
+ * proper alert. No tickets, no session cache, no early data, no renegotiation: every connection
+ * proves its identity anew. TLS 1.2 only where a party says so, then with forward secrecy and AEAD.
  *
  * OpenSSL never sees the socket. A BIO of ours hands it what one recv brought into the worker's
  * scratch, and collects all records of a write for one send.
  *
- * tls_ctx: one generation of an own identity, immutable, owned by its snapshot; SSL objects keep
- * what they need of it alive. tls_worker: one a worker, outlives its streams. tls_stream: embedded
- * in its owner, which must not move it. Thread: tls_ctx any; the rest on its worker.
+ * tls_party: all that one side of a leg goes by, one generation, immutable, reference-counted
+ * (atomic), held by its snapshot; SSL objects keep what they need of it alive. tls_worker: one a
+ * worker, outlives its streams. tls_stream: embedded in its owner, which must not move it. Thread:
+ * tls_party any; the rest on its worker.
  */
 #ifndef POSTERN_TLS_H
 #define POSTERN_TLS_H
@@ -21,14 +22,50 @@
 #include <postern/err.h>
 #include <postern/net.h>
 #include <postern/x509.h>
+#include <postern/x509_peers.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-/* --- own identity ----------------------------------------------------------------------------- */
-struct tls_ctx;
-/* The svid is not kept. */
-int tls_ctx_new(const struct x509_svid *svid, struct tls_ctx **ret, struct err *err);
-struct tls_ctx *tls_ctx_free(struct tls_ctx *ctx);
+/* --- parties ---------------------------------------------------------------------------------- */
+enum tls_min { TLS_MIN_1_3, TLS_MIN_1_2 };
+
+/* All of it is lent for the call; what has references is referenced. */
+struct tls_party_spec {
+    bool server;
+    /* Own certificates; a client may have none, which is then what it shows. A server's first is
+     * the default, the others are chosen by the client's server name: exactly, then by wildcard.
+     * Where several with keys of different kinds have the same names, the client's abilities
+     * choose. */
+    const struct x509_svid *const *own;
+    size_t n_own;
+    /* NULL: a server that asks for no certificate: its peers have no identity. */
+    const struct x509_peers *peers;
+    /* Which of the peer's names count. NULL: a server takes whom the authorities vouch for, a
+     * client goes by `expected` alone. */
+    const struct x509_names *names;
+    /* Client, SPIFFE peers: any of these, unless the connection says others. */
+    const struct str *expected;
+    size_t n_expected;
+    enum tls_min min;
+    /* Application protocols, the preferred one first. A server answers with the first that the
+     * client offers too; where there is none, with nothing, or a refusal if alpn_required. */
+    const struct str *alpn;
+    size_t n_alpn;
+    bool alpn_required;
+    const char *server_name; /* client: said in the hello; NULL: none */
+};
+enum { TLS_OWN_MAX = 64, TLS_ALPN_BYTES = 255 };
+
+struct tls_party;
+int tls_party_new(const struct tls_party_spec *spec, struct tls_party **ret, struct err *err);
+struct tls_party *tls_party_ref(const struct tls_party *p);
+struct tls_party *tls_party_unref(struct tls_party *p);
+/* The same authorities, lists, names and identities: whoever was right by `a` is by `b`. */
+bool tls_party_judges_alike(const struct tls_party *a, const struct tls_party *b);
+/* NULL: no certificate is asked for. Lent. */
+const struct x509_peers *tls_party_peers(const struct tls_party *p);
+/* The protocol of posterns among themselves: what a sidecar's parties offer. */
+extern const struct str tls_alpn_postern;
 
 /* --- a worker's part -------------------------------------------------------------------------- */
 struct tls_worker {
@@ -44,9 +81,9 @@ enum tls_step {
     TLS_STEP_NONE,
     TLS_STEP_HELLO,       /* no common version, suite or group; or not TLS at all */
     TLS_STEP_CERTIFICATE, /* the peer sent none */
-    TLS_STEP_IDENTITY,    /* its certificate does not make a valid SVID: see verdict */
+    TLS_STEP_IDENTITY,    /* its certificate is not one that counts here: see verdict */
     TLS_STEP_QUARANTINED, /* a valid SVID, but its identity or certificate is quarantined */
-    TLS_STEP_EXPECTED,    /* a valid SVID, but none of the expected identities */
+    TLS_STEP_EXPECTED,    /* a valid certificate, but none of the expected identities or names */
     TLS_STEP_REFUSED,     /* the peer sent an alert: see alert_received */
     TLS_STEP_CLOSED,      /* the peer went away */
     TLS_STEP_PROTOCOL,    /* anything else that OpenSSL refused */
@@ -67,21 +104,21 @@ struct tls_failure {
 };
 
 /* --- streams ---------------------------------------------------------------------------------- */
-/* Who the verified peer is. */
+/* Who the verified peer is; of one that was not asked, all is empty. */
 struct tls_peer {
-    int64_t not_after_s; /* the earliest of its chain */
+    int64_t not_after_s; /* the earliest of its chain; 0: not asked */
     char serial[48];
     uint8_t cert_sha256[32];
     size_t id_len;
-    char id[]; /* NUL-terminated */
+    char id[]; /* the principal (x509_peers.h), NUL-terminated */
 };
 
 struct tls_stream {
     struct stream base; /* first: its operations get a struct stream */
     struct tls_worker *worker;
-    SSL *ssl;                       /* owned */
-    const struct x509_trust *trust; /* lent, while the handshake runs */
-    const struct str *expected;     /* lent likewise; client only: any of these */
+    SSL *ssl;                      /* owned */
+    const struct tls_party *party; /* lent, while the handshake runs */
+    const struct str *expected;    /* lent likewise; client only: any of these; none: the party's */
     size_t n_expected;
     const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
     struct tls_peer *peer;       /* owned; set when verified */
@@ -94,23 +131,35 @@ struct tls_stream {
 };
 
 /* Take fd in any case; -1: no memory (the fd is then closed by stream_deinit as usual). */
-int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
-                           const struct x509_trust *trust, int fd);
-int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
-                           const struct x509_trust *trust, const struct str *expected,
+int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w,
+                           const struct tls_party *party, int fd);
+int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w,
+                           const struct tls_party *party, const struct str *expected,
                            size_t n_expected, int fd);
+/* Client, before the first step of its handshake: this protocol is offered, and no other. */
+bool tls_offer_alpn(struct tls_stream *s, struct str protocol);
+/* Before the first step of a server's handshake: bytes that were read off the socket already. */
+bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n);
 
 /* Goes on with the handshake: STREAM_OK (done, peer is set), STREAM_AGAIN (wait for readable; and
  * for writable if stream_blocked), STREAM_FAILED (failure is set; an alert may still be in `out`
  * or on its way, so close in order). Not called again after OK or FAILED. */
 enum stream_outcome tls_handshake(struct tls_stream *s);
 
-/* Judges the peer of an established stream again, against `trust`: false if its chain leads to no
- * authority there any more. Expiry is not asked about: it was judged at the handshake. */
-bool tls_peer_still_trusted(const struct tls_stream *s, const struct x509_trust *trust);
+/* Judges the peer of an established stream again, by a party of the same side: X509_OK, or why its
+ * chain, its certificate's state or its names would be refused today. Expiry is not asked about: it
+ * was judged at the handshake. The caller asks about `expected` (route_still_allows). */
+enum x509_verdict tls_peer_verdict(const struct tls_stream *s, const struct tls_party *party);
 
 /* "TLSv1.3" and "TLS_AES_128_GCM_SHA256", once established; else NULL. */
 const char *tls_version(const struct tls_stream *s);
 const char *tls_suite(const struct tls_stream *s);
+/* What was agreed on, and the name that the client said; STR_NONE: nothing. Lent by the stream. */
+struct str tls_alpn(const struct tls_stream *s);
+struct str tls_server_name(const struct tls_stream *s);
+/* The peer's certificate; lent; NULL: there is none. */
+X509 *tls_peer_certificate(const struct tls_stream *s);
+
+MEM_DEFINE_CLEANUP(struct tls_party, tls_party_unref)
 
 #endif

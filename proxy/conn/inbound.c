@@ -59,7 +59,7 @@ void conn_inbound_start(struct conn *c)
     c->peer.is_tls = true;
     conn_set_state(c, CONN_HANDSHAKE);
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-    if (tls_stream_init_server(&c->peer.tls, &c->worker->tls, own->tls, own->trust, fd) == -1 ||
+    if (tls_stream_init_server(&c->peer.tls, &c->worker->tls, own->server, fd) == -1 ||
         !conn_leg_watch(c, &c->peer)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;

@@ -106,7 +106,9 @@ static bool peer_holds(struct conn *c)
 {
     const struct snapshot_identity *own = conn_snapshot(c)->identity;
     return !c->peer.is_tls || !c->peer.tls.established ||
-           (own != NULL && tls_peer_still_trusted(&c->peer.tls, own->trust));
+           (own != NULL &&
+            tls_peer_verdict(&c->peer.tls,
+                             c->direction == CONF_INBOUND ? own->server : own->client) == X509_OK);
 }
 
 static enum conn_reason rejudge_inbound(struct conn *c)
@@ -129,7 +131,7 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
         if (own == NULL) {
             return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
         }
-        c->peer.tls.trust = own->trust;
+        c->peer.tls.party = c->direction == CONF_INBOUND ? own->server : own->client;
         c->peer.tls.deny = conn_deny(c);
     }
     if (c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER) {

@@ -43,8 +43,8 @@ static void start_handshake(struct conn *c)
     c->peer.is_tls = true;
     conn_set_state(c, CONN_HANDSHAKE);
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-    if (tls_stream_init_client(&c->peer.tls, &c->worker->tls, own->tls, own->trust,
-                               c->route->identities, c->route->n_identities, fd) == -1) {
+    if (tls_stream_init_client(&c->peer.tls, &c->worker->tls, own->client, c->route->identities,
+                               c->route->n_identities, fd) == -1) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
@@ -142,7 +142,7 @@ bool conn_handshake(struct conn *c)
     switch (tls_handshake(&leg->tls)) {
     case STREAM_OK:
         counter_add(&c->worker->counters.handshakes[c->direction], 1);
-        leg->tls.trust = NULL;
+        leg->tls.party = NULL;
         leg->tls.deny = NULL;
         leg->tls.expected = NULL;
         leg->tls.n_expected = 0;

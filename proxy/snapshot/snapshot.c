@@ -186,7 +186,18 @@ int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust 
     mem_auto(snapshot_identity_unref) struct snapshot_identity *i =
         mem_must_new(struct snapshot_identity);
     atomic_init(&i->refs, 1);
-    if (tls_ctx_new(svid, &i->tls, err) == -1) {
+    mem_auto(x509_peers_unref) struct x509_peers *peers = x509_peers_new_spiffe(trust);
+    struct tls_party_spec spec = {.server = true,
+                                  .own = &svid,
+                                  .n_own = 1,
+                                  .peers = peers,
+                                  .alpn = &tls_alpn_postern,
+                                  .n_alpn = 1};
+    if (tls_party_new(&spec, &i->server, err) == -1) {
+        return -1;
+    }
+    spec.server = false;
+    if (tls_party_new(&spec, &i->client, err) == -1) {
         return -1;
     }
     i->trust = x509_trust_ref(trust);
@@ -209,7 +220,8 @@ struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i)
 struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i)
 {
     if (i != NULL && drop_ref(&i->refs)) {
-        tls_ctx_free(i->tls);
+        tls_party_unref(i->server);
+        tls_party_unref(i->client);
         x509_trust_unref(i->trust);
         free(i->own_id);
         free(i);

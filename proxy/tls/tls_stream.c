@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct tls_stream *tls_of(struct stream *s)
 {
@@ -76,7 +77,7 @@ enum stream_outcome tls_handshake(struct tls_stream *s)
     int why = r == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, r);
     if (r == 1) {
         s->established = true;
-        if (s->peer == NULL) {
+        if (s->peer == NULL && (s->party->peers != NULL || !tls_peer_unknown(s))) {
             r = -1; /* cannot be: the verify callback ran or the handshake failed */
             why = SSL_ERROR_SSL;
         }
@@ -237,29 +238,49 @@ static int init(struct tls_stream *s, struct tls_worker *w, SSL_CTX *ctx, int fd
     return 0;
 }
 
-int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
-                           const struct x509_trust *trust, int fd)
+int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w,
+                           const struct tls_party *party, int fd)
 {
-    if (init(s, w, ctx->server, fd) == -1) {
+    POSTERN_ASSERT(party->server);
+    if (init(s, w, party->ctx[0], fd) == -1) {
         return -1;
     }
-    s->trust = trust;
+    s->party = party;
     SSL_set_accept_state(s->ssl);
     return 0;
 }
 
-int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w, const struct tls_ctx *ctx,
-                           const struct x509_trust *trust, const struct str *expected,
+int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w,
+                           const struct tls_party *party, const struct str *expected,
                            size_t n_expected, int fd)
 {
-    if (init(s, w, ctx->client, fd) == -1) {
+    POSTERN_ASSERT(!party->server);
+    if (init(s, w, party->ctx[0], fd) == -1) {
         return -1;
     }
-    s->trust = trust;
-    s->expected = expected;
-    s->n_expected = n_expected;
+    s->party = party;
+    s->expected = n_expected > 0 ? expected : party->expected;
+    s->n_expected = n_expected > 0 ? n_expected : party->n_expected;
     SSL_set_connect_state(s->ssl);
-    return 0;
+    return party->server_name == NULL || SSL_set_tlsext_host_name(s->ssl, party->server_name) == 1
+               ? 0
+               : -1;
+}
+
+bool tls_offer_alpn(struct tls_stream *s, struct str protocol)
+{
+    uint8_t wire[1 + 255];
+    if (protocol.n == 0 || protocol.n > 255) {
+        return false;
+    }
+    wire[0] = (uint8_t)protocol.n;
+    memcpy(wire + 1, protocol.p, protocol.n);
+    return SSL_set_alpn_protos(s->ssl, wire, (unsigned)protocol.n + 1) == 0;
+}
+
+bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n)
+{
+    return buf_append(&s->rest, bytes, n);
 }
 
 const char *tls_version(const struct tls_stream *s)
@@ -270,4 +291,25 @@ const char *tls_version(const struct tls_stream *s)
 const char *tls_suite(const struct tls_stream *s)
 {
     return s->established ? SSL_CIPHER_get_name(SSL_get_current_cipher(s->ssl)) : NULL;
+}
+
+struct str tls_alpn(const struct tls_stream *s)
+{
+    const unsigned char *p = NULL;
+    unsigned n = 0;
+    if (s->ssl != NULL) {
+        SSL_get0_alpn_selected(s->ssl, &p, &n);
+    }
+    return (struct str){(const char *)p, n};
+}
+
+struct str tls_server_name(const struct tls_stream *s)
+{
+    return s->ssl != NULL ? str_of(SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name))
+                          : STR_NONE;
+}
+
+X509 *tls_peer_certificate(const struct tls_stream *s)
+{
+    return s->ssl != NULL ? SSL_get0_peer_certificate(s->ssl) : NULL;
 }

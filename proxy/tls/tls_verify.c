@@ -33,13 +33,15 @@ static int alert_reason(enum x509_verdict v)
     case X509_UNKNOWN_DOMAIN:
     case X509_BAD_CHAIN:
         return X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY; /* unknown_ca */
+    case X509_IS_REVOKED:
+        return X509_V_ERR_CERT_REVOKED; /* certificate_revoked */
+    case X509_NO_CRL:
+        return X509_V_ERR_UNSPECIFIED; /* certificate_unknown: it is not the peer's fault */
     case X509_NO_CERTIFICATE:
     case X509_BAD_ID:
     case X509_BAD_LEAF:
     case X509_BAD_NAMES:
     case X509_NOT_ALLOWED:
-    case X509_IS_REVOKED:
-    case X509_NO_CRL:
     case X509_N_VERDICTS:
         break;
     }
@@ -101,19 +103,49 @@ static bool remember_peer(struct tls_stream *s, X509 *leaf, const struct x509_pe
     return true;
 }
 
+bool tls_peer_unknown(struct tls_stream *s)
+{
+    s->peer = (struct tls_peer *)calloc(1, sizeof(*s->peer) + 1);
+    return s->peer != NULL;
+}
+
+/* Which identities a client waits for. Where none are said, names are; where neither are, nobody is
+ * right: a server is never anybody. Ordinary peers were judged by names. */
+static bool is_right(const struct tls_stream *s, struct str id)
+{
+    if (s->party->server || x509_peers_trust(s->party->peers) == NULL) {
+        return s->party->server || s->party->names != NULL;
+    }
+    return s->n_expected > 0 ? is_expected(s, id) : s->party->names != NULL;
+}
+
+static void tell_unexpected(const struct tls_stream *s, struct str id, struct err *err)
+{
+    err_set(err, ERR_DENIED, "the server is %.*s, which is not among the expected identities",
+            STR_ARG(id));
+    if (s->n_expected > 0) {
+        err_expected(err, "%.*s%s", STR_ARG(s->expected[0]),
+                     s->n_expected > 1 ? " or another of the route's" : "");
+    }
+    err_advise(err, "if it is the right workload, list its identity in the mesh map");
+}
+
 int tls_verify_callback(X509_STORE_CTX *store, void *arg)
 {
     (void)arg;
     SSL *ssl = (SSL *)X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
     struct tls_stream *s = (struct tls_stream *)SSL_get_app_data(ssl);
-    X509 *leaf = X509_STORE_CTX_get0_cert(store);
+    const struct x509_ask ask = {.leaf = X509_STORE_CTX_get0_cert(store),
+                                 .chain = X509_STORE_CTX_get0_untrusted(store),
+                                 .is_server = !s->party->server,
+                                 .now_s = os_wall_s()};
     struct x509_peer peer;
     struct err err = ERR_INIT;
     peer.id_len = 0;
-    enum x509_verdict v = x509_verify_svid(s->trust, leaf, X509_STORE_CTX_get0_untrusted(store),
-                                           SSL_is_server(ssl) == 0, os_wall_s(), &peer, &err);
+    enum x509_verdict v = x509_peers_verify(s->party->peers, s->party->names, &ask, &peer, &err);
     if (v != X509_OK) {
-        remember_refusal(s, TLS_STEP_IDENTITY, v, leaf, &peer, &err);
+        remember_refusal(s, v == X509_NOT_ALLOWED ? TLS_STEP_EXPECTED : TLS_STEP_IDENTITY, v,
+                         ask.leaf, &peer, &err);
         X509_STORE_CTX_set_error(store, alert_reason(v));
         return 0;
     }
@@ -122,23 +154,17 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
         err_set(&err, ERR_DENIED, "the peer is quarantined: %.*s, serial %s", STR_ARG(id),
                 peer.serial);
         err_advise(&err, "`postern quarantine list` on this node says why and until when");
-        remember_refusal(s, TLS_STEP_QUARANTINED, v, leaf, &peer, &err);
+        remember_refusal(s, TLS_STEP_QUARANTINED, v, ask.leaf, &peer, &err);
         X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
         return 0;
     }
-    if (SSL_is_server(ssl) == 0 && !is_expected(s, id)) {
-        err_set(&err, ERR_DENIED, "the server is %.*s, which is not among the expected identities",
-                STR_ARG(id));
-        if (s->n_expected > 0) {
-            err_expected(&err, "%.*s%s", STR_ARG(s->expected[0]),
-                         s->n_expected > 1 ? " or another of the route's" : "");
-        }
-        err_advise(&err, "if it is the right workload, list its identity in the mesh map");
-        remember_refusal(s, TLS_STEP_EXPECTED, v, leaf, &peer, &err);
+    if (!is_right(s, id)) {
+        tell_unexpected(s, id, &err);
+        remember_refusal(s, TLS_STEP_EXPECTED, v, ask.leaf, &peer, &err);
         X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
         return 0;
     }
-    if (!remember_peer(s, leaf, &peer)) {
+    if (!remember_peer(s, ask.leaf, &peer)) {
         X509_STORE_CTX_set_error(store, X509_V_ERR_OUT_OF_MEM);
         return 0;
     }
@@ -146,18 +172,32 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
     return 1;
 }
 
-bool tls_peer_still_trusted(const struct tls_stream *s, const struct x509_trust *trust)
+enum x509_verdict tls_peer_verdict(const struct tls_stream *s, const struct tls_party *party)
 {
     X509 *leaf = SSL_get0_peer_certificate(s->ssl);
-    if (leaf == NULL || s->peer == NULL) {
-        return false;
+    if (s->peer == NULL) {
+        return X509_NO_CERTIFICATE;
+    }
+    if (party->peers == NULL) {
+        return leaf == NULL ? X509_OK : X509_NOT_ALLOWED; /* who had a name would lose it */
+    }
+    if (leaf == NULL) {
+        return X509_NO_CERTIFICATE;
     }
     int64_t now_s = os_wall_s();
     struct x509_peer peer;
-    return x509_verify_svid(trust, leaf, SSL_get_peer_cert_chain(s->ssl),
-                            SSL_is_server(s->ssl) == 0,
-                            now_s < s->peer->not_after_s ? now_s : s->peer->not_after_s - 1, &peer,
-                            NULL) == X509_OK;
+    const struct x509_ask ask = {.leaf = leaf,
+                                 .chain = SSL_get_peer_cert_chain(s->ssl),
+                                 .is_server = !party->server,
+                                 .again = true,
+                                 .now_s = now_s < s->peer->not_after_s ? now_s
+                                                                       : s->peer->not_after_s - 1};
+    enum x509_verdict v = x509_peers_verify(party->peers, party->names, &ask, &peer, NULL);
+    struct str was = {s->peer->id, s->peer->id_len};
+    if (v == X509_OK && !str_eq((struct str){peer.id, peer.id_len}, was)) {
+        return X509_NOT_ALLOWED; /* by another name: what was decided by the old one is void */
+    }
+    return v;
 }
 
 void tls_info_callback(const SSL *ssl, int where, int ret)
@@ -173,7 +213,7 @@ void tls_info_callback(const SSL *ssl, int where, int ret)
     }
 }
 
-static void explain_queue(struct tls_failure *f)
+static void explain_queue(const struct tls_stream *s, struct tls_failure *f)
 {
     unsigned long code = ERR_peek_error();
     const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
@@ -183,7 +223,11 @@ static void explain_queue(struct tls_failure *f)
         f->step = TLS_STEP_CERTIFICATE;
         f->verdict = X509_NO_CERTIFICATE;
         err_set(&f->err, ERR_DENIED, "the client sent no certificate");
-        err_expected(&f->err, "an X.509-SVID of a trust domain that is trusted here");
+        err_expected(&f->err, "%s",
+                     s->party != NULL && s->party->peers != NULL &&
+                             x509_peers_trust(s->party->peers) == NULL
+                         ? "a certificate of one of the listener's authorities"
+                         : "an X.509-SVID of a trust domain that is trusted here");
         return;
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_NO_SUITABLE_KEY_SHARE:
@@ -194,6 +238,11 @@ static void explain_queue(struct tls_failure *f)
         f->step = TLS_STEP_HELLO;
         err_set(&f->err, ERR_PROTOCOL, "no common ground: %s", reason);
         err_expected(&f->err, "TLS 1.3 with AES-GCM or ChaCha20-Poly1305, and X25519 or P-256");
+        return;
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+        f->step = TLS_STEP_HELLO;
+        err_set(&f->err, ERR_PROTOCOL, "the client offers none of the application protocols here");
+        err_advise(&f->err, "see `tls.alpn` of the listener");
         return;
     case SSL_R_HTTP_REQUEST:
     case SSL_R_HTTPS_PROXY_REQUEST:
@@ -229,7 +278,7 @@ void tls_explain(struct tls_stream *s, bool peer_gone)
         f->step = TLS_STEP_CLOSED;
         err_set(&f->err, ERR_UNAVAILABLE, "the peer closed the connection during the handshake");
     } else {
-        explain_queue(f);
+        explain_queue(s, f);
     }
 }
 

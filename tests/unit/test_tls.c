@@ -61,19 +61,41 @@ static int teardown(void **state)
     return 0;
 }
 
-/* An own identity without x509_svid_new's check, so that a bad one can be shown. */
-static struct tls_ctx *own(const struct certs_pair *leaf, const char *id)
+/* Both sides of an own identity, without x509_svid_new's check, so that a bad one can be shown. */
+struct own {
+    struct tls_party *server, *client;
+};
+
+static struct own own(const struct world *w, const struct certs_pair *leaf)
 {
     struct x509_svid svid = {
         .leaf = leaf->cert, .key = leaf->key, .intermediates = sk_X509_new_null()};
-    (void)id;
-    struct tls_ctx *ctx = NULL;
+    const struct x509_svid *list[] = {&svid};
+    struct x509_peers *peers = x509_peers_new_spiffe(w->trust);
+    struct tls_party_spec spec = {.server = true,
+                                  .own = list,
+                                  .n_own = 1,
+                                  .peers = peers,
+                                  .alpn = &tls_alpn_postern,
+                                  .n_alpn = 1};
+    struct own o;
     struct err err = ERR_INIT;
-    if (tls_ctx_new(&svid, &ctx, &err) == -1) {
+    if (tls_party_new(&spec, &o.server, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    spec.server = false;
+    if (tls_party_new(&spec, &o.client, &err) == -1) {
         fail_msg("%s", err.what);
     }
     sk_X509_free(svid.intermediates);
-    return ctx;
+    x509_peers_unref(peers);
+    return o;
+}
+
+static void own_free(struct own *o)
+{
+    tls_party_unref(o->server);
+    tls_party_unref(o->client);
 }
 
 struct link {
@@ -81,14 +103,14 @@ struct link {
     enum stream_outcome client_is, server_is;
 };
 
-static void open_link(struct world *w, struct link *l, const struct tls_ctx *client,
-                      const struct tls_ctx *server, const struct str *expected, size_t n)
+static void open_link(struct world *w, struct link *l, const struct own *client,
+                      const struct own *server, const struct str *expected, size_t n)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
     assert_int_equal(
-        tls_stream_init_client(&l->client, &w->worker, client, w->trust, expected, n, fds[0]), 0);
-    assert_int_equal(tls_stream_init_server(&l->server, &w->worker, server, w->trust, fds[1]), 0);
+        tls_stream_init_client(&l->client, &w->worker, client->client, expected, n, fds[0]), 0);
+    assert_int_equal(tls_stream_init_server(&l->server, &w->worker, server->server, fds[1]), 0);
     l->client_is = l->server_is = STREAM_AGAIN;
 }
 
@@ -149,11 +171,11 @@ static void test_refusals(void **state)
                                     c->client_from, c->client_to);
         struct certs_pair sc =
             make(c->server_id, c->foreign_server ? &w->foreign : &w->root, -60, 3600);
-        struct tls_ctx *client = own(&cc, c->client_id);
-        struct tls_ctx *server = own(&sc, c->server_id);
+        struct own client = own(w, &cc);
+        struct own server = own(w, &sc);
         struct str expected = str_of(c->expected);
         struct link l;
-        open_link(w, &l, client, server, &expected, 1);
+        open_link(w, &l, &client, &server, &expected, 1);
         shake(&l);
         struct tls_stream *no = c->server_refuses ? &l.server : &l.client;
         struct tls_stream *other = c->server_refuses ? &l.client : &l.server;
@@ -180,8 +202,8 @@ static void test_refusals(void **state)
         assert_int_equal(other->failure->step, TLS_STEP_REFUSED);
         assert_string_equal(tls_alert_text(other->failure->alert_received), c->alert);
         close_link(&l);
-        tls_ctx_free(client);
-        tls_ctx_free(server);
+        own_free(&client);
+        own_free(&server);
         certs_free(&cc);
         certs_free(&sc);
     }
@@ -189,11 +211,11 @@ static void test_refusals(void **state)
 
 /* A client of plain OpenSSL against our server: what it offers is the case. */
 static struct tls_stream *strange_client(struct world *w, struct link *l, SSL_CTX *ctx,
-                                         const struct tls_ctx *server)
+                                         const struct own *server)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-    assert_int_equal(tls_stream_init_server(&l->server, &w->worker, server, w->trust, fds[1]), 0);
+    assert_int_equal(tls_stream_init_server(&l->server, &w->worker, server->server, fds[1]), 0);
     SSL *ssl = SSL_new(ctx);
     SSL_set_fd(ssl, fds[0]);
     enum stream_outcome o = STREAM_AGAIN;
@@ -214,15 +236,15 @@ static void test_strange_clients(void **state)
 {
     struct world *w = *state;
     struct certs_pair sc = make(SERVER, &w->root, -60, 3600);
-    struct tls_ctx *server = own(&sc, SERVER);
+    struct own server = own(w, &sc);
     struct link l;
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-    struct tls_stream *s = strange_client(w, &l, ctx, server);
+    struct tls_stream *s = strange_client(w, &l, ctx, &server);
     assert_int_equal(s->failure->step, TLS_STEP_CERTIFICATE);
     assert_int_equal(s->failure->verdict, X509_NO_CERTIFICATE);
     stream_deinit(&s->base, false);
     SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
-    s = strange_client(w, &l, ctx, server);
+    s = strange_client(w, &l, ctx, &server);
     assert_int_equal(s->failure->step, TLS_STEP_HELLO);
     assert_string_equal(tls_alert_text(s->failure->alert_sent), "protocol version");
     stream_deinit(&s->base, false);
@@ -233,8 +255,7 @@ static void test_strange_clients(void **state)
     for (size_t i = 0; i < 3; i++) {
         int fds[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-        assert_int_equal(tls_stream_init_server(&l.server, &w->worker, server, w->trust, fds[1]),
-                         0);
+        assert_int_equal(tls_stream_init_server(&l.server, &w->worker, server.server, fds[1]), 0);
         assert_true(write(fds[0], first[i], strlen(first[i])) > 0);
         assert_int_equal(tls_handshake(&l.server), STREAM_FAILED);
         assert_true(l.server.failure->step == TLS_STEP_HELLO ||
@@ -243,7 +264,7 @@ static void test_strange_clients(void **state)
         stream_deinit(&l.server.base, false);
         close(fds[0]);
     }
-    tls_ctx_free(server);
+    own_free(&server);
     certs_free(&sc);
 }
 
@@ -300,11 +321,11 @@ static void test_good(void **state)
     struct world *w = *state;
     struct certs_pair cc = make(CLIENT, &w->root, -60, 3600);
     struct certs_pair sc = make(SERVER, &w->root, -60, 3600);
-    struct tls_ctx *client = own(&cc, CLIENT);
-    struct tls_ctx *server = own(&sc, SERVER);
+    struct own client = own(w, &cc);
+    struct own server = own(w, &sc);
     struct str expected[2] = {STR_LIT("spiffe://a.b/other"), str_of(SERVER)};
     struct link l;
-    open_link(w, &l, client, server, expected, 2);
+    open_link(w, &l, &client, &server, expected, 2);
     shake(&l);
     assert_int_equal(l.client_is, STREAM_OK);
     assert_int_equal(l.server_is, STREAM_OK);
@@ -316,8 +337,8 @@ static void test_good(void **state)
     pour(&l.client.base, &l.server.base, 3 << 20, 1);
     pour(&l.server.base, &l.client.base, 3 << 20, 2); /* the other direction is still open */
     close_link(&l);
-    tls_ctx_free(client);
-    tls_ctx_free(server);
+    own_free(&client);
+    own_free(&server);
     certs_free(&cc);
     certs_free(&sc);
 }
@@ -328,11 +349,11 @@ static void test_truncation(void **state)
     struct world *w = *state;
     struct certs_pair cc = make(CLIENT, &w->root, -60, 3600);
     struct certs_pair sc = make(SERVER, &w->root, -60, 3600);
-    struct tls_ctx *client = own(&cc, CLIENT);
-    struct tls_ctx *server = own(&sc, SERVER);
+    struct own client = own(w, &cc);
+    struct own server = own(w, &sc);
     struct str expected = str_of(SERVER);
     struct link l;
-    open_link(w, &l, client, server, &expected, 1);
+    open_link(w, &l, &client, &server, &expected, 1);
     shake(&l);
     assert_int_equal(stream_write(&l.client.base, (const uint8_t *)"half", 4), STREAM_OK);
     shutdown(l.client.base.fd, SHUT_WR);
@@ -344,8 +365,8 @@ static void test_truncation(void **state)
     assert_true(l.server.base.truncated);
     assert_false(l.server.base.eof);
     close_link(&l);
-    tls_ctx_free(client);
-    tls_ctx_free(server);
+    own_free(&client);
+    own_free(&server);
     certs_free(&cc);
     certs_free(&sc);
 }
