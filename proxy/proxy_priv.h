@@ -44,6 +44,9 @@ struct proxy {
     struct admin *admin;
     struct proxy_reload_result reload;
 
+    struct sandbox_plan *plan;        /* what the sandbox lets through */
+    struct sandbox_landlock landlock; /* and what of it took effect */
+
     bool draining;
     struct loop_timer drain_timer;
     uint64_t drain_end_ms;
@@ -55,7 +58,9 @@ struct proxy {
 int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_proxy **ret);
 
 /* The last step of the set-up: capabilities, limits, file system, system calls. */
-int proxy_confine(const struct proxy *p, struct err *err);
+int proxy_confine(struct proxy *p, struct err *err);
+/* Whether the sandbox, which cannot be widened any more, lets the next configuration work. */
+int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, struct err *err);
 
 /* The State stream, if files are not all there is (proxy_state.c). */
 int proxy_state_start(struct proxy *p, struct err *err);

@@ -1,64 +1,80 @@
 /* All that a proxy may do once it is set up, in one list. */
 #include "proxy_priv.h"
 
-#include <limits.h>
-#include <postern/mem.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <arpa/inet.h>
 
 static const char *const SYSCALLS[] = {
     /* connections */
-    "accept4", "socket", "connect", "shutdown", "getsockname", "getpeername", "getsockopt",
-    "setsockopt", "recvfrom", "sendto", "recvmsg", "sendmsg", "read", "write", "readv", "writev",
-    "close", "fcntl", "poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl",
+    "accept4", "connect", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt",
+    "recvfrom", "recvmsg", "read", "write", "readv", "writev", "close", "fcntl", "poll", "ppoll",
+    "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl",
     /* configuration read again, hardening looked at, the admin socket's file removed */
-    "openat", "open", "newfstatat", "fstat", "stat", "statx", "lseek", "pread64", "readlink",
-    "readlinkat", "unlink", "unlinkat", "getcwd", "prctl", "capget", "geteuid", "getegid", "getuid",
-    "getgid", "landlock_create_ruleset",
+    "newfstatat", "fstat", "stat", "statx", "lseek", "pread64", "readlink", "readlinkat", "unlink",
+    "unlinkat", "getcwd", "capget", "geteuid", "getegid", "getuid", "getgid",
+    "landlock_create_ruleset",
     /* threads and memory */
-    "clone", "clone3", "set_robust_list", "rseq", "sched_yield", "futex", "brk", "mmap", "munmap",
-    "mremap", "mprotect", "madvise", "sched_getaffinity",
+    "set_robust_list", "rseq", "sched_yield", "futex", "brk", "munmap", "mremap", "madvise",
+    "sched_getaffinity",
     /* libc and libcrypto */
     "getrandom", "clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday", "time", "getpid",
     "gettid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall",
-    "tgkill", "sysinfo", "uname", "prlimit64", "getrlimit", "exit", "exit_group", NULL};
+    "sysinfo", "uname", "prlimit64", "getrlimit", "exit", "exit_group", NULL};
 
-enum { PATHS_MAX = 8 };
-
-struct paths {
-    char text[PATHS_MAX][PATH_MAX];
-    const char *list[PATHS_MAX + 1];
-    size_t n;
+static const struct sandbox_filter FILTER = {
+    .name = "proxy",
+    .calls = SYSCALLS,
+    .some = SANDBOX_THREADS | SANDBOX_DATA_MEMORY | SANDBOX_OPEN_READ | SANDBOX_STREAM_SOCKETS |
+            SANDBOX_OWN_SIGNALS | SANDBOX_ASKING,
+    .unlisted = SANDBOX_COUNT,
 };
 
-/* The directory, not the file: editors and tools put a new file in its place. */
-static void allow_directory_of(struct paths *paths, const char *file)
+static uint16_t port_of(const struct conf_sockaddr *a)
 {
-    if (file == NULL || paths->n == PATHS_MAX) {
-        return;
+    if (a->len > 0 && a->ss.ss_family == AF_INET) {
+        return ntohs(((const struct sockaddr_in *)(const void *)&a->ss)->sin_port);
     }
-    const char *slash = strrchr(file, '/');
-    int n = slash == NULL ? 1 : slash == file ? 1 : (int)(slash - file);
-    snprintf(paths->text[paths->n], PATH_MAX, "%.*s", n, slash == NULL ? "." : file);
-    paths->list[paths->n] = paths->text[paths->n];
-    paths->n++;
+    return a->len > 0 && a->ss.ss_family == AF_INET6
+               ? ntohs(((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_port)
+               : 0;
 }
 
-int proxy_confine(const struct proxy *p, struct err *err)
+/* What the configuration makes us need: files to read again, the admin socket to remove, ports. */
+static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
 {
-    const struct conf_proxy *conf = p->files->conf;
-    struct paths *read = mem_must_new(struct paths);
-    struct paths *write = mem_must_new(struct paths);
-    allow_directory_of(read, conf->path);
-    allow_directory_of(read, conf->mesh_path);
-    allow_directory_of(read, conf->policy_path);
-    allow_directory_of(write, conf->admin.socket);
-    bool ok =
-        sandbox_drop_caps(0, err) == 0 && sandbox_limits(true, err) == 0 &&
-        sandbox_landlock(read->list, write->list, err) == 0 &&
-        sandbox_seccomp("proxy", SYSCALLS, secure_getenv("POSTERN_SANDBOX_KILL") != NULL, err) == 0;
-    free(read);
-    free(write);
-    return ok ? 0 : -1;
+    struct sandbox_plan *plan = sandbox_plan_new();
+
+    sandbox_plan_directory_of(plan, SANDBOX_READ, conf->path);
+    sandbox_plan_directory_of(plan, SANDBOX_READ, conf->mesh_path);
+    sandbox_plan_directory_of(plan, SANDBOX_READ, conf->policy_path);
+    sandbox_plan_directory_of(plan, SANDBOX_REMOVE, conf->admin.socket);
+    for (size_t i = 0; i < conf->n_listeners; i++) {
+        const struct conf_listener *l = &conf->listeners[i];
+
+        if (l->capture == CONF_INTERCEPTED) {
+            sandbox_plan_connect_any(plan, "destinations are what was intercepted");
+        } else {
+            sandbox_plan_connect(plan, port_of(&l->to));
+        }
+    }
+    return plan;
+}
+
+int proxy_confine(struct proxy *p, struct err *err)
+{
+    p->plan = plan_of(p->files->conf);
+    return sandbox_enter(p->plan, &FILTER, &p->landlock, err);
+}
+
+int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, struct err *err)
+{
+    struct sandbox_plan *plan = plan_of(next);
+    bool covered = sandbox_plan_covers(p->plan, plan, err);
+
+    sandbox_plan_free(plan);
+    if (covered) {
+        return 0;
+    }
+    err_where(err, "%s", next->path);
+    err_expected(err, "only directories and ports of the configuration that it was started with");
+    return err_advise(err, "restart the process: what it may reach was fixed when it started");
 }

@@ -146,7 +146,7 @@ static json_t *listeners(const struct proxy *p)
 static json_t *hardening(void)
 {
     struct sandbox_report r;
-    sandbox_get_report(&r);
+    sandbox_get_report(-1, &r);
     char caps[24];
     snprintf(caps, sizeof(caps), "0x%llx", (unsigned long long)r.caps);
     json_t *o = json_object();

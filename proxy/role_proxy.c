@@ -113,7 +113,8 @@ static void reload(struct proxy *p)
     p->reload.at_s = os_wall_s();
     if (proxy_read_conf(p, diag, &conf) == -1 ||
         snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
-        snapshot_files_compatible(p->files, next, &err) == -1) {
+        snapshot_files_compatible(p->files, next, &err) == -1 ||
+        proxy_plan_covers(p, next->conf, &err) == -1) {
         snapshot_files_unref(next);
         reload_failed(p, diag, &err);
     } else {
@@ -343,6 +344,7 @@ static void tear_down(struct proxy *p)
     snapshot_identity_unref(p->identity);
     snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);
+    sandbox_plan_free(p->plan);
     log_free(p->log);
 }
 

@@ -490,6 +490,8 @@ static bool report_ok(const uint8_t *p)
 {
     return bool_ok(p + offsetof(struct sandbox_report, no_new_privs)) &&
            bool_ok(p + offsetof(struct sandbox_report, dumpable)) &&
+           bool_ok(p + offsetof(struct sandbox_report, core_dumps)) &&
+           bool_ok(p + offsetof(struct sandbox_report, secure_bits)) &&
            bool_ok(p + offsetof(struct sandbox_report, seccomp)) &&
            terminated(p + offsetof(struct sandbox_report, seccomp_name),
                       sizeof(((struct sandbox_report *)0)->seccomp_name));

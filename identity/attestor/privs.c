@@ -7,7 +7,8 @@
  * likewise. So this is the process with the smallest input: nobody outside can send it a byte. */
 static const char *const SYSCALLS[] = {
     /* callers and what the kernel says about them */
-    "accept4", "getsockopt", "pidfd_open", "openat", "readlinkat", "statx", "read", "lseek",
+    "accept4", "getsockopt", "pidfd_open", "openat", "readlinkat", "statx", "read", "pread64",
+    "lseek",
     /* channels, loop, log */
     "recvmsg", "sendmsg", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait",
     "epoll_pwait", "write", "writev", "close", "fcntl",

@@ -4,8 +4,8 @@
  * writes to was handed to it. */
 static const char *const SYSCALLS[] = {
     /* channels, files, the connection */
-    "recvmsg", "sendmsg", "poll", "ppoll", "read", "write", "sendto", "recvfrom", "getsockopt",
-    "fstat", "newfstatat", "close", "fcntl", "shutdown",
+    "recvmsg", "sendmsg", "poll", "ppoll", "read", "pread64", "write", "sendto", "recvfrom",
+    "getsockopt", "fstat", "newfstatat", "close", "fcntl", "shutdown",
     /* memory; memfd_secret and what it needs hold token and key */
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
     "munlock",

@@ -27,13 +27,15 @@ enum { FILE_MAX = 4 << 20, CPU_MAX_S = 10 };
 /* All that it does after its start. openat is for /etc/passwd and /etc/group (Landlock lets nothing
  * else through); the libc asks a name service first where one is configured, and is refused. */
 static const char *const SYSCALLS[] = {
-    "read",         "openat",         "fstat",        "newfstatat",    "lseek",
-    "close",        "sendmsg",        "poll",         "ppoll",         "write",
-    "brk",          "mmap",           "munmap",       "mremap",        "mprotect",
-    "madvise",      "getrandom",      "futex",        "clock_gettime", "gettimeofday",
-    "time",         "prctl",          "getpid",       "gettid",        "sched_yield",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",   "restart_syscall",
-    "tgkill",       "fcntl",          "exit",         "exit_group",    NULL};
+    "read",         "pread64",     "openat",          "fstat",
+    "newfstatat",   "lseek",       "close",           "sendmsg",
+    "poll",         "ppoll",       "write",           "brk",
+    "mmap",         "munmap",      "mremap",          "mprotect",
+    "madvise",      "getrandom",   "futex",           "clock_gettime",
+    "gettimeofday", "time",        "prctl",           "getpid",
+    "gettid",       "sched_yield", "rt_sigaction",    "rt_sigprocmask",
+    "rt_sigreturn", "sigaltstack", "restart_syscall", "tgkill",
+    "fcntl",        "exit",        "exit_group",      NULL};
 static const char *const NAME_FILES[] = {"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", NULL};
 
 int loader_tell(const void *msg, struct err *err)

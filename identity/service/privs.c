@@ -6,7 +6,7 @@
 static const char *const SYSCALLS[] = {
     /* callers, channels, admin */
     "recvfrom", "recvmsg", "sendto", "sendmsg", "accept4", "getsockopt", "shutdown", "read",
-    "write", "writev", "close", "fcntl", "poll", "ppoll",
+    "pread64", "write", "writev", "close", "fcntl", "poll", "ppoll",
     /* loop */
     "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2",
     /* memory, keys */

@@ -1,9 +1,8 @@
 #include "supervisor_priv.h"
 
 #include <linux/capability.h>
+#include <postern/os.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #define CAP(name) (1ULL << CAP_##name)
@@ -53,18 +52,19 @@ int supervisor_drop_privileges(struct supervisor *s, struct err *err)
 {
     struct supervisor_child *own = &s->children[AGENT_ROLE_SUPERVISOR];
     struct sandbox_report *report = &own->report.report;
-    bool kill_all = secure_getenv("POSTERN_SANDBOX_KILL") != NULL;
+    const struct sandbox_filter filter = {.name = "supervisor", .calls = SYSCALLS};
+    os_autofd int status_fd = sandbox_status_open();
 
-    sandbox_get_report(report);
+    sandbox_get_report(-1, report);
     if (sandbox_drop_caps(KEEP & report->caps, err) == -1 || sandbox_limits(true, err) == -1 ||
-        sandbox_seccomp("supervisor", SYSCALLS, kill_all, err) == -1) {
+        sandbox_seccomp(&filter, sandbox_kill_all(), err) == -1) {
         return err_prefix(err, "giving up privileges");
     }
     own->role = AGENT_ROLE_SUPERVISOR;
     own->pid = getpid();
     own->reported = true;
     own->report.role = AGENT_ROLE_SUPERVISOR;
-    sandbox_get_report(report);
+    sandbox_get_report(status_fd, report);
     (void)snprintf(report->seccomp_name, sizeof(report->seccomp_name), "supervisor");
     return 0;
 }

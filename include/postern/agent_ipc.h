@@ -932,7 +932,9 @@ struct agent_confine {
     bool no_files;                  /* Landlock without a single path */
     const char *const *read_files;  /* Landlock with these, for reading; NULL: none */
     const char *const *write_files; /* likewise, for writing too; only beside read_files */
-    const char *const *syscalls; /* NULL-terminated: all that it calls from here on; with prctl */
+    const char *const *syscalls;    /* NULL-terminated: all that it calls from here on */
+    unsigned some; /* enum sandbox_some: what it calls with certain arguments only */
+    bool count;    /* refused calls are counted (its threads don't block SIGSYS) */
 };
 /* In the order of <postern/sandbox.h>, and signals: SIGINT and SIGHUP of a terminal are the
  * supervisor's; SIGKILL comes when the supervisor dies. Fills the message for the supervisor.

@@ -109,7 +109,7 @@ static int drop_privileges(struct err *err)
         return err_sys(err, "cannot set no_new_privs");
     }
     struct sandbox_report have;
-    sandbox_get_report(&have);
+    sandbox_get_report(-1, &have);
     uint64_t keep = have.caps & (UINT64_C(1) << CAP_NET_ADMIN);
     if (keep == 0) {
         err_set(err, ERR_DENIED, "this process has no CAP_NET_ADMIN");

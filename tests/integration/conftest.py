@@ -12,6 +12,9 @@ sys.path.insert(0, str(ROOT / "tests" / "lib"))
 from lab import Lab  # noqa: E402
 from node import Node  # noqa: E402
 
+# A system call that a process's list does not name ends it, wherever tests start one.
+os.environ["POSTERN_SANDBOX_KILL"] = "1"
+
 SANITIZER_WORDS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer")
 
 

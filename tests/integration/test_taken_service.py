@@ -280,10 +280,7 @@ kill {attestor} 0
 kill -1 0
 rt_sigqueueinfo {keeper} 9 0
 pidfd_open {keeper} 0
-pidfd_getfd -1 3 0
 pidfd_send_signal -1 9 0 0
-kcmp {keeper} {attestor} 0 0 0
-process_madvise -1 0 0 0 0
 process_mrelease -1 0
 prlimit64 {keeper} 7 0 0
 fork
@@ -295,7 +292,6 @@ setresuid 0 0 0
 setgroups 0 0
 capset 0 0
 setrlimit 7 0
-io_uring_setup 1 0
 seccomp 0 0 0
 landlock_create_ruleset 0 0 1
 shmget 0 4096 0
@@ -335,6 +331,10 @@ keyctl 0 0 0 0 0
 init_module 0 0 0
 open_by_handle_at -1 0 0
 personality 0
+pidfd_getfd -1 3 0
+kcmp {keeper} {attestor} 0 0 0
+process_madvise -1 0 0 0 0
+io_uring_setup 1 0
 """
 
 

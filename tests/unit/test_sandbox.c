@@ -21,10 +21,13 @@
 #include <cmocka.h>
 
 static const char *const few_calls[] = {
-    "read",   "write",  "exit_group",   "exit",           "mmap",   "munmap", "mprotect", "madvise",
-    "futex",  "getpid", "rt_sigreturn", "sigaltstack",    "prctl",  "capget", "geteuid",  "getegid",
-    "openat", "close",  "rt_sigaction", "rt_sigprocmask", "tgkill", "gettid", NULL,
+    "read",      "write",        "exit_group",     "exit",    "mmap",         "munmap",
+    "mprotect",  "madvise",      "futex",          "getpid",  "rt_sigreturn", "sigaltstack",
+    "prctl",     "capget",       "geteuid",        "getegid", "openat",       "close",
+    "prlimit64", "rt_sigaction", "rt_sigprocmask", "tgkill",  "gettid",       NULL,
 };
+
+static const struct sandbox_filter few = {.name = "test", .calls = few_calls};
 
 /* Runs fn in a child: its exit code, or 1000 + the signal that ended it. */
 static int in_child(int (*fn)(void))
@@ -43,7 +46,7 @@ static int unlisted_call_fails(void)
     if (syscall(SYS_getppid) <= 0) {
         return 10; /* it worked before */
     }
-    if (sandbox_seccomp("test", few_calls, false, NULL) != 0) {
+    if (sandbox_seccomp(&few, false, NULL) != 0) {
         return 11;
     }
     errno = 0;
@@ -53,7 +56,7 @@ static int unlisted_call_fails(void)
 static int deadly_call_kills(void)
 {
     char *const argv[] = {(char[]){"true"}, NULL};
-    if (sandbox_seccomp("test", few_calls, false, NULL) != 0) {
+    if (sandbox_seccomp(&few, false, NULL) != 0) {
         return 11;
     }
     execve("/bin/true", argv, NULL);
@@ -62,7 +65,7 @@ static int deadly_call_kills(void)
 
 static int kill_all_kills(void)
 {
-    if (sandbox_seccomp("test", few_calls, true, NULL) != 0) {
+    if (sandbox_seccomp(&few, true, NULL) != 0) {
         return 11;
     }
     syscall(SYS_getppid);
@@ -81,15 +84,15 @@ static int report_is_true(void)
 {
     struct sandbox_report before;
     struct sandbox_report after;
-    sandbox_get_report(&before);
+    sandbox_get_report(-1, &before);
     if (before.seccomp || before.landlock_abi != 0) {
         return 10;
     }
     if (sandbox_limits(true, NULL) != 0 || sandbox_drop_caps(0, NULL) != 0 ||
-        sandbox_seccomp("test", few_calls, false, NULL) != 0) {
+        sandbox_seccomp(&few, false, NULL) != 0) {
         return 11;
     }
-    sandbox_get_report(&after);
+    sandbox_get_report(-1, &after);
     return after.seccomp && after.no_new_privs && !after.dumpable && after.caps == 0 ? 0 : 12;
 }
 
@@ -101,11 +104,14 @@ static void test_report(void **state)
 
 static int landlock_hides_files(void)
 {
-    const char *const readable[] = {"/usr", "/nonexistent-path", NULL};
+    struct sandbox_landlock took;
+    struct sandbox_plan *plan = sandbox_plan_new();
+    sandbox_plan_path(plan, SANDBOX_READ, "/usr");
+    sandbox_plan_path(plan, SANDBOX_READ, "/nonexistent-path");
     if (syscall(444, NULL, 0, 1) <= 0) {
         return 77; /* the kernel has none */
     }
-    if (sandbox_landlock(readable, NULL, NULL) != 0) {
+    if (sandbox_landlock(plan, SANDBOX_ABI_OF_KERNEL, &took, NULL) != 0) {
         return 11;
     }
     int in = open("/usr", O_RDONLY | O_DIRECTORY);
@@ -114,7 +120,7 @@ static int landlock_hides_files(void)
     int out_errno = errno;
     int made = open("/usr/postern-test-file", O_CREAT | O_WRONLY, 0600);
     struct sandbox_report r;
-    sandbox_get_report(&r);
+    sandbox_get_report(-1, &r);
     return in != -1 && out == -1 && out_errno == EACCES && made == -1 && r.landlock_abi > 0 ? 0
                                                                                             : 12;
 }
@@ -135,14 +141,14 @@ static int user_is_gone(void)
         return 10;
     }
     struct sandbox_report r;
-    sandbox_get_report(&r);
+    sandbox_get_report(-1, &r);
     if (r.uid != 64610 || r.gid != 64610 || r.caps != 1ULL << CAP_SYS_PTRACE) {
         return 11;
     }
     if (setuid(0) == 0 || sandbox_drop_caps(0, NULL) != 0) {
         return 12;
     }
-    sandbox_get_report(&r);
+    sandbox_get_report(-1, &r);
     return r.caps == 0 ? 0 : 13;
 }
 
