@@ -2,6 +2,8 @@
 #include "proxy_priv.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const char *const SYSCALLS[] = {
     /* connections */
@@ -38,7 +40,69 @@ static uint16_t port_of(const struct conf_sockaddr *a)
                : 0;
 }
 
-/* What the configuration makes us need: files to read again, the admin socket to remove, ports. */
+/* --- the plan: files to read again, sockets to remove, ports -----------------------------------
+ */
+static void plan_target(struct sandbox_plan *plan, const struct conf_target *to)
+{
+    if (to->kind == CONF_TARGET_ADDRESS) {
+        sandbox_plan_connect(plan, port_of(&to->address));
+    } else if (to->kind == CONF_TARGET_HOST) {
+        sandbox_plan_connect(plan, to->port);
+    }
+}
+
+/* http://[USER:PASSWORD@]HOST:PORT, checked by the schema. */
+static void plan_url(struct sandbox_plan *plan, const char *url)
+{
+    const char *colon = url != NULL ? strrchr(url, ':') : NULL;
+    uint64_t port = 0;
+
+    if (colon != NULL && str_to_u64(str_of(colon + 1), UINT16_MAX, &port)) {
+        sandbox_plan_connect(plan, (uint16_t)port);
+    }
+}
+
+static void plan_listener(struct sandbox_plan *plan, const struct conf_listener *l)
+{
+    if (l->capture == CONF_INTERCEPTED) {
+        sandbox_plan_connect_any(plan, "destinations are what was intercepted");
+        return;
+    }
+    plan_target(plan, &l->to);
+    plan_url(plan, l->upstream.connect_proxy);
+    for (size_t i = 0; i < l->n_sni; i++) {
+        plan_target(plan, &l->sni[i].to);
+    }
+    if (l->bind.kind == CONF_BIND_UNIX) {
+        sandbox_plan_directory_of(plan, SANDBOX_REMOVE, l->bind.path);
+    }
+}
+
+static void plan_credentials(struct sandbox_plan *plan, const struct conf_proxy *conf)
+{
+    for (size_t i = 0; i < conf->n_credentials; i++) {
+        const struct conf_credential *c = &conf->credentials[i];
+
+        sandbox_plan_directory_of(plan, SANDBOX_READ, c->cert);
+        sandbox_plan_directory_of(plan, SANDBOX_READ, c->key);
+        sandbox_plan_directory_of(plan, SANDBOX_READ, c->pkcs12);
+        sandbox_plan_directory_of(plan, SANDBOX_READ, c->passphrase_file);
+        sandbox_plan_directory_of(plan, SANDBOX_READ, c->token.pin_file);
+        if (c->passphrase_credential != NULL || c->token.pin_credential != NULL) {
+            sandbox_plan_path(plan, SANDBOX_READ, secure_getenv("CREDENTIALS_DIRECTORY"));
+        }
+    }
+    for (size_t i = 0; i < conf->n_trust; i++) {
+        const struct conf_trust *t = &conf->trust[i];
+
+        sandbox_plan_directory_of(plan, SANDBOX_READ, t->ca);
+        sandbox_plan_directory_of(plan, SANDBOX_READ, t->crl);
+        for (size_t k = 0; k < t->n_bundles; k++) {
+            sandbox_plan_directory_of(plan, SANDBOX_READ, t->bundles[k].path);
+        }
+    }
+}
+
 static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
 {
     struct sandbox_plan *plan = sandbox_plan_new();
@@ -47,14 +111,9 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     sandbox_plan_directory_of(plan, SANDBOX_READ, conf->mesh_path);
     sandbox_plan_directory_of(plan, SANDBOX_READ, conf->policy_path);
     sandbox_plan_directory_of(plan, SANDBOX_REMOVE, conf->admin.socket);
+    plan_credentials(plan, conf);
     for (size_t i = 0; i < conf->n_listeners; i++) {
-        const struct conf_listener *l = &conf->listeners[i];
-
-        if (l->capture == CONF_INTERCEPTED) {
-            sandbox_plan_connect_any(plan, "destinations are what was intercepted");
-        } else {
-            sandbox_plan_connect(plan, port_of(&l->to));
-        }
+        plan_listener(plan, &conf->listeners[i]);
     }
     return plan;
 }
