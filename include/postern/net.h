@@ -26,12 +26,23 @@
 #include <sys/socket.h>
 
 /* --- addresses -------------------------------------------------------------------------------- */
-/* An IP address and port; an IPv4 address is always AF_INET here, never v4-mapped. */
+/* Who is at the other end of a Unix socket, as the kernel knows it from when it connected. The
+ * process may have handed the socket on since. */
+struct net_unix_peer {
+    sa_family_t family; /* AF_UNIX */
+    pid_t pid;          /* 0: not in our view */
+    uid_t uid;
+    gid_t gid;
+};
+
+/* An IP address and port; an IPv4 address is always AF_INET here, never v4-mapped. Or the peer of a
+ * Unix socket, which has neither: port 0, the same host as nobody. */
 struct net_addr {
     union {
         struct sockaddr sa;
         struct sockaddr_in in4;
         struct sockaddr_in6 in6;
+        struct net_unix_peer local;
     };
     socklen_t len; /* 0: none */
 };
@@ -46,7 +57,11 @@ bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
 bool net_addr_equal(const struct net_addr *a, const struct net_addr *b);
 bool net_addr_is_loopback(const struct net_addr *a);
 bool net_addr_is_any(const struct net_addr *a);
-/* "10.0.0.1:80" or "[fd00::1]:80"; "-" for none. Returns ret_text. */
+static inline bool net_addr_is_unix(const struct net_addr *a)
+{
+    return a->len > 0 && a->sa.sa_family == AF_UNIX;
+}
+/* "10.0.0.1:80", "[fd00::1]:80" or "unix:uid=0,gid=0,pid=1"; "-" for none. Returns ret_text. */
 const char *net_addr_text(const struct net_addr *a, char ret_text[NET_ADDR_TEXT_MAX]);
 /* Whether the kernel would reach it without leaving this host (asks by an unsent datagram). */
 bool net_addr_is_local(const struct net_addr *a);
@@ -65,8 +80,32 @@ bool net_original_dst(int fd, struct net_addr *ret);
  * is writable and ask net_dial_error. */
 int net_dial(const struct net_addr *to, bool *ret_done);
 int net_dial_error(int fd);
+/* The same by a path. A server whose queue is full refuses (EAGAIN): the kernel would tell nobody
+ * when there is room again. */
+int net_dial_unix(const char *path, bool *ret_done);
 /* Closes so that the peer sees a reset, whatever was queued. Takes -1; returns -1. */
 int net_reset(int fd);
+
+/* --- Unix sockets that are listened on --------------------------------------------------------
+ * A socket file is nobody's until it listens and has its owner; the mode comes last. The file of a
+ * socket that nobody listens on any more is replaced; anything else that is there is not. */
+struct net_unix_spec {
+    const char *path;
+    mode_t mode;
+    const char *owner, *group; /* names or numbers; NULL: the process's own */
+};
+/* The file that was made, so that no other one is removed. */
+struct net_unix_file {
+    char *path; /* owned; NULL: none */
+    dev_t dev;
+    ino_t ino;
+    struct timespec made; /* numbers come again */
+};
+/* Before other threads run: it changes the umask for a moment. */
+int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_unix_file *ret,
+                    struct err *err);
+/* `remove`: the file as well, if it is still this one. Takes a zeroed one. */
+void net_unix_file_deinit(struct net_unix_file *f, bool remove);
 
 /* --- streams ---------------------------------------------------------------------------------- */
 enum {

@@ -31,7 +31,7 @@ bool net_addr_from(const struct sockaddr *sa, socklen_t len, struct net_addr *re
 
 uint16_t net_addr_port(const struct net_addr *a)
 {
-    if (a->len == 0) {
+    if (a->len == 0 || a->sa.sa_family == AF_UNIX) {
         return 0;
     }
     return ntohs(a->sa.sa_family == AF_INET ? a->in4.sin_port : a->in6.sin6_port);
@@ -48,7 +48,8 @@ void net_addr_set_port(struct net_addr *a, uint16_t port)
 
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b)
 {
-    if (a->len == 0 || b->len == 0 || a->sa.sa_family != b->sa.sa_family) {
+    if (a->len == 0 || b->len == 0 || a->sa.sa_family != b->sa.sa_family ||
+        a->sa.sa_family == AF_UNIX) {
         return false;
     }
     if (a->sa.sa_family == AF_INET) {
@@ -64,7 +65,7 @@ bool net_addr_equal(const struct net_addr *a, const struct net_addr *b)
 
 bool net_addr_is_loopback(const struct net_addr *a)
 {
-    if (a->len == 0) {
+    if (a->len == 0 || a->sa.sa_family == AF_UNIX) {
         return false;
     }
     if (a->sa.sa_family == AF_INET) {
@@ -75,7 +76,7 @@ bool net_addr_is_loopback(const struct net_addr *a)
 
 bool net_addr_is_any(const struct net_addr *a)
 {
-    if (a->len == 0) {
+    if (a->len == 0 || a->sa.sa_family == AF_UNIX) {
         return false;
     }
     if (a->sa.sa_family == AF_INET) {
@@ -89,6 +90,9 @@ const char *net_addr_text(const struct net_addr *a, char ret_text[NET_ADDR_TEXT_
     char ip[INET6_ADDRSTRLEN] = "-";
     if (a->len == 0) {
         memcpy(ret_text, "-", 2);
+    } else if (a->sa.sa_family == AF_UNIX) {
+        snprintf(ret_text, NET_ADDR_TEXT_MAX, "unix:uid=%u,gid=%u,pid=%d", (unsigned)a->local.uid,
+                 (unsigned)a->local.gid, (int)a->local.pid);
     } else if (a->sa.sa_family == AF_INET) {
         inet_ntop(AF_INET, &a->in4.sin_addr, ip, sizeof(ip));
         snprintf(ret_text, NET_ADDR_TEXT_MAX, "%s:%u", ip, net_addr_port(a));

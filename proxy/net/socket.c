@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <postern/os.h>
+#include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -65,6 +67,18 @@ int net_listen(const struct net_addr *addr, int *ret_fd, struct err *err)
     return 0;
 }
 
+/* Clients of a Unix socket have no address, but the kernel knows who they are. */
+static void unix_peer(int fd, struct net_addr *ret)
+{
+    struct ucred who;
+    socklen_t len = sizeof(who);
+    *ret = (struct net_addr){.len = 0};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0) {
+        ret->local = (struct net_unix_peer){AF_UNIX, who.pid, who.uid, who.gid};
+        ret->len = sizeof(ret->local);
+    }
+}
+
 int net_accept(int listen_fd, struct net_addr *ret_source)
 {
     struct sockaddr_storage ss;
@@ -74,7 +88,7 @@ int net_accept(int listen_fd, struct net_addr *ret_source)
         fd = accept4(listen_fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     } while (fd == -1 && (errno == EINTR || errno == ECONNABORTED));
     if (fd != -1 && !net_addr_from((struct sockaddr *)&ss, len, ret_source)) {
-        *ret_source = (struct net_addr){.len = 0};
+        unix_peer(fd, ret_source);
     }
     return fd;
 }
@@ -127,6 +141,29 @@ int net_dial(const struct net_addr *to, bool *ret_done)
         return -1;
     }
     *ret_done = r == 0;
+    return fd;
+}
+
+int net_dial_unix(const char *path, bool *ret_done)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    size_t n = strlen(path);
+    if (n >= sizeof(un.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(un.sun_path, path, n);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd == -1) {
+        return -1;
+    }
+    if (connect(fd, (const struct sockaddr *)&un, sizeof(un)) == -1) {
+        int e = errno;
+        close(fd);
+        errno = e;
+        return -1;
+    }
+    *ret_done = true;
     return fd;
 }
 

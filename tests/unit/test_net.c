@@ -6,7 +6,10 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -176,11 +179,145 @@ static void test_dial_refused(void **state)
     assert_int_equal(errno, ECONNREFUSED);
 }
 
+/* --- Unix sockets ----------------------------------------------------------------------------- */
+static char unix_dir[64];
+
+static int set_up_dir(void **state)
+{
+    (void)state;
+    snprintf(unix_dir, sizeof(unix_dir), "/tmp/test_net_XXXXXX");
+    return mkdtemp(unix_dir) != NULL ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return rmdir(unix_dir); /* which says so if anything was left in it */
+}
+
+static int listen_at(const char *path, mode_t mode, const char *owner, int *ret_fd,
+                     struct net_unix_file *ret, struct err *err)
+{
+    const struct net_unix_spec spec = {.path = path, .mode = mode, .owner = owner};
+    return net_listen_unix(&spec, ret_fd, ret, err);
+}
+
+static void test_unix_refused(void **state)
+{
+    (void)state;
+    char path[128];
+    char longest[200];
+    struct net_unix_file f = {.path = NULL};
+    struct err err = ERR_INIT;
+    int fd = -1;
+    snprintf(path, sizeof(path), "%s/s", unix_dir);
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    longest[0] = '/';
+    assert_int_equal(listen_at(longest, 0600, NULL, &fd, &f, &err), -1);
+    assert_non_null(strstr(err.what, "too long"));
+    assert_int_equal(listen_at(path, 0600, "no-such-user", &fd, &f, &err), -1);
+    assert_int_equal(access(path, F_OK), -1);
+
+    /* What is no socket is not touched. */
+    int other = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_int_equal(write(other, "mine", 4), 4);
+    close(other);
+    err = (struct err)ERR_INIT;
+    assert_int_equal(listen_at(path, 0600, NULL, &fd, &f, &err), -1);
+    assert_non_null(strstr(err.what, "is no socket"));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 4);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("/nonexistent", path), 0);
+    assert_int_equal(listen_at(path, 0600, NULL, &fd, &f, &err), -1);
+    assert_int_equal(unlink(path), 0);
+
+    /* One that somebody listens on is not taken away. */
+    int second = -1;
+    struct net_unix_file g = {.path = NULL};
+    assert_int_equal(listen_at(path, 0600, NULL, &fd, &f, &err), 0);
+    err = (struct err)ERR_INIT;
+    assert_int_equal(listen_at(path, 0600, NULL, &second, &g, &err), -1);
+    assert_non_null(strstr(err.advice, "another process"));
+    assert_null(g.path);
+    close(fd);
+    net_unix_file_deinit(&f, true);
+    assert_null(f.path);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void test_unix_stale_and_not_ours(void **state)
+{
+    (void)state;
+    char path[128];
+    char moved[140];
+    struct net_unix_file f = {.path = NULL};
+    struct net_unix_file g = {.path = NULL};
+    struct err err = ERR_INIT;
+    struct stat st;
+    int fd = -1;
+    snprintf(path, sizeof(path), "%s/s", unix_dir);
+    snprintf(moved, sizeof(moved), "%s.old", path);
+    assert_int_equal(listen_at(path, 0660, NULL, &fd, &f, &err), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    close(fd); /* as after kill -9: the file is there and nobody listens */
+    assert_int_equal(listen_at(path, 0600, NULL, &fd, &g, &err), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    net_unix_file_deinit(&f, true); /* the first one's file is gone: this is another's */
+    assert_int_equal(access(path, F_OK), 0);
+    close(fd);
+    net_unix_file_deinit(&g, false);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void test_unix_dial(void **state)
+{
+    (void)state;
+    char path[128];
+    char text[NET_ADDR_TEXT_MAX];
+    char want[NET_ADDR_TEXT_MAX];
+    struct net_unix_file f = {.path = NULL};
+    struct err err = ERR_INIT;
+    struct net_addr peer;
+    bool done = false;
+    int fd = -1;
+    snprintf(path, sizeof(path), "%s/s", unix_dir);
+    assert_int_equal(net_dial_unix(path, &done), -1);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(listen_at(path, 0600, NULL, &fd, &f, &err), 0);
+    int client = net_dial_unix(path, &done);
+    assert_true(client != -1 && done);
+    int server = net_accept(fd, &peer);
+    assert_true(server != -1);
+    assert_true(net_addr_is_unix(&peer));
+    assert_int_equal(net_addr_port(&peer), 0);
+    assert_false(net_addr_same_host(&peer, &peer));
+    assert_false(net_addr_is_loopback(&peer) || net_addr_is_any(&peer));
+    snprintf(want, sizeof(want), "unix:uid=%u,gid=%u,pid=%d", (unsigned)geteuid(),
+             (unsigned)getegid(), (int)getpid());
+    assert_string_equal(net_addr_text(&peer, text), want);
+    close(client);
+    close(server);
+    close(fd);
+    assert_int_equal(net_dial_unix(path, &done), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    net_unix_file_deinit(&f, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_addresses),     cmocka_unit_test(test_local),
-        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_local),
+        cmocka_unit_test_setup_teardown(test_unix_refused, set_up_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_unix_stale_and_not_ours, set_up_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_unix_dial, set_up_dir, remove_dir),
+        cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_ends),
         cmocka_unit_test(test_dial_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
