@@ -418,7 +418,7 @@ static void run_http(struct runner *r, const struct actions_msg_run *m, const st
     q->kind = PROBE_HTTP;
     q->timeout_ms = a->timeout_ms;
     q->url = a->http.url;
-    q->method = a->http.method;
+    (void)snprintf(q->method, sizeof(q->method), "%s", conf_http_method_name(a->http.method));
     (void)snprintf(q->ca_file, sizeof(q->ca_file), "%s",
                    a->http.ca_file != NULL ? a->http.ca_file : "");
     for (size_t i = 0; i < a->http.headers.n; i++) {

@@ -189,7 +189,7 @@ struct probe_question {
     uint8_t want[ACTIONS_SHA256_SIZE], old[ACTIONS_SHA256_SIZE];
     uint32_t has_old;
     /* PROBE_HTTP */
-    uint32_t method;
+    char method[8];
     char ca_file[1024]; /* "": none */
     uint32_t headers_len, body_len;
     char headers[PROBE_HEADERS_MAX]; /* lines with their ends */
