@@ -24,6 +24,8 @@ static const struct role {
     {"agent", agent_main, "agent attest PID", "what an agent sees of a process"},
     {"agent", agent_main, "agent proxies", "which proxy runs what of the agent's state"},
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
+    {"rotate", rotate_main, "rotate FILE",
+     "keep certificate files fresh for programs that do their own TLS (--once, --status)"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"check", check_main, "check FILE...",

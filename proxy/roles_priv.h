@@ -20,6 +20,7 @@ int check_main(int argc, char **argv);
 int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
+int rotate_main(int argc, char **argv);
 int journal_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);

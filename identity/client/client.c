@@ -20,7 +20,9 @@ enum {
     KEEPALIVE_MS = 20000, /* an agent that is stopped and not gone is noticed by this */
     /* The wall clock may be set: how often it is looked at. */
     CLOCK_MIN_MS = 1000,
-    CLOCK_MAX_MS = 10000
+    CLOCK_MAX_MS = 10000,
+    RENEW_AT = 50, /* percent of what is left */
+    RENEW_JITTER = 5,
 };
 
 struct identity_client {
@@ -31,7 +33,8 @@ struct identity_client {
     char *spiffe_id; /* owned; NULL: the first offered */
     enum identity_key_mode key_mode;
     bool check_agent;
-    bool use_agent_key; /* what key_mode comes to with this agent */
+    uint32_t renew_at, renew_jitter; /* percent */
+    bool use_agent_key;              /* what key_mode comes to with this agent */
 
     struct grpc_client *conn;
     struct grpc_client_call *watch;   /* FetchX509Bundles, or FetchX509SVID with the agent's key */
@@ -231,13 +234,15 @@ static void good_message(struct identity_client *c)
 
 /* --- what came -------------------------------------------------------------------------------- */
 
-/* At half of what is left, give or take a tenth: spread over all who were issued together. */
+/* At half of what is left, if nothing else was said, give or take: spread over all who were issued
+ * together. */
 static void arm_renewal(struct identity_client *c)
 {
     int64_t left_s = c->svid->not_after_s - os_wall_s();
-    uint64_t half_ms = left_s > 0 ? (uint64_t)left_s * 500 : 0;
+    uint64_t percent_ms = left_s > 0 ? (uint64_t)left_s * 10 : 0;
+    uint64_t spread_ms = percent_ms * c->renew_jitter;
     c->renew_due = false;
-    uint64_t ms = half_ms - half_ms / 10 + os_random_below(half_ms / 5 + 1);
+    uint64_t ms = percent_ms * c->renew_at - spread_ms + os_random_below(2 * spread_ms + 1);
     loop_timer_arm(&c->renew_timer, ms);
     c->renew_at_s = os_wall_s() + (int64_t)(ms / 1000) + 1;
 }
@@ -654,6 +659,9 @@ struct identity_client *identity_client_new(struct loop *loop,
     c->arg = arg;
     c->key_mode = options->key;
     c->check_agent = options->check_agent;
+    c->renew_at = options->renew_at != 0 ? options->renew_at : RENEW_AT;
+    c->renew_jitter = options->renew_jitter != 0 ? options->renew_jitter : RENEW_JITTER;
+    POSTERN_ASSERT(c->renew_at + c->renew_jitter < 100 && c->renew_at >= c->renew_jitter);
     c->use_agent_key = options->key == IDENTITY_KEY_AGENT;
     c->spiffe_id = options->spiffe_id != NULL ? mem_must_strdup(options->spiffe_id) : NULL;
     c->renew_due = true;

@@ -5,10 +5,10 @@
  * Two ways to an identity:
  *   csr    this process makes a P-256 key for each renewal and has it signed by the agent
  *          (postern.v1.Identity/SignX509SVID); the key never leaves it. Trust comes from
- *          FetchX509Bundles. Renewed at half of the remaining life, with jitter; also at once when
- *          the new trust no longer holds the chain's authority.
- *   agent  the agent makes the key and pushes it (FetchX509SVID): any SPIFFE agent does that.
- *   auto   csr, and agent if the agent answers Unimplemented; that is told by a notice.
+ *          FetchX509Bundles. Renewed at half of the remaining life (or as said), with jitter; also
+ * at once when the new trust no longer holds the chain's authority. agent  the agent makes the key
+ * and pushes it (FetchX509SVID): any SPIFFE agent does that. auto   csr, and agent if the agent
+ * answers Unimplemented; that is told by a notice.
  *
  * The result is an immutable, reference-counted identity_state. While the agent is away the last
  * one stays until it expires. It is withdrawn (on_state with NULL) when it expires, and when the
@@ -72,6 +72,9 @@ struct identity_client_options {
     const char *spiffe_id; /* which one of several; NULL: the first offered */
     enum identity_key_mode key;
     bool check_agent; /* connect by identity_agent_connect only */
+    /* With a key of our own: after how much of what is left of the life, in percent; 0: 50. And the
+     * spread around that, likewise; 0: 5. Together at most 95. */
+    uint32_t renew_at, renew_jitter;
 };
 
 struct identity_status {
