@@ -3,6 +3,7 @@
 #include "admin_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@ struct listener {
     struct loop_timer retry; /* after accept() found no descriptor or memory */
     int fd;
     bool http;
+    bool activated;    /* a service manager opened it */
     uid_t *allow_uids; /* owned */
     size_t n_allow_uids;
     size_t n_clients;
@@ -45,7 +47,11 @@ struct admin {
     struct admin_document *documents;
     size_t n_documents;
     void *arg;
-    char *socket_path;            /* ours to remove; NULL: not */
+    char *socket_path;   /* ours to remove; NULL: not */
+    bool paused;         /* nobody is served */
+    bool path_is_others; /* of a process that still serves: not ours to remove yet */
+    const char *channel_name;
+    const char *(*channel)(void *arg, int fd);
     struct listener listeners[2]; /* the Unix socket, HTTP */
     struct client *clients;
 };
@@ -65,7 +71,9 @@ static void free_client(struct loop_deferred *d)
 static void accept_more(struct listener *l)
 {
     bool full = l->n_clients >= ADMIN_CLIENTS_MAX;
-    loop_io_want(l->io, full || l->retry.due_ms != 0 ? 0 : LOOP_READ);
+    if (l->io != NULL) {
+        loop_io_want(l->io, full || l->retry.due_ms != 0 || l->admin->paused ? 0 : LOOP_READ);
+    }
 }
 
 /* May be called twice. The rest is freed at the end of the turn, when no callback of it runs. */
@@ -90,7 +98,7 @@ static void close_client(struct client *c)
         c->next->prev = c->prev;
     }
     l->n_clients--;
-    accept_more(l);
+    accept_more(l); /* unless the listener was released meanwhile */
     loop_defer(a->loop, &c->deferred);
 }
 
@@ -174,10 +182,31 @@ static bool answer_http(struct client *c, int status, struct str name)
     return ok;
 }
 
+/* Hands a copy of the descriptor on: the connection lives as long as that. What came behind the
+ * question would be lost. */
+static const char *hand_on(struct client *c)
+{
+    struct admin *a = c->listener->admin;
+    struct str in = buf_str(&c->in);
+    if (memchr(in.p, '\n', in.n) != in.p + in.n - 1) {
+        return "something follows the question";
+    }
+    int fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+    const char *why = fd != -1 ? a->channel(a->arg, fd) : "no descriptor is left";
+    if (why != NULL && fd != -1) {
+        close(fd);
+    }
+    return why;
+}
+
 static bool answer_line(struct client *c, struct str name)
 {
     struct admin *a = c->listener->admin;
     bool known = false;
+    if (a->channel_name != NULL && str_eq(name, str_of(a->channel_name))) {
+        const char *why = hand_on(c);
+        return why != NULL && buf_printf(&c->out, ADMIN_ERROR_PREFIX "%s\"}\n", why);
+    }
     if (make_document(a, name, &known, &c->out)) {
         return true;
     }
@@ -391,22 +420,63 @@ int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_ui
     return 0;
 }
 
+/* A copy of one that there is already; NULL: there is none. */
+static struct service_socket *find_inherited(const struct admin_options *o,
+                                             const struct sockaddr *addr, socklen_t len)
+{
+    size_t i;
+    return service_sockets_find(o->inherited, 0, addr, len, &i);
+}
+
+static int copy_inherited(struct admin *a, struct service_socket *s, bool http, int *ret_fd,
+                          struct err *err)
+{
+    int fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd == -1) {
+        return err_sys(err, "cannot use an admin listener");
+    }
+    s->used = true;
+    a->listeners[http ? LISTENER_HTTP : LISTENER_SOCKET].activated = s->activated;
+    *ret_fd = fd;
+    return 0;
+}
+
+static int open_socket(struct admin *a, const struct admin_options *o, int *ret_fd, struct err *err)
+{
+    struct sockaddr_un addr;
+    if (admin_unix_address(o->socket_path, &addr, err) != 0) {
+        return -1;
+    }
+    struct service_socket *s = find_inherited(o, (const struct sockaddr *)&addr, sizeof(addr));
+    if (s != NULL
+            ? copy_inherited(a, s, false, ret_fd, err) != 0
+            : admin_open_socket(o->socket_path, o->allow_uids, o->n_allow_uids, ret_fd, err) != 0) {
+        return -1;
+    }
+    if (s == NULL || !s->activated) {
+        a->socket_path = mem_must_strdup(o->socket_path);
+        a->path_is_others = s != NULL && o->paused;
+    }
+    return 0;
+}
+
+static int open_http(struct admin *a, const struct admin_options *o, int *ret_fd, struct err *err)
+{
+    struct service_socket *s = find_inherited(o, o->http, o->http_len);
+    return s != NULL ? copy_inherited(a, s, true, ret_fd, err)
+                     : admin_open_http(o->http, o->http_len, ret_fd, err);
+}
+
 static int open_all(struct admin *a, const struct admin_options *o, struct err *err)
 {
     int fd = -1;
-    if (o->socket_path != NULL) {
-        if (admin_open_socket(o->socket_path, o->allow_uids, o->n_allow_uids, &fd, err) != 0) {
-            return -1;
-        }
-        a->socket_path = mem_must_strdup(o->socket_path);
-        if (admin_add_listener(a, fd, false, o->allow_uids, o->n_allow_uids, err) != 0) {
-            return -1;
-        }
+    if (o->socket_path != NULL &&
+        (open_socket(a, o, &fd, err) != 0 ||
+         admin_add_listener(a, fd, false, o->allow_uids, o->n_allow_uids, err) != 0)) {
+        return -1;
     }
     if (o->http != NULL) {
-        return admin_open_http(o->http, o->http_len, &fd, err) != 0
-                   ? -1
-                   : admin_add_listener(a, fd, true, NULL, 0, err);
+        return open_http(a, o, &fd, err) != 0 ? -1 : admin_add_listener(a, fd, true, NULL, 0, err);
     }
     return 0;
 }
@@ -416,6 +486,9 @@ struct admin *admin_new(struct loop *loop, const struct admin_options *options, 
     struct admin *a = mem_must_new(struct admin);
     a->loop = loop;
     a->arg = options->arg;
+    a->paused = options->paused;
+    a->channel_name = options->channel_name;
+    a->channel = options->channel;
     a->n_documents = options->n_documents;
     a->documents = mem_must_calloc(a->n_documents, sizeof(*a->documents));
     for (size_t i = 0; i < a->n_documents; i++) {
@@ -426,6 +499,37 @@ struct admin *admin_new(struct loop *loop, const struct admin_options *options, 
         loop_timer_init(&a->listeners[i].retry, loop, on_retry, &a->listeners[i]);
     }
     return open_all(a, options, err) == 0 ? a : admin_free(a);
+}
+
+void admin_start(struct admin *a)
+{
+    a->paused = false;
+    a->path_is_others = false;
+    for (size_t i = 0; i < N_LISTENERS; i++) {
+        accept_more(&a->listeners[i]);
+    }
+}
+
+void admin_release(struct admin *a)
+{
+    for (size_t i = 0; i < N_LISTENERS; i++) {
+        struct listener *l = &a->listeners[i];
+        loop_timer_disarm(&l->retry);
+        l->io = loop_io_free(l->io);
+        if (l->fd != -1) {
+            close(l->fd);
+            l->fd = -1;
+        }
+    }
+    free(a->socket_path);
+    a->socket_path = NULL;
+}
+
+int admin_listener(const struct admin *a, bool http, bool *ret_activated)
+{
+    const struct listener *l = &a->listeners[http ? LISTENER_HTTP : LISTENER_SOCKET];
+    *ret_activated = l->activated;
+    return l->fd;
 }
 
 struct admin *admin_free(struct admin *a)
@@ -439,16 +543,16 @@ struct admin *admin_free(struct admin *a)
     for (size_t i = 0; i < N_LISTENERS; i++) {
         struct listener *l = &a->listeners[i];
         loop_timer_disarm(&l->retry);
-        if (l->io != NULL) {
-            loop_io_free(l->io);
+        loop_io_free(l->io);
+        if (l->fd != -1) {
             close(l->fd);
         }
         free(l->allow_uids);
     }
-    if (a->socket_path != NULL) {
+    if (a->socket_path != NULL && !a->path_is_others) {
         unlink(a->socket_path);
-        free(a->socket_path);
     }
+    free(a->socket_path);
     free(a->documents);
     free(a);
     return NULL;

@@ -2,7 +2,6 @@
 #include <postern/service_manager.h>
 
 #include <errno.h>
-#include <postern/os.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,12 +87,9 @@ static void tell(const struct service_manager *m, const char *text, int flags)
     if (m->fd == -1 || send(m->fd, text, len, flags | MSG_NOSIGNAL) != -1) {
         return;
     }
-    if (errno == ECONNREFUSED || errno == ECONNRESET || errno == ENOTCONN) {
-        os_autofd int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        if (fd != -1) {
-            (void)!sendto(fd, text, len, flags | MSG_NOSIGNAL, (const struct sockaddr *)&m->addr,
-                          m->addr_len);
-        }
+    if ((errno == ECONNREFUSED || errno == ECONNRESET || errno == ENOTCONN) &&
+        connect(m->fd, (const struct sockaddr *)&m->addr, m->addr_len) == 0) {
+        (void)!send(m->fd, text, len, flags | MSG_NOSIGNAL);
     }
 }
 

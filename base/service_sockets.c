@@ -114,6 +114,7 @@ int service_sockets_take(struct service_sockets *ret, struct err *err)
         rc = service_socket_check(SERVICE_FD_FIRST + (int)i, &s.items[i], err);
         memcpy(s.items[i].name, names[i].p, names[i].n);
         s.items[i].name[names[i].n] = '\0';
+        s.items[i].activated = true;
         if (rc == -1) {
             err_prefix(err, "socket '%s'", s.items[i].name);
         }
@@ -136,4 +137,68 @@ void service_sockets_deinit(struct service_sockets *s)
     }
     free(s->items);
     *s = (struct service_sockets){.n = 0};
+}
+
+void service_sockets_join(struct service_sockets *s, struct service_sockets *more)
+{
+    s->items = (struct service_socket *)mem_must_realloc(s->items,
+                                                         (s->n + more->n + 1) * sizeof(*s->items));
+    for (size_t i = 0; i < more->n; i++) {
+        s->items[s->n++] = more->items[i];
+    }
+    free(more->items);
+    *more = (struct service_sockets){.n = 0};
+}
+
+/* --- finding ---------------------------------------------------------------------------------- */
+
+static bool same_address(const struct service_socket *s, const struct sockaddr *address,
+                         socklen_t len)
+{
+    if (s->address.ss_family != address->sa_family) {
+        return false;
+    }
+    if (address->sa_family != AF_UNIX) {
+        return s->address_len == len && memcmp(&s->address, address, len) == 0;
+    }
+    /* A path may come with its end or without. */
+    const struct sockaddr_un *a = (const struct sockaddr_un *)(const void *)&s->address;
+    const struct sockaddr_un *b = (const struct sockaddr_un *)(const void *)address;
+    return a->sun_path[0] != '\0' && s->address_len > offsetof(struct sockaddr_un, sun_path) &&
+           strncmp(a->sun_path, b->sun_path, sizeof(a->sun_path)) == 0;
+}
+
+struct service_socket *service_sockets_find(const struct service_sockets *s, size_t from,
+                                            const struct sockaddr *address, socklen_t len,
+                                            size_t *ret_index)
+{
+    for (size_t i = from; s != NULL && i < s->n; i++) {
+        if (s->items[i].fd != -1 && same_address(&s->items[i], address, len)) {
+            *ret_index = i;
+            return &s->items[i];
+        }
+    }
+    return NULL;
+}
+
+struct service_socket *service_sockets_find_name(const struct service_sockets *s, size_t from,
+                                                 const char *name, size_t *ret_index)
+{
+    for (size_t i = from; s != NULL && i < s->n; i++) {
+        if (s->items[i].fd != -1 && s->items[i].activated && strcmp(s->items[i].name, name) == 0) {
+            *ret_index = i;
+            return &s->items[i];
+        }
+    }
+    return NULL;
+}
+
+const struct service_socket *service_sockets_unused(const struct service_sockets *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->items[i].activated && !s->items[i].used) {
+            return &s->items[i];
+        }
+    }
+    return NULL;
 }

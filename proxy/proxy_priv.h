@@ -7,6 +7,7 @@
 
 #include <postern/admin.h>
 #include <postern/conn.h>
+#include <postern/handover.h>
 #include <postern/identity_client.h>
 #include <postern/loop.h>
 #include <postern/sandbox.h>
@@ -17,6 +18,17 @@ struct proxy_reload_result {
     int64_t at_s; /* of the last one; 0: none yet */
     bool last_failed;
     char error[600]; /* of the last one */
+};
+
+/* The running process's side of a take-over (proxy_take_over.c). */
+struct proxy_heir {
+    int fd; /* the connection of whoever takes over; -1: nobody does */
+    pid_t pid;
+    struct loop_io *io;
+    struct loop_timer timer;
+    unsigned worker, n_sent; /* what comes next */
+    size_t socket;
+    bool all_sent;
 };
 
 struct proxy {
@@ -46,6 +58,14 @@ struct proxy {
 
     struct sandbox_plan *plan;        /* what the sandbox lets through */
     struct sandbox_landlock landlock; /* and what of it took effect */
+    struct service_manager manager;
+    struct loop_timer alive_timer;    /* signs of life */
+    bool told_ready;                  /* the manager was */
+    struct service_sockets inherited; /* until the set-up is done */
+    struct handover before;           /* whose place we take; fd -1: nobody's */
+    struct loop_timer serve_timer;    /* the end of waiting to be ready */
+    bool serving;                     /* the workers run */
+    struct proxy_heir heir;
 
     bool draining;
     struct loop_timer drain_timer;
@@ -66,8 +86,28 @@ int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, stru
 int proxy_state_start(struct proxy *p, struct err *err);
 /* Whether what is allowed is known, and not older than it may be. */
 bool proxy_state_ready(const struct proxy *p);
+/* Another process accepts now: what is open has its time, then the loop stops. */
+void proxy_drain_handed_over(struct proxy *p);
 /* Builds the new whole, then tells the workers, then lets go of the old. */
 void proxy_publish(struct proxy *p);
+
+/* --- restarts, the service manager: docs/restart.md (proxy_restart.c) --------------------------
+ */
+/* The environment, and what the process of before hands over if `take_over` says so and there is
+ * one. Before anything else is started. */
+int proxy_restart_begin(struct proxy *p, bool take_over, struct err *err);
+/* The end of the set-up: starts the workers, or waits until there is what they need. */
+int proxy_restart_set_up(struct proxy *p, struct err *err);
+/* Something that readiness depends on is another. */
+void proxy_restart_check(struct proxy *p);
+void proxy_restart_deinit(struct proxy *p);
+
+/* --- the process that takes over (proxy_take_over.c) --------------------------------------------
+ */
+/* For the admin socket: admin_options.channel. */
+const char *proxy_take_over_asked(void *arg, int fd);
+void proxy_take_over_init(struct proxy *p);
+void proxy_take_over_deinit(struct proxy *p);
 
 /* Documents of the admin socket. */
 bool proxy_report_status(void *arg, struct buf *out);

@@ -36,6 +36,7 @@ void proxy_publish(struct proxy *p)
     }
     snapshot_unref(p->snapshot);
     p->snapshot = next;
+    proxy_restart_check(p);
 }
 
 static void on_identity(void *arg, const struct identity_state *state)
@@ -162,12 +163,25 @@ static void on_drain_poll(void *arg)
     }
 }
 
+static void drain_begin(struct proxy *p)
+{
+    p->draining = true;
+    p->drain_end_ms = os_now_ms() + p->files->conf->timeouts.drain_ms;
+    loop_timer_arm(&p->drain_timer, DRAIN_POLL_MS);
+}
+
+void proxy_drain_handed_over(struct proxy *p)
+{
+    drain_begin(p);
+    for (unsigned i = 0; i < p->n_workers; i++) {
+        conn_worker_post_handed_over(p->workers[i], p->files->conf->timeouts.drain_ms);
+    }
+}
+
 static void drain(struct proxy *p)
 {
     uint32_t drain_ms = p->files->conf->timeouts.drain_ms;
     uint32_t accept_ms = drain_ms / 4 < DRAIN_ACCEPT_MAX_MS ? drain_ms / 4 : DRAIN_ACCEPT_MAX_MS;
-    p->draining = true;
-    p->drain_end_ms = os_now_ms() + drain_ms;
     struct log_line l;
     log_begin(&l, p->log, LOG_INFO, "draining");
     log_uint(&l, "accept_ms", accept_ms);
@@ -176,17 +190,21 @@ static void drain(struct proxy *p)
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_drain(p->workers[i], accept_ms, drain_ms);
     }
-    loop_timer_arm(&p->drain_timer, DRAIN_POLL_MS);
+    drain_begin(p);
+    service_manager_stopping(&p->manager, "Draining");
 }
 
 static void on_signal(void *arg, int signo)
 {
     struct proxy *p = (struct proxy *)arg;
     if (signo == SIGHUP) {
+        service_manager_reloading(&p->manager);
         reload(p);
         ask_again(p);
-    } else if (p->draining) {
-        loop_stop(p->loop); /* asked twice: now */
+        service_manager_ready(&p->manager, p->reload.last_failed ? "Serving; the last reload failed"
+                                                                 : "Serving");
+    } else if (p->draining || !p->serving) {
+        loop_stop(p->loop); /* asked twice, or nothing is open: now */
     } else {
         drain(p);
     }
@@ -226,7 +244,8 @@ static int start_workers(struct proxy *p, struct err *err)
                                         .n_workers = n,
                                         .shared = &p->shared,
                                         .first = p->snapshot,
-                                        .log_wake_fd = p->log_wake_fd};
+                                        .log_wake_fd = p->log_wake_fd,
+                                        .inherited = &p->inherited};
         if (conn_worker_new(&spec, &p->workers[i], err) == -1) {
             return -1;
         }
@@ -265,6 +284,10 @@ static int start_admin(struct proxy *p, struct err *err)
         .http_len = conf->metrics.len,
         .documents = documents,
         .n_documents = sizeof(documents) / sizeof(documents[0]),
+        .inherited = &p->inherited,
+        .paused = true, /* until the workers run */
+        .channel_name = HANDOVER_REQUEST,
+        .channel = proxy_take_over_asked,
         .arg = p};
     p->admin = admin_new(p->loop, &o, err);
     return p->admin != NULL ? 0 : -1;
@@ -312,16 +335,12 @@ static int set_up(struct proxy *p, struct err *err)
         proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
         return -1;
     }
-    for (unsigned i = 0; i < p->n_workers; i++) {
-        if (conn_worker_start(p->workers[i], err) == -1) {
-            return -1;
-        }
-    }
-    return 0;
+    return proxy_restart_set_up(p, err);
 }
 
 static void tear_down(struct proxy *p)
 {
+    proxy_restart_deinit(p);
     admin_free(p->admin);
     state_client_free(p->state_client);
     identity_client_free(p->client);
@@ -368,14 +387,22 @@ static int load(struct proxy *p, struct err *err)
 
 int proxy_main(int argc, char **argv)
 {
-    const char *env = argc == 3 && strcmp(argv[1], "--env") == 0 ? argv[2] : NULL;
-    if (env == NULL && (argc != 2 || argv[1][0] == '-')) {
-        fprintf(stderr, "usage: postern proxy FILE\n"
-                        "       postern proxy --env VARIABLE   (which holds what a file would)\n");
+    bool take_over = argc > 1 && strcmp(argv[1], "--take-over") == 0;
+    int at = take_over ? 2 : 1;
+    const char *env = argc == at + 2 && strcmp(argv[at], "--env") == 0 ? argv[at + 1] : NULL;
+    if (env == NULL && (argc != at + 1 || argv[at][0] == '-')) {
+        fprintf(stderr, "usage: postern proxy [--take-over] FILE\n"
+                        "       postern proxy [--take-over] --env VARIABLE   (which holds what a "
+                        "file would)\n");
         return 2;
     }
-    struct proxy p = {
-        .path = argv[argc - 1], .env = env, .log_wake_fd = -1, .started_s = os_wall_s()};
+    struct proxy p = {.path = argv[argc - 1],
+                      .env = env,
+                      .log_wake_fd = -1,
+                      .manager.fd = -1,
+                      .before.fd = -1,
+                      .heir.fd = -1,
+                      .started_s = os_wall_s()};
     struct err err = ERR_INIT;
     if (load(&p, &err) == -1 || p.files == NULL) {
         return 2;
@@ -384,7 +411,7 @@ int proxy_main(int argc, char **argv)
     char *path = mem_must_strdup(p.path); /* outlives the files that it came with */
     p.path = path;
     p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, "proxy");
-    if (set_up(&p, &err) == -1) {
+    if (proxy_restart_begin(&p, take_over, &err) == -1 || set_up(&p, &err) == -1) {
         log_failure(p.log, LOG_ERROR, "start_failed", &err);
         p.exit_status = err.code == ERR_CONFIG || err.code == ERR_USAGE ? 2 : 1;
     } else {

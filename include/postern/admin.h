@@ -19,6 +19,7 @@
 #include <postern/buf.h>
 #include <postern/err.h>
 #include <postern/loop.h>
+#include <postern/service_manager.h>
 #include <postern/str.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,6 +44,13 @@ struct admin_options {
     const struct admin_document *documents; /* lent, n entries */
     size_t n_documents;
     void *arg; /* for all of them */
+    /* Listening sockets that there are already (lent): those with the addresses above are used. */
+    const struct service_sockets *inherited;
+    bool paused; /* until admin_start nobody is served, and the socket's file is another's */
+    /* A name on the Unix socket that is no document: the connection itself is handed to `channel`
+     * with the descriptor. It returns NULL, or why it does not take it. NULL: none. */
+    const char *channel_name;
+    const char *(*channel)(void *arg, int fd);
 };
 
 struct admin;
@@ -53,6 +61,13 @@ struct admin *admin_new(struct loop *loop, const struct admin_options *options, 
  * kind. The Unix one (http false) brings the uids that may ask. */
 int admin_add_listener(struct admin *a, int fd, bool http, const uid_t *allow_uids,
                        size_t n_allow_uids, struct err *err);
+/* After `paused`. */
+void admin_start(struct admin *a);
+/* Another process has the listening sockets and the socket's file from now on: accepts no more, and
+ * goes on with the clients that there are. */
+void admin_release(struct admin *a);
+/* The listening sockets, -1: none; lent. *ret_activated: a service manager opened it. */
+int admin_listener(const struct admin *a, bool http, bool *ret_activated);
 /* Ends all clients, removes the socket file if admin_new made it. Takes NULL; before loop_free. */
 struct admin *admin_free(struct admin *a);
 

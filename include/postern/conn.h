@@ -10,6 +10,7 @@
 
 #include <postern/err.h>
 #include <postern/log.h>
+#include <postern/service_manager.h>
 #include <postern/snapshot.h>
 #include <postern/tls.h>
 #include <stdatomic.h>
@@ -120,11 +121,13 @@ struct conn_worker_spec {
     unsigned index;
     unsigned n_workers;
     struct conn_shared *shared;
-    struct snapshot *first; /* a reference is taken */
-    int log_wake_fd;        /* borrowed; signalled when the log ring has lines */
+    struct snapshot *first;                  /* a reference is taken */
+    int log_wake_fd;                         /* borrowed; signalled when the log ring has lines */
+    const struct service_sockets *inherited; /* lent; listening sockets that there are already */
 };
 
-/* Binds the listeners, allocates everything. Before the sandbox closes. */
+/* Binds the listeners, or takes copies of inherited ones (docs/restart.md); allocates everything.
+ * Before the sandbox closes. */
 int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **ret, struct err *err);
 /* After conn_worker_stop, or never started. Takes NULL. */
 struct conn_worker *conn_worker_free(struct conn_worker *w);
@@ -138,6 +141,20 @@ void conn_worker_post_snapshot(struct conn_worker *w, struct snapshot *snapshot)
 /* Begins to drain: goes on accepting for accept_ms, answers with Connection: close, and cuts what
  * is left after drain_ms. */
 void conn_worker_post_drain(struct conn_worker *w, uint32_t accept_ms, uint32_t drain_ms);
+/* Another process has the same sockets and accepts now: stops accepting at once, and drains for
+ * drain_ms. */
+void conn_worker_post_handed_over(struct conn_worker *w, uint32_t drain_ms);
+/* Asks for a sign of life; conn_worker_alive tells whether the last one was answered. */
+void conn_worker_post_ask(struct conn_worker *w);
+bool conn_worker_alive(const struct conn_worker *w);
+struct conn_listening {
+    size_t listener; /* index in the files */
+    int fd;
+    const char *activated; /* the service manager's name for it; NULL: it did not open it */
+};
+/* The i-th of its listening sockets, false: there are no more. Lent, and only while neither drain
+ * nor hand-over nor stop was ordered. */
+bool conn_worker_listening(const struct conn_worker *w, size_t i, struct conn_listening *ret);
 /* True once draining has ended and nothing is open. */
 bool conn_worker_drained(const struct conn_worker *w);
 const struct conn_counters *conn_worker_counters(const struct conn_worker *w);

@@ -63,11 +63,12 @@ uint64_t service_watchdog_parse(const char *usec, const char *pid, pid_t own);
 enum { SERVICE_FD_FIRST = 3, SERVICE_SOCKETS_MAX = 64, SERVICE_NAME_MAX = 255 };
 
 struct service_socket {
-    char name[SERVICE_NAME_MAX + 1]; /* "unknown" where the manager names none */
+    char name[SERVICE_NAME_MAX + 1]; /* "unknown" where the manager names none; "": not its */
     int fd;                          /* listening, non-blocking, close-on-exec; -1: taken away */
     struct sockaddr_storage address; /* that it is bound to */
     socklen_t address_len;
-    bool used; /* somebody took it, or a copy */
+    bool activated; /* the manager opened it, and removes its file; else it was taken over */
+    bool used;      /* somebody took it, or a copy */
 };
 struct service_sockets {
     struct service_socket *items; /* owned */
@@ -79,6 +80,8 @@ struct service_sockets {
  * failure, after which nothing was taken. None at all is fine. */
 int service_sockets_take(struct service_sockets *ret, struct err *err);
 void service_sockets_deinit(struct service_sockets *s);
+/* All of `more` as well, which is empty then. */
+void service_sockets_join(struct service_sockets *s, struct service_sockets *more);
 /* Checks one descriptor, and fills `ret` but for its name; fd stays the caller's on failure. */
 int service_socket_check(int fd, struct service_socket *ret, struct err *err);
 
@@ -86,5 +89,16 @@ int service_socket_check(int fd, struct service_socket *ret, struct err *err);
  * contradict each other. names gets one name each: views into `fdnames`, or "unknown". */
 int service_sockets_parse(const char *pid, const char *fds, const char *fdnames, pid_t own,
                           struct str ret_names[SERVICE_SOCKETS_MAX], struct err *err);
+
+/* The next socket from index `from` on that is bound to just this address; NULL: none. */
+struct service_socket *service_sockets_find(const struct service_sockets *s, size_t from,
+                                            const struct sockaddr *address, socklen_t len,
+                                            size_t *ret_index);
+/* The next one that a manager opened under this name. */
+struct service_socket *service_sockets_find_name(const struct service_sockets *s, size_t from,
+                                                 const char *name, size_t *ret_index);
+
+/* One that nobody has used; NULL: all are. */
+const struct service_socket *service_sockets_unused(const struct service_sockets *s);
 
 #endif

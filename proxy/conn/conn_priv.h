@@ -38,6 +38,7 @@ struct worker_listener {
     size_t index; /* into snapshot.files.listeners */
     int fd;       /* owned */
     struct loop_io *io;
+    char *activated; /* owned; the service manager's name for it; NULL: it did not open it */
 };
 
 struct conn_worker {
@@ -52,7 +53,8 @@ struct conn_worker {
     struct tls_worker tls;
 
     struct worker_snapshot *current;
-    struct worker_listener *listeners;
+    struct worker_listener
+        *listeners; /* those of the files in order; a listener may have several */
     size_t n_listeners;
     bool accepting;                 /* listeners are watched */
     struct loop_timer accept_timer; /* on again, after a shortage */
@@ -71,6 +73,8 @@ struct conn_worker {
     struct loop_timer quiet_timer;
     uint64_t drain_end_ms;
     _Atomic bool drained;
+    uint64_t asked;            /* by main: signs of life that were asked for */
+    _Atomic uint64_t answered; /* and the last one that was given */
 
     /* For HTTP, one of each a worker. */
     struct http1_request *request;
@@ -244,7 +248,9 @@ void conn_http_free(struct conn *c);
 
 /* --- worker.c, listener.c --------------------------------------------------------------------- */
 void worker_conn_gone(struct conn_worker *w);
-int listener_open_all(struct conn_worker *w, const struct snapshot_files *files, struct err *err);
+int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
+                      const struct service_sockets *inherited, struct err *err);
+void listener_free_all(struct conn_worker *w);
 void listener_watch_all(struct conn_worker *w, bool on);
 void listener_close(struct conn_worker *w, bool inbound_only);
 

@@ -2,6 +2,7 @@
 #include "conn_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <postern/mem.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -58,19 +59,84 @@ static void on_readable(void *arg, unsigned ready)
     }
 }
 
-int listener_open_all(struct conn_worker *w, const struct snapshot_files *files, struct err *err)
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static int add(struct conn_worker *w, size_t index, int fd, const struct service_socket *from,
+               struct err *err)
 {
-    w->listeners =
-        (struct worker_listener *)mem_must_calloc(files->n_listeners + 1, sizeof(*w->listeners));
-    w->n_listeners = files->n_listeners;
-    for (size_t i = 0; i < w->n_listeners; i++) {
-        w->listeners[i] = (struct worker_listener){.worker = w, .index = i, .fd = -1};
+    w->listeners = (struct worker_listener *)mem_must_realloc(
+        w->listeners, (w->n_listeners + 1) * sizeof(*w->listeners));
+    struct worker_listener *l = &w->listeners[w->n_listeners++];
+    *l = (struct worker_listener){.worker = w, .index = index, .fd = fd};
+    if (from != NULL && from->activated) {
+        l->activated = mem_must_strdup(from->name);
     }
-    for (size_t i = 0; i < w->n_listeners; i++) {
-        struct worker_listener *l = &w->listeners[i];
-        if (net_listen(&files->listeners[i].address, &l->fd, err) == -1) {
+    if (fd == -1) {
+        return err_sys(err, "cannot take a listening socket over");
+    }
+    return 0;
+}
+
+/* The next socket from `from` on that this listener is to accept from. */
+static struct service_socket *find(const struct service_sockets *inherited,
+                                   const struct snapshot_listener *l, size_t from, size_t *ret)
+{
+    return service_sockets_find(inherited, from, &l->address.sa, l->address.len, ret);
+}
+
+/* Sockets that there are already are dealt out in turn; where there are fewer than workers, some
+ * workers share. *ret_n: how many there are of this listener. */
+static int take_inherited(struct conn_worker *w, const struct service_sockets *inherited,
+                          const struct snapshot_listener *l, size_t index, size_t *ret_n,
+                          struct err *err)
+{
+    struct service_socket *s;
+    size_t n = 0;
+    for (size_t i = 0; (s = find(inherited, l, i, &i)) != NULL; i++, n++) {
+        s->used = true;
+        if (n % w->n_workers == w->index) {
+            if (add(w, index, fcntl(s->fd, F_DUPFD_CLOEXEC, 0), s, err) == -1) {
+                return -1;
+            }
+        }
+    }
+    *ret_n = n;
+    if (n == 0 || n > w->index) {
+        return 0;
+    }
+    size_t at = 0;
+    s = find(inherited, l, 0, &at);
+    for (size_t k = w->index % n; k > 0; k--) {
+        s = find(inherited, l, at + 1, &at);
+    }
+    return add(w, index, fcntl(s->fd, F_DUPFD_CLOEXEC, 0), s, err);
+}
+
+static int open_one(struct conn_worker *w, const struct service_sockets *inherited,
+                    const struct snapshot_listener *l, size_t index, struct err *err)
+{
+    size_t n = 0;
+    int fd = -1;
+    if (take_inherited(w, inherited, l, index, &n, err) == -1) {
+        return -1;
+    }
+    if (n > 0) {
+        return 0;
+    }
+    return net_listen(&l->address, &fd, err) == -1 ? -1 : add(w, index, fd, NULL, err);
+}
+
+int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
+                      const struct service_sockets *inherited, struct err *err)
+{
+    for (size_t i = 0; i < files->n_listeners; i++) {
+        if (open_one(w, inherited, &files->listeners[i], i, err) == -1) {
             return err_prefix(err, "listener %s", files->listeners[i].conf->name);
         }
+    }
+    /* Only now, since the array does not move any more. */
+    for (size_t i = 0; i < w->n_listeners; i++) {
+        struct worker_listener *l = &w->listeners[i];
         l->io = loop_io_new(w->loop, l->fd, on_readable, l);
         if (l->io == NULL) {
             return err_set(err, ERR_SYSTEM, "no memory for a listener");
@@ -78,6 +144,27 @@ int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
     }
     return 0;
 }
+
+bool conn_worker_listening(const struct conn_worker *w, size_t i, struct conn_listening *ret)
+{
+    if (i >= w->n_listeners) {
+        return false;
+    }
+    *ret = (struct conn_listening){.listener = w->listeners[i].index,
+                                   .fd = w->listeners[i].fd,
+                                   .activated = w->listeners[i].activated};
+    return true;
+}
+
+void listener_free_all(struct conn_worker *w)
+{
+    for (size_t i = 0; i < w->n_listeners; i++) {
+        free(w->listeners[i].activated);
+    }
+    free(w->listeners);
+}
+
+/* --- accepting or not ------------------------------------------------------------------------- */
 
 void listener_watch_all(struct conn_worker *w, bool on)
 {

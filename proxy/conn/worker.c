@@ -157,9 +157,74 @@ static void on_drain_timer(void *arg)
         uint64_t now = loop_now_ms(w->loop);
         loop_timer_arm(&w->drain_timer, w->drain_end_ms > now ? w->drain_end_ms - now : 0);
     } else {
+        for (struct conn *c = w->conns, *next; c != NULL; c = next) {
+            next = c->next;
+            conn_http_drain(c); /* who waits for a next request sees an end and no reset */
+        }
         close_all(w, CONN_CLOSE_DRAINED);
     }
     worker_conn_gone(w);
+}
+
+/* --- handed over ------------------------------------------------------------------------------ */
+
+/* What is open may go on for its time, answers say `Connection: close`; kept HTTP connections at
+ * rest stay, since their clients' next requests are on the way perhaps. */
+static void on_handed_over(struct loop_mail *m)
+{
+    struct drain_mail *dm = (struct drain_mail *)m;
+    struct conn_worker *w = dm->worker;
+    w->draining = w->drain_last = true;
+    listener_close(w, false);
+    loop_timer_disarm(&w->accept_timer);
+    loop_timer_arm(&w->drain_timer, dm->drain_ms);
+    worker_conn_gone(w);
+    free(dm);
+}
+
+void conn_worker_post_handed_over(struct conn_worker *w, uint32_t drain_ms)
+{
+    struct drain_mail *m = mem_must_new(struct drain_mail);
+    m->mail.fn = on_handed_over;
+    m->mail.drop = drop_drain_mail;
+    m->worker = w;
+    m->drain_ms = drain_ms;
+    loop_post(w->loop, &m->mail);
+}
+
+/* --- signs of life ---------------------------------------------------------------------------- */
+
+struct ask_mail {
+    struct loop_mail mail; /* first */
+    struct conn_worker *worker;
+    uint64_t number;
+};
+
+static void on_ask(struct loop_mail *m)
+{
+    struct ask_mail *am = (struct ask_mail *)m;
+    atomic_store_explicit(&am->worker->answered, am->number, memory_order_relaxed);
+    free(am);
+}
+
+static void drop_ask_mail(struct loop_mail *m)
+{
+    free(m);
+}
+
+void conn_worker_post_ask(struct conn_worker *w)
+{
+    struct ask_mail *m = mem_must_new(struct ask_mail);
+    m->mail.fn = on_ask;
+    m->mail.drop = drop_ask_mail;
+    m->worker = w;
+    m->number = ++w->asked;
+    loop_post(w->loop, &m->mail);
+}
+
+bool conn_worker_alive(const struct conn_worker *w)
+{
+    return atomic_load_explicit(&w->answered, memory_order_relaxed) == w->asked;
 }
 
 static void on_drain(struct loop_mail *m)
@@ -220,7 +285,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     loop_timer_init(&w->rejudge_timer, w->loop, rejudge_some, w);
     loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
     loop_timer_init(&w->quiet_timer, w->loop, on_quiet, w);
-    if (listener_open_all(w, spec->first->files, err) == -1) {
+    if (listener_open_all(w, spec->first->files, spec->inherited, err) == -1) {
         conn_worker_free(w);
         return -1;
     }
@@ -282,7 +347,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
         loop_timer_disarm(&w->quiet_timer);
         loop_free(w->loop);
     }
-    free(w->listeners);
+    listener_free_all(w);
     tls_worker_deinit(&w->tls);
     net_scratch_deinit(&w->scratch);
     conn_release_snapshot(w, w->current);

@@ -121,7 +121,7 @@ class Node:
             (self.conf / f"{tag}-mesh.yaml").write_text(mesh)
             text += f"mesh: {tag}-mesh.yaml\n"
         text += "listeners:\n" + listeners
-        text += f"admin:\n  socket: {admin_dir}/admin.sock\n  allow_uids: [0]\n" + extra
+        text += f"admin:\n  socket: {admin_dir}/admin.sock\n  allow_uids: [0, {uid}]\n" + extra
         conf.write_text(text)
         process = self.lab.start(tag, [self.postern, "proxy", conf], netns=self.netns, uid=uid)
         proxy = Proxy(self, name, process, admin_dir / "admin.sock", conf)

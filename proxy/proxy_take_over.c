@@ -1,0 +1,183 @@
+/* A running proxy's side of a take-over: who asks, the listening sockets, and stepping back. */
+#include "proxy_priv.h"
+
+#include <errno.h>
+#include <postern/os.h>
+#include <unistd.h>
+
+enum { READY_MS = 120000 /* for the other one to be ready */ };
+
+static void forget(struct proxy_heir *h)
+{
+    loop_timer_disarm(&h->timer);
+    h->io = loop_io_free(h->io);
+    if (h->fd != -1) {
+        close(h->fd);
+    }
+    h->fd = -1;
+}
+
+/* This process goes on as if nothing had been. */
+static void fail(struct proxy *p, const char *why)
+{
+    struct log_line l;
+    log_begin(&l, p->log, LOG_WARN, "take_over_failed");
+    log_int(&l, "pid", p->heir.pid);
+    log_str(&l, "message", why);
+    log_end(&l);
+    forget(&p->heir);
+}
+
+static void on_timer(void *arg)
+{
+    fail((struct proxy *)arg, "the other process was not ready in time");
+}
+
+/* --- handing over ----------------------------------------------------------------------------- */
+
+/* The next socket: the workers', then the admin socket's two. -1: that was all. */
+static int next_socket(struct proxy *p, struct handover_msg *m)
+{
+    struct proxy_heir *h = &p->heir;
+    for (; h->worker < p->n_workers; h->worker++, h->socket = 0) {
+        struct conn_listening l;
+        if (conn_worker_listening(p->workers[h->worker], h->socket, &l)) {
+            handover_msg_socket(m, l.activated);
+            return l.fd;
+        }
+    }
+    for (; h->socket < 2; h->socket++) {
+        bool activated = false;
+        int fd = admin_listener(p->admin, h->socket == 1, &activated);
+        if (fd != -1) {
+            handover_msg_socket(m, activated ? "admin" : NULL);
+            return fd;
+        }
+    }
+    return -1;
+}
+
+/* As much as there is room for. */
+static void send_some(struct proxy *p)
+{
+    struct proxy_heir *h = &p->heir;
+    while (!h->all_sent) {
+        struct handover_msg m;
+        int fd = next_socket(p, &m);
+        if (fd == -1) {
+            handover_msg_init(&m, HANDOVER_END);
+            m.count = h->n_sent;
+        }
+        switch (handover_send(h->fd, &m, fd)) {
+        case IPC_OK:
+            break;
+        case IPC_AGAIN:
+            loop_io_want(h->io, LOOP_WRITE);
+            return;
+        case IPC_CLOSED:
+        case IPC_BAD:
+            fail(p, "the other process does not take the sockets");
+            return;
+        }
+        h->all_sent = fd == -1;
+        h->n_sent += fd != -1;
+        h->socket += fd != -1;
+    }
+    loop_io_want(h->io, LOOP_READ);
+}
+
+/* --- stepping back ---------------------------------------------------------------------------- */
+
+static void step_back(struct proxy *p)
+{
+    struct handover_msg m;
+    struct log_line l;
+    log_begin(&l, p->log, LOG_INFO, "handed_over");
+    log_int(&l, "pid", p->heir.pid);
+    log_uint(&l, "drain_ms", p->files->conf->timeouts.drain_ms);
+    log_end(&l);
+    service_manager_main_pid(&p->manager, p->heir.pid);
+    admin_release(p->admin);
+    proxy_drain_handed_over(p);
+    handover_msg_init(&m, HANDOVER_GONE);
+    (void)!handover_send(p->heir.fd, &m, -1); /* it goes on without, after a while */
+    forget(&p->heir);
+}
+
+static void on_heir(void *arg, unsigned ready)
+{
+    struct proxy *p = (struct proxy *)arg;
+    struct proxy_heir *h = &p->heir;
+    struct handover_msg m;
+    int fd = -1;
+    (void)ready;
+    if (!h->all_sent) {
+        send_some(p);
+        return;
+    }
+    switch (handover_recv(h->fd, &m, &fd, NULL, 0)) {
+    case IPC_AGAIN:
+        return;
+    case IPC_CLOSED:
+        fail(p, "the other process ended before it was ready");
+        return;
+    case IPC_BAD:
+        fail(p, "the other process broke the protocol");
+        return;
+    case IPC_OK:
+        break;
+    }
+    if (fd != -1) {
+        close(fd);
+    }
+    if (m.type == HANDOVER_READY) {
+        step_back(p);
+    } else {
+        fail(p, "the other process said something out of turn");
+    }
+}
+
+/* --- the question ----------------------------------------------------------------------------- */
+
+const char *proxy_take_over_asked(void *arg, int fd)
+{
+    struct proxy *p = (struct proxy *)arg;
+    struct proxy_heir *h = &p->heir;
+    struct ucred who;
+    socklen_t len = sizeof(who);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) != 0 || who.uid != geteuid()) {
+        return "only a process of the same uid may take over";
+    }
+    if (p->draining || !p->serving) {
+        return "this process is not serving";
+    }
+    if (h->fd != -1) {
+        return "another process is taking over";
+    }
+    h->io = loop_io_new(p->loop, fd, on_heir, p);
+    if (h->io == NULL) {
+        return "no memory";
+    }
+    h->fd = fd;
+    h->pid = who.pid;
+    h->worker = h->n_sent = 0;
+    h->socket = 0;
+    h->all_sent = false;
+    struct log_line l;
+    log_begin(&l, p->log, LOG_INFO, "take_over_asked");
+    log_int(&l, "pid", who.pid);
+    log_end(&l);
+    loop_timer_arm(&h->timer, READY_MS);
+    loop_io_want(h->io, LOOP_WRITE);
+    return NULL;
+}
+
+void proxy_take_over_init(struct proxy *p)
+{
+    loop_timer_init(&p->heir.timer, p->loop, on_timer, p);
+}
+
+void proxy_take_over_deinit(struct proxy *p)
+{
+    forget(&p->heir);
+}
