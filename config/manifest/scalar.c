@@ -150,6 +150,22 @@ static bool parse_number(struct str text, json_t **ret)
     return true;
 }
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool underscores_between_digits(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '_' &&
+            (i == 0 || i + 1 == s.n || !is_digit(s.p[i - 1]) || !is_digit(s.p[i + 1]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 json_t *manifest_scalar(struct str text)
 {
     static const char *const yes[] = {"y",    "Y",    "yes", "Yes", "YES", "true",
@@ -175,8 +191,9 @@ json_t *manifest_scalar(struct str text)
     }
     char first = text.p[0];
     bool may_be = (first >= '0' && first <= '9') || first == '+' || first == '-' || first == '.';
-    /* A text that begins with a full stop has no underscores taken out of it. */
-    if (may_be && (first != '.' || memchr(text.p, '_', text.n) == NULL) &&
+    /* After a full stop underscores count only between digits; elsewhere they are just taken out.
+     */
+    if (may_be && (first != '.' || underscores_between_digits(text)) &&
         parse_number(text, &number)) {
         return number;
     }
