@@ -61,17 +61,17 @@ def spiffe(path):
 class World:
     """An agent on a node of Kubernetes."""
 
-    def __init__(self, node):
+    def __init__(self, node, entries=ENTRIES, extra=""):
         self.node, self.lab = node, node.lab
         self.kubelet = FakeKubelet(self.lab.private_dir("kubelet") / "pki")
         self.pods = []
         token = self.lab.dir / "kubelet" / "token"
         token.write_text("secret-1\n")
-        (node.conf / "entries.yaml").write_text(ENTRIES)
+        (node.conf / "entries.yaml").write_text(entries)
         # So seldom that nothing comes in time but what somebody presses for.
         node.write_agent(
             f"kubernetes:\n  node_name: vm\n  poll: 10m\n  kubelet:\n    address: 127.0.0.1:{self.kubelet.port}\n"
-            f"    ca_file: {self.kubelet.authority.crt}\n    token_file: {token}\n"
+            f"    ca_file: {self.kubelet.authority.crt}\n    token_file: {token}\n{extra}"
         )
         node.start_agent(env={**os.environ, "POSTERN_SANDBOX_KILL": "1"})
         self.wait_status(lambda s: s["fetched"])

@@ -112,8 +112,10 @@ class Containerd:
         shutil.copy(BUSYBOX, root / "bin" / "busybox")
         for name in ("sh", "sleep", "cat", "wget", "httpd"):
             (root / "bin" / name).symlink_to("busybox")
-        for program in (postern, shutil.which("setpriv")):
-            shutil.copy(program, root / "bin" / pathlib.Path(program).name)
+        (root / "libexec").mkdir()
+        helper = postern.parent.parent / "libexec" / "postern-intercept"
+        for program, to in ((postern, "bin"), (helper, "libexec"), (shutil.which("setpriv"), "bin")):
+            shutil.copy(program, root / to / pathlib.Path(program).name)
             for line in run("ldd", program).stdout.splitlines():
                 for library in (w for w in line.split() if w.startswith("/")):
                     to = root / library.lstrip("/")
@@ -123,8 +125,9 @@ class Containerd:
         return root
 
     # --- containers ---
-    def start(self, container_id, cgroup, argv=("/bin/sleep", "1000"), user=None, mounts=(), netns=None):
-        """Detached; returns the pid of its first process. That becomes the user by itself: this ctr cannot say."""
+    def start(self, container_id, cgroup, argv=("/bin/sleep", "1000"), user=None, mounts=(), netns=None, more=()):
+        """Detached; returns the pid of its first process. That becomes the user by itself: this ctr cannot say.
+        `more`: options of ctr."""
         if user is not None:
             argv = ["/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *argv]
         args = ["run", "--detach", "--rootfs", "--cgroup", cgroup, "--log-uri", f"file://{self.dir}/{container_id}.log"]
@@ -135,7 +138,7 @@ class Containerd:
             args += ["--mount", f"type=bind,src={src},dst={dst},options=rbind:rw"]
         self.ids.append(container_id)
         self.cgroups.append(cgroup)
-        self.ctr(*args, self.rootfs, container_id, *argv)
+        self.ctr(*args, *more, self.rootfs, container_id, *argv)
         return self.pid(container_id)
 
     def pid(self, container_id):
