@@ -17,6 +17,8 @@ int ca_main(int argc, char **argv);
 int bundle_main(int argc, char **argv);
 int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
+int inject_main(int argc, char **argv);
+int uninject_main(int argc, char **argv);
 int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);

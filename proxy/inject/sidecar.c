@@ -1,0 +1,144 @@
+/* sidecar: the containers and the volume that go into a pod. What the API server would add by
+ * default is written out where it can be, so that it adds little. */
+#include "inject_priv.h"
+
+#include <postern/mem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AGENT_MOUNT "/run/postern"
+#define VARIABLE "POSTERN_PROXY"
+
+static const char *level_name(enum log_level level)
+{
+    static const char *const names[] = {
+        [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+    return names[level];
+}
+
+/* The proxy's file. Everything in it was checked, and nothing holds a `$`, which the kubelet would
+ * expand in a variable. */
+static char *proxy_file(const struct wishes *w, const struct inject_options *o)
+{
+    struct buf out = BUF_INIT(64 * 1024);
+    bool ok = buf_printf(&out, "kind: Proxy\nlevel: 1\nidentity:\n  socket: unix:%s/%s\n",
+                         AGENT_MOUNT, o->agent_socket);
+    if (w->spiffe_id != NULL) {
+        ok = ok && buf_printf(&out, "  spiffe_id: %s\n", w->spiffe_id);
+    }
+    ok = ok && buf_printf(&out,
+                          "state:\n  from: agent\nlisteners:\n"
+                          "  - name: outbound\n    direction: outbound\n"
+                          "    capture: intercepted\n    address: 127.0.0.1:%d\n",
+                          INJECT_OUTBOUND_PORT);
+    if (!o->ipv4_only) {
+        ok = ok && buf_printf(&out,
+                              "  - name: outbound6\n    direction: outbound\n"
+                              "    capture: intercepted\n    address: \"[::1]:%d\"\n",
+                              INJECT_OUTBOUND_PORT);
+    }
+    ok = ok && buf_printf(&out,
+                          "  - name: inbound\n    direction: inbound\n"
+                          "    capture: intercepted\n    address: \"%s:%d\"\n",
+                          o->ipv4_only ? "0.0.0.0" : "[::]", INJECT_INBOUND_PORT);
+    for (size_t i = 0; i < w->n_ports; i++) {
+        ok = ok && (i > 0 || buf_printf(&out, "    ports:\n")) &&
+             buf_printf(&out, "      - port: %u\n        protocol: %s\n", w->ports[i].port,
+                        w->ports[i].http ? "http" : "tcp");
+    }
+    ok = ok && buf_printf(&out,
+                          "metrics:\n  address: \"%s:%d\"\n"
+                          "log:\n  level: %s\n  access: %s\n",
+                          o->ipv4_only ? "0.0.0.0" : "[::]", INJECT_METRICS_PORT,
+                          level_name(w->log_level),
+                          w->access_log == CONF_ACCESS_DENIED ? "denied" : "all");
+    POSTERN_ASSERT(ok); /* it has a bound, and so has all that goes in */
+    char *text = mem_must_strndup((const char *)buf_head(&out), buf_len(&out));
+    buf_reset(&out);
+    return text;
+}
+
+static json_t *must(json_t *v)
+{
+    POSTERN_ASSERT(v != NULL);
+    return v;
+}
+
+static json_t *make_resources(const char *cpu, const char *memory, const char *cpu_limit,
+                              const char *memory_limit)
+{
+    json_t *r = must(json_pack("{s:{s:s, s:s}}", "requests", "cpu", cpu, "memory", memory));
+    json_t *limits = json_object();
+    if (cpu_limit != NULL) {
+        json_object_set_new(limits, "cpu", json_string(cpu_limit));
+    }
+    if (memory_limit != NULL) {
+        json_object_set_new(limits, "memory", json_string(memory_limit));
+    }
+    if (json_object_size(limits) > 0) {
+        json_object_set(r, "limits", limits);
+    }
+    json_decref(limits);
+    return r;
+}
+
+/* Ready: an identity, and the agent's state. */
+static json_t *make_probe(int period_s, int failures)
+{
+    return must(json_pack("{s:{s:s, s:i, s:s}, s:i, s:i, s:i, s:i}", "httpGet", "path", "/ready",
+                          "port", INJECT_METRICS_PORT, "scheme", "HTTP", "timeoutSeconds", 2,
+                          "periodSeconds", period_s, "successThreshold", 1, "failureThreshold",
+                          failures));
+}
+
+json_t *make_proxy(const struct wishes *w, const struct inject_options *o)
+{
+    mem_autofree char *file = proxy_file(w, o);
+    json_t *c =
+        must(json_pack("{s:s, s:s, s:s, s:[s, s, s], s:[{s:s, s:s}]}", "name", INJECT_PROXY_NAME,
+                       "image", o->image, "imagePullPolicy", o->pull_policy, "args", "proxy",
+                       "--env", VARIABLE, "env", "name", VARIABLE, "value", file));
+    if (!w->classic) {
+        json_object_set_new(c, "restartPolicy", json_string("Always"));
+    }
+    json_object_set_new(c, "ports",
+                        must(json_pack("[{s:s, s:i, s:s}]", "name", "postern-metrics",
+                                       "containerPort", INJECT_METRICS_PORT, "protocol", "TCP")));
+    json_object_set_new(c, "resources",
+                        make_resources(o->cpu, o->memory, o->cpu_limit, o->memory_limit));
+    json_object_set_new(
+        c, "securityContext",
+        must(json_pack("{s:{s:[s]}, s:I, s:I, s:b, s:b, s:b, s:{s:s}}", "capabilities", "drop",
+                       "ALL", "runAsUser", (json_int_t)o->proxy_uid, "runAsGroup",
+                       (json_int_t)o->proxy_uid, "runAsNonRoot", 1, "readOnlyRootFilesystem", 1,
+                       "allowPrivilegeEscalation", 0, "seccompProfile", "type", "RuntimeDefault")));
+    json_object_set_new(c, "startupProbe", make_probe(1, 120));
+    json_object_set_new(c, "readinessProbe", make_probe(10, 3));
+    json_object_set_new(c, "volumeMounts",
+                        must(json_pack("[{s:s, s:s, s:b}]", "name", INJECT_VOLUME_NAME, "mountPath",
+                                       AGENT_MOUNT, "readOnly", 1)));
+    return c;
+}
+
+/* Root, for NET_ADMIN to be effective, and nothing of what root else could. */
+json_t *make_rules(const struct wishes *w, const struct inject_options *o)
+{
+    json_t *c = must(json_pack("{s:s, s:s, s:s, s:o}", "name", INJECT_RULES_NAME, "image",
+                               o->rules_image != NULL ? o->rules_image : o->image,
+                               "imagePullPolicy", o->pull_policy, "args", rules_argv(w, o)));
+    json_object_set_new(c, "resources", make_resources("10m", "16Mi", NULL, NULL));
+    json_object_set_new(
+        c, "securityContext",
+        must(json_pack("{s:{s:[s], s:[s]}, s:i, s:i, s:b, s:b, s:b, s:{s:s}}", "capabilities",
+                       "add", "NET_ADMIN", "drop", "ALL", "runAsUser", 0, "runAsGroup", 0,
+                       "runAsNonRoot", 0, "readOnlyRootFilesystem", 1, "allowPrivilegeEscalation",
+                       0, "seccompProfile", "type", "RuntimeDefault")));
+    return c;
+}
+
+json_t *make_volume(const struct inject_options *o)
+{
+    return must(json_pack("{s:s, s:{s:s, s:s}}", "name", INJECT_VOLUME_NAME, "hostPath", "path",
+                          o->agent_dir, "type", "Directory"));
+}
