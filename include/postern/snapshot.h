@@ -68,6 +68,34 @@ int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust 
 struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i);
 struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i);
 
+/* --- parties of a gateway (snapshot_parties.c) --- */
+/* Of one listener. NULL: it has no such leg, or something of it is not there yet. */
+struct snapshot_leg {
+    struct tls_party *downstream, *upstream; /* references */
+    struct tls_party **routes;               /* owned, with references: of each SNI route */
+    size_t n_routes;
+    char *own_id; /* owned: the SPIFFE ID that it shows to callers; NULL: an ordinary certificate */
+};
+/* One generation, of exactly one snapshot_files: a leg a listener, in its order. */
+struct snapshot_parties {
+    _Atomic unsigned refs;
+    struct snapshot_leg *legs; /* owned */
+    size_t n_legs;
+};
+/* What they are made of. By name; lent; NULL: not there yet. */
+struct snapshot_material {
+    const struct x509_svid *(*own)(void *arg, const char *name);
+    const struct x509_peers *(*peers)(void *arg, const char *name);
+    void *arg;
+    const struct x509_svid *identity; /* of the section `identity`; NULL: none (yet) */
+    const struct x509_trust *identity_trust;
+};
+/* Keeps references, none of `from`. Fails where what there is cannot be used for TLS. */
+int snapshot_parties_new(const struct snapshot_files *files, const struct snapshot_material *from,
+                         struct snapshot_parties **ret, struct err *err);
+struct snapshot_parties *snapshot_parties_ref(struct snapshot_parties *p);
+struct snapshot_parties *snapshot_parties_unref(struct snapshot_parties *p);
+
 /* What the agent tells by its State stream: docs/state-stream.md. */
 struct snapshot_state {
     _Atomic unsigned refs;
@@ -108,6 +136,7 @@ struct snapshot {
     uint64_t generation;                /* every change of anything */
     struct snapshot_files *files;       /* a reference of ours */
     struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
+    struct snapshot_parties *parties;   /* likewise; NULL: all go by `identity` */
     struct snapshot_state *state; /* likewise; NULL: files are all there is, or it has not come */
     bool wants_state;             /* without one nothing is allowed */
     bool own_quarantined;         /* this process's own identity or certificate is */
@@ -117,6 +146,7 @@ struct snapshot {
 struct snapshot_parts {
     struct snapshot_files *files;
     struct snapshot_identity *identity;
+    struct snapshot_parties *parties; /* of these files */
     struct snapshot_state *state;
     bool quarantined; /* the agent says that our identity is */
 };
@@ -136,12 +166,18 @@ const struct route *snapshot_route(const struct snapshot *s, const struct net_ad
 /* Whether a peer with this identity and serial is quarantined. */
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 
+/* By what a listener's leg goes; lent; NULL: not there yet. route: of the listener's `sni`, or -1.
+ */
+const struct tls_party *snapshot_downstream(const struct snapshot *s, size_t listener, long route);
+const struct tls_party *snapshot_upstream(const struct snapshot *s, size_t listener);
+
 /* Whether `a` is one of this process's own listeners: a destination that would be a loop. `local`
  * says that the host of `a` is known to be this one. */
 bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr *a, bool local);
 
 MEM_DEFINE_CLEANUP(struct snapshot_files, snapshot_files_unref)
 MEM_DEFINE_CLEANUP(struct snapshot_identity, snapshot_identity_unref)
+MEM_DEFINE_CLEANUP(struct snapshot_parties, snapshot_parties_unref)
 MEM_DEFINE_CLEANUP(struct snapshot_state, snapshot_state_unref)
 
 #endif

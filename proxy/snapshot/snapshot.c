@@ -238,6 +238,10 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
     s->generation = generation;
     s->files = snapshot_files_ref(parts->files);
     s->identity = parts->identity != NULL ? snapshot_identity_ref(parts->identity) : NULL;
+    if (parts->parties != NULL) {
+        POSTERN_ASSERT(parts->parties->n_legs == parts->files->n_listeners);
+        s->parties = snapshot_parties_ref(parts->parties);
+    }
     s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
     if (s->wants_state) {
         s->state = parts->state != NULL ? snapshot_state_ref(parts->state) : NULL;
@@ -259,6 +263,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
     if (s != NULL && drop_ref(&s->refs)) {
         snapshot_files_unref(s->files);
         snapshot_identity_unref(s->identity);
+        snapshot_parties_unref(s->parties);
         snapshot_state_unref(s->state);
         free(s);
     }
