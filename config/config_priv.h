@@ -199,6 +199,7 @@ bool value_parse_listen(struct context *c, const struct field *f, const struct n
 bool value_parse_target(struct context *c, const struct field *f, const struct node *n, void *dst);
 bool value_parse_dns_name(struct context *c, const struct field *f, const struct node *n,
                           void *dst);
+bool value_is_lower_dns_name(struct str text);
 bool value_parse_dns_pattern(struct context *c, const struct field *f, const struct node *n,
                              void *dst);
 /* The path behind unix:, which is checked; false when it was reported. */
@@ -241,7 +242,12 @@ extern const struct table table_agent_limits;
 extern const struct table table_proxy_identity, table_proxy_state, table_proxy_timeouts,
     table_proxy_limits, table_proxy_log;
 extern const struct table table_gateway_listener, table_credential, table_trust, table_peer_allow,
-    table_peer_verify, table_leg_tls; /* of a Gateway file */
+    table_peer_verify, table_leg_tls, table_target_check, table_gateway_targets,
+    table_health; /* of a Gateway file */
+/* The check of a listener's target where it does not say one; `configured`: the file has `targets`.
+ */
+void gateway_finish_check(struct context *c, const struct node *map, const struct conf_proxy *p,
+                          bool configured, struct conf_listener *l);
 /* Two that cannot both listen; a destination that leads back. `p` is whole, `list` its listeners.
  */
 void listeners_check_addresses(struct context *c, const struct node *list,

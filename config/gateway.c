@@ -78,6 +78,16 @@ static const struct field fields_gateway[] = {
      .table = &table_metrics,
      AT(struct conf_proxy, metrics),
      .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "targets",
+     .type = TYPE_MAP,
+     .table = &table_gateway_targets,
+     .def_doc = "no target is checked",
+     .doc = "Checks of the targets, which /readyz and the metrics tell of."},
+    {.name = "health",
+     .type = TYPE_MAP,
+     .table = &table_health,
+     AT(struct conf_proxy, health),
+     .doc = "/healthz and /readyz over HTTP; absent: none."},
     {.name = "log",
      .type = TYPE_MAP,
      .table = &table_proxy_log,
@@ -298,6 +308,7 @@ static void check_gateway(struct context *c, const struct node *map, void *value
         for (size_t i = 0; i < p->n_listeners; i++, n = n->next) {
             if (n->kind == NODE_MAP) {
                 check_legs(c, n, p, &p->listeners[i]);
+                gateway_finish_check(c, n, p, node_get(map, "targets") != NULL, &p->listeners[i]);
             }
         }
     }

@@ -8,7 +8,14 @@
 
 #include "config_priv.h"
 
-enum { ROUTES_MAX = 256, CREDENTIALS_MAX = 16, USER_MAX = 255, URL_MAX = 1024 };
+enum {
+    ROUTES_MAX = 256,
+    CREDENTIALS_MAX = 16,
+    USER_MAX = 255,
+    URL_MAX = 1024,
+    ID_TLV_ZTUNNEL = 0xd0, /* the one between the two ranges that is in use */
+    ID_TLV_PRIVATE = 0xe0,
+};
 
 static const char *const words_type[] = {"server", "client", "relay", NULL};
 static const char *const words_certificate[] = {"required", "none", NULL};
@@ -62,8 +69,13 @@ static void check_route(struct context *c, const struct node *map, void *value)
 /* --- the upstream leg of a relay -------------------------------------------------------------- */
 static bool check_connect_proxy(struct context *c, const struct field *f, const struct node *n)
 {
+    struct conf_connect_proxy proxy;
     if (!str_has_prefix(n->text, STR_LIT("http://"))) {
         value_fail(c, f, n, "CONNECT is spoken to it in the clear", "which is no http:// URL");
+        return false;
+    }
+    if (!conf_connect_proxy_parse(n->text, &proxy)) {
+        value_fail(c, f, n, "http://[USER:PASSWORD@]HOST:PORT", "which cannot be read");
         return false;
     }
     return true;
@@ -162,6 +174,13 @@ static const struct field fields_limits[] = {
      AT(struct conf_listener, limits.connect_rate),
      .def_doc = "any",
      .doc = "New connections a second; what is beyond is reset."},
+    {.name = "connect_burst",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = 1000000,
+     AT(struct conf_listener, limits.connect_burst),
+     .def_doc = "`connect_rate`",
+     .doc = "How many may come at once after a quiet time."},
 };
 static const struct table table_listener_limits = {.name = "limits", FIELDS(fields_limits)};
 
@@ -232,7 +251,21 @@ static const struct field fields_listener[] = {
      .def = "none",
      .doc = "Server only: the header that tells the target who its client is. `v2-tls` adds what "
             "the client's certificate says, `v2-tls-full` the certificate."},
+    {.name = "proxy_protocol_id_tlv",
+     .type = TYPE_UINT,
+     .min = 208,
+     .max = 239,
+     AT(struct conf_listener, proxy_protocol_id_tlv),
+     .def = "208",
+     .doc = "With `v2` and its like: the type of the TLV that holds the peer's SPIFFE ID: 208 "
+            "(0xD0), where ztunnel puts it, or one of the private range, 224 to 239."},
     DIAL_FIELDS(struct conf_listener, downstream., FLAT, "Client only. "),
+    {.name = "check",
+     .type = TYPE_MAP,
+     .table = &table_target_check,
+     AT(struct conf_listener, check),
+     .def_doc = "as `targets` says",
+     .doc = "How its target is checked."},
     {.name = "allow_remote_clients",
      .type = TYPE_BOOL,
      AT(struct conf_listener, allow_remote_clients),
@@ -400,6 +433,11 @@ static void check_listener(struct context *c, const struct node *map, void *valu
     }
     if (node_get(map, "address") != NULL && l->bind.kind != CONF_BIND_UNIX) {
         schema_refuse_key(c, map, "socket", "a listener whose address is no Unix socket", NULL);
+    }
+    if (l->proxy_protocol_id_tlv > ID_TLV_ZTUNNEL && l->proxy_protocol_id_tlv < ID_TLV_PRIVATE) {
+        report(c, node_get(map, "proxy_protocol_id_tlv"), "208, or a number from 224 to 239",
+               "private types go from 224 to 239",
+               "a type that the specification keeps for itself");
     }
     if (node_get(map, "to") == NULL && (type == CLIENT || sni == NULL)) {
         report(c, map, "an address, a host or a Unix socket to connect to", NULL,

@@ -86,5 +86,8 @@ void listeners_check_addresses(struct context *c, const struct node *list,
         if (addresses_clash(&l->bind.address, &p->metrics)) {
             report(c, address, "an address of its own", NULL, "the address of 'metrics' already");
         }
+        if (addresses_clash(&l->bind.address, &p->health)) {
+            report(c, address, "an address of its own", NULL, "the address of 'health' already");
+        }
     }
 }

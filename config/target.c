@@ -51,6 +51,16 @@ static char *lower_dup(struct str text)
     return z;
 }
 
+bool value_is_lower_dns_name(struct str text)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] >= 'A' && text.p[i] <= 'Z') {
+            return false;
+        }
+    }
+    return is_dns_name(text);
+}
+
 bool value_parse_dns_name(struct context *c, const struct field *f, const struct node *n, void *dst)
 {
     if (!is_dns_name(n->text)) {

@@ -157,6 +157,14 @@ enum conf_proxy_protocol {
     CONF_PROXY_PROTOCOL_V2_TLS_FULL,
 };
 
+/* How a target is checked, beside the traffic. */
+enum conf_check { CONF_CHECK_NONE, CONF_CHECK_TCP, CONF_CHECK_TLS, CONF_CHECK_HTTP };
+struct conf_target_check {
+    enum conf_check kind;
+    char *path, *host; /* HTTP; NULL: `/`, `localhost` */
+    uint16_t status;   /* HTTP */
+};
+
 struct conf_listener {
     char *name;
     enum conf_listener_type type;
@@ -182,9 +190,12 @@ struct conf_listener {
         char *owner, *group; /* names or numbers; NULL: the process's own */
     } socket;                /* a Unix socket that it listens on */
     struct {
-        uint32_t connections;  /* open at once; 0: as many as the process takes */
-        uint32_t connect_rate; /* new ones a second; 0: any */
+        uint32_t connections;   /* open at once; 0: as many as the process takes */
+        uint32_t connect_rate;  /* new ones a second; 0: any */
+        uint32_t connect_burst; /* 0: connect_rate */
     } limits;
+    uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID */
+    struct conf_target_check check;
 };
 
 /* Own certificates of a Gateway that do not come with `identity`. */
@@ -256,6 +267,11 @@ struct conf_proxy {
     } limits;
     struct conf_admin admin;
     struct conf_sockaddr metrics;
+    struct {
+        enum conf_check check; /* already told to the listeners */
+        uint32_t interval_ms, timeout_ms;
+    } targets;                   /* Gateway only */
+    struct conf_sockaddr health; /* likewise */
     enum log_level log_level;
     enum conf_access_log access_log;
 };
@@ -468,6 +484,14 @@ struct conf_proxy *conf_proxy_free(struct conf_proxy *c); /* of either kind */
 /* By name; NULL: there is none. */
 const struct conf_credential *conf_find_credential(const struct conf_proxy *c, const char *name);
 const struct conf_trust *conf_find_trust(const struct conf_proxy *c, const char *name);
+/* What a `connect_proxy` says; views into the text. */
+struct conf_connect_proxy {
+    struct str host;
+    int family; /* AF_INET, AF_INET6: host is an address; AF_UNSPEC: a name */
+    uint16_t port;
+    struct str credentials; /* USER:PASSWORD; empty: none */
+};
+bool conf_connect_proxy_parse(struct str url, struct conf_connect_proxy *ret);
 /* Whether peers of this leg show SVIDs; else what ordinary CAs sign. */
 bool conf_trusts_spiffe(const struct conf_proxy *c, const struct conf_tls_side *side);
 struct conf_mesh *conf_mesh_free(struct conf_mesh *c);

@@ -129,8 +129,8 @@ static const struct bad_case bad_listeners[] = {
      "8:3: missing key 'address', expected such as 0.0.0.0:8443, unix:/run/app.sock, systemd or "
      "systemd:NAME\n"
      "8:38: unknown key 'direction', expected name, type, address, socket, to, protocol, "
-     "credentials, trust, tls, client_certificate, allow, sni, proxy_protocol, server_name, "
-     "identities, verify, connect_proxy, allow_remote_clients, upstream, ...\n"},
+     "credentials, trust, tls, client_certificate, allow, sni, proxy_protocol, "
+     "proxy_protocol_id_tlv, server_name, identities, verify, connect_proxy, check, ...\n"},
     {KNOWN SERVER "upstream: {}, server_name: x, identities: ['spiffe://td/a'], verify: {cn: "
                   "[x]}, connect_proxy: 'http://p:1', allow_remote_clients: true}\n",
      "8:3: missing key 'to', expected an address, a host or a Unix socket to connect to\n"
