@@ -134,6 +134,46 @@ int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_so
     return 0;
 }
 
+/* True: there is one, and it is used. */
+static bool take(struct supervisor_socket *s, const struct service_sockets *from,
+                 const struct sockaddr *addr, socklen_t len)
+{
+    size_t i;
+    struct service_socket *found = service_sockets_find(from, 0, addr, len, &i);
+
+    if (found == NULL) {
+        return false;
+    }
+    s->path = NULL;
+    s->fd = found->fd;
+    found->fd = -1;
+    found->used = true;
+    return true;
+}
+
+int supervisor_socket_take_or_open(struct supervisor_socket *s, const struct service_sockets *from,
+                                   const char *path, mode_t mode, struct err *err)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+    if (strlen(path) < sizeof(addr.sun_path)) {
+        (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+        if (take(s, from, (const struct sockaddr *)&addr, sizeof(addr))) {
+            return check_directory(path, true, err);
+        }
+    }
+    return supervisor_socket_open(s, path, mode, err);
+}
+
+int supervisor_socket_take_or_open_tcp(struct supervisor_socket *s,
+                                       const struct service_sockets *from,
+                                       const struct conf_sockaddr *addr, struct err *err)
+{
+    return take(s, from, (const struct sockaddr *)&addr->ss, addr->len)
+               ? 0
+               : supervisor_socket_open_tcp(s, addr, err);
+}
+
 void supervisor_socket_close(struct supervisor_socket *s)
 {
     struct stat now;

@@ -225,19 +225,30 @@ static mode_t admin_mode(const struct conf_agent *conf)
 
 static int open_sockets(struct supervisor *s, struct err *err)
 {
-    if (supervisor_socket_open(&s->api, s->conf->socket, 0666, err) == -1) {
+    if (supervisor_socket_take_or_open(&s->api, &s->opened, s->conf->socket, 0666, err) == -1) {
         return err_prefix(err, "the agent's socket");
     }
     if (s->conf->admin.socket != NULL &&
-        supervisor_socket_open(&s->admin, s->conf->admin.socket, admin_mode(s->conf), err) == -1) {
+        supervisor_socket_take_or_open(&s->admin, &s->opened, s->conf->admin.socket,
+                                       admin_mode(s->conf), err) == -1) {
         return err_prefix(err, "the admin socket");
     }
     if (supervisor_control_open(s, err) == -1) {
         return -1;
     }
-    return s->conf->metrics.len > 0
-               ? supervisor_socket_open_tcp(&s->metrics, &s->conf->metrics, err)
-               : 0;
+    if (s->conf->metrics.len > 0 &&
+        supervisor_socket_take_or_open_tcp(&s->metrics, &s->opened, &s->conf->metrics, err) == -1) {
+        return -1;
+    }
+    if (service_sockets_unused(&s->opened) != NULL) {
+        err_set(err, ERR_CONFIG,
+                "the service manager opened a socket that nothing here takes: "
+                "'%s'",
+                service_sockets_unused(&s->opened)->name);
+        return err_advise(err, "its address has to be that of `socket`, `admin.socket` or "
+                               "`metrics.address`");
+    }
+    return 0;
 }
 
 static int start_keeper(struct supervisor *s, struct err *err)
@@ -388,7 +399,9 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     }
     s->children[AGENT_ROLE_SUPERVISOR].started_s = os_wall_s();
     agent_ipc_init(&s->entries, AGENT_MSG_ENTRIES_STATE, 0);
-    r = service_manager_init(&s->manager, err) == 0 ? run(s, err) : -1;
+    r = service_manager_init(&s->manager, err) == 0 && service_sockets_take(&s->opened, err) == 0
+            ? run(s, err)
+            : -1;
     if (s->stopping) {
         r = 0;
     } else if (err->code == ERR_UNAVAILABLE) {
@@ -413,6 +426,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     if (s->signal_fd != -1) {
         close(s->signal_fd);
     }
+    service_sockets_deinit(&s->opened);
     service_manager_deinit(&s->manager);
     free(s->loaded);
     free(s);

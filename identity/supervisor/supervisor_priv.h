@@ -64,6 +64,13 @@ int supervisor_socket_open_control(struct supervisor_socket *s, const char *path
 int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,
                                struct err *err);
 void supervisor_socket_close(struct supervisor_socket *s);
+/* The same, with the socket of that address that the service manager opened, if there is one: its
+ * file, mode and removal are the manager's. */
+int supervisor_socket_take_or_open(struct supervisor_socket *s, const struct service_sockets *from,
+                                   const char *path, mode_t mode, struct err *err);
+int supervisor_socket_take_or_open_tcp(struct supervisor_socket *s,
+                                       const struct service_sockets *from,
+                                       const struct conf_sockaddr *addr, struct err *err);
 
 /* --- children --------------------------------------------------------------------------------- */
 struct supervisor_child {
@@ -115,13 +122,14 @@ struct supervisor {
     struct supervisor_child
         children[AGENT_N_ROLES]; /* by role; the supervisor's own is its report */
     struct service_manager manager;
-    uint64_t alive_ms; /* when it had the last sign of life */
-    bool reloading;    /* it was told so, and not yet that it is over */
-    bool applied;      /* the keeper has answered the last commit */
-    bool running;      /* everything has been ready once: a service that ends is started again */
-    bool stopping;     /* asked to end */
-    bool ca_changed;   /* files of the authority */
-    bool reload;       /* the entries: their file is another one, or SIGHUP */
+    struct service_sockets opened; /* by it, until they are used */
+    uint64_t alive_ms;             /* when it had the last sign of life */
+    bool reloading;                /* it was told so, and not yet that it is over */
+    bool applied;                  /* the keeper has answered the last commit */
+    bool running;    /* everything has been ready once: a service that ends is started again */
+    bool stopping;   /* asked to end */
+    bool ca_changed; /* files of the authority */
+    bool reload;     /* the entries: their file is another one, or SIGHUP */
     uint64_t generation;
     struct agent_msg_entries_state entries; /* for the service */
     struct agent_msg_entries_applied last_applied;

@@ -252,6 +252,7 @@ int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
                       const struct service_sockets *inherited, struct err *err);
 void listener_free_all(struct conn_worker *w);
 void listener_watch_all(struct conn_worker *w, bool on);
-void listener_close(struct conn_worker *w, bool inbound_only);
+enum listener_which { LISTENERS_ALL, LISTENERS_INBOUND, LISTENERS_ACTIVATED };
+void listener_close(struct conn_worker *w, enum listener_which which);
 
 #endif

@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <postern/mem.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { SHORTAGE_PAUSE_MS = 50 };
@@ -81,7 +83,30 @@ static int add(struct conn_worker *w, size_t index, int fd, const struct service
 static struct service_socket *find(const struct service_sockets *inherited,
                                    const struct snapshot_listener *l, size_t from, size_t *ret)
 {
+    const struct conf_bind *bind = &l->conf->bind;
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    switch (bind->kind) {
+    case CONF_BIND_SYSTEMD:
+        return service_sockets_find_name(
+            inherited, from, bind->activation != NULL ? bind->activation : l->conf->name, ret);
+    case CONF_BIND_UNIX:
+        memcpy(path.sun_path, bind->path, strnlen(bind->path, sizeof(path.sun_path) - 1));
+        return service_sockets_find(inherited, from, (const struct sockaddr *)&path, sizeof(path),
+                                    ret);
+    case CONF_BIND_ADDRESS:
+        break;
+    }
     return service_sockets_find(inherited, from, &l->address.sa, l->address.len, ret);
+}
+
+/* Sockets that are not opened here. */
+static int missing(const struct snapshot_listener *l, struct err *err)
+{
+    const struct conf_bind *bind = &l->conf->bind;
+    err_set(err, ERR_CONFIG, "the service manager opened no socket '%s'",
+            bind->activation != NULL ? bind->activation : l->conf->name);
+    return err_advise(err, "name it so by FileDescriptorName= in a .socket unit, or give the "
+                           "listener an address");
 }
 
 /* Sockets that there are already are dealt out in turn; where there are fewer than workers, some
@@ -122,6 +147,9 @@ static int open_one(struct conn_worker *w, const struct service_sockets *inherit
     }
     if (n > 0) {
         return 0;
+    }
+    if (l->conf->bind.kind == CONF_BIND_SYSTEMD) {
+        return missing(l, err);
     }
     return net_listen(&l->address, &fd, err) == -1 ? -1 : add(w, index, fd, NULL, err);
 }
@@ -176,12 +204,13 @@ void listener_watch_all(struct conn_worker *w, bool on)
     }
 }
 
-void listener_close(struct conn_worker *w, bool inbound_only)
+void listener_close(struct conn_worker *w, enum listener_which which)
 {
     for (size_t i = 0; i < w->n_listeners; i++) {
         struct worker_listener *l = &w->listeners[i];
         const struct snapshot_listener *s = &w->current->snapshot->files->listeners[l->index];
-        if (l->fd == -1 || (inbound_only && s->conf->direction != CONF_INBOUND)) {
+        if (l->fd == -1 || (which == LISTENERS_INBOUND && s->conf->direction != CONF_INBOUND) ||
+            (which == LISTENERS_ACTIVATED && l->activated == NULL)) {
             continue;
         }
         l->io = loop_io_free(l->io);

@@ -148,7 +148,7 @@ static void on_drain_timer(void *arg)
     struct conn_worker *w = (struct conn_worker *)arg;
     if (!w->drain_last) {
         w->drain_last = true;
-        listener_close(w, true);
+        listener_close(w, LISTENERS_INBOUND);
         struct conn *next;
         for (struct conn *c = w->conns; c != NULL; c = next) {
             next = c->next;
@@ -175,7 +175,7 @@ static void on_handed_over(struct loop_mail *m)
     struct drain_mail *dm = (struct drain_mail *)m;
     struct conn_worker *w = dm->worker;
     w->draining = w->drain_last = true;
-    listener_close(w, false);
+    listener_close(w, LISTENERS_ALL);
     loop_timer_disarm(&w->accept_timer);
     loop_timer_arm(&w->drain_timer, dm->drain_ms);
     worker_conn_gone(w);
@@ -234,6 +234,8 @@ static void on_drain(struct loop_mail *m)
     if (!w->draining) {
         w->draining = true;
         w->drain_end_ms = loop_now_ms(w->loop) + dm->drain_ms;
+        /* Whoever comes to a socket that outlives us is served by the next process. */
+        listener_close(w, LISTENERS_ACTIVATED);
         loop_timer_arm(&w->drain_timer, dm->accept_ms);
     }
     free(dm);
@@ -298,7 +300,7 @@ static void *run(void *arg)
     struct conn_worker *w = (struct conn_worker *)arg;
     listener_watch_all(w, true);
     loop_run(w->loop);
-    listener_close(w, false);
+    listener_close(w, LISTENERS_ALL);
     close_all(w, CONN_CLOSE_STOPPED);
     return NULL;
 }
@@ -339,7 +341,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     }
     POSTERN_ASSERT(!w->started);
     if (w->loop != NULL) {
-        listener_close(w, false);
+        listener_close(w, LISTENERS_ALL);
         close_all(w, CONN_CLOSE_STOPPED);
         loop_timer_disarm(&w->accept_timer);
         loop_timer_disarm(&w->rejudge_timer);
