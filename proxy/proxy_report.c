@@ -135,8 +135,8 @@ static json_t *listeners(const struct proxy *p)
             o, "capture",
             json_string(l->conf->capture == CONF_EXPLICIT ? "explicit" : "intercepted"));
         json_object_set_new(o, "address", json_string(net_addr_text(&l->address, text)));
-        if (l->to.len > 0) {
-            json_object_set_new(o, "to", json_string(net_addr_text(&l->to, text)));
+        if (l->target.address.len > 0) {
+            json_object_set_new(o, "to", json_string(net_addr_text(&l->target.address, text)));
         }
         json_array_append_new(a, o);
     }

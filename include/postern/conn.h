@@ -23,14 +23,15 @@
 
 /* name, what happens in it */
 #define CONN_STATES(X)                                                                             \
-    X(NEW, "new")             /* accepted, nothing decided */                                      \
-    X(HELD, "held")           /* waits for the first identity */                                   \
-    X(DIAL, "dial")           /* connects to the next hop */                                       \
-    X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
-    X(HTTP, "http")           /* requests, one after the other */                                  \
-    X(PUMP, "pump")           /* bytes both ways */                                                \
-    X(LINGER, "linger")       /* said why, waits for the peer to have read it */                   \
-    X(CLOSED, "closed")       /* freed at the end of the turn */
+    X(NEW, "new")                               /* accepted, nothing decided */                    \
+    X(HELD, "held")                             /* waits for the first identity */                 \
+    X(DIAL, "dial")                             /* connects to the next hop */                     \
+    X(HANDSHAKE, "handshake")                   /* TLS with the peer */                            \
+    X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
+    X(HTTP, "http")                             /* requests, one after the other */                \
+    X(PUMP, "pump")                             /* bytes both ways */                              \
+    X(LINGER, "linger")                         /* said why, waits for the peer to have read it */ \
+    X(CLOSED, "closed")                         /* freed at the end of the turn */
 
 enum conn_state {
 #define CONN_STATE_ENUM(name, text) CONN_##name,
@@ -61,6 +62,10 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(LOOP, "loop", RESET, WARN, "the destination is a listener of this proxy")                    \
     X(HANDSHAKE_FAILED, "handshake_failed", LINGER, WARN, "the TLS handshake failed")              \
     X(HANDSHAKE_TIMEOUT, "handshake_timeout", RESET, WARN, "no TLS handshake in time")             \
+    X(UPSTREAM_HANDSHAKE_FAILED, "upstream_handshake_failed", RESET, WARN,                         \
+      "the TLS handshake with the next hop failed")                                                \
+    X(UPSTREAM_HANDSHAKE_TIMEOUT, "upstream_handshake_timeout", RESET, WARN,                       \
+      "no TLS handshake with the next hop in time")                                                \
     X(CONNECT_REFUSED, "connect_refused", RESET, WARN, "the next hop refused the connection")      \
     X(CONNECT_FAILED, "connect_failed", RESET, WARN, "the next hop cannot be reached")             \
     X(CONNECT_TIMEOUT, "connect_timeout", RESET, WARN, "the next hop did not answer in time")      \

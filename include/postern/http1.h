@@ -211,6 +211,7 @@ struct http1_forward {
     struct str peer_hash; /* Hash=: SHA-256 of the peer's leaf DER, lower case hex; empty: there is
                              no verified peer and no x-forwarded-client-cert at all */
     struct str peer_id;   /* URI= */
+    struct str peer_dns;  /* DNS=, of a peer that an ordinary CA vouches for */
     struct str source;    /* x-forwarded-for: the peer's address as text */
     struct str proto;     /* x-forwarded-proto: "https" or "http" */
     bool close;           /* add Connection: close */

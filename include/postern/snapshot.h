@@ -20,11 +20,18 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* Where an explicit listener's connections go. */
+struct snapshot_target {
+    const struct conf_target *conf; /* of the same files */
+    struct net_addr address;        /* CONF_TARGET_ADDRESS */
+    uint16_t port;                  /* of an address or host; 0: a Unix socket has none */
+};
+
 struct snapshot_listener {
     const struct conf_listener *conf; /* of the same files */
-    struct net_addr address;
-    struct net_addr to;           /* explicit only */
-    struct route *explicit_route; /* explicit outbound only; owned */
+    struct net_addr address;          /* none: a Unix socket, or one that is handed to us */
+    struct snapshot_target target;    /* explicit only */
+    struct route *explicit_route;     /* explicit outbound, relays: who must be there; owned */
 };
 
 /* What the files say. */
@@ -170,6 +177,8 @@ bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial
  */
 const struct tls_party *snapshot_downstream(const struct snapshot *s, size_t listener, long route);
 const struct tls_party *snapshot_upstream(const struct snapshot *s, size_t listener);
+/* The same place, whatever file says it. */
+bool snapshot_target_equal(const struct snapshot_target *a, const struct snapshot_target *b);
 
 /* Whether `a` is one of this process's own listeners: a destination that would be a loop. `local`
  * says that the host of `a` is known to be this one. */

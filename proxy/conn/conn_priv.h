@@ -5,7 +5,8 @@
  *   state.c     states, reasons, the one way out                inbound.c   mesh -> workload
  *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
  *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
- *   record.c    log lines
+ *   record.c    log lines                                       dial.c      connecting upstream
+ *   tls_leg.c   handshakes of both sides
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -111,20 +112,23 @@ struct conn {
     enum conf_direction direction;
     enum conf_protocol protocol;
     size_t listener; /* index */
+    long sni_route;  /* of the listener's routes by server name; -1: none of them */
 
     struct worker_snapshot *snap;
-    const struct route *route;     /* outbound; lent by snap; NULL: passthrough */
-    enum conf_transport transport; /* outbound */
+    const struct snapshot_target *target; /* explicit; lent by snap; NULL: upstream is all */
+    const struct route *route;            /* outbound; lent by snap; NULL: passthrough */
+    enum conf_transport transport;        /* outbound */
 
     struct net_addr source;   /* who opened it */
-    struct net_addr original; /* where that one wanted to go */
-    struct net_addr upstream; /* what we dial */
+    struct net_addr original; /* where that one wanted to go; none: a target without address */
+    struct net_addr upstream; /* what we dial; none: the target's path */
 
-    struct conn_leg app;  /* the workload's side: always plain */
+    struct conn_leg app;  /* the workload's side: plain; of a relay its upstream: TLS */
     struct conn_leg peer; /* the mesh's side: TLS, or plain by name */
 
     struct policy_verdict verdict; /* of the connection; rule is lent by snap */
     bool judged;
+    bool relay;                 /* inbound, and TLS upstream */
     struct conn_denial *denial; /* owned; of a connection that was denied */
     enum conn_reason reason;
     bool closing;  /* reason is set */
@@ -159,6 +163,10 @@ static inline struct conn_leg *conn_upstream(struct conn *c)
 {
     return c->direction == CONF_INBOUND ? &c->app : &c->peer;
 }
+static inline const struct snapshot_listener *conn_listener(const struct conn *c)
+{
+    return &c->snap->snapshot->files->listeners[c->listener];
+}
 static inline struct conn_leg *conn_other(struct conn *c, const struct conn_leg *leg)
 {
     return leg == &c->app ? &c->peer : &c->app;
@@ -190,26 +198,49 @@ bool conn_leg_watch(struct conn *c, struct conn_leg *leg);
 /* What is wanted of each side, by state; called after every step. */
 void conn_leg_want(struct conn_leg *leg, unsigned events);
 void conn_leg_close(struct conn_leg *leg, bool reset);
+/* The same; unless it is reset TLS is ended in order. */
+void conn_leg_end(struct conn_leg *leg, bool reset);
 
 /* The driver: runs the connection's state until it has to wait. Called with what became ready. */
 void conn_drive(struct conn *c);
 void conn_linger_step(struct conn *c);
 
+/* --- tls_leg.c ---------------------------------------------------------------------------------
+ */
+/* What a side of the connection goes by, by this snapshot; NULL: it has not come yet. Lent. */
+const struct tls_party *conn_party(const struct conn *c, const struct snapshot *s, bool upstream);
+/* Begins TLS on a leg that is connected. False: the connection is closed. */
+bool conn_tls_accept(struct conn *c, struct conn_leg *leg);
+bool conn_tls_connect(struct conn *c, struct conn_leg *leg);
+/* What a stream that shakes hands goes by, by the connection's snapshot. False: that was withdrawn.
+ */
+bool conn_tls_rebase(struct conn *c, struct conn_leg *leg);
+/* One step of a handshake. STREAM_AGAIN: the leg is watched for what it waits for. */
+enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg);
+/* Whether the peer of a leg, if it has one, would be let in by the connection's snapshot too. */
+bool conn_tls_holds(struct conn *c, const struct conn_leg *leg);
+
+/* --- dial.c ----------------------------------------------------------------------------------- */
+/* A descriptor that connects to the connection's upstream, as net_dial gives it. */
+int conn_dial_fd(const struct conn *c, bool *ret_done);
+/* Starts to dial on a leg: true when connected. False: it waits (state DIAL), or closed. */
+bool conn_dial(struct conn *c, struct conn_leg *leg);
+/* After an event in DIAL: true when connected. */
+bool conn_dial_step(struct conn *c, struct conn_leg *leg);
+enum conn_reason conn_dial_reason(int sys_errno);
+
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);
-void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL */
+void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL, UPSTREAM_HANDSHAKE */
 void conn_outbound_start(struct conn *c);
 void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */
 /* Waits for what the agent has to say first, or says no. True: it is there. */
 bool conn_hold(struct conn *c, bool for_identity);
+/* Whether there is all that its handshakes need. */
+bool conn_has_identity(const struct conn *c);
 void conn_resume_held(struct conn_worker *w);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
-/* Starts to dial `to` on a leg: true when connected. False: it waits (state DIAL), or closed. */
-bool conn_dial(struct conn *c, struct conn_leg *leg, const struct net_addr *to);
-/* After an event in DIAL: true when connected. */
-bool conn_dial_step(struct conn *c, struct conn_leg *leg);
-enum conn_reason conn_dial_reason(int sys_errno);
 
 /* --- pump.c ----------------------------------------------------------------------------------- */
 void conn_pump_start(struct conn *c);
@@ -222,9 +253,13 @@ void conn_count_bytes(struct conn *c);
 bool conn_judge(struct conn *c);
 void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT]);
 struct str conn_peer_id(const struct conn *c);
+/* Of a relay: who answered upstream. */
+struct str conn_upstream_id(const struct conn *c);
 struct str conn_own_id(const struct conn *c);
-/* The port that policies speak of. */
+/* The port that policies speak of. Of a target that has none it is the listener's. */
 uint16_t conn_port(const struct conn *c);
+/* The address likewise; NULL: it has none. */
+const struct sockaddr *conn_source(const struct conn *c);
 /* Whether its peer, as far as it is known, or this process itself is quarantined. */
 bool conn_quarantined(const struct conn *c);
 /* After a change: moves it to the current snapshot. CONN_CLOSE_DONE if it may stay, else why not.
@@ -233,7 +268,8 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified);
 
 /* --- record.c --------------------------------------------------------------------------------- */
 void conn_record_close(struct conn *c);
-void conn_record_handshake(struct conn *c, const char *step, const struct err *err);
+void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const char *step,
+                           const struct err *err);
 void conn_record_common(struct log_line *l, const struct conn *c);
 
 /* --- http.c ----------------------------------------------------------------------------------- */

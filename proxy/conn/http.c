@@ -39,15 +39,16 @@ bool conn_http_start(struct conn *c)
     h->rin = h->in;
     h->retry = (struct buf)BUF_INIT(NET_SCRATCH_SIZE);
     h->facts = (struct buf)BUF_INIT(HTTP1_MAX_TARGET + HTTP1_MAX_HOST + 256);
-    const uint8_t *hash = c->peer.tls.peer->cert_sha256;
-    for (size_t i = 0; i < 32; i++) {
-        snprintf(h->peer_hash + 2 * i, 3, "%02x", hash[i]);
+    h->held = (struct buf)BUF_INIT(2 * NET_SCRATCH_SIZE + CONF_REQUEST_HEAD_MAX);
+    const struct tls_peer *peer = c->peer.tls.peer;
+    for (size_t i = 0; i < 32 && peer->id_len > 0; i++) {
+        snprintf(h->peer_hash + 2 * i, 3, "%02x", peer->cert_sha256[i]);
     }
     /* The address alone: "1.2.3.4" of "1.2.3.4:5", "fd00::1" of "[fd00::1]:5". */
     char text[NET_ADDR_TEXT_MAX];
     net_addr_text(&c->source, text);
     char *colon = strrchr(text, ':');
-    if (colon != NULL) {
+    if (colon != NULL && conn_source(c) != NULL) {
         bool bracket = text[0] == '[';
         colon[bracket ? -1 : 0] = '\0';
         snprintf(h->source_ip, sizeof(h->source_ip), "%s", text + (bracket ? 1 : 0));
@@ -63,6 +64,7 @@ void conn_http_free(struct conn *c)
     if (h != NULL) {
         buf_reset(&h->in);
         buf_reset(&h->rin);
+        buf_reset(&h->held);
         buf_reset(&h->facts);
         buf_reset(&h->retry);
         free(h);
@@ -72,8 +74,11 @@ void conn_http_free(struct conn *c)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-static bool send_all(struct conn_leg *leg, const uint8_t *p, size_t n)
+static bool send_all(struct conn *c, struct conn_leg *leg, const uint8_t *p, size_t n)
 {
+    if (leg == conn_upstream(c) && http_upstream_holds(c)) {
+        return buf_append(&c->http->held, p, n);
+    }
     while (n > 0) {
         size_t part = n < NET_SCRATCH_SIZE ? n : NET_SCRATCH_SIZE;
         if (stream_write(&leg->s, p, part) == STREAM_FAILED) {
@@ -88,7 +93,7 @@ static bool send_all(struct conn_leg *leg, const uint8_t *p, size_t n)
 bool http_send_emit(struct conn *c, struct conn_leg *leg)
 {
     struct buf *emit = &c->worker->emit;
-    bool ok = send_all(leg, buf_head(emit), buf_len(emit));
+    bool ok = send_all(c, leg, buf_head(emit), buf_len(emit));
     buf_consume(emit, buf_len(emit));
     return ok;
 }
@@ -97,12 +102,12 @@ bool http_send(struct conn *c, struct conn_leg *leg, const uint8_t *p, size_t n)
 {
     struct buf *emit = &c->worker->emit;
     if (emit->len == 0) {
-        return send_all(leg, p, n);
+        return send_all(c, leg, p, n);
     }
     if (n <= HTTP_JOIN_MAX && buf_append(emit, p, n)) {
         return true;
     }
-    return http_send_emit(c, leg) && send_all(leg, p, n);
+    return http_send_emit(c, leg) && send_all(c, leg, p, n);
 }
 
 void http_answer(struct conn *c, unsigned status, const char *reason, const char *text,
@@ -138,18 +143,6 @@ void http_answer(struct conn *c, unsigned status, const char *reason, const char
     } else if (h->req_phase == REQ_DONE) {
         http_exchange_end(c);
     }
-}
-
-void http_close_upstream(struct conn *c, bool reset)
-{
-    struct conn_leg *up = conn_upstream(c);
-    if (stream_is_open(&up->s)) {
-        conn_leg_close(up, reset);
-    }
-    c->http->up = UP_NONE;
-    c->http->up_used = false;
-    c->http->up_broken = false;
-    buf_reset(&c->http->rin);
 }
 
 /* --- the end of an exchange ------------------------------------------------------------------- */
@@ -197,7 +190,7 @@ static bool wants_downstream(struct conn *c)
     case REQ_DISCARD:
         return true;
     case REQ_BODY:
-        return !stream_blocked(&conn_upstream(c)->s);
+        return !stream_blocked(&conn_upstream(c)->s) && !http_upstream_holds(c);
     case REQ_DONE:
         return h->in.len < HTTP_AHEAD_MAX; /* to see that the client went away */
     }
@@ -280,7 +273,9 @@ static void read_upstream(struct conn *c)
         http_response_eof(c, true);
         return;
     case STREAM_FAILED:
-        http_response_eof(c, false);
+        if (!http_upstream_refused(c)) {
+            http_response_eof(c, false);
+        }
         return;
     }
     if (h->rin.len == 0) {
@@ -329,7 +324,8 @@ static bool advance(struct conn *c)
         read_downstream(c);
         return true;
     }
-    if (h->up == UP_OPEN && (up->ready & LOOP_READ) != 0 && !stream_blocked(&down->s)) {
+    if (h->up == UP_OPEN && ((up->ready & LOOP_READ) != 0 || stream_has_input(&up->s)) &&
+        !stream_blocked(&down->s)) {
         read_upstream(c);
         return true;
     }
@@ -342,8 +338,8 @@ void conn_http_step(struct conn *c)
     struct conn_leg *down = conn_downstream(c);
     struct conn_leg *up = conn_upstream(c);
     c->active_ms = loop_now_ms(c->worker->loop);
-    if (h->up == UP_DIALING && up->ready != 0) {
-        http_upstream_connected(c, up->s.failed ? up->s.sys_errno : net_dial_error(up->s.fd));
+    if ((h->up == UP_DIALING || h->up == UP_HANDSHAKE) && up->ready != 0) {
+        http_upstream_step(c, 0);
     }
     if (c->state == CONN_HTTP && !flush_leg(down)) {
         conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
@@ -358,7 +354,7 @@ void conn_http_step(struct conn *c)
     }
     conn_leg_want(down, (wants_downstream(c) ? LOOP_READ : 0U) |
                             (stream_blocked(&down->s) ? LOOP_WRITE : 0U));
-    if (h->up != UP_NONE) {
+    if (h->up == UP_OPEN || h->up == UP_DIALING) { /* a handshake watches for itself */
         bool read = h->up == UP_OPEN && !stream_blocked(&down->s);
         bool write = h->up == UP_DIALING || (stream_blocked(&up->s) && !h->up_broken);
         conn_leg_want(up, (read ? LOOP_READ : 0U) | (write ? LOOP_WRITE : 0U));
@@ -378,8 +374,8 @@ void conn_http_timeout(struct conn *c)
         loop_timer_arm(&c->timer, h->deadline_ms - now);
         return;
     }
-    if (h->up == UP_DIALING) {
-        http_upstream_connected(c, ETIMEDOUT);
+    if (h->up == UP_DIALING || h->up == UP_HANDSHAKE) {
+        http_upstream_step(c, ETIMEDOUT);
     } else if (h->in_flight || h->req_phase != REQ_HEAD) {
         uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;
         if (now - c->active_ms >= limit) {

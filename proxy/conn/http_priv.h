@@ -1,10 +1,12 @@
 /*
- * HTTP/1.1 on an inbound connection: what http.c (flow), http_request.c (client -> workload) and
- * http_response.c (workload -> client) share.
+ * HTTP/1.1 on an inbound connection: what http.c (flow), http_request.c (client -> workload),
+ * http_response.c (workload -> client) and http_upstream.c (the workload's connection) share. Of a
+ * relay "the workload" is the next hop, which is spoken to in TLS.
  *
  * One exchange at a time. Bytes at rest: `in` holds a head that is not complete yet, or what came
- * behind the request that is being answered; `rin` holds an incomplete response head. Bodies are
- * passed on as they come and kept nowhere but in a blocked stream.
+ * behind the request that is being answered; `rin` holds an incomplete response head; `held` what
+ * goes upstream once TLS stands there. Bodies are passed on as they come and kept nowhere but in a
+ * blocked stream.
  */
 #ifndef POSTERN_CONN_HTTP_PRIV_H
 #define POSTERN_CONN_HTTP_PRIV_H
@@ -24,7 +26,7 @@ enum http_response_phase {
     RES_BODY,
 };
 
-enum http_upstream { UP_NONE, UP_DIALING, UP_OPEN };
+enum http_upstream { UP_NONE, UP_DIALING, UP_HANDSHAKE, UP_OPEN };
 
 enum {
     HTTP_DISCARD_MAX =
@@ -34,7 +36,7 @@ enum {
 };
 
 struct conn_http {
-    struct buf in, rin;
+    struct buf in, rin, held;
     struct http1_scan scan, rscan;
     struct http1_request_info req;
     struct http1_response_info res;
@@ -83,8 +85,21 @@ void http_answer(struct conn *c, unsigned status, const char *reason, const char
                  enum conn_reason end);
 /* The response is out: logs, and goes on or closes. */
 void http_exchange_end(struct conn *c);
-void http_close_upstream(struct conn *c, bool reset);
 void http_record(struct conn *c);
+
+/* --- http_upstream.c -------------------------------------------------------------------------- */
+/* A standing connection, or one being made: writes are kept until it stands. False: answered. */
+bool http_upstream_ensure(struct conn *c);
+/* After an event, or its time (ETIMEDOUT), while it is being made. */
+void http_upstream_step(struct conn *c, int sys_errno);
+/* Whether what is written now is kept by us and not by its stream. */
+static inline bool http_upstream_holds(const struct conn *c)
+{
+    return c->relay && c->http->up != UP_OPEN;
+}
+/* The next hop refused our certificate in place of its first bytes: says so. */
+bool http_upstream_refused(struct conn *c);
+void http_close_upstream(struct conn *c, bool reset);
 
 /* --- http_request.c --------------------------------------------------------------------------- */
 /* Takes bytes of the client; returns how many are used up. The connection may be closed after. */
@@ -93,8 +108,6 @@ bool http_judge(struct conn *c);
 /* The workload ended a kept connection just as a request was sent on it: sends that once more on a
  * new one, if it is one that may be repeated and had no body. False: it cannot be. */
 bool http_request_again(struct conn *c);
-/* The workload's connection stands, or could not be made (errno). */
-void http_upstream_connected(struct conn *c, int sys_errno);
 
 /* --- http_response.c -------------------------------------------------------------------------- */
 size_t http_response_feed(struct conn *c, const uint8_t *data, size_t len);

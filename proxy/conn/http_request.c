@@ -1,7 +1,6 @@
 /* HTTP/1.1 inbound, client -> workload: reading a request, judging it, sending it on. */
 #include "http_priv.h"
 
-#include <errno.h>
 #include <string.h>
 
 static bool keep_facts(struct conn_http *h, const struct http1_request *r)
@@ -21,7 +20,7 @@ static void query(const struct conn *c, struct policy_query *ret)
     *ret = (struct policy_query){
         .target = conn_own_id(c),
         .peer = conn_peer_id(c),
-        .source = c->source.len > 0 ? &c->source.sa : NULL,
+        .source = conn_source(c),
         .port = conn_port(c),
         .http = true,
         .method = {facts, h->method_len},
@@ -41,58 +40,6 @@ bool http_judge(struct conn *c)
         policy_near_miss(policy, &q, h->near_miss, sizeof(h->near_miss));
     }
     return h->verdict.allow;
-}
-
-/* --- the workload's connection ---------------------------------------------------------------- */
-
-static void answer_unreachable(struct conn *c, int sys_errno)
-{
-    enum conn_reason r = conn_dial_reason(sys_errno);
-    c->sys_errno = sys_errno;
-    http_close_upstream(c, true);
-    /* What is left of the request cannot be sent anywhere. */
-    bool rest = c->http->req_phase != REQ_DONE;
-    c->http->res_phase = RES_NONE;
-    http_answer(c, r == CONN_CLOSE_CONNECT_TIMEOUT ? 504 : 503, conn_reason_token(r), NULL,
-                rest ? CONN_CLOSE_BAD_RESPONSE : CONN_CLOSE_DONE);
-}
-
-void http_upstream_connected(struct conn *c, int sys_errno)
-{
-    struct conn_leg *up = conn_upstream(c);
-    if (sys_errno != 0) {
-        answer_unreachable(c, sys_errno);
-        return;
-    }
-    c->http->up = UP_OPEN;
-    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
-    up->ready |= LOOP_WRITE; /* the head waits in its stream */
-}
-
-/* A standing connection, or one being made: writes are kept until it stands. False: answered. */
-static bool ensure_upstream(struct conn *c)
-{
-    struct conn_http *h = c->http;
-    struct conn_leg *up = conn_upstream(c);
-    if (h->up != UP_NONE) {
-        return true;
-    }
-    bool done = false;
-    int fd = net_dial(&c->upstream, &done);
-    if (fd == -1) {
-        answer_unreachable(c, errno);
-        return false;
-    }
-    stream_plain_init(&up->s, &c->worker->scratch, fd);
-    h->up = done ? UP_OPEN : UP_DIALING;
-    if (!done) {
-        http_set_deadline(c, conn_conf(c)->timeouts.connect_ms);
-    }
-    if (!conn_leg_watch(c, up)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return false;
-    }
-    return true;
 }
 
 /* --- one request ------------------------------------------------------------------------------ */
@@ -139,17 +86,30 @@ static bool may_repeat(const struct conn_http *h)
             h->req.method == HTTP1_OPTIONS);
 }
 
+/* A URI that an ordinary CA has signed may look like a SPIFFE ID and is none: applications are told
+ * of those that are, and of DNS names. */
+static void put_peer(const struct conn *c, struct http1_forward *fwd)
+{
+    const struct str dns = STR_LIT("dns:");
+    struct str id = conn_peer_id(c);
+    if (str_has_prefix(id, STR_LIT("spiffe://"))) {
+        fwd->peer_id = id;
+    } else if (str_has_prefix(id, dns)) {
+        fwd->peer_dns = (struct str){id.p + dns.n, id.n - dns.n};
+    }
+}
+
 static void forward(struct conn *c)
 {
     struct conn_http *h = c->http;
     struct http1_forward fwd = {
         .own_id = conn_own_id(c),
         .peer_hash = str_of(h->peer_hash),
-        .peer_id = conn_peer_id(c),
         .source = str_of(h->source_ip),
         .proto = STR_LIT("https"),
     };
-    if (!ensure_upstream(c)) {
+    put_peer(c, &fwd);
+    if (!http_upstream_ensure(c)) {
         return;
     }
     h->in_flight = true;
@@ -171,9 +131,9 @@ bool http_request_again(struct conn *c)
         return false;
     }
     http_close_upstream(c, true);
-    if (ensure_upstream(c)) {
-        if (stream_write(&conn_upstream(c)->s, buf_head(&h->retry), buf_len(&h->retry)) ==
-            STREAM_FAILED) {
+    if (http_upstream_ensure(c)) {
+        if (!http_send(c, conn_upstream(c), buf_head(&h->retry), buf_len(&h->retry)) ||
+            !http_send_emit(c, conn_upstream(c))) {
             h->up_broken = true;
         }
         buf_consume(&h->retry, buf_len(&h->retry));

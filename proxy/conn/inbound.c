@@ -1,4 +1,5 @@
-/* Mesh -> workload: handshake, who is it, may it, dial the workload. */
+/* Mesh -> workload: handshake, who is it, may it, dial the workload. A relay then shakes hands
+ * there as well. */
 #include "conn_priv.h"
 
 #include <postern/os.h>
@@ -17,9 +18,9 @@ static const struct conf_port *declared_port(const struct conf_listener *l, uint
 static bool find_workload(struct conn *c)
 {
     const struct snapshot_files *files = conn_snapshot(c)->files;
-    const struct snapshot_listener *l = &files->listeners[c->listener];
-    if (l->conf->capture == CONF_EXPLICIT) {
-        c->original = c->upstream = l->to;
+    const struct snapshot_listener *l = conn_listener(c);
+    if (c->target != NULL) {
+        c->original = c->upstream = c->target->address;
         return true;
     }
     if (!net_original_dst(c->peer.s.fd, &c->original)) {
@@ -54,27 +55,43 @@ void conn_inbound_start(struct conn *c)
         conn_close(c, CONN_CLOSE_QUARANTINED);
         return;
     }
-    const struct snapshot_identity *own = conn_snapshot(c)->identity;
-    int fd = c->peer.s.fd;
-    c->peer.is_tls = true;
     conn_set_state(c, CONN_HANDSHAKE);
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-    if (tls_stream_init_server(&c->peer.tls, &c->worker->tls, own->server, fd) == -1 ||
-        !conn_leg_watch(c, &c->peer)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
+    if (conn_tls_accept(c, &c->peer)) {
+        conn_inbound_step(c); /* the client speaks first, and mostly has by now */
     }
-    c->peer.tls.deny = conn_deny(c);
-    conn_inbound_step(c); /* the client speaks first, and mostly has by now */
+}
+
+static void upstream_handshake(struct conn *c)
+{
+    switch (conn_tls_step(c, &c->app)) {
+    case STREAM_OK:
+        conn_pump_start(c);
+        return;
+    case STREAM_AGAIN:
+        return;
+    case STREAM_EOF:
+    case STREAM_FAILED:
+        break;
+    }
+    conn_record_handshake(c, &c->app, NULL, NULL);
+    conn_close(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
 }
 
 static void connected(struct conn *c)
 {
     if (!conn_leg_watch(c, &c->app)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
+    } else if (!c->relay) {
+        conn_pump_start(c);
+    } else {
+        conn_leg_want(&c->peer, 0);
+        conn_set_state(c, CONN_UPSTREAM_HANDSHAKE);
+        loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+        if (conn_tls_connect(c, &c->app)) {
+            upstream_handshake(c);
+        }
     }
-    conn_pump_start(c);
 }
 
 void conn_inbound_step(struct conn *c)
@@ -83,6 +100,10 @@ void conn_inbound_step(struct conn *c)
         if (conn_dial_step(c, &c->app)) {
             connected(c);
         }
+        return;
+    }
+    if (c->state == CONN_UPSTREAM_HANDSHAKE) {
+        upstream_handshake(c);
         return;
     }
     if (!conn_handshake(c)) {
@@ -99,7 +120,7 @@ void conn_inbound_step(struct conn *c)
     }
     if (!conn_judge(c)) {
         conn_close(c, CONN_CLOSE_DENIED);
-    } else if (conn_dial(c, &c->app, &c->upstream)) {
+    } else if (conn_dial(c, &c->app)) {
         connected(c);
     }
 }

@@ -12,23 +12,47 @@ void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT])
              (unsigned long long)++w->decision_count);
 }
 
+static const struct tls_peer *peer_of(const struct conn_leg *leg)
+{
+    return leg->is_tls && leg->s.ops != NULL ? leg->tls.peer : NULL;
+}
+
+static struct str id_of(const struct conn_leg *leg)
+{
+    const struct tls_peer *p = peer_of(leg);
+    return p != NULL ? (struct str){p->id, p->id_len} : STR_NONE;
+}
+
 struct str conn_peer_id(const struct conn *c)
 {
-    if (c->peer.is_tls && c->peer.s.ops != NULL && c->peer.tls.peer != NULL) {
-        return (struct str){c->peer.tls.peer->id, c->peer.tls.peer->id_len};
-    }
-    return STR_NONE;
+    return id_of(&c->peer);
+}
+
+struct str conn_upstream_id(const struct conn *c)
+{
+    return id_of(&c->app);
 }
 
 struct str conn_own_id(const struct conn *c)
 {
-    const struct snapshot_identity *own = conn_snapshot(c)->identity;
-    return own != NULL ? own->own : STR_NONE;
+    const struct snapshot *s = conn_snapshot(c);
+    if (s->parties != NULL && s->parties->legs[c->listener].own_id != NULL) {
+        return str_of(s->parties->legs[c->listener].own_id);
+    }
+    return s->parties == NULL && s->identity != NULL ? s->identity->own : STR_NONE;
 }
 
 uint16_t conn_port(const struct conn *c)
 {
+    if (c->target != NULL) {
+        return c->target->port != 0 ? c->target->port : net_addr_port(&conn_listener(c)->address);
+    }
     return net_addr_port(c->original.len > 0 ? &c->original : &c->upstream);
+}
+
+const struct sockaddr *conn_source(const struct conn *c)
+{
+    return c->source.len > 0 && !net_addr_is_unix(&c->source) ? &c->source.sa : NULL;
 }
 
 static void query(const struct conn *c, struct policy_query *ret)
@@ -36,17 +60,20 @@ static void query(const struct conn *c, struct policy_query *ret)
     *ret = (struct policy_query){
         .target = conn_own_id(c),
         .peer = conn_peer_id(c),
-        .source = c->source.len > 0 ? &c->source.sa : NULL,
+        .source = conn_source(c),
         .port = conn_port(c),
     };
 }
 
+static bool is_denied(const struct conn *c, const struct conn_leg *leg)
+{
+    const struct tls_peer *p = peer_of(leg);
+    return p != NULL && snapshot_denies(conn_snapshot(c), id_of(leg), p->serial);
+}
+
 bool conn_quarantined(const struct conn *c)
 {
-    const struct snapshot *s = conn_snapshot(c);
-    const struct tls_peer *peer = c->peer.is_tls ? c->peer.tls.peer : NULL;
-    return s->own_quarantined ||
-           (peer != NULL && snapshot_denies(s, (struct str){peer->id, peer->id_len}, peer->serial));
+    return conn_snapshot(c)->own_quarantined || is_denied(c, &c->peer) || is_denied(c, &c->app);
 }
 
 bool conn_judge(struct conn *c)
@@ -68,12 +95,18 @@ bool conn_judge(struct conn *c)
     return c->verdict.allow;
 }
 
+/* A route without identities is one where the party alone says who may be there. */
+static bool is_expected(const struct route *r, enum conf_transport transport, struct str id)
+{
+    return (r->n_identities == 0 && transport == CONF_TRANSPORT_DIRECT) ||
+           route_still_allows(r, transport, id);
+}
+
 /* An outbound connection stays if the route still leads to the peer that it has. `listed`: it had a
  * route before, and was not passed through. */
 static bool route_holds(struct conn *c, bool listed)
 {
-    const struct snapshot_files *files = conn_snapshot(c)->files;
-    const struct snapshot_listener *l = &files->listeners[c->listener];
+    const struct snapshot_listener *l = conn_listener(c);
     bool passthrough = false;
     c->route = l->explicit_route != NULL
                    ? l->explicit_route
@@ -84,31 +117,48 @@ static bool route_holds(struct conn *c, bool listed)
     if (c->route == NULL || c->route->transport != c->transport) {
         return false;
     }
-    if (c->peer.is_tls && c->state == CONN_HANDSHAKE) {
-        c->peer.tls.expected = c->route->identities;
-        c->peer.tls.n_expected = c->route->n_identities;
-    }
     if (c->state != CONN_PUMP) {
         return true; /* the handshake will judge */
     }
-    return route_still_allows(c->route, c->transport, conn_peer_id(c));
+    return is_expected(c->route, c->transport, conn_peer_id(c));
+}
+
+/* Whoever answered a relay upstream is still expected there, if somebody has. */
+static bool relay_holds(const struct conn *c)
+{
+    struct str id = conn_upstream_id(c);
+    return !c->relay || id.n == 0 ||
+           is_expected(conn_listener(c)->explicit_route, CONF_TRANSPORT_DIRECT, id);
 }
 
 /* An explicit listener that now leads elsewhere takes its connections there anew. */
-static bool same_target(const struct conn *c)
+static bool same_target(const struct conn *c, const struct snapshot *next)
 {
-    const struct snapshot_listener *l = &conn_snapshot(c)->files->listeners[c->listener];
-    return l->conf->capture != CONF_EXPLICIT || net_addr_equal(&l->to, &c->upstream);
+    const struct snapshot_listener *l = &next->files->listeners[c->listener];
+    return c->target == NULL || snapshot_target_equal(c->target, &l->target);
 }
 
-/* The chain that the peer has shown, against today's bundles. */
-static bool peer_holds(struct conn *c)
+/* Of both sides, what their peers have to be right by. */
+static bool judges_alike(const struct conn *c, const struct snapshot *next)
 {
-    const struct snapshot_identity *own = conn_snapshot(c)->identity;
-    return !c->peer.is_tls || !c->peer.tls.established ||
-           (own != NULL &&
-            tls_peer_verdict(&c->peer.tls,
-                             c->direction == CONF_INBOUND ? own->server : own->client) == X509_OK);
+    for (unsigned upstream = 0; upstream < 2; upstream++) {
+        const struct tls_party *before = conn_party(c, conn_snapshot(c), upstream);
+        const struct tls_party *now = conn_party(c, next, upstream);
+        bool used = c->relay || upstream == (c->direction == CONF_OUTBOUND);
+        if (used && now != NULL && (before == NULL || !tls_party_judges_alike(before, now))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool rebase_handshake(struct conn *c)
+{
+    if (c->state == CONN_HANDSHAKE) {
+        return conn_tls_rebase(c, &c->peer);
+    }
+    bool handshake = c->relay && c->app.is_tls && !c->app.tls.established;
+    return !handshake || conn_tls_rebase(c, &c->app);
 }
 
 static enum conn_reason rejudge_inbound(struct conn *c)
@@ -120,32 +170,28 @@ static enum conn_reason rejudge_inbound(struct conn *c)
 enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
 {
     bool listed = c->route != NULL;
-    const struct snapshot_identity *own = c->worker->current->snapshot->identity;
-    const struct snapshot_identity *before = conn_snapshot(c)->identity;
-    bool trust_changed = own != NULL && (before == NULL || own->trust != before->trust);
+    const struct snapshot *next = c->worker->current->snapshot;
+    bool trust_changed = !judges_alike(c, next);
+    bool moved = !same_target(c, next);
     conn_use_current(c);
     /* What was lent by the old snapshot. */
     c->route = NULL;
     c->verdict.rule = NULL;
-    if (c->peer.is_tls && c->state == CONN_HANDSHAKE) {
-        if (own == NULL) {
-            return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
-        }
-        c->peer.tls.party = c->direction == CONF_INBOUND ? own->server : own->client;
-        c->peer.tls.deny = conn_deny(c);
-    }
     if (c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {
         return CONN_CLOSE_QUARANTINED;
     }
-    if (!same_target(c) || (c->direction == CONF_OUTBOUND && !route_holds(c, listed))) {
+    if (moved || !relay_holds(c) || (c->direction == CONF_OUTBOUND && !route_holds(c, listed))) {
         return CONN_CLOSE_ROUTE_CHANGED;
+    }
+    if (!rebase_handshake(c)) {
+        return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
     }
     if (trust_changed) {
         *ret_verified = true;
-        if (!peer_holds(c)) {
+        if (!conn_tls_holds(c, &c->peer) || !conn_tls_holds(c, &c->app)) {
             return CONN_CLOSE_TRUST_CHANGED;
         }
     }

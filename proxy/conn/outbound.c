@@ -1,19 +1,14 @@
 /* Workload -> mesh: where does it go, who has to be there; and what both directions share of
- * waiting for an identity, dialling and shaking hands. */
+ * waiting for an identity and shaking hands. */
 #include "conn_priv.h"
-
-#include <errno.h>
-#include <postern/os.h>
-#include <unistd.h>
 
 /* Where the application wanted to go, and the route there. False: closed. */
 static bool find_route(struct conn *c)
 {
     const struct snapshot_files *files = conn_snapshot(c)->files;
-    const struct snapshot_listener *l = &files->listeners[c->listener];
-    if (l->conf->capture == CONF_EXPLICIT) {
-        c->original = c->upstream = l->to;
-        c->route = l->explicit_route;
+    if (c->target != NULL) {
+        c->original = c->upstream = c->target->address;
+        c->route = conn_listener(c)->explicit_route;
         c->transport = CONF_TRANSPORT_DIRECT;
         return true;
     }
@@ -38,18 +33,11 @@ static bool find_route(struct conn *c)
 
 static void start_handshake(struct conn *c)
 {
-    const struct snapshot_identity *own = conn_snapshot(c)->identity;
-    int fd = c->peer.s.fd;
-    c->peer.is_tls = true;
     conn_set_state(c, CONN_HANDSHAKE);
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-    if (tls_stream_init_client(&c->peer.tls, &c->worker->tls, own->client, c->route->identities,
-                               c->route->n_identities, fd) == -1) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
+    if (conn_tls_connect(c, &c->peer)) {
+        conn_outbound_step(c);
     }
-    c->peer.tls.deny = conn_deny(c);
-    conn_outbound_step(c);
 }
 
 static void connected(struct conn *c)
@@ -80,7 +68,7 @@ void conn_outbound_start(struct conn *c)
     if (c->transport == CONF_TRANSPORT_DIRECT && !conn_hold(c, true)) {
         return;
     }
-    if (conn_dial(c, &c->peer, &c->upstream)) {
+    if (conn_dial(c, &c->peer)) {
         connected(c);
     }
 }
@@ -100,11 +88,21 @@ void conn_outbound_step(struct conn *c)
 
 /* --- both directions -------------------------------------------------------------------------- */
 
+bool conn_has_identity(const struct conn *c)
+{
+    const struct snapshot *s = conn_snapshot(c);
+    return conn_party(c, s, c->direction == CONF_OUTBOUND) != NULL &&
+           (!c->relay || conn_party(c, s, true) != NULL);
+}
+
 bool conn_hold(struct conn *c, bool for_identity)
 {
     const struct snapshot *s = conn_snapshot(c);
-    if ((!for_identity || s->identity != NULL) && (!s->wants_state || s->state != NULL)) {
+    if ((!for_identity || conn_has_identity(c)) && (!s->wants_state || s->state != NULL)) {
         return true;
+    }
+    if (c->state == CONN_HELD) {
+        return false; /* what came was not what it waits for */
     }
     if (c->worker->n_held >= CONN_HELD_MAX) {
         conn_close(c, CONN_CLOSE_HOLD_LIMIT);
@@ -134,84 +132,16 @@ void conn_resume_held(struct conn_worker *w)
 
 bool conn_handshake(struct conn *c)
 {
-    struct conn_leg *leg = &c->peer;
-    leg->ready = 0;
-    if (stream_blocked(&leg->s) && stream_flush(&leg->s) == STREAM_FAILED) {
-        leg->s.failed = true;
-    }
-    switch (tls_handshake(&leg->tls)) {
+    switch (conn_tls_step(c, &c->peer)) {
     case STREAM_OK:
-        counter_add(&c->worker->counters.handshakes[c->direction], 1);
-        leg->tls.party = NULL;
-        leg->tls.deny = NULL;
-        leg->tls.expected = NULL;
-        leg->tls.n_expected = 0;
         return true;
     case STREAM_AGAIN:
-        conn_leg_want(leg, LOOP_READ | (stream_blocked(&leg->s) ? LOOP_WRITE : 0U));
         return false;
     case STREAM_EOF:
     case STREAM_FAILED:
         break;
     }
-    conn_record_handshake(c, NULL, NULL);
+    conn_record_handshake(c, &c->peer, NULL, NULL);
     conn_close(c, CONN_CLOSE_HANDSHAKE_FAILED);
     return false;
-}
-
-enum conn_reason conn_dial_reason(int sys_errno)
-{
-    switch (sys_errno) {
-    case ECONNREFUSED:
-        return CONN_CLOSE_CONNECT_REFUSED;
-    case ETIMEDOUT:
-        return CONN_CLOSE_CONNECT_TIMEOUT;
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case ENOMEM:
-        return CONN_CLOSE_NO_MEMORY;
-    default:
-        return CONN_CLOSE_CONNECT_FAILED;
-    }
-}
-
-bool conn_dial(struct conn *c, struct conn_leg *leg, const struct net_addr *to)
-{
-    conn_set_state(c, CONN_DIAL);
-    bool done = false;
-    int fd = net_dial(to, &done);
-    if (fd == -1) {
-        c->sys_errno = errno;
-        conn_close(c, conn_dial_reason(errno));
-        return false;
-    }
-    stream_plain_init(&leg->s, &c->worker->scratch, fd);
-    if (done) {
-        return true;
-    }
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.connect_ms);
-    if (!conn_leg_watch(c, leg)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return false;
-    }
-    /* The other side waits meanwhile: what it sends stays in the kernel. */
-    conn_leg_want(conn_other(c, leg), 0);
-    conn_leg_want(leg, LOOP_WRITE);
-    return false;
-}
-
-bool conn_dial_step(struct conn *c, struct conn_leg *leg)
-{
-    if (leg->ready == 0) {
-        return false;
-    }
-    leg->ready = 0;
-    int e = net_dial_error(leg->s.fd);
-    if (e != 0) {
-        c->sys_errno = e;
-        conn_close(c, conn_dial_reason(e));
-        return false;
-    }
-    return true;
 }

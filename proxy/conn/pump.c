@@ -24,8 +24,8 @@ static enum conn_reason broken(struct conn *c, const struct conn_leg *leg)
     if (leg->is_tls && leg->tls.failure != NULL && leg->s.bytes_read == 0) {
         /* In TLS 1.3 a client has finished before the server judges its certificate: the refusal
          * comes as an alert in place of the first bytes. */
-        conn_record_handshake(c, NULL, NULL);
-        return CONN_CLOSE_HANDSHAKE_FAILED;
+        conn_record_handshake(c, leg, NULL, NULL);
+        return leg == &c->peer ? CONN_CLOSE_HANDSHAKE_FAILED : CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED;
     }
     if (leg->s.truncated) {
         return CONN_CLOSE_TRUNCATED;

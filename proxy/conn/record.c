@@ -13,10 +13,21 @@ static const char *verdict_text(const struct conn *c)
     return NULL;
 }
 
+/* One without an address. */
+static void record_target(struct log_line *l, const struct conf_target *t)
+{
+    if (t->kind == CONF_TARGET_HOST) {
+        log_fmt(l, "destination", "%s:%u", t->host, t->port);
+        log_uint(l, "port", t->port);
+    } else if (t->kind == CONF_TARGET_UNIX) {
+        log_fmt(l, "destination", "unix:%s", t->path);
+    }
+}
+
 void conn_record_common(struct log_line *l, const struct conn *c)
 {
     char text[NET_ADDR_TEXT_MAX];
-    const struct snapshot_listener *on = &conn_snapshot(c)->files->listeners[c->listener];
+    const struct snapshot_listener *on = conn_listener(c);
     log_fmt(l, "conn", "%u-%llu", c->worker->index, (unsigned long long)c->number);
     log_str(l, "direction", c->direction == CONF_INBOUND ? "inbound" : "outbound");
     log_str(l, "listener", on->conf->name);
@@ -24,6 +35,8 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     if (c->original.len > 0) {
         log_str(l, "destination", net_addr_text(&c->original, text));
         log_uint(l, "port", net_addr_port(&c->original));
+    } else if (c->target != NULL) {
+        record_target(l, c->target->conf);
     }
     if (c->upstream.len > 0 && !net_addr_equal(&c->upstream, &c->original)) {
         log_str(l, "upstream", net_addr_text(&c->upstream, text));
@@ -33,6 +46,9 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     }
     log_strn(l, "own_id", conn_own_id(c));
     log_strn(l, "peer_id", conn_peer_id(c));
+    if (c->relay) {
+        log_strn(l, "upstream_id", conn_upstream_id(c));
+    }
 }
 
 static bool wants_line(const struct conn *c, enum log_level level)
@@ -110,11 +126,14 @@ static void record_shown(struct log_line *l, const struct tls_failure *f)
     log_errinfo(l, &f->err);
 }
 
-void conn_record_handshake(struct conn *c, const char *step, const struct err *err)
+void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const char *step,
+                           const struct err *err)
 {
-    const struct tls_failure *f = c->peer.is_tls ? c->peer.tls.failure : NULL;
+    const struct tls_failure *f = leg->is_tls ? leg->tls.failure : NULL;
     enum tls_step at = f != NULL ? f->step : TLS_STEP_CLOSED;
-    counter_add(&c->worker->counters.handshake_failures[c->direction][at], 1);
+    bool upstream = leg == conn_upstream(c);
+    enum conf_direction side = upstream ? CONF_OUTBOUND : CONF_INBOUND;
+    counter_add(&c->worker->counters.handshake_failures[side][at], 1);
     struct log_line l;
     log_begin(&l, c->worker->log, LOG_WARN, "handshake_failed");
     conn_record_common(&l, c);
@@ -123,6 +142,9 @@ void conn_record_handshake(struct conn *c, const char *step, const struct err *e
         step = judged ? x509_verdict_name(f->verdict) : tls_step_name(at);
     }
     log_str(&l, "step", step);
+    if (c->relay) {
+        log_str(&l, "side", upstream ? "upstream" : "downstream");
+    }
     const struct snapshot_identity *own = conn_snapshot(c)->identity;
     if (own != NULL) {
         char text[32];

@@ -30,8 +30,9 @@ static const struct reason {
 static const unsigned edges[CONN_STATE_COUNT] = {
     [CONN_NEW] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_HELD] = TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
-    [CONN_DIAL] = TO(HANDSHAKE) | TO(PUMP) | TO(CLOSED),
+    [CONN_DIAL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_HANDSHAKE] = TO(DIAL) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
     [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_PUMP] = TO(CLOSED),
     [CONN_LINGER] = TO(CLOSED),
@@ -109,6 +110,8 @@ void conn_use_current(struct conn *c)
     struct worker_snapshot *old = c->snap;
     c->snap = c->worker->current;
     c->snap->uses++;
+    const struct snapshot_listener *l = conn_listener(c);
+    c->target = l->conf->capture == CONF_EXPLICIT ? &l->target : NULL;
     if (old != NULL) {
         conn_release_snapshot(c->worker, old);
     }
@@ -137,13 +140,15 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     }
     c->worker = w;
     c->listener = listener;
+    c->sni_route = -1;
     c->source = *source;
     c->number = w->next_id++;
     c->free_later.fn = free_now;
     conn_use_current(c);
-    const struct conf_listener *conf = conn_snapshot(c)->files->listeners[listener].conf;
+    const struct conf_listener *conf = conn_listener(c)->conf;
     c->direction = conf->direction;
     c->protocol = conf->protocol;
+    c->relay = conf->type == CONF_LISTENER_RELAY;
     c->opened_ms = c->active_ms = loop_now_ms(w->loop);
     loop_timer_init(&c->timer, w->loop, on_timer, c);
     c->app.s.fd = c->peer.s.fd = -1;
@@ -182,7 +187,7 @@ static void unlist(struct conn *c)
  * kernel does not answer late bytes with a reset that would overtake it. */
 static void begin_linger(struct conn *c)
 {
-    conn_leg_close(conn_upstream(c), c->reason != CONN_CLOSE_ANSWERED);
+    conn_leg_end(conn_upstream(c), c->reason != CONN_CLOSE_ANSWERED);
     struct conn_leg *down = conn_downstream(c);
     conn_set_state(c, CONN_LINGER);
     loop_timer_arm(&c->timer, CONN_LINGER_MS);
@@ -215,12 +220,10 @@ void conn_close(struct conn *c, enum conn_reason reason)
     conn_set_state(c, CONN_CLOSED);
     /* A side whose alert or last answer was not waited for gets it in order. */
     bool reset = reasons[c->reason].end != CONN_END_ORDER && !lingered;
-    if (reasons[c->reason].end == CONN_END_ORDER && stream_is_open(&c->peer.s)) {
-        (void)stream_shut(&c->peer.s); /* without the end of TLS it would look cut short */
-    }
-    conn_leg_close(&c->app, reset);
-    conn_leg_close(&c->peer,
-                   reset && !(c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.is_tls));
+    bool alerted = c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.is_tls;
+    bool alerted_up = c->reason == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED && c->app.is_tls;
+    conn_leg_end(&c->app, reset && !alerted_up);
+    conn_leg_end(&c->peer, reset && !alerted);
     unlist(c);
     loop_defer(c->worker->loop, &c->free_later);
     worker_conn_gone(c->worker);
@@ -289,6 +292,15 @@ void conn_leg_close(struct conn_leg *leg, bool reset)
     leg->io = loop_io_free(leg->io);
     leg->ready = 0;
     stream_deinit(&leg->s, reset);
+    leg->is_tls = false;
+}
+
+void conn_leg_end(struct conn_leg *leg, bool reset)
+{
+    if (!reset && leg->is_tls && stream_is_open(&leg->s)) {
+        (void)stream_shut(&leg->s); /* without the end of TLS it would look cut short */
+    }
+    conn_leg_close(leg, reset);
 }
 
 /* --- the driver ------------------------------------------------------------------------------- */
@@ -298,6 +310,7 @@ void conn_drive(struct conn *c)
     switch (c->state) {
     case CONN_DIAL:
     case CONN_HANDSHAKE:
+    case CONN_UPSTREAM_HANDSHAKE:
         if (c->direction == CONF_INBOUND) {
             conn_inbound_step(c);
         } else {
@@ -338,18 +351,19 @@ static void on_timer(void *arg)
     struct err err = ERR_INIT;
     switch (c->state) {
     case CONN_HELD:
-        conn_close(c, conn_snapshot(c)->identity == NULL ? CONN_CLOSE_NO_IDENTITY
-                                                         : CONN_CLOSE_NO_STATE);
+        conn_close(c, conn_has_identity(c) ? CONN_CLOSE_NO_STATE : CONN_CLOSE_NO_IDENTITY);
         break;
     case CONN_DIAL:
         c->sys_errno = ETIMEDOUT;
         conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
         break;
     case CONN_HANDSHAKE:
+    case CONN_UPSTREAM_HANDSHAKE:
         err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
                 (unsigned)conn_conf(c)->timeouts.handshake_ms);
-        conn_record_handshake(c, "timeout", &err);
-        conn_close(c, CONN_CLOSE_HANDSHAKE_TIMEOUT);
+        conn_record_handshake(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app, "timeout", &err);
+        conn_close(c, c->state == CONN_HANDSHAKE ? CONN_CLOSE_HANDSHAKE_TIMEOUT
+                                                 : CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT);
         break;
     case CONN_HTTP:
         conn_http_timeout(c);

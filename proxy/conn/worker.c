@@ -75,10 +75,7 @@ static void on_snapshot(struct loop_mail *m)
     struct conn_worker *w = sm->worker;
     use_snapshot(w, sm->snapshot);
     drop_snapshot_mail(m);
-    const struct snapshot *now = w->current->snapshot;
-    if (now->identity != NULL && (!now->wants_state || now->state != NULL)) {
-        conn_resume_held(w);
-    }
+    conn_resume_held(w);
     w->rejudge_at = w->conns;
     rejudge_some(w);
 }

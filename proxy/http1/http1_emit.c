@@ -106,7 +106,7 @@ static void put_element(struct writer *w, const char *key, struct str value)
     put_text(w, "\"");
 }
 
-/* In Envoy's order: By, Hash, URI. */
+/* In Envoy's order: By, Hash, URI, DNS. */
 static void put_client_cert(struct writer *w, const struct http1_forward *fwd)
 {
     if (fwd->peer_hash.n == 0) {
@@ -120,6 +120,9 @@ static void put_client_cert(struct writer *w, const struct http1_forward *fwd)
     put_element(w, "Hash=", fwd->peer_hash);
     if (fwd->peer_id.n > 0) {
         put_element(w, ";URI=", fwd->peer_id);
+    }
+    if (fwd->peer_dns.n > 0) {
+        put_element(w, ";DNS=", fwd->peer_dns);
     }
     put_text(w, "\r\n");
 }
@@ -160,12 +163,12 @@ bool http1_request_emit(const struct http1_request *request, const struct http1_
                         struct buf *out)
 {
     if (!is_plain(fwd->own_id) || !is_plain(fwd->peer_hash) || !is_plain(fwd->peer_id) ||
-        !is_plain(fwd->source) || !is_plain(fwd->proto)) {
+        !is_plain(fwd->peer_dns) || !is_plain(fwd->source) || !is_plain(fwd->proto)) {
         return false;
     }
     /* Twice the elements, for quotes. */
     size_t room = request->head_len + FIXED_ROOM + fwd->source.n + fwd->proto.n +
-                  2 * (fwd->own_id.n + fwd->peer_hash.n + fwd->peer_id.n);
+                  2 * (fwd->own_id.n + fwd->peer_hash.n + fwd->peer_id.n + fwd->peer_dns.n);
     struct writer w = {buf_reserve(out, room), room};
     if (w.at == NULL) {
         return false;

@@ -25,6 +25,28 @@ static void take_addr(const struct conf_sockaddr *c, struct net_addr *ret)
     }
 }
 
+static void fill_target(const struct conf_target *conf, struct snapshot_target *ret)
+{
+    ret->conf = conf;
+    take_addr(&conf->address, &ret->address);
+    ret->port = conf->kind == CONF_TARGET_HOST ? conf->port : net_addr_port(&ret->address);
+}
+
+/* Whom its dialling side has to find; NULL: it has none, or asks the mesh map. */
+static const struct conf_strings *expected(const struct conf_listener *l)
+{
+    switch (l->type) {
+    case CONF_LISTENER_SIDECAR:
+        return l->direction == CONF_OUTBOUND && l->capture == CONF_EXPLICIT ? &l->identities : NULL;
+    case CONF_LISTENER_CLIENT:
+    case CONF_LISTENER_RELAY:
+        return &l->upstream.identities;
+    case CONF_LISTENER_SERVER:
+        break;
+    }
+    return NULL;
+}
+
 static void fill_listeners(struct snapshot_files *f)
 {
     f->listeners = (struct snapshot_listener *)mem_must_calloc(f->conf->n_listeners + 1,
@@ -34,9 +56,10 @@ static void fill_listeners(struct snapshot_files *f)
         struct snapshot_listener *l = &f->listeners[i];
         l->conf = &f->conf->listeners[i];
         take_addr(&l->conf->bind.address, &l->address);
-        take_addr(&l->conf->to.address, &l->to);
-        if (l->conf->direction == CONF_OUTBOUND && l->conf->capture == CONF_EXPLICIT) {
-            l->explicit_route = route_new_explicit(l->conf->name, &l->conf->identities);
+        fill_target(&l->conf->to, &l->target);
+        const struct conf_strings *ids = expected(l->conf);
+        if (ids != NULL) {
+            l->explicit_route = route_new_explicit(l->conf->name, ids);
         }
     }
 }

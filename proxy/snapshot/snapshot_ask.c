@@ -2,6 +2,8 @@
  * only take away. */
 #include <postern/snapshot.h>
 
+#include <string.h>
+
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by)
 {
@@ -95,4 +97,22 @@ const struct route *snapshot_route(const struct snapshot *s, const struct net_ad
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial)
 {
     return s->state != NULL && deny_set_has(s->state->deny, id, str_of(serial));
+}
+
+bool snapshot_target_equal(const struct snapshot_target *a, const struct snapshot_target *b)
+{
+    if (a->conf->kind != b->conf->kind) {
+        return false;
+    }
+    switch (a->conf->kind) {
+    case CONF_TARGET_ADDRESS:
+        return net_addr_equal(&a->address, &b->address);
+    case CONF_TARGET_HOST:
+        return a->port == b->port && strcmp(a->conf->host, b->conf->host) == 0;
+    case CONF_TARGET_UNIX:
+        return strcmp(a->conf->path, b->conf->path) == 0;
+    case CONF_TARGET_NONE:
+        break;
+    }
+    return true;
 }

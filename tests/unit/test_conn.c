@@ -598,6 +598,11 @@ static void test_states(void **state)
     assert_false(conn_state_may_follow(CONN_HELD, CONN_PUMP));
     assert_false(conn_state_may_follow(CONN_DIAL, CONN_HTTP));
     assert_false(conn_state_may_follow(CONN_NEW, CONN_HTTP));
+    /* A relay dials whom nobody has been judged for by no way, and shakes hands behind that. */
+    assert_false(conn_state_may_follow(CONN_NEW, CONN_UPSTREAM_HANDSHAKE));
+    assert_false(conn_state_may_follow(CONN_HANDSHAKE, CONN_UPSTREAM_HANDSHAKE));
+    assert_true(conn_state_may_follow(CONN_DIAL, CONN_UPSTREAM_HANDSHAKE));
+    assert_false(conn_state_may_follow(CONN_UPSTREAM_HANDSHAKE, CONN_HTTP));
     for (int r = 0; r < CONN_REASON_COUNT; r++) {
         assert_non_null(conn_reason_token((enum conn_reason)r));
         assert_non_null(conn_reason_text((enum conn_reason)r));

@@ -155,6 +155,14 @@ static void test_identity_values(void **state)
     fwd.peer_id = str_of("spiffe://a/b\r\nX: y");
     assert_false(http1_request_emit(&r, &fwd, &out));
     fwd.peer_id = STR_NONE;
+    fwd.peer_dns = str_of("a.b\r\nX: y");
+    assert_false(http1_request_emit(&r, &fwd, &out));
+
+    /* Who has a DNS name and no SPIFFE ID. */
+    fwd.peer_dns = str_of("db.example");
+    assert_true(http1_request_emit(&r, &fwd, &out));
+    assert_buf(&out, "GET / HTTP/1.1\r\nHost: a\r\n"
+                     "x-forwarded-client-cert: Hash=ab;DNS=db.example\r\n\r\n");
     fwd.source = str_of("10.0.0.1\n");
     assert_false(http1_request_emit(&r, &fwd, &out));
 

@@ -1,0 +1,153 @@
+/* HTTP/1.1 inbound: the workload's connection, which is made when the first request wants it. */
+#include "http_priv.h"
+
+#include <errno.h>
+#include <string.h>
+
+void http_close_upstream(struct conn *c, bool reset)
+{
+    struct conn_leg *up = conn_upstream(c);
+    if (stream_is_open(&up->s)) {
+        conn_leg_end(up, reset);
+    }
+    c->http->up = UP_NONE;
+    c->http->up_used = false;
+    c->http->up_broken = false;
+    buf_reset(&c->http->rin);
+    buf_reset(&c->http->held);
+}
+
+static void answer_unreachable(struct conn *c, enum conn_reason why, int sys_errno)
+{
+    bool late = why == CONN_CLOSE_CONNECT_TIMEOUT || why == CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT;
+    c->sys_errno = sys_errno;
+    /* A peer that is refused is told so by TLS. */
+    http_close_upstream(c, why != CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
+    /* What is left of the request cannot be sent anywhere. */
+    bool rest = c->http->req_phase != REQ_DONE;
+    c->http->res_phase = RES_NONE;
+    http_answer(c, late ? 504 : 503, conn_reason_token(why), NULL,
+                rest ? CONN_CLOSE_BAD_RESPONSE : CONN_CLOSE_DONE);
+}
+
+/* --- it stands -------------------------------------------------------------------------------- */
+
+static void stands(struct conn *c)
+{
+    struct conn_http *h = c->http;
+    struct conn_leg *up = conn_upstream(c);
+    h->up = UP_OPEN;
+    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
+    up->ready |= LOOP_WRITE; /* of a plain one the head waits in its stream */
+    if (h->held.len > 0) {
+        struct buf held = h->held;
+        h->held = (struct buf)BUF_INIT(held.max);
+        if (!http_send(c, up, buf_head(&held), buf_len(&held)) || !http_send_emit(c, up)) {
+            h->up_broken = true;
+        }
+        buf_reset(&held);
+    }
+}
+
+static void shake_hands(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
+    switch (conn_tls_step(c, up)) {
+    case STREAM_OK:
+        stands(c);
+        return;
+    case STREAM_AGAIN:
+        return;
+    case STREAM_EOF:
+    case STREAM_FAILED:
+        break;
+    }
+    conn_record_handshake(c, up, NULL, NULL);
+    answer_unreachable(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED, 0);
+}
+
+static void connected(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
+    if (!c->relay) {
+        stands(c);
+        return;
+    }
+    c->http->up = UP_HANDSHAKE;
+    http_set_deadline(c, conn_conf(c)->timeouts.handshake_ms);
+    if (conn_tls_connect(c, up)) {
+        shake_hands(c);
+    }
+}
+
+/* --- making it -------------------------------------------------------------------------------- */
+
+static void timed_out(struct conn *c)
+{
+    struct err err = ERR_INIT;
+    if (c->http->up == UP_DIALING) {
+        answer_unreachable(c, CONN_CLOSE_CONNECT_TIMEOUT, ETIMEDOUT);
+        return;
+    }
+    err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
+            (unsigned)conn_conf(c)->timeouts.handshake_ms);
+    conn_record_handshake(c, conn_upstream(c), "timeout", &err);
+    answer_unreachable(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT, ETIMEDOUT);
+}
+
+void http_upstream_step(struct conn *c, int sys_errno)
+{
+    struct conn_leg *up = conn_upstream(c);
+    if (sys_errno == ETIMEDOUT) {
+        timed_out(c);
+    } else if (c->http->up == UP_HANDSHAKE) {
+        shake_hands(c);
+    } else {
+        int e = up->s.failed ? up->s.sys_errno : net_dial_error(up->s.fd);
+        if (e != 0) {
+            answer_unreachable(c, conn_dial_reason(e), e);
+        } else {
+            connected(c);
+        }
+    }
+}
+
+bool http_upstream_ensure(struct conn *c)
+{
+    struct conn_http *h = c->http;
+    struct conn_leg *up = conn_upstream(c);
+    if (h->up != UP_NONE) {
+        return true;
+    }
+    bool done = false;
+    int fd = conn_dial_fd(c, &done);
+    if (fd == -1) {
+        answer_unreachable(c, conn_dial_reason(errno), errno);
+        return false;
+    }
+    stream_plain_init(&up->s, &c->worker->scratch, fd);
+    h->up = UP_DIALING;
+    if (!conn_leg_watch(c, up)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
+    if (!done) {
+        http_set_deadline(c, conn_conf(c)->timeouts.connect_ms);
+    } else if (c->relay) {
+        connected(c);
+    } else {
+        h->up = UP_OPEN;
+    }
+    return c->state == CONN_HTTP && h->up != UP_NONE;
+}
+
+bool http_upstream_refused(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
+    if (!up->is_tls || up->tls.failure == NULL || up->s.bytes_read > 0) {
+        return false;
+    }
+    conn_record_handshake(c, up, NULL, NULL);
+    answer_unreachable(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED, 0);
+    return true;
+}

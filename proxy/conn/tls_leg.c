@@ -1,0 +1,110 @@
+/* TLS on either side of a connection: beginning it, its handshake, and what it goes by after a
+ * change. Inbound connections accept it from their peer, and relays begin it upstream as well;
+ * outbound ones begin it with their peer. */
+#include "conn_priv.h"
+
+static bool is_upstream(const struct conn *c, const struct conn_leg *leg)
+{
+    return leg == (c->direction == CONF_INBOUND ? &c->app : &c->peer);
+}
+
+const struct tls_party *conn_party(const struct conn *c, const struct snapshot *s, bool upstream)
+{
+    return upstream ? snapshot_upstream(s, c->listener)
+                    : snapshot_downstream(s, c->listener, c->sni_route);
+}
+
+static const struct tls_party *party(const struct conn *c, const struct conn_leg *leg)
+{
+    return conn_party(c, conn_snapshot(c), is_upstream(c, leg));
+}
+
+/* Who has to be at the other end of the leg that dials. */
+static const struct route *wanted(const struct conn *c)
+{
+    return c->relay ? conn_listener(c)->explicit_route : c->route;
+}
+
+bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
+{
+    int fd = leg->s.fd;
+    leg->is_tls = true;
+    if (tls_stream_init_server(&leg->tls, &c->worker->tls, party(c, leg), fd) == -1 ||
+        !conn_leg_watch(c, leg)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
+    leg->tls.deny = conn_deny(c);
+    return true;
+}
+
+/* What was agreed on with the client is asked for upstream: what it then says is of that protocol.
+ */
+static bool pass_alpn_on(struct conn *c, struct conn_leg *leg)
+{
+    struct str chosen = c->relay ? tls_alpn(&c->peer.tls) : STR_NONE;
+    return chosen.n == 0 || str_eq(chosen, tls_alpn_postern) || tls_offer_alpn(&leg->tls, chosen);
+}
+
+bool conn_tls_connect(struct conn *c, struct conn_leg *leg)
+{
+    const struct route *r = wanted(c);
+    const struct tls_party *by = party(c, leg);
+    int fd = leg->s.fd;
+    if (by == NULL) { /* withdrawn since the connection began */
+        conn_close(c, CONN_CLOSE_NO_IDENTITY);
+        return false;
+    }
+    leg->is_tls = true;
+    if (tls_stream_init_client(&leg->tls, &c->worker->tls, by, r->identities, r->n_identities,
+                               fd) == -1 ||
+        !pass_alpn_on(c, leg)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
+    leg->tls.deny = conn_deny(c);
+    return true;
+}
+
+bool conn_tls_rebase(struct conn *c, struct conn_leg *leg)
+{
+    const struct tls_party *now = party(c, leg);
+    if (now == NULL) {
+        return false;
+    }
+    leg->tls.party = now;
+    leg->tls.deny = conn_deny(c);
+    if (is_upstream(c, leg)) {
+        const struct route *r = wanted(c);
+        leg->tls.expected = r != NULL ? r->identities : NULL;
+        leg->tls.n_expected = r != NULL ? r->n_identities : 0;
+    }
+    return true;
+}
+
+enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg)
+{
+    leg->ready = 0;
+    if (stream_blocked(&leg->s) && stream_flush(&leg->s) == STREAM_FAILED) {
+        leg->s.failed = true;
+    }
+    enum stream_outcome o = tls_handshake(&leg->tls);
+    if (o == STREAM_AGAIN) {
+        conn_leg_want(leg, LOOP_READ | (stream_blocked(&leg->s) ? LOOP_WRITE : 0U));
+    } else if (o == STREAM_OK) {
+        enum conf_direction d = is_upstream(c, leg) ? CONF_OUTBOUND : CONF_INBOUND;
+        counter_add(&c->worker->counters.handshakes[d], 1);
+        leg->tls.party = NULL;
+        leg->tls.deny = NULL;
+        leg->tls.expected = NULL;
+        leg->tls.n_expected = 0;
+    }
+    return o;
+}
+
+bool conn_tls_holds(struct conn *c, const struct conn_leg *leg)
+{
+    const struct tls_party *now = party(c, leg);
+    return !leg->is_tls || !stream_is_open(&leg->s) || !leg->tls.established ||
+           (now != NULL && tls_peer_verdict(&leg->tls, now) == X509_OK);
+}
