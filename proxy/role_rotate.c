@@ -38,15 +38,22 @@ static bool all_complete(const struct rotate *r)
     return true;
 }
 
-/* After each change: whoever waits for the first sets is told. */
-static void look_for_end(struct rotate *r)
+/* Whoever waits for the first sets is told. */
+static void look_for_readiness(struct rotate *r)
 {
     if (!r->told_ready && rotate_is_ready(r)) {
         r->told_ready = true;
         log_msg(r->log, LOG_INFO, "ready", "every set is there");
         service_manager_ready(&r->manager, "every set is there");
+        rotate_actions_ready(r);
     }
-    if (r->once && all_complete(r)) {
+}
+
+void rotate_look_for_end(struct rotate *r)
+{
+    bool well = true;
+    if (r->once && all_complete(r) && rotate_actions_over(r, &well)) {
+        r->exit_status = well ? 0 : 1;
         loop_stop(r->loop);
     }
 }
@@ -69,7 +76,9 @@ static void on_change(void *arg, struct rotate_output *out, const struct rotate_
         log_str(&l, "not_after", text);
     }
     log_end(&l);
-    look_for_end(r);
+    look_for_readiness(r);
+    rotate_actions_change(r, out, change);
+    rotate_look_for_end(r);
 }
 
 static void on_freshness(void *arg, struct rotate_output *out, enum rotate_freshness freshness)
@@ -90,7 +99,7 @@ static void on_freshness(void *arg, struct rotate_output *out, enum rotate_fresh
                                             : "it should have been renewed by now");
     }
     log_end(&l);
-    look_for_end(r);
+    look_for_readiness(r);
 }
 
 static void on_notice(void *arg, struct rotate_output *out, enum rotate_notice notice,
@@ -223,6 +232,11 @@ static int apply(struct rotate *r, struct conf_rotate *conf, struct err *err)
         close_dirs(dirs, conf->n_outputs);
         return -1;
     }
+    if (rotate_actions_reload(r, conf, err) == -1) {
+        free_outputs(outputs, conf->n_outputs);
+        close_dirs(dirs, conf->n_outputs);
+        return -1;
+    }
     exchange(r, conf, outputs, dirs);
     return 0;
 }
@@ -274,9 +288,13 @@ static void reload(struct rotate *r)
 static void on_signal(void *arg, int signo)
 {
     struct rotate *r = (struct rotate *)arg;
+    bool forwarded = rotate_actions_forward(r, signo);
     if (signo == SIGHUP) {
         reload(r);
         return;
+    }
+    if (forwarded || (signo != SIGTERM && signo != SIGINT)) {
+        return; /* with a child, its end is ours */
     }
     r->stopping = true;
     r->exit_status = r->once ? 1 : 0;
@@ -340,6 +358,13 @@ static int take_signals(struct rotate *r, struct err *err)
             return -1;
         }
     }
+    for (size_t i = 0; r->child_argv != NULL && actions_forwarded[i] != 0; i++) {
+        int signo = actions_forwarded[i];
+        if (signo != SIGTERM && signo != SIGINT && signo != SIGHUP &&
+            loop_signal(r->loop, signo, on_signal, r, err) == -1) {
+            return -1;
+        }
+    }
     return 0;
 }
 
@@ -363,7 +388,8 @@ static int set_up(struct rotate *r, struct conf_rotate *conf, struct err *err)
         return -1;
     }
     r->status_fd = sandbox_status_open();
-    if (start_admin(r, err) == -1 || rotate_confine(r, err) == -1) {
+    if (start_admin(r, err) == -1 || rotate_actions_start(r, err) == -1 ||
+        rotate_confine(r, err) == -1) {
         return -1;
     }
     if (r->manager.watchdog_ms > 0) {
@@ -378,6 +404,7 @@ static int set_up(struct rotate *r, struct conf_rotate *conf, struct err *err)
 static void tear_down(struct rotate *r)
 {
     admin_free(r->admin);
+    actions_free(r->actions);
     if (r->outputs != NULL) {
         free_outputs(r->outputs, r->n_outputs);
     }
@@ -422,6 +449,7 @@ static int run(struct rotate *r, struct conf_rotate *conf)
 static int usage(void)
 {
     fprintf(stderr, "usage: postern rotate [--once [--timeout SECONDS]] FILE\n"
+                    "       postern rotate FILE -- CMD [ARGS]\n"
                     "       postern rotate --status [--json] FILE\n"
                     "  --once             until each set is written once, then end\n"
                     "  --timeout SECONDS  of --once: fail after so long (default 60)\n"
@@ -449,13 +477,17 @@ int rotate_main(int argc, char **argv)
             json = true;
         } else if (role_take_text(texts, 1, argc, argv, &i)) {
             continue;
+        } else if (strcmp(argv[i], "--") == 0 && i + 1 < argc) {
+            r.child_argv = (const char *const *)(argv + i + 1);
+            break;
         } else if (argv[i][0] != '-' && path == NULL) {
             path = argv[i];
         } else {
             return usage();
         }
     }
-    if (path == NULL || (status && (r.once || timeout != NULL)) || (json && !status) ||
+    if (path == NULL || (r.child_argv != NULL && (r.once || status)) ||
+        (status && (r.once || timeout != NULL)) || (json && !status) ||
         (timeout != NULL && (!r.once || !str_to_u64(str_of(timeout), TIMEOUT_MAX_S, &r.timeout_s) ||
                              r.timeout_s == 0))) {
         return usage();

@@ -17,6 +17,8 @@ static const char *const SYSCALLS[] = {
     /* configuration read again, hardening looked at */
     "newfstatat", "fstat", "stat", "lstat", "statx", "lseek", "pread64", "getcwd", "capget",
     "geteuid", "getegid", "getuid", "getgid", "landlock_create_ruleset",
+    /* the runner's end, and orphans as process 1 */
+    "waitid", "wait4",
     /* memory, of which some holds keys */
     "brk", "munmap", "mremap", "madvise", "mlock", "mlock2", "munlock", "memfd_secret", "ftruncate",
     "futex", "sched_yield",

@@ -44,8 +44,9 @@ void rotate_report_set(json_t *o, const struct rotate_set *set, enum rotate_fres
                         ends_s != 0 ? json_integer(ends_s - now_s) : json_null());
 }
 
-static json_t *output(const struct rotate_output *out)
+static json_t *output(const struct rotate *r, size_t index)
 {
+    const struct rotate_output *out = r->outputs[index];
     struct rotate_output_status st;
     char error[1200] = "";
     rotate_output_get_status(out, &st);
@@ -61,6 +62,7 @@ static json_t *output(const struct rotate_output *out)
     json_object_set_new(o, "agent_connected",
                         st.needs_x509 ? json_boolean(st.x509.connected) : json_null());
     json_object_set_new(o, "last_error", text_or_null(error));
+    rotate_actions_report(r, index, o);
     return o;
 }
 
@@ -90,9 +92,11 @@ bool rotate_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "ready", json_boolean(rotate_is_ready(r)));
     json_t *outputs = json_array();
     for (size_t i = 0; i < r->n_outputs; i++) {
-        json_array_append_new(outputs, output(r->outputs[i]));
+        json_array_append_new(outputs, output(r, i));
     }
     json_object_set_new(o, "outputs", outputs);
+    json_object_set_new(o, "child_pid",
+                        r->child_pid != 0 ? json_integer(r->child_pid) : json_null());
     json_t *reload = json_object();
     json_object_set_new(reload, "at", time_or_null(r->reload.at_s));
     json_object_set_new(reload, "ok", json_boolean(!r->reload.last_failed));
@@ -175,5 +179,5 @@ bool rotate_report_metrics(void *arg, struct buf *out)
                               "result=\"ok\"", (double)r->reload.ok);
     (void)metrics_write_value(out, "postern_rotate_reloads", METRIC_COUNTER, NULL,
                               "result=\"failed\"", (double)r->reload.failed);
-    return metrics_write_end(out);
+    return rotate_actions_metrics(r, out) && metrics_write_end(out);
 }

@@ -14,6 +14,15 @@ struct found {
     struct err why; /* of MISSING */
 };
 
+/* It may be a stranger's, and the line goes on behind it. */
+static void put_text(const char *text)
+{
+    for (const char *p = text; *p != '\0'; p++) {
+        unsigned char c = (unsigned char)*p;
+        (void)putchar(c < 0x20 || c == 0x7f ? '?' : c);
+    }
+}
+
 /* 0 all fresh, 1 some stale, 2 some expired or missing. */
 static int exit_status(enum rotate_freshness worst)
 {
@@ -25,12 +34,12 @@ static void print_text(const struct conf_rotate_output *o, const struct found *f
     char text[1200];
     printf("%-20s %-8s ", o->name, rotate_freshness_name(f->freshness));
     if (f->freshness == ROTATE_MISSING) {
-        role_put_text(err_text(&f->why, text, sizeof(text)));
+        put_text(err_text(&f->why, text, sizeof(text)));
         printf("\n");
         return;
     }
     int64_t ends_s = rotate_set_ends_s(&f->set);
-    role_put_text(f->set.spiffe_id[0] != '\0' ? f->set.spiffe_id : "-");
+    put_text(f->set.spiffe_id[0] != '\0' ? f->set.spiffe_id : "-");
     if (ends_s == 0) {
         printf("  does not end");
     } else {
@@ -58,19 +67,27 @@ static int tell(const struct conf_rotate *conf, bool json)
     enum rotate_freshness worst = ROTATE_FRESH;
     int64_t now_s = os_wall_s();
     json_t *list = json_array();
+    json_t *running = rotate_actions_ask(conf);
     struct found *f = mem_must_new(struct found);
     for (size_t i = 0; i < conf->n_outputs; i++) {
         const struct conf_rotate_output *o = &conf->outputs[i];
         *f = (struct found){0};
         f->freshness = rotate_published_read(o, conf->warn_before_expiry, now_s, &f->set, &f->why);
+        json_t *said = rotate_actions_find(running, o->name);
         worst = f->freshness > worst ? f->freshness : worst;
+        worst = worst < ROTATE_STALE && !rotate_actions_well(said) ? ROTATE_STALE : worst;
         if (json) {
-            json_array_append_new(list, as_json(o, f, now_s));
+            json_t *j = as_json(o, f, now_s);
+            json_object_set(j, "after", json_object_get(said, "after"));
+            json_object_set(j, "verify", json_object_get(said, "verify"));
+            json_array_append_new(list, j);
         } else {
             print_text(o, f, now_s);
+            rotate_actions_print(said, put_text);
         }
     }
     free(f);
+    json_decref(running);
     if (json) {
         json_t *doc = json_object();
         json_object_set_new(doc, "state", json_string(rotate_freshness_name(worst)));
