@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import stat
 import subprocess
@@ -11,6 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from lab import admin_ask, wait_for
 from node import UIDS, spiffe_id
+from pushing import PushingAgent
+from rotation_readers import Reader
+from rotations import CONF, Rotations
 
 UID = UIDS["client"]
 
@@ -143,3 +147,36 @@ def test_daemon_renews_and_ends(node):
     assert st["role"] == "rotate" and st["outputs"][0]["state"] == "fresh" and st["hardening"]["seccomp"] == "rotate"
     assert r.process.stop(signal.SIGTERM) == 0
     assert (r.files / "tls.key").exists()
+
+
+# --- readers ---------------------------------------------------------------------------------------
+
+
+def test_rotations_under_readers(build, tmp_path):
+    """The short form of tests/handles/rotations: no reader ever sees half a set, whenever the daemon is killed."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    result = Rotations(build, tmp_path, rotations=120, kill_every=15, seed=seed).run()
+    assert result["ok"], result
+    assert result["held"]["certificates"] > 20 and result["combined"]["certificates"] > 20, result
+    assert result["kills"] > 0, result
+
+
+@pytest.mark.parametrize("how", ["held", "combined"])
+def test_readers_see_what_is_torn(build, tmp_path, how):
+    """A reader that cannot tell would make the test above pass for nothing."""
+    with PushingAgent(build, "spiffe://example.org/web") as agent:
+        for name in ("a", "b"):
+            conf = tmp_path / f"{name}.yaml"
+            conf.write_text(CONF.format(socket=agent.socket, directory=tmp_path / name))
+            subprocess.run([build / "proxy" / "postern", "rotate", "--once", conf], check=True, timeout=60, capture_output=True)
+            agent.push()
+    other = (tmp_path / "b" / "tls.key").read_bytes()
+    if how == "held":
+        (tmp_path / "a" / "..data" / "tls.key").write_bytes(other)
+    else:
+        combined = tmp_path / "a" / "..data" / "site.pem"
+        combined.write_bytes(combined.read_bytes().split(b"-----BEGIN PRIVATE KEY-----")[0] + other)
+    result = Reader(how, tmp_path / "a", seed=1, most=3).end(ask=False)
+    assert result["n_torn"] == result["reads"] == 3, result
+    assert "another one's" in result["torn"][0]
+
