@@ -7,6 +7,7 @@
 
 #include <postern/admin.h>
 #include <postern/conn.h>
+#include <postern/credential.h>
 #include <postern/handover.h>
 #include <postern/identity_client.h>
 #include <postern/loop.h>
@@ -49,6 +50,11 @@ struct proxy {
     int log_wake_fd;
     struct loop_io *log_io;
     uint64_t log_lines_lost;
+
+    /* A gateway's; NULL: a sidecar. */
+    struct credentials *credentials;
+    struct snapshot_parties *parties; /* of `files` and what is in force */
+    struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
 
     struct state_client *state_client; /* NULL: state.from is not the agent */
     struct identity_client *client;
@@ -108,6 +114,29 @@ void proxy_restart_deinit(struct proxy *p);
 const char *proxy_take_over_asked(void *arg, int fd);
 void proxy_take_over_init(struct proxy *p);
 void proxy_take_over_deinit(struct proxy *p);
+/* A gateway's credentials and trusts (proxy_credentials.c). Does nothing for a sidecar. */
+int proxy_credentials_start(struct proxy *p, struct err *err);
+void proxy_credentials_stop(struct proxy *p);
+/* What a reload makes of them: prepared whole, then taken or let go. */
+struct proxy_credentials_change {
+    struct credentials_set *set; /* NULL: nothing to change */
+    struct snapshot_parties *parties;
+};
+int proxy_credentials_prepare(struct proxy *p, const struct snapshot_files *next,
+                              struct proxy_credentials_change *ret, struct err *err);
+void proxy_credentials_commit(struct proxy *p, struct proxy_credentials_change *change);
+void proxy_credentials_abandon(struct proxy *p, struct proxy_credentials_change *change);
+/* After a change of the identity that the agent gives; NULL: there is none. The old ones stay on
+ * failure. */
+int proxy_parties_renew(struct proxy *p, const struct identity_state *state, struct err *err);
+/* For the status document, the caller's: own ones, or trusts. */
+struct json_t;
+struct json_t *proxy_credentials_report(const struct proxy *p, bool trust);
+void proxy_credentials_metrics(const struct proxy *p, struct buf *out);
+/* Keys in tokens (proxy_token.c). */
+int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct credential_away *ret,
+                     struct err *err);
+void proxy_token_stop(struct proxy *p);
 
 /* Documents of the admin socket. */
 bool proxy_report_status(void *arg, struct buf *out);

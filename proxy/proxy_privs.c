@@ -14,6 +14,8 @@ static const char *const SYSCALLS[] = {
     "newfstatat", "fstat", "stat", "statx", "lseek", "pread64", "readlink", "readlinkat", "unlink",
     "unlinkat", "getcwd", "capget", "geteuid", "getegid", "getuid", "getgid",
     "landlock_create_ruleset",
+    /* credentials watched and read again: keys in memory for secrets */
+    "inotify_add_watch", "inotify_rm_watch", "memfd_secret", "ftruncate", "mlock", "munlock",
     /* threads and memory */
     "set_robust_list", "rseq", "sched_yield", "futex", "brk", "munmap", "mremap", "madvise",
     "sched_getaffinity",
@@ -118,9 +120,18 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     return plan;
 }
 
+/* Of links on the way to a file of a credential. */
+static void plan_directory(void *plan, const char *dir)
+{
+    sandbox_plan_path((struct sandbox_plan *)plan, SANDBOX_READ, dir);
+}
+
 int proxy_confine(struct proxy *p, struct err *err)
 {
     p->plan = plan_of(p->files->conf);
+    if (p->credentials != NULL) {
+        credentials_directories(p->credentials, NULL, plan_directory, p->plan);
+    }
     return sandbox_enter(p->plan, &FILTER, &p->landlock, err);
 }
 

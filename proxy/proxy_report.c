@@ -217,6 +217,10 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "ready", json_boolean(is_ready(p)));
     json_object_set_new(o, "draining", json_boolean(p->draining));
     json_object_set_new(o, "identity", identity(p));
+    if (p->credentials != NULL) {
+        json_object_set_new(o, "credentials", proxy_credentials_report(p, false));
+        json_object_set_new(o, "trust", proxy_credentials_report(p, true));
+    }
     json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
     json_t *policy = json_object();
     json_object_set_new(policy, "file", text_or_null(conf->policy_path));
@@ -386,6 +390,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
     process_metrics(p, out);
+    proxy_credentials_metrics(p, out);
     state_metrics(p, out);
     connection_metrics(p, out);
     request_metrics(p, out);

@@ -29,6 +29,7 @@ void proxy_publish(struct proxy *p)
     struct snapshot *next = snapshot_new(
         ++p->generation, &(const struct snapshot_parts){.files = p->files,
                                                         .identity = p->identity,
+                                                        .parties = p->parties,
                                                         .state = p->state,
                                                         .quarantined = p->quarantined});
     for (unsigned i = 0; i < p->n_workers; i++) {
@@ -44,7 +45,9 @@ static void on_identity(void *arg, const struct identity_state *state)
     struct proxy *p = (struct proxy *)arg;
     struct snapshot_identity *next = NULL;
     struct err err = ERR_INIT;
-    if (state != NULL && snapshot_identity_new(state->svid, state->trust, &next, &err) == -1) {
+    if ((state != NULL && snapshot_identity_new(state->svid, state->trust, &next, &err) == -1) ||
+        proxy_parties_renew(p, state, &err) == -1) {
+        snapshot_identity_unref(next);
         log_failure(p->log, LOG_ERROR, "identity_unusable", &err);
         return; /* the old one stays */
     }
@@ -110,12 +113,14 @@ static void reload(struct proxy *p)
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *conf = NULL;
     struct snapshot_files *next = NULL;
+    struct proxy_credentials_change credentials = {.set = NULL};
     struct err err = ERR_INIT;
     p->reload.at_s = os_wall_s();
     if (proxy_read_conf(p, diag, &conf) == -1 ||
         snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
         snapshot_files_compatible(p->files, next, &err) == -1 ||
-        proxy_plan_covers(p, next->conf, &err) == -1) {
+        proxy_plan_covers(p, next->conf, &err) == -1 ||
+        proxy_credentials_prepare(p, next, &credentials, &err) == -1) {
         snapshot_files_unref(next);
         reload_failed(p, diag, &err);
     } else {
@@ -124,6 +129,7 @@ static void reload(struct proxy *p)
         p->reload.error[0] = '\0';
         snapshot_files_unref(p->files);
         p->files = next;
+        proxy_credentials_commit(p, &credentials);
         log_set_level(p->log, next->conf->log_level);
         proxy_publish(p);
         struct log_line l;
@@ -200,6 +206,9 @@ static void on_signal(void *arg, int signo)
     if (signo == SIGHUP) {
         service_manager_reloading(&p->manager);
         reload(p);
+        if (p->credentials != NULL) {
+            credentials_read_again(p->credentials);
+        }
         ask_again(p);
         service_manager_ready(&p->manager, p->reload.last_failed ? "Serving; the last reload failed"
                                                                  : "Serving");
@@ -330,7 +339,11 @@ static int set_up(struct proxy *p, struct err *err)
         return err_set(err, ERR_SYSTEM, "no memory");
     }
     loop_io_want(p->log_io, LOOP_READ);
-    p->snapshot = snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files});
+    if (proxy_credentials_start(p, err) == -1) {
+        return -1;
+    }
+    p->snapshot = snapshot_new(
+        ++p->generation, &(const struct snapshot_parts){.files = p->files, .parties = p->parties});
     if (start_workers(p, err) == -1 || start_admin(p, err) == -1 || start_identity(p, err) == -1 ||
         proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
         return -1;
@@ -344,6 +357,7 @@ static void tear_down(struct proxy *p)
     admin_free(p->admin);
     state_client_free(p->state_client);
     identity_client_free(p->client);
+    proxy_credentials_stop(p);
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_stop(p->workers[i]);
     }
