@@ -286,7 +286,6 @@ void proxy_credentials_stop(struct proxy *p)
 {
     p->credentials = credentials_free(p->credentials);
     p->parties = snapshot_parties_unref(p->parties);
-    proxy_token_stop(p);
 }
 
 /* --- what is told ----------------------------------------------------------------------------- */

@@ -378,6 +378,7 @@ static void tear_down(struct proxy *p)
     snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);
     sandbox_plan_free(p->plan);
+    proxy_token_stop(p); /* after the last use of its keys */
     log_free(p->log);
 }
 

@@ -9,6 +9,9 @@
  * run.c    the keeper's questions
  * says.c   what the module would say to syslog
  *
+ * Beside it postern-token, which signs a gateway's handshakes (include/postern/token_key.h):
+ * tls_main.c, tls_keys.c, tls_privs.c; token_key.c is its asker's side.
+ *
  * docs/authority.md, "A token". One thread.
  */
 #ifndef POSTERN_SIGNER_PRIV_H
@@ -47,6 +50,9 @@ struct signer_key {
     const uint8_t *point;
 };
 int signer_key_sign(void *key, const uint8_t sha256[32], uint8_t ret_rs[64], struct err *err);
+
+/* --- calls (syscalls.c) ----------------------------------------------------------------------- */
+extern const char *const signer_syscalls[]; /* NULL-terminated */
 
 /* --- the process ------------------------------------------------------------------------------ */
 struct signer {
