@@ -23,10 +23,12 @@
 
 /* name, what happens in it */
 #define CONN_STATES(X)                                                                             \
-    X(NEW, "new")                               /* accepted, nothing decided */                    \
-    X(HELD, "held")                             /* waits for the first identity */                 \
-    X(DIAL, "dial")                             /* connects to the next hop */                     \
-    X(HANDSHAKE, "handshake")                   /* TLS with the peer */                            \
+    X(NEW, "new")             /* accepted, nothing decided */                                      \
+    X(HELLO, "hello")         /* reads the client's first message, to choose by its name */        \
+    X(HELD, "held")           /* waits for the first identity */                                   \
+    X(DIAL, "dial")           /* connects to the next hop */                                       \
+    X(TUNNEL, "tunnel")       /* asks an HTTP proxy for a way on */                                \
+    X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
     X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
     X(HTTP, "http")                             /* requests, one after the other */                \
     X(PUMP, "pump")                             /* bytes both ways */                              \
@@ -70,6 +72,12 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(CONNECT_FAILED, "connect_failed", RESET, WARN, "the next hop cannot be reached")             \
     X(CONNECT_TIMEOUT, "connect_timeout", RESET, WARN, "the next hop did not answer in time")      \
     X(NO_IDENTITY, "no_identity", RESET, WARN, "there is no identity yet, and it waited its time") \
+    X(NO_ADDRESS, "no_address", RESET, WARN,                                                       \
+      "the target's name has no address yet, and it waited its time")                              \
+    X(BAD_HELLO, "bad_hello", RESET, WARN, "what came is no TLS that could be read")               \
+    X(NO_SNI_ROUTE, "no_sni_route", RESET, WARN,                                                   \
+      "no route is for the server name that it asks for")                                          \
+    X(TUNNEL_REFUSED, "tunnel_refused", RESET, WARN, "the HTTP proxy gave no tunnel")              \
     X(NO_STATE, "no_state", RESET, WARN,                                                           \
       "the agent has not told yet what is allowed, and it waited its time")                        \
     X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
@@ -106,6 +114,7 @@ struct conn_counters {
     _Atomic uint64_t bytes_up[2];   /* from the side that opened towards the other */
     _Atomic uint64_t bytes_down[2]; /* and back */
     _Atomic uint64_t plaintext_disabled, plaintext_passthrough; /* outbound connections */
+    _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t rejudged, rejudged_closed;

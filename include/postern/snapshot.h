@@ -11,9 +11,11 @@
 #ifndef POSTERN_SNAPSHOT_H
 #define POSTERN_SNAPSHOT_H
 
+#include <postern/client_hello.h>
 #include <postern/conf.h>
 #include <postern/deny.h>
 #include <postern/policy.h>
+#include <postern/resolve.h>
 #include <postern/route.h>
 #include <postern/tls.h>
 #include <postern/x509.h>
@@ -27,11 +29,24 @@ struct snapshot_target {
     uint16_t port;                  /* of an address or host; 0: a Unix socket has none */
 };
 
+/* An HTTP proxy that is asked for a tunnel. */
+struct snapshot_connect_proxy {
+    struct snapshot_target target;
+    struct conf_target conf; /* what target speaks of; its host is the one below */
+    char *host;              /* owned */
+    struct str credentials;  /* lent by the configuration; empty: none */
+};
+
 struct snapshot_listener {
     const struct conf_listener *conf; /* of the same files */
     struct net_addr address;          /* none: a Unix socket, or one that is handed to us */
     struct snapshot_target target;    /* explicit only */
     struct route *explicit_route;     /* explicit outbound, relays: who must be there; owned */
+    /* Of a gateway. */
+    struct snapshot_target *routes;        /* owned: of each route of `sni`, in its order */
+    struct client_hello_pattern *patterns; /* owned: their names */
+    size_t n_patterns;
+    struct snapshot_connect_proxy *connect_proxy; /* owned; NULL: none */
 };
 
 /* What the files say. */
@@ -144,6 +159,7 @@ struct snapshot {
     struct snapshot_files *files;       /* a reference of ours */
     struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
     struct snapshot_parties *parties;   /* likewise; NULL: all go by `identity` */
+    struct resolve_state *resolved;     /* likewise; NULL: no name is needed */
     struct snapshot_state *state; /* likewise; NULL: files are all there is, or it has not come */
     bool wants_state;             /* without one nothing is allowed */
     bool own_quarantined;         /* this process's own identity or certificate is */
@@ -154,6 +170,7 @@ struct snapshot_parts {
     struct snapshot_files *files;
     struct snapshot_identity *identity;
     struct snapshot_parties *parties; /* of these files */
+    struct resolve_state *resolved;
     struct snapshot_state *state;
     bool quarantined; /* the agent says that our identity is */
 };
@@ -179,6 +196,25 @@ const struct tls_party *snapshot_downstream(const struct snapshot *s, size_t lis
 const struct tls_party *snapshot_upstream(const struct snapshot *s, size_t listener);
 /* The same place, whatever file says it. */
 bool snapshot_target_equal(const struct snapshot_target *a, const struct snapshot_target *b);
+
+/* --- targets (snapshot_targets.c) --- */
+void snapshot_target_fill(const struct conf_target *conf, struct snapshot_target *ret);
+void snapshot_targets_fill(struct snapshot_listener *l);
+void snapshot_targets_free(struct snapshot_listener *l);
+/* Of one of its routes, or (-1) its own. */
+const struct snapshot_target *snapshot_listener_target(const struct snapshot_listener *l,
+                                                       long route);
+/* Calls fn for every name that has to be resolved; some maybe more than once. */
+void snapshot_hosts(const struct snapshot_files *f, void (*fn)(void *arg, const char *host),
+                    void *arg);
+/* Where to connect, the best first; 0: a name that is not resolved, or a target without address.
+ * The first *ret_preferred are equally good. */
+size_t snapshot_addresses(const struct snapshot *s, const struct snapshot_target *t,
+                          struct net_addr *ret, size_t max, size_t *ret_preferred);
+/* False: a name that is not resolved yet. */
+bool snapshot_has_address(const struct snapshot *s, const struct snapshot_target *t);
+/* As the file says it. Returns ret_text. */
+const char *snapshot_target_text(const struct snapshot_target *t, char *ret_text, size_t size);
 
 /* Whether `a` is one of this process's own listeners: a destination that would be a loop. `local`
  * says that the host of `a` is known to be this one. */

@@ -6,7 +6,8 @@
  *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
  *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
  *   record.c    log lines                                       dial.c      connecting upstream
- *   tls_leg.c   handshakes of both sides
+ *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
+ *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -63,6 +64,7 @@ struct conn_worker {
     struct conn *conns; /* newest first */
     size_t n_conns, n_held;
     uint64_t next_id;
+    uint32_t dial_turn; /* which address of several comes first */
     uint64_t decision_prefix, decision_count;
 
     struct conn *rejudge_at; /* the next one to judge again; NULL: none */
@@ -96,6 +98,26 @@ struct conn_leg {
 
 struct conn_http;
 
+/* A client's first message, where the listener chooses by server name. */
+struct conn_hello {
+    struct client_hello_scan scan;
+    struct buf in; /* what came so far; gone when it was handed on */
+    struct client_hello said;
+    bool done;
+    uint64_t took_ms;
+};
+
+struct conn_tunnel {
+    struct buf in; /* the proxy's answer */
+};
+
+/* Where a connection goes by a listener's target and routes. */
+struct conn_place {
+    long route;                           /* of its `sni`; -1: none */
+    const struct snapshot_target *target; /* NULL: not explicit */
+    bool passthrough;
+};
+
 /* What a refusal says in the log. */
 struct conn_denial {
     char decision[CONN_DECISION_TEXT];
@@ -112,7 +134,6 @@ struct conn {
     enum conf_direction direction;
     enum conf_protocol protocol;
     size_t listener; /* index */
-    long sni_route;  /* of the listener's routes by server name; -1: none of them */
 
     struct worker_snapshot *snap;
     const struct snapshot_target *target; /* explicit; lent by snap; NULL: upstream is all */
@@ -128,7 +149,12 @@ struct conn {
 
     struct policy_verdict verdict; /* of the connection; rule is lent by snap */
     bool judged;
-    bool relay;                 /* inbound, and TLS upstream */
+    bool relay;       /* inbound, and TLS upstream */
+    bool passthrough; /* inbound, and not terminated here */
+    uint8_t dial_left, dial_at, dial_tried;
+    uint64_t dial_end_ms;
+    struct conn_hello *hello;   /* owned; of listeners that choose by name */
+    struct conn_tunnel *tunnel; /* owned; of those that ask a proxy */
     struct conn_denial *denial; /* owned; of a connection that was denied */
     enum conn_reason reason;
     bool closing;  /* reason is set */
@@ -222,12 +248,39 @@ bool conn_tls_holds(struct conn *c, const struct conn_leg *leg);
 
 /* --- dial.c ----------------------------------------------------------------------------------- */
 /* A descriptor that connects to the connection's upstream, as net_dial gives it. */
-int conn_dial_fd(const struct conn *c, bool *ret_done);
+int conn_dial_fd(struct conn *c, bool *ret_done);
+/* Before the first try: which addresses there are, and until when. */
+void conn_dial_begin(struct conn *c);
+/* How long the try that was begun may take. */
+uint32_t conn_dial_ms(const struct conn *c);
+void conn_dial_timeout(struct conn *c);
+const struct snapshot_target *conn_next_hop(const struct conn *c);
+/* False: a name that is not resolved yet. */
+bool conn_has_address(const struct conn *c);
 /* Starts to dial on a leg: true when connected. False: it waits (state DIAL), or closed. */
 bool conn_dial(struct conn *c, struct conn_leg *leg);
 /* After an event in DIAL: true when connected. */
 bool conn_dial_step(struct conn *c, struct conn_leg *leg);
 enum conn_reason conn_dial_reason(int sys_errno);
+
+/* --- hello.c, prelude.c, tunnel.c ---------------------------------------------------------------
+ */
+struct conn_place conn_place_in(const struct conn *c, const struct snapshot_listener *l);
+/* By the connection's snapshot: target and passthrough. */
+void conn_place(struct conn *c);
+bool conn_hello_wanted(const struct conn *c);
+void conn_hello_start(struct conn *c);
+void conn_hello_step(struct conn *c);
+void conn_hello_free(struct conn *c);
+/* What is left for the handshake. */
+uint64_t conn_handshake_ms(const struct conn *c);
+/* What the target gets before the client's first byte; false: the leg failed. */
+bool conn_prelude_send(struct conn *c, struct conn_leg *leg);
+bool conn_tunnel_wanted(const struct conn *c);
+/* STREAM_OK: it stands. STREAM_AGAIN: the leg is watched. STREAM_FAILED: there is none. */
+enum stream_outcome conn_tunnel_start(struct conn *c, struct conn_leg *leg);
+enum stream_outcome conn_tunnel_step(struct conn *c, struct conn_leg *leg);
+void conn_tunnel_free(struct conn *c);
 
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);

@@ -1,7 +1,10 @@
-/* Connecting to the other side. */
+/* Connecting to the other side. A name may have several addresses: they are tried in turn, the
+ * first one another than last time, within one deadline. */
 #include "conn_priv.h"
 
 #include <errno.h>
+
+enum { TRIES_MAX = 4 };
 
 enum conn_reason conn_dial_reason(int sys_errno)
 {
@@ -21,21 +24,81 @@ enum conn_reason conn_dial_reason(int sys_errno)
     }
 }
 
-int conn_dial_fd(const struct conn *c, bool *ret_done)
+/* Whom it connects to first: the target, or a proxy that is asked for a tunnel there. */
+const struct snapshot_target *conn_next_hop(const struct conn *c)
 {
-    if (c->target != NULL && c->target->conf->kind == CONF_TARGET_UNIX) {
-        return net_dial_unix(c->target->conf->path, ret_done);
-    }
-    if (c->upstream.len == 0) {
-        errno = EHOSTUNREACH;
-        return -1;
-    }
-    return net_dial(&c->upstream, ret_done);
+    return conn_tunnel_wanted(c) ? &conn_listener(c)->connect_proxy->target : c->target;
 }
 
-bool conn_dial(struct conn *c, struct conn_leg *leg)
+bool conn_has_address(const struct conn *c)
 {
-    conn_set_state(c, CONN_DIAL);
+    return c->target == NULL || snapshot_has_address(conn_snapshot(c), conn_next_hop(c));
+}
+
+void conn_dial_begin(struct conn *c)
+{
+    c->dial_left = 1;
+    c->dial_at = c->dial_tried = 0;
+    c->dial_end_ms = loop_now_ms(c->worker->loop) + conn_conf(c)->timeouts.connect_ms;
+    if (c->target == NULL || conn_next_hop(c)->conf->kind != CONF_TARGET_HOST) {
+        return;
+    }
+    struct net_addr addrs[RESOLVE_ADDRS_MAX];
+    size_t preferred;
+    size_t n = snapshot_addresses(conn_snapshot(c), conn_next_hop(c), addrs, RESOLVE_ADDRS_MAX,
+                                  &preferred);
+    c->dial_left = (uint8_t)(n < TRIES_MAX ? n : TRIES_MAX);
+    c->dial_at = (uint8_t)(preferred > 0 ? c->worker->dial_turn++ % preferred : 0);
+}
+
+/* The address of the next try: those of the best family in a circle, then the others. */
+static bool next_address(struct conn *c)
+{
+    const struct snapshot_target *t = c->target != NULL ? conn_next_hop(c) : NULL;
+    if (t == NULL) {
+        return c->upstream.len > 0;
+    }
+    struct net_addr addrs[RESOLVE_ADDRS_MAX];
+    size_t preferred;
+    size_t n = snapshot_addresses(conn_snapshot(c), t, addrs, RESOLVE_ADDRS_MAX, &preferred);
+    if (n == 0) {
+        return false;
+    }
+    size_t tried = c->dial_tried;
+    size_t at = tried < preferred ? (c->dial_at + tried) % preferred : tried % n;
+    c->upstream = addrs[at];
+    return true;
+}
+
+int conn_dial_fd(struct conn *c, bool *ret_done)
+{
+    int fd = -1;
+    errno = EHOSTUNREACH;
+    while (fd == -1 && c->dial_left > 0) {
+        c->dial_left--;
+        if (c->target != NULL && conn_next_hop(c)->conf->kind == CONF_TARGET_UNIX) {
+            fd = net_dial_unix(c->target->conf->path, ret_done);
+        } else if (next_address(c)) {
+            fd = net_dial(&c->upstream, ret_done);
+        } else {
+            errno = EHOSTUNREACH;
+        }
+        c->dial_tried++;
+    }
+    return fd;
+}
+
+uint32_t conn_dial_ms(const struct conn *c)
+{
+    uint64_t now = loop_now_ms(c->worker->loop);
+    uint64_t left = c->dial_end_ms > now ? c->dial_end_ms - now : 0;
+    uint64_t one = left / (1U + c->dial_left);
+    return one > 0 ? (uint32_t)one : 1;
+}
+
+/* True when connected. False: it waits, or the connection is closed. */
+static bool try_next(struct conn *c, struct conn_leg *leg)
+{
     bool done = false;
     int fd = conn_dial_fd(c, &done);
     if (fd == -1) {
@@ -47,7 +110,7 @@ bool conn_dial(struct conn *c, struct conn_leg *leg)
     if (done) {
         return true;
     }
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.connect_ms);
+    loop_timer_arm(&c->timer, conn_dial_ms(c));
     if (!conn_leg_watch(c, leg)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
@@ -58,6 +121,24 @@ bool conn_dial(struct conn *c, struct conn_leg *leg)
     return false;
 }
 
+bool conn_dial(struct conn *c, struct conn_leg *leg)
+{
+    conn_set_state(c, CONN_DIAL);
+    conn_dial_begin(c);
+    return try_next(c, leg);
+}
+
+static bool failed(struct conn *c, struct conn_leg *leg, int sys_errno)
+{
+    if (c->dial_left > 0) {
+        conn_leg_close(leg, true);
+        return try_next(c, leg);
+    }
+    c->sys_errno = sys_errno;
+    conn_close(c, conn_dial_reason(sys_errno));
+    return false;
+}
+
 bool conn_dial_step(struct conn *c, struct conn_leg *leg)
 {
     if (leg->ready == 0) {
@@ -65,10 +146,14 @@ bool conn_dial_step(struct conn *c, struct conn_leg *leg)
     }
     leg->ready = 0;
     int e = net_dial_error(leg->s.fd);
-    if (e != 0) {
-        c->sys_errno = e;
-        conn_close(c, conn_dial_reason(e));
-        return false;
+    return e == 0 || failed(c, leg, e);
+}
+
+void conn_dial_timeout(struct conn *c)
+{
+    struct conn_leg *leg = conn_upstream(c);
+    if (failed(c, leg, ETIMEDOUT)) {
+        leg->ready = LOOP_WRITE; /* the next address was there at once */
+        conn_drive(c);
     }
-    return true;
 }

@@ -338,7 +338,7 @@ void conn_http_step(struct conn *c)
     struct conn_leg *down = conn_downstream(c);
     struct conn_leg *up = conn_upstream(c);
     c->active_ms = loop_now_ms(c->worker->loop);
-    if ((h->up == UP_DIALING || h->up == UP_HANDSHAKE) && up->ready != 0) {
+    if ((h->up != UP_NONE && h->up != UP_OPEN) && up->ready != 0) {
         http_upstream_step(c, 0);
     }
     if (c->state == CONN_HTTP && !flush_leg(down)) {
@@ -374,7 +374,7 @@ void conn_http_timeout(struct conn *c)
         loop_timer_arm(&c->timer, h->deadline_ms - now);
         return;
     }
-    if (h->up == UP_DIALING || h->up == UP_HANDSHAKE) {
+    if (h->up != UP_NONE && h->up != UP_OPEN) {
         http_upstream_step(c, ETIMEDOUT);
     } else if (h->in_flight || h->req_phase != REQ_HEAD) {
         uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;

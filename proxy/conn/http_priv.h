@@ -26,7 +26,7 @@ enum http_response_phase {
     RES_BODY,
 };
 
-enum http_upstream { UP_NONE, UP_DIALING, UP_HANDSHAKE, UP_OPEN };
+enum http_upstream { UP_NONE, UP_DIALING, UP_TUNNEL, UP_HANDSHAKE, UP_OPEN };
 
 enum {
     HTTP_DISCARD_MAX =

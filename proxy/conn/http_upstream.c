@@ -66,13 +66,33 @@ static void shake_hands(struct conn *c)
     answer_unreachable(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED, 0);
 }
 
+static void shake_hands_first(struct conn *c);
+
+static void tunnel(struct conn *c, enum stream_outcome o)
+{
+    if (o == STREAM_OK) {
+        shake_hands_first(c);
+    } else if (o != STREAM_AGAIN) {
+        answer_unreachable(c, CONN_CLOSE_TUNNEL_REFUSED, c->sys_errno);
+    }
+}
+
 static void connected(struct conn *c)
 {
-    struct conn_leg *up = conn_upstream(c);
     if (!c->relay) {
         stands(c);
-        return;
+    } else if (conn_tunnel_wanted(c)) {
+        c->http->up = UP_TUNNEL;
+        http_set_deadline(c, conn_conf(c)->timeouts.connect_ms);
+        tunnel(c, conn_tunnel_start(c, conn_upstream(c)));
+    } else {
+        shake_hands_first(c);
     }
+}
+
+static void shake_hands_first(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
     c->http->up = UP_HANDSHAKE;
     http_set_deadline(c, conn_conf(c)->timeouts.handshake_ms);
     if (conn_tls_connect(c, up)) {
@@ -82,10 +102,40 @@ static void connected(struct conn *c)
 
 /* --- making it -------------------------------------------------------------------------------- */
 
+/* The next address; what was written already is kept for it. */
+static void dial_again(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
+    struct buf kept = up->s.out;
+    bool done = false;
+    up->s.out = (struct buf)BUF_INIT(kept.max);
+    conn_leg_close(up, true);
+    int fd = conn_dial_fd(c, &done);
+    if (fd == -1) {
+        int e = errno;
+        buf_reset(&kept);
+        answer_unreachable(c, conn_dial_reason(e), e);
+        return;
+    }
+    stream_plain_init(&up->s, &c->worker->scratch, fd);
+    up->s.out = kept;
+    if (!conn_leg_watch(c, up)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+    } else if (done) {
+        connected(c);
+    } else {
+        http_set_deadline(c, conn_dial_ms(c));
+    }
+}
+
 static void timed_out(struct conn *c)
 {
     struct err err = ERR_INIT;
-    if (c->http->up == UP_DIALING) {
+    if (c->http->up == UP_DIALING && c->dial_left > 0) {
+        dial_again(c);
+        return;
+    }
+    if (c->http->up == UP_DIALING || c->http->up == UP_TUNNEL) {
         answer_unreachable(c, CONN_CLOSE_CONNECT_TIMEOUT, ETIMEDOUT);
         return;
     }
@@ -102,9 +152,13 @@ void http_upstream_step(struct conn *c, int sys_errno)
         timed_out(c);
     } else if (c->http->up == UP_HANDSHAKE) {
         shake_hands(c);
+    } else if (c->http->up == UP_TUNNEL) {
+        tunnel(c, conn_tunnel_step(c, up));
     } else {
         int e = up->s.failed ? up->s.sys_errno : net_dial_error(up->s.fd);
-        if (e != 0) {
+        if (e != 0 && c->dial_left > 0) {
+            dial_again(c);
+        } else if (e != 0) {
             answer_unreachable(c, conn_dial_reason(e), e);
         } else {
             connected(c);
@@ -120,6 +174,7 @@ bool http_upstream_ensure(struct conn *c)
         return true;
     }
     bool done = false;
+    conn_dial_begin(c);
     int fd = conn_dial_fd(c, &done);
     if (fd == -1) {
         answer_unreachable(c, conn_dial_reason(errno), errno);
@@ -131,8 +186,11 @@ bool http_upstream_ensure(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
     }
+    if (!c->relay && !conn_prelude_send(c, up)) {
+        h->up_broken = true; /* what it says to that is still read */
+    }
     if (!done) {
-        http_set_deadline(c, conn_conf(c)->timeouts.connect_ms);
+        http_set_deadline(c, conn_dial_ms(c));
     } else if (c->relay) {
         connected(c);
     } else {

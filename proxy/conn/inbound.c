@@ -43,8 +43,14 @@ static bool find_workload(struct conn *c)
     return true;
 }
 
+static void connected(struct conn *c);
+
 void conn_inbound_start(struct conn *c)
 {
+    if (conn_hello_wanted(c)) {
+        conn_hello_start(c);
+        return;
+    }
     if (c->original.len == 0 && !find_workload(c)) {
         return;
     }
@@ -55,8 +61,14 @@ void conn_inbound_start(struct conn *c)
         conn_close(c, CONN_CLOSE_QUARANTINED);
         return;
     }
+    if (c->passthrough) {
+        if (conn_dial(c, &c->app)) {
+            connected(c);
+        }
+        return;
+    }
     conn_set_state(c, CONN_HANDSHAKE);
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    loop_timer_arm(&c->timer, conn_handshake_ms(c));
     if (conn_tls_accept(c, &c->peer)) {
         conn_inbound_step(c); /* the client speaks first, and mostly has by now */
     }
@@ -78,19 +90,44 @@ static void upstream_handshake(struct conn *c)
     conn_close(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
 }
 
+static void start_upstream(struct conn *c)
+{
+    conn_set_state(c, CONN_UPSTREAM_HANDSHAKE);
+    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    if (conn_tls_connect(c, &c->app)) {
+        upstream_handshake(c);
+    }
+}
+
+static void tunnel(struct conn *c, enum stream_outcome o)
+{
+    if (o == STREAM_OK) {
+        start_upstream(c);
+    } else if (o != STREAM_AGAIN) {
+        conn_close(c, CONN_CLOSE_TUNNEL_REFUSED);
+    }
+}
+
 static void connected(struct conn *c)
 {
     if (!conn_leg_watch(c, &c->app)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
-    } else if (!c->relay) {
-        conn_pump_start(c);
-    } else {
+    } else if (c->relay && !c->passthrough) {
         conn_leg_want(&c->peer, 0);
-        conn_set_state(c, CONN_UPSTREAM_HANDSHAKE);
-        loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-        if (conn_tls_connect(c, &c->app)) {
-            upstream_handshake(c);
+        if (conn_tunnel_wanted(c)) {
+            conn_set_state(c, CONN_TUNNEL);
+            loop_timer_arm(&c->timer, conn_conf(c)->timeouts.connect_ms);
+            tunnel(c, conn_tunnel_start(c, &c->app));
+        } else {
+            start_upstream(c);
         }
+    } else if (!conn_prelude_send(c, &c->app)) {
+        conn_close(c, CONN_CLOSE_UPSTREAM_RESET);
+    } else {
+        if (c->passthrough) {
+            counter_add(&c->worker->counters.plaintext_sni, 1);
+        }
+        conn_pump_start(c);
     }
 }
 
@@ -100,6 +137,10 @@ void conn_inbound_step(struct conn *c)
         if (conn_dial_step(c, &c->app)) {
             connected(c);
         }
+        return;
+    }
+    if (c->state == CONN_TUNNEL) {
+        tunnel(c, conn_tunnel_step(c, &c->app));
         return;
     }
     if (c->state == CONN_UPSTREAM_HANDSHAKE) {

@@ -134,8 +134,11 @@ static bool relay_holds(const struct conn *c)
 /* An explicit listener that now leads elsewhere takes its connections there anew. */
 static bool same_target(const struct conn *c, const struct snapshot *next)
 {
-    const struct snapshot_listener *l = &next->files->listeners[c->listener];
-    return c->target == NULL || snapshot_target_equal(c->target, &l->target);
+    if (c->target == NULL) {
+        return true;
+    }
+    struct conn_place p = conn_place_in(c, &next->files->listeners[c->listener]);
+    return p.passthrough == c->passthrough && snapshot_target_equal(c->target, p.target);
 }
 
 /* Of both sides, what their peers have to be right by. */
@@ -177,7 +180,8 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
     /* What was lent by the old snapshot. */
     c->route = NULL;
     c->verdict.rule = NULL;
-    if (c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER) {
+    if (c->state == CONN_NEW || c->state == CONN_HELLO || c->state == CONN_HELD ||
+        c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {

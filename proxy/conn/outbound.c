@@ -40,10 +40,24 @@ static void start_handshake(struct conn *c)
     }
 }
 
+static void tunnel(struct conn *c, enum stream_outcome o)
+{
+    if (o == STREAM_OK) {
+        start_handshake(c);
+    } else if (o != STREAM_AGAIN) {
+        conn_close(c, CONN_CLOSE_TUNNEL_REFUSED);
+    }
+}
+
 static void connected(struct conn *c)
 {
     if (!conn_leg_watch(c, &c->app) || !conn_leg_watch(c, &c->peer)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
+    } else if (conn_tunnel_wanted(c)) {
+        conn_leg_want(&c->app, 0);
+        conn_set_state(c, CONN_TUNNEL);
+        loop_timer_arm(&c->timer, conn_conf(c)->timeouts.connect_ms);
+        tunnel(c, conn_tunnel_start(c, &c->peer));
     } else if (c->transport == CONF_TRANSPORT_DIRECT) {
         start_handshake(c);
     } else {
@@ -81,7 +95,9 @@ void conn_outbound_step(struct conn *c)
         }
         return;
     }
-    if (conn_handshake(c)) {
+    if (c->state == CONN_TUNNEL) {
+        tunnel(c, conn_tunnel_step(c, &c->peer));
+    } else if (conn_handshake(c)) {
         conn_pump_start(c);
     }
 }
@@ -98,7 +114,8 @@ bool conn_has_identity(const struct conn *c)
 bool conn_hold(struct conn *c, bool for_identity)
 {
     const struct snapshot *s = conn_snapshot(c);
-    if ((!for_identity || conn_has_identity(c)) && (!s->wants_state || s->state != NULL)) {
+    bool there = !for_identity || ((c->passthrough || conn_has_identity(c)) && conn_has_address(c));
+    if (there && (!s->wants_state || s->state != NULL)) {
         return true;
     }
     if (c->state == CONN_HELD) {

@@ -44,7 +44,10 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     if (c->route != NULL) {
         log_str(l, "service", c->route->service);
     }
-    log_strn(l, "own_id", conn_own_id(c));
+    if (c->hello != NULL && c->hello->said.server_name_len > 0) {
+        log_str(l, "server_name", c->hello->said.server_name);
+    }
+    log_strn(l, "own_id", c->passthrough ? STR_NONE : conn_own_id(c));
     log_strn(l, "peer_id", conn_peer_id(c));
     if (c->relay) {
         log_strn(l, "upstream_id", conn_upstream_id(c));
@@ -78,6 +81,9 @@ void conn_record_close(struct conn *c)
     struct log_line l;
     log_begin(&l, c->worker->log, level, "connection");
     conn_record_common(&l, c);
+    if (c->passthrough) {
+        log_str(&l, "transport", "passthrough");
+    }
     if (c->direction == CONF_OUTBOUND && c->transport == CONF_TRANSPORT_DISABLE &&
         c->upstream.len > 0) {
         log_str(&l, "transport", c->route != NULL ? "plaintext" : "passthrough");

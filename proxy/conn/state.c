@@ -28,9 +28,11 @@ static const struct reason {
 #define TO(s) (1U << CONN_##s)
 /* From each state, where it may go. */
 static const unsigned edges[CONN_STATE_COUNT] = {
-    [CONN_NEW] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_NEW] = TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_HELLO] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_HELD] = TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
-    [CONN_DIAL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
+    [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
+    [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
     [CONN_HANDSHAKE] = TO(DIAL) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
     [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
@@ -110,8 +112,7 @@ void conn_use_current(struct conn *c)
     struct worker_snapshot *old = c->snap;
     c->snap = c->worker->current;
     c->snap->uses++;
-    const struct snapshot_listener *l = conn_listener(c);
-    c->target = l->conf->capture == CONF_EXPLICIT ? &l->target : NULL;
+    conn_place(c);
     if (old != NULL) {
         conn_release_snapshot(c->worker, old);
     }
@@ -124,6 +125,8 @@ static void free_now(struct loop_deferred *d)
     conn_leg_close(&c->app, false);
     conn_leg_close(&c->peer, false);
     conn_http_free(c);
+    conn_hello_free(c);
+    conn_tunnel_free(c);
     free(c->denial);
     conn_release_snapshot(w, c->snap);
     free(c);
@@ -140,7 +143,6 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     }
     c->worker = w;
     c->listener = listener;
-    c->sni_route = -1;
     c->source = *source;
     c->number = w->next_id++;
     c->free_later.fn = free_now;
@@ -308,7 +310,11 @@ void conn_leg_end(struct conn_leg *leg, bool reset)
 void conn_drive(struct conn *c)
 {
     switch (c->state) {
+    case CONN_HELLO:
+        conn_hello_step(c);
+        break;
     case CONN_DIAL:
+    case CONN_TUNNEL:
     case CONN_HANDSHAKE:
     case CONN_UPSTREAM_HANDSHAKE:
         if (c->direction == CONF_INBOUND) {
@@ -351,11 +357,19 @@ static void on_timer(void *arg)
     struct err err = ERR_INIT;
     switch (c->state) {
     case CONN_HELD:
-        conn_close(c, conn_has_identity(c) ? CONN_CLOSE_NO_STATE : CONN_CLOSE_NO_IDENTITY);
+        conn_close(c, !c->passthrough && !conn_has_identity(c) ? CONN_CLOSE_NO_IDENTITY
+                      : !conn_has_address(c)                   ? CONN_CLOSE_NO_ADDRESS
+                                                               : CONN_CLOSE_NO_STATE);
         break;
     case CONN_DIAL:
+        conn_dial_timeout(c);
+        break;
+    case CONN_TUNNEL:
         c->sys_errno = ETIMEDOUT;
         conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
+        break;
+    case CONN_HELLO:
+        conn_close(c, CONN_CLOSE_HANDSHAKE_TIMEOUT);
         break;
     case CONN_HANDSHAKE:
     case CONN_UPSTREAM_HANDSHAKE:

@@ -8,10 +8,14 @@ static bool is_upstream(const struct conn *c, const struct conn_leg *leg)
     return leg == (c->direction == CONF_INBOUND ? &c->app : &c->peer);
 }
 
+/* The same name may be another route's in a later snapshot. */
 const struct tls_party *conn_party(const struct conn *c, const struct snapshot *s, bool upstream)
 {
-    return upstream ? snapshot_upstream(s, c->listener)
-                    : snapshot_downstream(s, c->listener, c->sni_route);
+    if (upstream) {
+        return snapshot_upstream(s, c->listener);
+    }
+    long route = conn_place_in(c, &s->files->listeners[c->listener]).route;
+    return snapshot_downstream(s, c->listener, route);
 }
 
 static const struct tls_party *party(const struct conn *c, const struct conn_leg *leg)
@@ -25,12 +29,23 @@ static const struct route *wanted(const struct conn *c)
     return c->relay ? conn_listener(c)->explicit_route : c->route;
 }
 
+/* What was read to choose by the server name. */
+static bool hand_over(struct conn *c, struct conn_leg *leg)
+{
+    struct buf *in = c->hello != NULL ? &c->hello->in : NULL;
+    bool ok = in == NULL || tls_feed(&leg->tls, buf_head(in), buf_len(in));
+    if (in != NULL) {
+        buf_reset(in);
+    }
+    return ok;
+}
+
 bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
 {
     int fd = leg->s.fd;
     leg->is_tls = true;
     if (tls_stream_init_server(&leg->tls, &c->worker->tls, party(c, leg), fd) == -1 ||
-        !conn_leg_watch(c, leg)) {
+        !conn_leg_watch(c, leg) || !hand_over(c, leg)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
     }

@@ -25,13 +25,6 @@ static void take_addr(const struct conf_sockaddr *c, struct net_addr *ret)
     }
 }
 
-static void fill_target(const struct conf_target *conf, struct snapshot_target *ret)
-{
-    ret->conf = conf;
-    take_addr(&conf->address, &ret->address);
-    ret->port = conf->kind == CONF_TARGET_HOST ? conf->port : net_addr_port(&ret->address);
-}
-
 /* Whom its dialling side has to find; NULL: it has none, or asks the mesh map. */
 static const struct conf_strings *expected(const struct conf_listener *l)
 {
@@ -56,7 +49,7 @@ static void fill_listeners(struct snapshot_files *f)
         struct snapshot_listener *l = &f->listeners[i];
         l->conf = &f->conf->listeners[i];
         take_addr(&l->conf->bind.address, &l->address);
-        fill_target(&l->conf->to, &l->target);
+        snapshot_targets_fill(l);
         const struct conf_strings *ids = expected(l->conf);
         if (ids != NULL) {
             l->explicit_route = route_new_explicit(l->conf->name, ids);
@@ -120,6 +113,7 @@ struct snapshot_files *snapshot_files_unref(struct snapshot_files *f)
     if (f != NULL && drop_ref(&f->refs)) {
         for (size_t i = 0; i < f->n_listeners; i++) {
             route_free_explicit(f->listeners[i].explicit_route);
+            snapshot_targets_free(&f->listeners[i]);
         }
         free(f->listeners);
         policy_free(f->policy);
@@ -265,6 +259,7 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
         POSTERN_ASSERT(parts->parties->n_legs == parts->files->n_listeners);
         s->parties = snapshot_parties_ref(parts->parties);
     }
+    s->resolved = parts->resolved != NULL ? resolve_state_ref(parts->resolved) : NULL;
     s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
     if (s->wants_state) {
         s->state = parts->state != NULL ? snapshot_state_ref(parts->state) : NULL;
@@ -286,6 +281,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
     if (s != NULL && drop_ref(&s->refs)) {
         snapshot_files_unref(s->files);
         snapshot_identity_unref(s->identity);
+        resolve_state_unref(s->resolved);
         snapshot_parties_unref(s->parties);
         snapshot_state_unref(s->state);
         free(s);
