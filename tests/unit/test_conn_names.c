@@ -1,0 +1,746 @@
+/*
+ * Whole connections of a gateway, as far as names are concerned: routes by server name, what the
+ * target is told before the first byte, targets that are names, tunnels. One worker or two on
+ * threads of their own; clients and targets are the test's. Bad cases first.
+ */
+#include <postern/conn.h>
+
+#include "certs.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <postern/mem.h>
+#include <postern/os.h>
+#include <postern/proxy_protocol.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WAIT_MS = 10000 };
+
+static const char ALLOW[] = "kind: Policy\nlevel: 1\nrules:\n  - name: client-may\n"
+                            "    action: ALLOW\n    from:\n"
+                            "      - principals: [\"spiffe://a.b/client\"]\n";
+
+/* --- the world -------------------------------------------------------------------------------- */
+struct side {
+    char dir[64];
+    uint64_t generation;
+    struct snapshot_files *files;
+    struct snapshot_identity *identity;
+    struct snapshot_parties *parties;
+    struct resolve_state *resolved;
+    struct conn_shared shared;
+    struct conn_worker *worker;
+    struct x509_svid *svid;
+    int log_wake, log_fd;
+};
+
+struct world {
+    struct side server, client; /* client.worker NULL: only one */
+    int target[2];              /* listening */
+    uint16_t target_port[2], port, plain;
+    struct certs_pair root;
+    struct x509_trust *trust;
+};
+
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    char path[160];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static int listen_on(const char *ip, uint16_t *port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(*port)};
+    socklen_t len = sizeof(a);
+    inet_pton(AF_INET, ip, &a.sin_addr);
+    int one = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    getsockname(fd, (struct sockaddr *)&a, &len);
+    *port = ntohs(a.sin_port);
+    return fd;
+}
+
+static void make_identity(struct world *w, struct side *s, const char *id)
+{
+    struct certs_spec spec = certs_leaf(id);
+    spec.not_before_s = os_wall_s() - 60;
+    spec.not_after_s = os_wall_s() + 3600;
+    spec.common_name = "some name";
+    struct certs_pair leaf = certs_make(&spec, &w->root);
+    size_t len = 0;
+    uint8_t *der = certs_der(&leaf.cert, 1, &len);
+    struct err err = ERR_INIT;
+    if (x509_svid_new((struct str){(char *)der, len}, leaf.key, &s->svid, &err) == -1 ||
+        snapshot_identity_new(s->svid, w->trust, &s->identity, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    free(der);
+    certs_free(&leaf);
+}
+
+static const struct x509_svid *no_own(void *arg, const char *name)
+{
+    (void)arg;
+    (void)name;
+    return NULL;
+}
+static const struct x509_peers *no_peers(void *arg, const char *name)
+{
+    (void)arg;
+    (void)name;
+    return NULL;
+}
+
+static void load(struct world *w, struct side *s, const char *conf)
+{
+    char path[160];
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *file = NULL;
+    struct err err = ERR_INIT;
+    snapshot_files_unref(s->files);
+    snapshot_parties_unref(s->parties);
+    s->files = NULL;
+    s->parties = NULL;
+    write_file(s->dir, "gateway.yaml", conf);
+    write_file(s->dir, "policy.yaml", ALLOW);
+    snprintf(path, sizeof(path), "%s/gateway.yaml", s->dir);
+    const struct snapshot_material from = {
+        .own = no_own, .peers = no_peers, .identity = s->svid, .identity_trust = w->trust};
+    if (conf_load_gateway(path, diag, &file) == -1 ||
+        snapshot_files_new(file, ++s->generation, diag, &s->files, &err) == -1 ||
+        snapshot_parties_new(s->files, &from, &s->parties, &err) == -1) {
+        char text[1000] = "";
+        if (conf_diag_count(diag) > 0) {
+            err_text(conf_diag_get(diag, 0), text, sizeof(text));
+        }
+        fail_msg("%s %s", err.what, text);
+    }
+    conf_diag_free(diag);
+}
+
+static struct snapshot *snapshot_of(struct side *s)
+{
+    return snapshot_new(++s->generation, &(const struct snapshot_parts){.files = s->files,
+                                                                        .identity = s->identity,
+                                                                        .parties = s->parties,
+                                                                        .resolved = s->resolved});
+}
+
+static void post(struct side *s)
+{
+    struct snapshot *snap = snapshot_of(s);
+    conn_worker_post_snapshot(s->worker, snap);
+    snapshot_unref(snap);
+}
+
+static void side_start(struct world *w, struct side *s, const char *conf)
+{
+    char path[160];
+    struct err err = ERR_INIT;
+    strcpy(s->dir, "/tmp/postern-test-names-XXXXXX");
+    assert_non_null(mkdtemp(s->dir));
+    load(w, s, conf);
+    s->log_wake = eventfd(0, EFD_NONBLOCK);
+    snprintf(path, sizeof(path), "%s/log", s->dir);
+    FILE *f = fopen(path, "w+");
+    s->log_fd = dup(fileno(f));
+    fclose(f);
+    struct snapshot *snap = snapshot_of(s);
+    struct conn_worker_spec spec = {
+        .n_workers = 1, .shared = &s->shared, .first = snap, .log_wake_fd = s->log_wake};
+    if (conn_worker_new(&spec, &s->worker, &err) == -1 ||
+        conn_worker_start(s->worker, &err) == -1) {
+        fail_msg("%s", err.what);
+    }
+    snapshot_unref(snap);
+}
+
+static void side_stop(struct side *s)
+{
+    static const char *const names[] = {"gateway.yaml", "policy.yaml", "log"};
+    char path[160];
+    if (s->worker != NULL) {
+        conn_worker_stop(s->worker);
+        conn_worker_free(s->worker);
+        assert_int_equal(s->shared.open, 0);
+        close(s->log_wake);
+        close(s->log_fd);
+        for (size_t i = 0; i < 3; i++) {
+            snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
+            unlink(path);
+        }
+        rmdir(s->dir);
+    }
+    snapshot_files_unref(s->files);
+    snapshot_parties_unref(s->parties);
+    snapshot_identity_unref(s->identity);
+    resolve_state_unref(s->resolved);
+    x509_svid_free(s->svid);
+}
+
+/* listener: the keys of one, with up to three numbers: its own port, those of the targets. */
+static struct world *world_new(const char *listener)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct certs_spec spec = certs_ca("spiffe://a.b");
+    spec.not_before_s = os_wall_s() - 3600;
+    spec.not_after_s = os_wall_s() + 86400;
+    w->root = certs_make(&spec, NULL);
+    w->trust = x509_trust_new();
+    size_t len = 0;
+    uint8_t *der = certs_der(&w->root.cert, 1, &len);
+    assert_int_equal(x509_trust_add(w->trust, STR_LIT("a.b"), (struct str){(char *)der, len}, NULL),
+                     0);
+    free(der);
+    w->target[0] = listen_on("127.0.0.1", &w->target_port[0]);
+    w->target[1] = listen_on("127.0.0.1", &w->target_port[1]);
+    close(listen_on("127.0.0.1", &w->port));
+    close(listen_on("127.0.0.1", &w->plain));
+    make_identity(w, &w->server, "spiffe://a.b/server");
+    make_identity(w, &w->client, "spiffe://a.b/client");
+    char conf[2000];
+    int n =
+        snprintf(conf, sizeof(conf),
+                 "kind: Gateway\nlevel: 1\nidentity: {socket: unix:/nowhere, wait: 300ms}\n"
+                 "policy: policy.yaml\ntimeouts: {handshake: 500ms, connect: 2s}\nlisteners:\n");
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(conf + n, sizeof(conf) - (size_t)n, listener, w->port, w->target_port[0],
+             w->target_port[1]);
+#pragma GCC diagnostic pop
+    side_start(w, &w->server, conf);
+    return w;
+}
+
+/* A client gateway before it, that asks for a server name; more: further keys. */
+static void add_client(struct world *w, uint16_t to, const char *more)
+{
+    char conf[1500];
+    snprintf(conf, sizeof(conf),
+             "kind: Gateway\nlevel: 1\nidentity: {socket: unix:/nowhere}\nlisteners:\n"
+             "  - {name: out, type: client, address: 127.0.0.1:%u, to: 127.0.0.1:%u,\n"
+             "     identities: [\"spiffe://a.b/server\"]%s}\n",
+             w->plain, to, more);
+    side_start(w, &w->client, conf);
+}
+
+static void world_free(struct world *w)
+{
+    side_stop(&w->client);
+    side_stop(&w->server);
+    close(w->target[0]);
+    close(w->target[1]);
+    certs_free(&w->root);
+    x509_trust_unref(w->trust);
+    free(w);
+}
+
+/* --- clients and targets ---------------------------------------------------------------------- */
+static void set_timeouts(int fd)
+{
+    struct timeval t = {.tv_sec = WAIT_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
+
+static int dial(uint16_t port)
+{
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    set_timeouts(fd);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+static int take(int listening)
+{
+    struct pollfd p = {.fd = listening, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    int fd = accept(listening, NULL, NULL);
+    assert_int_not_equal(fd, -1);
+    set_timeouts(fd);
+    return fd;
+}
+
+static void say(int fd, const void *bytes, size_t n)
+{
+    assert_int_equal(send(fd, bytes, n, MSG_NOSIGNAL), (ssize_t)n);
+}
+
+static void hear(int fd, const void *bytes, size_t n)
+{
+    static uint8_t got[65536];
+    size_t have = 0;
+    while (have < n) {
+        ssize_t r = recv(fd, got + have, n - have, 0);
+        if (r <= 0) {
+            fail_msg("%zu of %zu bytes, then %s", have, n, r == 0 ? "the end" : strerror(errno));
+        }
+        have += (size_t)r;
+    }
+    assert_memory_equal(got, bytes, n);
+}
+
+static void hear_reset(int fd)
+{
+    char c;
+    ssize_t n;
+    while ((n = recv(fd, &c, 1, 0)) > 0) {
+    }
+    if (n != -1 || errno != ECONNRESET) {
+        fail_msg("instead of a reset: %s", n == 0 ? "the end" : strerror(errno));
+    }
+    close(fd);
+}
+
+static bool nobody_came(int listening)
+{
+    struct pollfd p = {.fd = listening, .events = POLLIN};
+    return poll(&p, 1, 0) == 0;
+}
+
+/* Waits until a line of the log holds both words, and returns it. */
+static const char *log_line(struct side *s, const char *a, const char *b)
+{
+    static char text[1 << 18];
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (os_now_ms() < end) {
+        log_drain(conn_worker_log(s->worker), s->log_fd);
+        ssize_t n = pread(s->log_fd, text, sizeof(text) - 1, 0);
+        text[n > 0 ? n : 0] = '\0';
+        char *save = NULL;
+        for (char *l = strtok_r(text, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save)) {
+            if (strstr(l, a) != NULL && strstr(l, b) != NULL) {
+                return l;
+            }
+        }
+        struct pollfd p = {.fd = s->log_wake, .events = POLLIN};
+        poll(&p, 1, 20);
+        uint64_t drop;
+        (void)!read(s->log_wake, &drop, sizeof(drop));
+    }
+    fail_msg("no line with %s and %s", a, b);
+    return NULL;
+}
+
+/* A ClientHello that says this name, in one record. */
+static size_t hello(const char *name, uint8_t *ret)
+{
+    size_t n = strlen(name);
+    uint8_t head[] = {0x16, 3, 1, 0, 0, 1, 0, 0, 0, 3, 3};
+    size_t extensions = 9 + n;
+    size_t body = 2 + 32 + 1 + 4 + 2 + 2 + extensions;
+    head[4] = (uint8_t)(body + 4);
+    head[8] = (uint8_t)body;
+    memcpy(ret, head, sizeof(head));
+    uint8_t *p = ret + sizeof(head);
+    memset(p, 'r', 32);
+    p += 32;
+    const uint8_t rest[] = {0,
+                            0,
+                            2,
+                            0x13,
+                            1,
+                            1,
+                            0,
+                            0,
+                            (uint8_t)extensions,
+                            0,
+                            0,
+                            0,
+                            (uint8_t)(n + 5),
+                            0,
+                            (uint8_t)(n + 3),
+                            0,
+                            0,
+                            (uint8_t)n};
+    memcpy(p, rest, sizeof(rest));
+    p += sizeof(rest);
+    memcpy(p, name, n);
+    return (size_t)(p + n - ret);
+}
+
+#define SNI_LISTENER                                                                               \
+    "  - name: in\n    type: server\n    address: 127.0.0.1:%u\n    sni:\n"                        \
+    "      - {names: [a.example, \"*.b.example\"], to: \"127.0.0.1:%u\"}\n"                        \
+    "      - {names: [through.example], to: \"127.0.0.1:%u\", passthrough: true}\n"
+
+/* --- server names ----------------------------------------------------------------------------- */
+static void test_refused(void **state)
+{
+    (void)state;
+    struct world *w = world_new(SNI_LISTENER);
+    uint8_t h[300];
+    /* No TLS. */
+    int c = dial(w->port);
+    say(c, "GET / HTTP/1.1\r\n\r\n", 18);
+    hear_reset(c);
+    log_line(&w->server, "hello_refused", "\"step\":\"not_tls\"");
+    /* A name that nobody has; no name; one that is hidden in another. */
+    static const char *const names[] = {"other.example", "b.example", "a.example.through.example"};
+    for (size_t i = 0; i < 3; i++) {
+        c = dial(w->port);
+        say(c, h, hello(names[i], h));
+        hear_reset(c);
+        log_line(&w->server, "no_sni_route", names[i]);
+    }
+    /* Half of it, and then nothing. */
+    c = dial(w->port);
+    say(c, h, 60);
+    hear_reset(c);
+    log_line(&w->server, "\"connection\"", "handshake_timeout");
+    /* It goes away. */
+    c = dial(w->port);
+    say(c, h, 60);
+    close(c);
+    log_line(&w->server, "\"connection\"", "downstream_reset");
+    assert_true(nobody_came(w->target[0]) && nobody_came(w->target[1]));
+    world_free(w);
+}
+
+static void test_passthrough(void **state)
+{
+    (void)state;
+    struct world *w = world_new(SNI_LISTENER);
+    uint8_t h[300];
+    size_t n = hello("Through.Example", h);
+    for (unsigned way = 0; way < 2; way++) {
+        int c = dial(w->port);
+        for (size_t i = 0; i < n; i += way == 0 ? n : 1) {
+            say(c, h + i, way == 0 ? n : 1);
+        }
+        say(c, "and more", 8);
+        int s = take(w->target[1]);
+        hear(s, h, n);
+        hear(s, "and more", 8);
+        say(s, "answer", 6);
+        hear(c, "answer", 6);
+        close(c);
+        close(s);
+    }
+    const char *l = log_line(&w->server, "\"connection\"", "\"transport\":\"passthrough\"");
+    assert_non_null(strstr(l, "\"server_name\":\"through.example\""));
+    assert_null(strstr(l, "own_id"));
+    assert_null(strstr(l, "peer_id"));
+    assert_true(nobody_came(w->target[0]));
+    assert_int_equal(atomic_load(&conn_worker_counters(w->server.worker)->plaintext_sni), 2);
+    world_free(w);
+}
+
+/* A route that terminates: TLS, policy, and only then the target. */
+static void test_terminated(void **state)
+{
+    (void)state;
+    struct world *w = world_new(SNI_LISTENER);
+    add_client(w, w->port, ", server_name: x.b.example");
+    int c = dial(w->plain);
+    say(c, "one", 3);
+    int s = take(w->target[0]);
+    hear(s, "one", 3);
+    say(s, "two", 3);
+    hear(c, "two", 3);
+    close(c);
+    close(s);
+    const char *l = log_line(&w->server, "\"connection\"", "\"verdict\":\"allow\"");
+    assert_non_null(strstr(l, "\"server_name\":\"x.b.example\""));
+    assert_non_null(strstr(l, "\"peer_id\":\"spiffe://a.b/client\""));
+    assert_true(nobody_came(w->target[1]));
+    world_free(w);
+}
+
+/* After a reload a name that leads elsewhere, or is not passed through any more, ends. */
+static void test_reload(void **state)
+{
+    (void)state;
+    struct world *w = world_new(SNI_LISTENER);
+    uint8_t h[300];
+    size_t n = hello("through.example", h);
+    int c = dial(w->port);
+    say(c, h, n);
+    int s = take(w->target[1]);
+    hear(s, h, n);
+    post(&w->server); /* nothing has changed */
+    say(c, "x", 1);
+    hear(s, "x", 1);
+    char conf[1000];
+    snprintf(conf, sizeof(conf),
+             "kind: Gateway\nlevel: 1\nidentity: {socket: unix:/nowhere}\npolicy: policy.yaml\n"
+             "listeners:\n  - name: in\n    type: server\n    address: 127.0.0.1:%u\n    sni:\n"
+             "      - {names: [through.example], to: \"127.0.0.1:%u\"}\n",
+             w->port, w->target_port[1]);
+    load(w, &w->server, conf);
+    post(&w->server);
+    hear_reset(c);
+    hear_reset(s);
+    log_line(&w->server, "\"connection\"", "route_changed");
+    world_free(w);
+}
+
+/* --- before the first byte -------------------------------------------------------------------- */
+static size_t read_header(int fd, uint8_t *bytes, size_t size, struct proxy_protocol *ret)
+{
+    size_t n = 0;
+    size_t used = 0;
+    enum proxy_protocol_result r = PROXY_PROTOCOL_MORE;
+    *ret = (struct proxy_protocol){.spiffe_id_tlv = PROXY_PROTOCOL_ID_TLV};
+    while (r == PROXY_PROTOCOL_MORE) {
+        ssize_t got = recv(fd, bytes + n, size - n, 0);
+        assert_true(got > 0);
+        n += (size_t)got;
+        r = proxy_protocol_read(bytes, n, ret, &used);
+    }
+    assert_int_equal(r, PROXY_PROTOCOL_OK);
+    return n - used;
+}
+
+static void test_header(void **state)
+{
+    (void)state;
+    static const char *const modes[] = {"v1", "v2", "v2-tls", "v2-tls-full"};
+    for (unsigned mode = 0; mode < 4; mode++) {
+        char listener[300];
+        snprintf(listener, sizeof(listener),
+                 "  - {name: in, type: server, address: \"127.0.0.1:%%u\",\n"
+                 "     to: \"127.0.0.1:%%u\", proxy_protocol: %s}\n",
+                 modes[mode]);
+        struct world *w = world_new(listener);
+        add_client(w, w->port, ", server_name: db.example");
+        int c = dial(w->plain);
+        int s = take(w->target[0]); /* the client has said nothing yet */
+        uint8_t bytes[4096];
+        struct proxy_protocol h;
+        assert_int_equal(read_header(s, bytes, sizeof(bytes), &h), 0);
+        assert_int_equal(net_addr_port(&h.destination), w->port);
+        assert_true(net_addr_is_loopback(&h.source));
+        assert_true(str_eq(h.spiffe_id, mode >= 1 ? STR_LIT("spiffe://a.b/client") : STR_NONE));
+        assert_int_equal(h.has_crc, mode >= 1);
+        assert_int_equal(h.has_tls, mode >= 2);
+        assert_true(str_eq(h.authority, mode >= 2 ? STR_LIT("db.example") : STR_NONE));
+        assert_true(str_eq(h.tls.version, mode >= 2 ? STR_LIT("TLSv1.3") : STR_NONE));
+        assert_int_equal(h.tls.cert_conn, mode >= 3);
+        assert_true(str_eq(h.tls.cn, mode >= 3 ? STR_LIT("some name") : STR_NONE));
+        assert_int_equal(h.tls.cert.n > 300, mode >= 3);
+        say(c, "first", 5);
+        hear(s, "first", 5);
+        close(c);
+        close(s);
+        world_free(w);
+    }
+}
+
+static void test_header_passthrough(void **state)
+{
+    (void)state;
+    struct world *w = world_new("  - name: in\n    type: server\n    address: \"127.0.0.1:%u\"\n"
+                                "    proxy_protocol: v2-tls\n    sni:\n"
+                                "      - {names: [a.example], to: \"127.0.0.1:%u\", "
+                                "passthrough: true}\n");
+    uint8_t sent[300], bytes[4096];
+    struct proxy_protocol h;
+    size_t n = hello("a.example", sent);
+    int c = dial(w->port);
+    say(c, sent, n);
+    int s = take(w->target[0]);
+    size_t behind = read_header(s, bytes, sizeof(bytes), &h);
+    assert_true(str_eq(h.authority, STR_LIT("a.example")));
+    assert_false(h.has_tls);
+    assert_int_equal(h.spiffe_id.n, 0);
+    hear(s, sent + behind, n - behind);
+    close(c);
+    close(s);
+    world_free(w);
+}
+
+/* --- names as targets ------------------------------------------------------------------------- */
+static struct resolve_state *resolved(const char *host, const char *const *ips, size_t n)
+{
+    struct resolve_state *s = mem_must_new(struct resolve_state);
+    atomic_init(&s->refs, 1);
+    s->hosts = mem_must_calloc(1, sizeof(*s->hosts));
+    s->n_hosts = 1;
+    s->hosts[0].host = mem_must_strdup(host);
+    s->hosts[0].addrs = mem_must_calloc(n + 1, sizeof(struct net_addr));
+    s->hosts[0].n_addrs = s->hosts[0].n_preferred = n;
+    for (size_t i = 0; i < n; i++) {
+        struct sockaddr_in in = {.sin_family = AF_INET};
+        inet_pton(AF_INET, ips[i], &in.sin_addr);
+        net_addr_from((struct sockaddr *)&in, sizeof(in), &s->hosts[0].addrs[i]);
+    }
+    return s;
+}
+
+static void test_name(void **state)
+{
+    (void)state;
+    struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%u\",\n"
+                                "     to: \"db.example:%u\"}\n");
+    add_client(w, w->port, "");
+    /* Not resolved: held for its time. */
+    int c = dial(w->plain);
+    hear_reset(c);
+    log_line(&w->server, "\"connection\"", "no_address");
+    /* One of two addresses is dead: whichever comes first, the other is there. */
+    static const char *const ips[] = {"127.0.0.2", "127.0.0.1"};
+    w->server.resolved = resolved("db.example", ips, 2);
+    post(&w->server);
+    for (unsigned i = 0; i < 3; i++) {
+        c = dial(w->plain);
+        int s = take(w->target[0]);
+        say(c, "x", 1);
+        hear(s, "x", 1);
+        close(c);
+        close(s);
+    }
+    const char *l = log_line(&w->server, "\"connection\"", "\"upstream\":\"127.0.0.1:");
+    assert_non_null(strstr(l, "\"destination\":\"db.example:"));
+    /* Both dead. */
+    resolve_state_unref(w->server.resolved);
+    static const char *const dead[] = {"127.0.0.2", "127.0.0.3"};
+    w->server.resolved = resolved("db.example", dead, 2);
+    post(&w->server);
+    c = dial(w->plain);
+    hear_reset(c);
+    log_line(&w->server, "\"connection\"", "connect_refused");
+    world_free(w);
+}
+
+/* What came before the first answer goes on with it. */
+static void test_name_held(void **state)
+{
+    (void)state;
+    struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%u\",\n"
+                                "     to: \"db.example:%u\", sni: [{names: [a.example], "
+                                "passthrough: true}]}\n");
+    uint8_t h[300];
+    size_t n = hello("a.example", h);
+    int c = dial(w->port);
+    say(c, h, n);
+    const struct conn_counters *k = conn_worker_counters(w->server.worker);
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (atomic_load(&k->states[CONF_INBOUND][CONN_HELD]) == 0) {
+        assert_true(os_now_ms() < end);
+        poll(NULL, 0, 1);
+    }
+    static const char *const ips[] = {"127.0.0.1"};
+    w->server.resolved = resolved("db.example", ips, 1);
+    post(&w->server);
+    int s = take(w->target[0]);
+    hear(s, h, n);
+    close(c);
+    close(s);
+    world_free(w);
+}
+
+/* --- tunnels ---------------------------------------------------------------------------------- */
+/* Reads a head, up to its empty line. */
+static void read_head(int fd, char *text, size_t size)
+{
+    size_t n = 0;
+    do {
+        assert_true(n + 1 < size && recv(fd, text + n, 1, 0) == 1);
+        text[++n] = '\0';
+    } while (n < 4 || strcmp(text + n - 4, "\r\n\r\n") != 0);
+}
+
+static void test_tunnel(void **state)
+{
+    (void)state;
+    struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%u\",\n"
+                                "     to: \"127.0.0.1:%u\"}\n");
+    char more[200], text[1000];
+    snprintf(more, sizeof(more), ", connect_proxy: \"http://me:secret@127.0.0.1:%u\"",
+             w->target_port[1]); /* the second target plays the proxy */
+    add_client(w, w->port, more);
+    static const struct {
+        const char *answer, *says;
+    } bad[] = {
+        {"HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic\r\n\r\n", "\"status\":407"},
+        {"HTTP/1.1 200 OK\r\n\r\nand more", "spoke_first"},
+        {"SSH-2.0\r\n", "malformed"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        int c = dial(w->plain);
+        int p = take(w->target[1]);
+        read_head(p, text, sizeof(text));
+        say(p, bad[i].answer, strlen(bad[i].answer));
+        hear_reset(c);
+        log_line(&w->client, "tunnel_refused", bad[i].says);
+        close(p);
+    }
+    int c = dial(w->plain);
+    int p = take(w->target[1]);
+    read_head(p, text, sizeof(text));
+    char want[100];
+    snprintf(want, sizeof(want), "CONNECT 127.0.0.1:%u HTTP/1.1\r\n", w->port);
+    assert_int_equal(strncmp(text, want, strlen(want)), 0);
+    assert_non_null(strstr(text, "\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n"));
+    assert_true(nobody_came(w->target[0]));
+    int far = dial(w->port); /* the proxy connects, and passes on what it hears */
+    say(p, "HTTP/1.1 200 Connection established\r\n\r\n", 39);
+    int s = -1;
+    say(c, "through", 7);
+    struct pollfd fds[3] = {{.fd = p, .events = POLLIN},
+                            {.fd = far, .events = POLLIN},
+                            {.fd = w->target[0], .events = POLLIN}};
+    while (s == -1) {
+        uint8_t bytes[16384];
+        assert_true(poll(fds, 3, WAIT_MS) > 0);
+        for (unsigned i = 0; i < 2; i++) {
+            if ((fds[i].revents & POLLIN) != 0) {
+                ssize_t n = recv(fds[i].fd, bytes, sizeof(bytes), 0);
+                assert_true(n > 0);
+                say(fds[1 - i].fd, bytes, (size_t)n);
+            }
+        }
+        if ((fds[2].revents & POLLIN) != 0) {
+            s = take(w->target[0]);
+        }
+    }
+    uint8_t bytes[16384];
+    ssize_t n = recv(p, bytes, sizeof(bytes), MSG_DONTWAIT); /* the last of it may be under way */
+    if (n > 0) {
+        say(far, bytes, (size_t)n);
+    }
+    hear(s, "through", 7);
+    close(c);
+    close(p);
+    close(far);
+    close(s);
+    /* Nothing of the password is in the log. */
+    char path[160];
+    snprintf(path, sizeof(path), "%s/log", w->client.dir);
+    log_drain(conn_worker_log(w->client.worker), w->client.log_fd);
+    static char log[1 << 18];
+    ssize_t len = pread(w->client.log_fd, log, sizeof(log) - 1, 0);
+    log[len > 0 ? len : 0] = '\0';
+    assert_null(strstr(log, "secret"));
+    assert_null(strstr(log, "bWU6c2VjcmV0"));
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_passthrough),
+        cmocka_unit_test(test_terminated), cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_header),     cmocka_unit_test(test_header_passthrough),
+        cmocka_unit_test(test_name),       cmocka_unit_test(test_name_held),
+        cmocka_unit_test(test_tunnel),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
