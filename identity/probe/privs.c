@@ -2,6 +2,7 @@
 #include "probe_priv.h"
 
 #include <arpa/inet.h>
+#include <linux/capability.h>
 #include <postern/sandbox.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -44,7 +45,8 @@ static int become(const struct conf_url *url, struct err *err)
         err_sys(err, "the socket");
         return err_where(err, "%s", url->unix_path);
     }
-    if (sandbox_drop_user(st.st_uid, st.st_gid, 0, err) == -1) {
+    /* One is left for a moment, to empty the bounding set with. */
+    if (sandbox_drop_user(st.st_uid, st.st_gid, UINT64_C(1) << CAP_SETPCAP, err) == -1) {
         return -1;
     }
     /* The change of user took it away. */
