@@ -3,7 +3,7 @@
 
 #include <dirent.h>
 #include <postern/admin.h>
-#include <postern/conf.h>
+#include <postern/conf_rotate.h>
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,12 +81,13 @@ static char *find_socket(void)
     return path;
 }
 
-/* What a file of kind Agent or Proxy names. */
+/* What a file of kind Agent, Proxy or Rotate names. */
 static char *socket_of(const char *config)
 {
     struct conf_diag *diag = conf_diag_new();
     struct conf_agent *agent = NULL;
     struct conf_proxy *proxy = NULL;
+    struct conf_rotate *rotate = NULL;
     const char *kind = "", *socket = NULL;
     char *path = NULL;
     bool sound = conf_check(config, diag, &kind) == 0;
@@ -94,6 +95,9 @@ static char *socket_of(const char *config)
     if (sound && strcmp(kind, "Proxy") == 0) {
         sound = conf_load_proxy(config, diag, &proxy) == 0;
         socket = sound ? proxy->admin.socket : NULL;
+    } else if (sound && strcmp(kind, "Rotate") == 0) {
+        sound = conf_load_rotate(config, diag, &rotate) == 0;
+        socket = sound ? rotate->admin.socket : NULL;
     } else if (sound) {
         sound = conf_load_agent(config, diag, &agent) == 0; /* says so, if it is another kind */
         socket = sound ? agent->admin.socket : NULL;
@@ -110,6 +114,7 @@ static char *socket_of(const char *config)
     }
     conf_agent_free(agent);
     conf_proxy_free(proxy);
+    conf_rotate_free(rotate);
     conf_diag_free(diag);
     return path;
 }

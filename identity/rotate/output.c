@@ -77,8 +77,10 @@ static void look(struct rotate_output *out)
         }
     }
     loop_timer_arm(&out->look_timer, delay_ms);
-    /* That there is nothing yet is how each output begins. */
-    bool tell = out->looked ? now != out->freshness : now == ROTATE_STALE || now == ROTATE_EXPIRED;
+    /* That there is nothing yet is how each output begins, and its first set is told as a change.
+     */
+    bool known = out->looked && !(out->freshness == ROTATE_MISSING && now == ROTATE_FRESH);
+    bool tell = known ? now != out->freshness : now == ROTATE_STALE || now == ROTATE_EXPIRED;
     out->looked = true;
     out->freshness = now;
     if (tell) {

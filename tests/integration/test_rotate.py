@@ -1,9 +1,11 @@
 """postern rotate: sets of files from our own agent, and what is told of them. docs/rotation.md."""
 
+import base64
 import json
 import os
-import pathlib
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 
@@ -37,7 +39,7 @@ class Rotate:
         self.conf.write_text(
             f"kind: Rotate\nlevel: 1\nidentity: {{socket: 'unix:{self.socket}'}}\n"
             f"admin: {{socket: {self.admin}, allow_uids: [0, {self.uid}]}}\noutputs:\n"
-            + outputs.replace("DIR", str(self.files))
+            + outputs.replace("DIR2", str(self.dir / "other")).replace("DIR", str(self.files))
             + extra
         )
 
@@ -180,3 +182,286 @@ def test_readers_see_what_is_torn(build, tmp_path, how):
     assert result["n_torn"] == result["reads"] == 3, result
     assert "another one's" in result["torn"][0]
 
+
+
+# --- kinds of files --------------------------------------------------------------------------------
+
+EVERYTHING = """- name: all
+  directory: DIR
+  identity: {spiffe_id: 'spiffe://test.example/client'}
+  passphrase_file: PASS
+  files:
+    - {name: chain.pem, what: chain}
+    - {name: leaf.pem, what: leaf}
+    - {name: mid.pem, what: intermediates}
+    - {name: key.pem, what: key}
+    - {name: sec1.pem, what: key, encoding: sec1}
+    - {name: site.pem, what: combined, order: key-first}
+    - {name: ca.pem, what: bundle, trust: all}
+    - {name: key.p12, what: pkcs12}
+    - {name: trust.p12, what: truststore}
+    - {name: billing.jwt, what: jwt, audience: [billing, audit]}
+    - {name: keys.jwks, what: jwks}
+"""
+
+
+def passphrase(node, text="correct horse\n", mode=0o600):
+    path = node.lab.dir / "pass"
+    path.write_text(text)
+    os.chown(path, UID, UID)
+    path.chmod(mode)
+    return path
+
+
+def openssl(*argv):
+    return subprocess.run(["openssl", *map(str, argv)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def claims(token):
+    body = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+
+
+def test_every_kind_of_file(node):
+    node.start_agent()
+    r = Rotate(node, EVERYTHING.replace("PASS", str(passphrase(node))))
+    p = r.run("--once")
+    assert p.returncode == 0, p.stderr
+    d = r.files / "..data"
+    leaf = public_of(d / "leaf.pem")
+    for name in ("key.pem", "sec1.pem", "site.pem"):
+        assert public_of_key(d / name) == leaf, name
+    assert b"BEGIN EC PRIVATE KEY" in (d / "sec1.pem").read_bytes()
+    assert (d / "site.pem").read_bytes().startswith(b"-----BEGIN PRIVATE KEY")
+    assert (d / "chain.pem").read_bytes() == (d / "leaf.pem").read_bytes() + (d / "mid.pem").read_bytes()
+    p = openssl("verify", "-CAfile", d / "ca.pem", "-untrusted", d / "mid.pem", d / "leaf.pem")
+    assert p.returncode == 0, p.stderr
+    p = openssl("pkcs12", "-in", d / "key.p12", "-passin", f"file:{node.lab.dir}/pass", "-nodes", "-info")
+    assert p.returncode == 0 and "BEGIN PRIVATE KEY" in p.stdout, p.stderr
+    assert "PBES2" in p.stderr and "AES-256-CBC" in p.stderr and "MAC: sha256" in p.stderr, p.stderr
+    assert openssl("pkcs12", "-in", d / "key.p12", "-passin", "pass:wrong", "-nodes").returncode != 0
+    for name in os.listdir(d):
+        secret = name in ("key.pem", "sec1.pem", "site.pem", "key.p12", "billing.jwt")
+        assert mode(d / name) == (0o600 if secret else 0o644), name
+    token = (d / "billing.jwt").read_text()
+    assert claims(token)["sub"] == spiffe_id("client") and claims(token)["aud"] == ["billing", "audit"]
+    header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+    keys = json.loads((d / "keys.jwks").read_text())["keys"]
+    assert header["kid"] in [k["kid"] for k in keys]
+    parts = json.loads((d / "..set.json").read_text())["parts"]
+    assert [p["file"] for p in parts] == ["", "billing.jwt"]
+    assert parts[1]["ends"] == claims(token)["exp"]
+
+
+@pytest.mark.skipif(shutil.which("keytool") is None, reason="no JDK here")
+def test_java_reads_the_stores(node):
+    node.start_agent()
+    r = Rotate(node, f"- {{name: java, directory: DIR, layout: java, passphrase_file: {passphrase(node)}}}\n")
+    assert r.run("--once").returncode == 0
+    for name, kind, n in (("keystore.p12", "PrivateKeyEntry", 1), ("truststore.p12", "trustedCertEntry", 1)):
+        p = subprocess.run(
+            ["keytool", "-J-Duser.language=en", "-list", "-keystore", str(r.files / name), "-storepass:file", str(node.lab.dir / "pass")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert p.returncode == 0 and p.stdout.count(kind) == n, p.stdout + p.stderr
+
+
+def test_tokens_alone(node):
+    """No SVID is asked for; a token is renewed by its own life, and a short one makes a set stale."""
+    node.write_entries(extra="")
+    text = (node.conf / "entries.yaml").read_text().replace("ttl: 1h", "ttl: 1h\n    jwt_ttl: 30s")
+    (node.conf / "entries.yaml").write_text(text)
+    node.start_agent()
+    r = Rotate(
+        node,
+        "- {name: t, directory: DIR, files: [{name: t.jwt, what: jwt, audience: [x]}, {name: k, what: jwks}]}\n",
+        "renew: {at: 10%, jitter: 1%}\n",
+    ).start()
+    r.wait_event("ready")
+    first = (r.files / "t.jwt").read_text()
+    wait_for("another token", lambda: (r.files / "t.jwt").read_text() != first)
+    assert claims((r.files / "t.jwt").read_text())["exp"] > claims(first)["exp"]
+    assert "issued" not in [json.loads(x).get("event") for x in node.agent.err().splitlines() if x.startswith("{")]
+    out = r.status()["outputs"][0]
+    assert out["state"] == "fresh" and out["serial"] is None and out["agent_connected"] is None
+
+
+# --- agents ----------------------------------------------------------------------------------------
+
+
+def test_foreign_agent(node):
+    """An agent that pushes keys of its own making, as SPIRE does: each push is a generation."""
+    with PushingAgent(node.build, spiffe_id("client"), foreign=True) as agent:
+        r = Rotate(node, SEPARATE, socket=agent.socket).start()
+        r.wait_event("rotation", notice="fell_back")
+        r.wait_event("ready")
+        for n in range(2, 5):
+            agent.push()
+            wait_for("the next generation", lambda n=n: r.generation() == n)
+            assert public_of(r.files / "tls.crt") == public_of_key(r.files / "tls.key")
+        agent.tell("down")
+        r.wait_event("rotation", notice="agent_away")
+        assert r.run("--status").returncode == 0
+        agent.tell("up")
+        r.wait_event("rotation", notice="agent_back")
+        agent.tell("deny")
+        r.wait_event("rotation", notice="denied")
+        assert public_of(r.files / "tls.crt") == public_of_key(r.files / "tls.key")
+        agent.tell("allow")
+
+
+def test_status_tells_stale_and_expired(node):
+    with PushingAgent(node.build, spiffe_id("client"), ttl=12) as agent:
+        r = Rotate(node, SEPARATE, "warn_before_expiry: 50%\nrenew: {at: 40%}\n", socket=agent.socket).start()
+        r.wait_event("ready")
+        agent.tell("down")
+        assert r.run("--status").returncode == 0
+        r.wait_event("set_stale", state="stale")
+        p = r.run("--status", "--json")
+        assert p.returncode == 1 and json.loads(p.stdout)["state"] == "stale", p.stdout
+        r.wait_event("set_stale", state="expired", timeout=30)
+        assert r.run("--status").returncode == 2
+        assert (r.files / "tls.key").exists()
+        metrics = admin_ask(r.admin, "metrics")
+        assert 'postern_rotate_sets{state="expired"} 1' in metrics, metrics
+        agent.tell("up")
+        agent.push()
+        r.wait_event("set_fresh")
+        assert r.run("--status").returncode == 0
+
+
+# --- whose files -----------------------------------------------------------------------------------
+
+
+def test_files_for_another_user(node):
+    """The daemon is root, the files are somebody's: they can read them and change nothing."""
+    node.write_entries(uids={**UIDS, "host": 0})
+    node.start_agent()
+    owner, group, stranger = 48301, 48302, 48303
+    r = Rotate(
+        node,
+        f"- {{name: web, directory: DIR, layout: separate, owner: '{owner}', group: '{group}', mode: '0640'}}\n",
+        uid=0,
+    ).start()
+    r.wait_event("ready")
+    st = (r.files / "tls.key").stat()
+    assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (owner, group, 0o640)
+    hardening = r.status()["hardening"]
+    assert int(hardening["capabilities"], 16) == 1, hardening  # CAP_CHOWN
+
+    def try_as(uid, gid, script):
+        argv = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--", "sh", "-c", script]
+        return subprocess.run(argv, capture_output=True, timeout=30, check=False, cwd="/").returncode
+
+    assert try_as(owner, owner, f"cat {r.files}/tls.key") == 0
+    assert try_as(stranger, group, f"cat {r.files}/tls.key") == 0
+    assert try_as(stranger, stranger, f"cat {r.files}/tls.key") != 0
+    assert try_as(stranger, stranger, f"cat {r.files}/tls.crt") == 0
+    for script in ("ln -sfn /etc ..data", "rm ..data/tls.crt", "mv ..data/tls.key ..data/x", "touch x", "touch ..data/x"):
+        assert try_as(owner, group, f"cd {r.files} && {script}") != 0, script
+    # Old generations go although their files belong to somebody else.
+    before = r.generation()
+    r.process.send_signal(signal.SIGHUP)
+    wait_for("another generation", lambda: r.generation() > before)
+    assert not r.events("rotation"), r.process.err()
+
+
+def test_others_files_without_the_right(node):
+    node.start_agent()
+    r = Rotate(node, "- {name: web, directory: DIR, layout: separate, owner: root}\n")
+    p = r.run("--once", "--timeout", "5")
+    assert p.returncode == 1 and "CAP_CHOWN" in p.stderr, p.stderr
+
+
+def test_second_daemon(node):
+    node.start_agent()
+    r = Rotate(node, SEPARATE).start()
+    r.wait_event("ready")
+    p = r.run("--once")
+    assert p.returncode == 1 and "another daemon keeps this directory" in p.stderr, p.stderr
+    assert r.process.alive()
+
+
+# --- reload ----------------------------------------------------------------------------------------
+
+
+def reload(r):
+    n = len(r.events("reloaded")) + len(r.events("reload_failed"))
+    r.process.send_signal(signal.SIGHUP)
+    wait_for("the reload", lambda: len(r.events("reloaded")) + len(r.events("reload_failed")) > n)
+
+
+def test_reload(node):
+    node.start_agent()
+    r = Rotate(node, SEPARATE).start()
+    r.wait_event("ready")
+    # Other files and modes in the same directory.
+    r.write("- {name: web, directory: DIR, mode: '0400', files: [{name: one.pem, what: combined}, {name: t.jwt, what: jwt, audience: [x]}]}\n")
+    reload(r)
+    wait_for("the new files", lambda: (r.files / "one.pem").exists() and not (r.files / "tls.key").exists())
+    assert mode(r.files / "one.pem") == 0o400
+    assert r.status()["last_reload"]["ok"]
+
+
+@pytest.mark.parametrize(
+    "outputs, extra, said",
+    [
+        ("- {name: web, directory: DIR, layout: separate, mode: '0644'}\n", "", "lets everybody at keys"),
+        ("- {name: web, directory: DIR, layout: apache}\n", "", "no such value"),
+        ("- {name: web, directory: DIR2, layout: separate}\n", "", "restart it"),
+        (SEPARATE, "metrics: {address: '127.0.0.1:1'}\n", "restart it"),
+    ],
+)
+def test_reload_refused(node, outputs, extra, said):
+    node.start_agent()
+    r = Rotate(node, SEPARATE).start()
+    r.wait_event("ready")
+    before = (r.files / "tls.key").read_bytes()
+    r.write(outputs, extra)
+    reload(r)
+    assert said in json.dumps(r.events("reload_failed")), r.process.err()
+    assert not r.status()["last_reload"]["ok"]
+    assert (r.files / "tls.key").read_bytes() == before and r.process.alive()
+
+
+# --- the service manager ---------------------------------------------------------------------------
+
+
+def test_service_manager(node):
+    """READY=1 when the first sets are there and not before; signs of life; the end."""
+    path = node.run / "notify.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(path))
+        path.chmod(0o777)
+        s.settimeout(20)
+        r = Rotate(node, SEPARATE)
+        env = {**os.environ, "NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "300000"}
+        r.process = node.lab.start("rotate", [node.postern, "rotate", r.conf], uid=UID, env=env)
+
+        def until(word, refuse=None):
+            while True:
+                text = s.recv(4096).decode()
+                assert refuse is None or refuse not in text, text
+                if word in text:
+                    return
+
+        until("WATCHDOG=1", refuse="READY=1")
+        r.wait_event("rotation", notice="agent_away")
+        node.start_agent()
+        until("READY=1")
+        until("WATCHDOG=1")
+        r.process.send_signal(signal.SIGTERM)
+        until("STOPPING=1")
+
+
+def test_status_command(node):
+    """postern status asks the daemon itself, by its file."""
+    node.start_agent()
+    r = Rotate(node, SEPARATE).start()
+    r.wait_event("ready")
+    p = node.lab.run_in([node.postern, "status", "--config", r.conf, "--json"])
+    assert p.returncode == 0 and json.loads(p.stdout)["role"] == "rotate", p.stdout + p.stderr
+    assert node.lab.run_in([node.postern, "check", r.conf]).returncode == 0
