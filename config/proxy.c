@@ -395,6 +395,11 @@ static const struct field fields_proxy[] = {
      .table = &table_metrics,
      AT(struct conf_proxy, metrics),
      .doc = "OpenMetrics over HTTP; absent: none."},
+    {.name = "probes",
+     .type = TYPE_MAP,
+     .table = &table_probes,
+     .def_doc = "none",
+     .doc = "What a kubelet would ask of the workload."},
     {.name = "log",
      .type = TYPE_MAP,
      .table = &table_proxy_log,
@@ -419,6 +424,7 @@ static void check_proxy(struct context *c, const struct node *map, void *value)
         schema_check_unique(c, list, "name", "listener");
         listeners_check_addresses(c, list, p);
     }
+    probes_check(c, map, p);
     proxy_finish(p);
 }
 

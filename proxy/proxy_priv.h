@@ -11,6 +11,7 @@
 #include <postern/handover.h>
 #include <postern/identity_client.h>
 #include <postern/loop.h>
+#include <postern/probes.h>
 #include <postern/sandbox.h>
 #include <postern/state_client.h>
 
@@ -60,6 +61,8 @@ struct proxy {
     struct identity_client *client;
     uint64_t svid_renewals;
     struct admin *admin;
+    struct probes *probes;              /* NULL: none are configured */
+    struct snapshot_files *probes_from; /* their configuration, referenced */
     struct proxy_reload_result reload;
 
     struct sandbox_plan *plan;        /* what the sandbox lets through */

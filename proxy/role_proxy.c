@@ -302,6 +302,17 @@ static int start_admin(struct proxy *p, struct err *err)
     return p->admin != NULL ? 0 : -1;
 }
 
+/* What the kubelet asks of the workload; read once, since the address is. */
+static int start_probes(struct proxy *p, struct err *err)
+{
+    if (p->files->conf->probes.n == 0) {
+        return 0;
+    }
+    p->probes_from = snapshot_files_ref(p->files);
+    p->probes = probes_new(p->loop, p->probes_from->conf, err);
+    return p->probes != NULL ? 0 : -1;
+}
+
 /* As many descriptors as we may have: two a connection. */
 static void raise_descriptors(void)
 {
@@ -344,8 +355,9 @@ static int set_up(struct proxy *p, struct err *err)
     }
     p->snapshot = snapshot_new(
         ++p->generation, &(const struct snapshot_parts){.files = p->files, .parties = p->parties});
-    if (start_workers(p, err) == -1 || start_admin(p, err) == -1 || start_identity(p, err) == -1 ||
-        proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
+    if (start_workers(p, err) == -1 || start_admin(p, err) == -1 || start_probes(p, err) == -1 ||
+        start_identity(p, err) == -1 || proxy_state_start(p, err) == -1 ||
+        proxy_confine(p, err) == -1) {
         return -1;
     }
     return proxy_restart_set_up(p, err);
@@ -355,6 +367,8 @@ static void tear_down(struct proxy *p)
 {
     proxy_restart_deinit(p);
     admin_free(p->admin);
+    probes_free(p->probes);
+    snapshot_files_unref(p->probes_from);
     state_client_free(p->state_client);
     identity_client_free(p->client);
     proxy_credentials_stop(p);

@@ -232,6 +232,15 @@ struct conf_trust {
 
 enum conf_state_from { CONF_STATE_FILES, CONF_STATE_AGENT };
 
+/* A question that a kubelet would ask of the workload. */
+struct conf_probe {
+    char *name;
+    uint16_t port;
+    enum conf_protocol protocol;
+    char *path, *host; /* http only; NULL: "/", and address with port */
+    struct conf_strings headers;
+};
+
 enum { CONF_REQUEST_HEAD_MAX = 128 * 1024 }; /* a worker's buffers are made for it */
 
 /* Of a Proxy file and of a Gateway file: one data plane. */
@@ -272,6 +281,11 @@ struct conf_proxy {
         uint32_t interval_ms, timeout_ms;
     } targets;                   /* Gateway only */
     struct conf_sockaddr health; /* likewise */
+    struct {
+        struct conf_sockaddr address; /* not set: none */
+        struct conf_probe *items;
+        size_t n;
+    } probes; /* Proxy only */
     enum log_level log_level;
     enum conf_access_log access_log;
 };
