@@ -181,6 +181,8 @@ static const struct annotation annotations[] = {
      "`all`: one line a connection or request. `denied`: refusals only.", words_access},
     {"injected", read_record, "written by `postern inject`", "none",
      "What was put in, for `postern uninject`. Nobody else writes it.", NULL},
+    {"probes", read_record, "written by `postern inject`", "none",
+     "The probes as they were before they were led to the sidecar. Nobody else writes it.", NULL},
 };
 enum { N_ANNOTATIONS = sizeof(annotations) / sizeof(annotations[0]) };
 
@@ -251,7 +253,7 @@ json_t *rules_argv(const struct wishes *w, const struct inject_options *o)
     json_t *argv = json_array();
     char number[20], ports[LIST_TEXT_MAX + 20];
     (void)snprintf(number, sizeof(number), "%u", (unsigned)o->proxy_uid);
-    (void)snprintf(ports, sizeof(ports), "%d%s%s", INJECT_METRICS_PORT,
+    (void)snprintf(ports, sizeof(ports), "%d,%d%s%s", INJECT_METRICS_PORT, INJECT_PROBE_PORT,
                    w->exclude_inbound_ports != NULL ? "," : "",
                    w->exclude_inbound_ports != NULL ? w->exclude_inbound_ports : "");
     argv_add(argv, "intercept", NULL);
@@ -299,8 +301,8 @@ static bool in_ports(const struct intercept_ports *list, size_t n, uint16_t port
 
 bool wishes_capture(const struct wishes *w, const struct inject_options *o, uint16_t port)
 {
-    return !o->no_intercept &&
-           !in_ports(w->rules.exclude_inbound, w->rules.n_exclude_inbound, port);
+    (void)o; /* without our own rules somebody else's are as these would be */
+    return !in_ports(w->rules.exclude_inbound, w->rules.n_exclude_inbound, port);
 }
 
 void wishes_read(struct pod *p, const struct inject_options *o, struct wishes *ret)
@@ -320,7 +322,7 @@ void wishes_read(struct pod *p, const struct inject_options *o, struct wishes *r
         check_rules(p, o, ret);
     }
     for (size_t i = 0; i < ret->n_ports && p->n_refused == 0; i++) {
-        if (!wishes_capture(ret, o, ret->ports[i].port) && !o->no_intercept) {
+        if (!wishes_capture(ret, o, ret->ports[i].port)) {
             pod_refuse(p, "metadata.annotations[" PREFIX "ports]",
                        "port %u is excluded: the sidecar does not see what it speaks",
                        ret->ports[i].port);

@@ -172,19 +172,22 @@ static void put_in(json_t *pod, const struct wishes *w, const struct inject_opti
     json_t *init = want(spec, "initContainers", json_array(), &made[2]);
     json_t *volumes = want(spec, "volumes", json_array(), &made[3]);
     bool rules = !o->no_intercept;
+    json_t *questions = probes_lead(pod, w, o);
+    json_t *proxy = make_proxy(w, o, questions);
 
+    json_decref(questions);
     remove_named(containers, INJECT_RULES_NAME, true);
     remove_named(init, INJECT_RULES_NAME, !rules);
     remove_named(containers, INJECT_PROXY_NAME, !w->classic);
     remove_named(init, INJECT_PROXY_NAME, w->classic);
     remove_named(volumes, INJECT_VOLUME_NAME, false);
     if (w->classic) {
-        place(containers, INJECT_PROXY_NAME, make_proxy(w, o), SIZE_MAX, false);
+        place(containers, INJECT_PROXY_NAME, proxy, SIZE_MAX, false);
         if (rules) {
             place(init, INJECT_RULES_NAME, make_rules(w, o), SIZE_MAX, true);
         }
     } else {
-        place(init, INJECT_PROXY_NAME, make_proxy(w, o), 0, true);
+        place(init, INJECT_PROXY_NAME, proxy, 0, true);
         if (rules) {
             place(init, INJECT_RULES_NAME, make_rules(w, o), 0, true);
         }
@@ -212,6 +215,7 @@ static void take_out(json_t *pod, const char *record)
     json_t *metadata = json_object_get(pod, "metadata");
     json_t *annotations = json_object_get(metadata, "annotations");
     mem_autofree char *made = mem_must_strdup(record); /* it goes */
+    probes_restore(pod);
     remove_named(tree_array(spec, "containers"), INJECT_PROXY_NAME, true);
     remove_named(tree_array(spec, "containers"), INJECT_RULES_NAME, true);
     remove_named(tree_array(spec, "initContainers"), INJECT_PROXY_NAME, true);
@@ -279,8 +283,9 @@ static enum inject_outcome replace(json_t *pod, json_t *next)
 enum inject_outcome inject_pod(json_t *pod, const char *kind, const char *where,
                                const struct inject_options *o, const struct inject_tell *tell)
 {
-    struct pod p = {.tree = pod,
-                    .spec = json_object_get(pod, "spec"),
+    json_t *next = json_deep_copy(pod);
+    struct pod p = {.tree = next,
+                    .spec = json_object_get(next, "spec"),
                     .kind = kind,
                     .where = where,
                     .tell = tell,
@@ -294,13 +299,16 @@ enum inject_outcome inject_pod(json_t *pod, const char *kind, const char *where,
     if (p.n_refused == 0 && w->disabled) {
         r = record != NULL ? uninject_pod(pod, kind, where, tell) : INJECT_OPTED_OUT;
     } else if (p.n_refused == 0) {
+        if (record != NULL) {
+            probes_restore(next);
+        }
         refuse_pod(&p, w, o, record != NULL);
         if (p.n_refused == 0) {
-            json_t *next = json_deep_copy(pod);
             put_in(next, w, o, record);
-            r = replace(pod, next);
+            r = replace(pod, json_incref(next));
         }
     }
+    json_decref(next);
     free(w);
     return r;
 }

@@ -60,8 +60,22 @@ void refuse_pod(struct pod *p, const struct wishes *w, const struct inject_optio
 /* Whether a container was made by us: by its name. */
 bool container_is_ours(const json_t *c);
 
-/* What goes in (sidecar.c); new. */
-json_t *make_proxy(const struct wishes *w, const struct inject_options *o);
+/* What the kubelet asks (probes.c). A port by its number, or by its name in the container; 0: none
+ * of either. */
+extern const char *const probe_kinds[];
+uint16_t port_of(const json_t *c, const json_t *port);
+/* Whether a probe is one that the sidecar can ask in the kubelet's place, and has to. */
+bool probe_can_be_led(const json_t *c, const json_t *probe, const struct wishes *w,
+                      const struct inject_options *o, uint16_t *ret_port);
+/* Refuses more than one variable can hold. */
+void refuse_probes(struct pod *p, const struct wishes *w, const struct inject_options *o);
+/* Leads all of a pod's to the sidecar, and notes what they were; returns what that is to ask. */
+json_t *probes_lead(json_t *pod, const struct wishes *w, const struct inject_options *o);
+/* Puts back what they were, and the note away. */
+void probes_restore(json_t *pod);
+
+/* What goes in (sidecar.c); new. `questions` as probes_lead returns them. */
+json_t *make_proxy(const struct wishes *w, const struct inject_options *o, const json_t *questions);
 json_t *make_rules(const struct wishes *w, const struct inject_options *o);
 json_t *make_volume(const struct inject_options *o);
 

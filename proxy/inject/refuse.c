@@ -171,7 +171,7 @@ static bool is_of_another_mesh(const char *name)
 static bool is_own_port(json_int_t port)
 {
     return port == INJECT_OUTBOUND_PORT || port == INJECT_INBOUND_PORT ||
-           port == INJECT_METRICS_PORT;
+           port == INJECT_METRICS_PORT || port == INJECT_PROBE_PORT;
 }
 
 static void check_ports(struct pod *p, const char *path, const json_t *c)
@@ -219,30 +219,6 @@ static void check_context(struct pod *p, const char *path, const json_t *c,
 }
 
 /* --- what the kubelet asks -------------------------------------------------------------------- */
-/* A port by its number, or by its name in the container; 0: none of either. */
-static uint16_t port_of(const json_t *c, const json_t *port)
-{
-    size_t i;
-    json_t *e;
-    uint64_t number = 0;
-    if (json_is_integer(port)) {
-        json_int_t v = json_integer_value(port);
-        return v > 0 && v <= 65535 ? (uint16_t)v : 0;
-    }
-    const char *name = json_string_value(port);
-    if (name != NULL && str_to_u64(str_of(name), 65535, &number)) {
-        return (uint16_t)number;
-    }
-    json_array_foreach(tree_array(c, "ports"), i, e)
-    {
-        const char *have = tree_text(e, "name");
-        if (name != NULL && have != NULL && strcmp(name, have) == 0) {
-            return port_of(c, json_object_get(e, "containerPort"));
-        }
-    }
-    return 0;
-}
-
 static void check_asked(struct pod *p, const char *path, const json_t *c, const char *what,
                         const json_t *handler, const struct wishes *w,
                         const struct inject_options *o)
@@ -264,10 +240,13 @@ static void check_asked(struct pod *p, const char *path, const json_t *c, const 
 static void check_kubelet(struct pod *p, const char *path, const json_t *c, const struct wishes *w,
                           const struct inject_options *o)
 {
-    static const char *const probes[] = {"startupProbe", "livenessProbe", "readinessProbe", NULL};
     static const char *const hooks[] = {"postStart", "preStop", NULL};
-    for (const char *const *k = probes; *k != NULL; k++) {
-        check_asked(p, path, c, *k, tree_object(c, *k), w, o);
+    uint16_t port;
+    for (const char *const *k = probe_kinds; *k != NULL; k++) {
+        const json_t *probe = tree_object(c, *k);
+        if (!probe_can_be_led(c, probe, w, o, &port)) {
+            check_asked(p, path, c, *k, probe, w, o);
+        }
     }
     for (const char *const *k = hooks; *k != NULL; k++) {
         check_asked(p, path, c, *k, tree_object(tree_object(c, "lifecycle"), *k), w, o);
@@ -416,5 +395,6 @@ void refuse_pod(struct pod *p, const struct wishes *w, const struct inject_optio
     if (!ours) {
         refuse_names(p);
     }
+    refuse_probes(p, w, o);
     tell_defaults(p);
 }

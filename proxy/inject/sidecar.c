@@ -19,9 +19,36 @@ static const char *level_name(enum log_level level)
 
 /* The proxy's file. Everything in it was checked, and nothing holds a `$`, which the kubelet would
  * expand in a variable. */
-static char *proxy_file(const struct wishes *w, const struct inject_options *o)
+static bool put_questions(struct buf *out, const json_t *questions, const char *any)
 {
-    struct buf out = BUF_INIT(64 * 1024);
+    bool ok = json_array_size(questions) == 0 ||
+              buf_printf(out, "probes:\n  address: \"%s:%d\"\n  list:\n", any, INJECT_PROBE_PORT);
+    size_t i, k;
+    json_t *q, *line;
+    json_array_foreach(questions, i, q)
+    {
+        const char *path = tree_text(q, "path"), *host = tree_text(q, "host");
+        const json_t *headers = tree_array(q, "headers");
+        ok = ok &&
+             buf_printf(out, "    - name: %s\n      port: %d\n      protocol: %s\n",
+                        tree_text(q, "name"), (int)json_integer_value(json_object_get(q, "port")),
+                        tree_true(q, "http") ? "http" : "tcp");
+        ok = ok && (path == NULL || buf_printf(out, "      path: \"%s\"\n", path)) &&
+             (host == NULL || buf_printf(out, "      host: \"%s\"\n", host)) &&
+             (json_array_size(headers) == 0 || buf_printf(out, "      headers:\n"));
+        json_array_foreach(headers, k, line)
+        {
+            ok = ok && buf_printf(out, "        - \"%s\"\n", json_string_value(line));
+        }
+    }
+    return ok;
+}
+
+static char *proxy_file(const struct wishes *w, const struct inject_options *o,
+                        const json_t *questions)
+{
+    struct buf out = BUF_INIT(2 << 20);
+    const char *any = o->ipv4_only ? "0.0.0.0" : "[::]";
     bool ok = buf_printf(&out, "kind: Proxy\nlevel: 1\nidentity:\n  socket: unix:%s/%s\n",
                          AGENT_MOUNT, o->agent_socket);
     if (w->spiffe_id != NULL) {
@@ -41,7 +68,7 @@ static char *proxy_file(const struct wishes *w, const struct inject_options *o)
     ok = ok && buf_printf(&out,
                           "  - name: inbound\n    direction: inbound\n"
                           "    capture: intercepted\n    address: \"%s:%d\"\n",
-                          o->ipv4_only ? "0.0.0.0" : "[::]", INJECT_INBOUND_PORT);
+                          any, INJECT_INBOUND_PORT);
     for (size_t i = 0; i < w->n_ports; i++) {
         ok = ok && (i > 0 || buf_printf(&out, "    ports:\n")) &&
              buf_printf(&out, "      - port: %u\n        protocol: %s\n", w->ports[i].port,
@@ -50,9 +77,9 @@ static char *proxy_file(const struct wishes *w, const struct inject_options *o)
     ok = ok && buf_printf(&out,
                           "metrics:\n  address: \"%s:%d\"\n"
                           "log:\n  level: %s\n  access: %s\n",
-                          o->ipv4_only ? "0.0.0.0" : "[::]", INJECT_METRICS_PORT,
-                          level_name(w->log_level),
+                          any, INJECT_METRICS_PORT, level_name(w->log_level),
                           w->access_log == CONF_ACCESS_DENIED ? "denied" : "all");
+    ok = ok && put_questions(&out, questions, any);
     POSTERN_ASSERT(ok); /* it has a bound, and so has all that goes in */
     char *text = mem_must_strndup((const char *)buf_head(&out), buf_len(&out));
     buf_reset(&out);
@@ -92,9 +119,9 @@ static json_t *make_probe(int period_s, int failures)
                           failures));
 }
 
-json_t *make_proxy(const struct wishes *w, const struct inject_options *o)
+json_t *make_proxy(const struct wishes *w, const struct inject_options *o, const json_t *questions)
 {
-    mem_autofree char *file = proxy_file(w, o);
+    mem_autofree char *file = proxy_file(w, o, questions);
     json_t *c =
         must(json_pack("{s:s, s:s, s:s, s:[s, s, s], s:[{s:s, s:s}]}", "name", INJECT_PROXY_NAME,
                        "image", o->image, "imagePullPolicy", o->pull_policy, "args", "proxy",

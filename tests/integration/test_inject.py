@@ -1,16 +1,18 @@
 """Injection: what the command prints and refuses, over recordings of an API server; and pods that are made of what
 it printed, in real containers, which speak mTLS to each other. docs/injection.md, cases I."""
 
+import contextlib
 import copy
 import json
 import os
+import signal
 import socket
 import subprocess
 
 import pytest
 from containers import Cni, forbidden, kubelet_cgroup, new_container_id, new_pod_uid
 from fake_kubelet import pod
-from lab import ROOT, in_netns, wait_for
+from lab import ROOT, free_port, in_netns, wait_for
 from node import TD
 from test_containers import IMAGE, World
 
@@ -176,6 +178,19 @@ def test_recorded_first_and_again(build):
     assert newer["spec"]["containers"] == first["spec"]["containers"]
 
 
+def test_recorded_probes(build):
+    """Named ports, and both kinds of probe; what they were comes back."""
+    full = recorded("full-first")
+    del full["spec"]["shareProcessNamespace"]
+    injected = json.loads(inject(build, json.dumps(full)))
+    app = injected["spec"]["containers"][0]
+    for kind in ("liveness", "readiness"):
+        assert app[f"{kind}Probe"]["httpGet"] == {"path": f"/probe/app.{kind}", "port": 15021, "scheme": "HTTP"}
+    again = json.dumps(as_the_api_server_adds(injected, "full"))
+    assert inject(build, again) == again
+    assert json.loads(postern(build, "uninject", text=again).stdout) == full
+
+
 def test_recorded_refusals(build):
     for name, said in (
         ("hostnet-first", "spec.hostNetwork"),
@@ -220,18 +235,24 @@ services:
 """
 
 
-def pod_of(name, command, **annotations):
+def pod_of(name, command, probes=None, **annotations):
     app = {"name": "app", "image": "i", "command": command, "securityContext": {"runAsUser": 1000, "allowPrivilegeEscalation": False}}
+    app |= probes or {}
     meta = {"name": name, "namespace": "shop", "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"serviceAccountName": name, "containers": [app]}}
 
 
 SITE = "mkdir /tmp/w && echo hello > /tmp/w/hello.txt && echo no > /tmp/w/secret.txt && exec httpd -f -p 8080 -h /tmp/w"
+PROBES = {
+    "startupProbe": {"httpGet": {"path": "/hello.txt", "port": 8080}, "periodSeconds": 1},
+    "livenessProbe": {"tcpSocket": {"port": 8080}},
+    "readinessProbe": {"httpGet": {"path": "/none", "port": 8080}},
+}
 PODS = {
     "apiVersion": "v1",
     "kind": "List",
     "items": [
-        pod_of("web", ["/bin/sh", "-c", SITE], **{"postern.dev/ports": "8080/http"}),
+        pod_of("web", ["/bin/sh", "-c", SITE], PROBES, **{"postern.dev/ports": "8080/http"}),
         pod_of("client", ["/bin/sleep", "1000"]),
     ],
 }
@@ -259,10 +280,14 @@ class Kubelet:
         self.world.tell(*self.world.pods, told)
         for c in containers:
             self.start(c, spec, ids[c["name"]], uid, netns)
-            if c in spec.get("initContainers", []) and c.get("restartPolicy") != "Always":
+            if c not in spec.get("initContainers", []):
+                continue
+            if c.get("restartPolicy") != "Always":
                 self.wait_end(c, ids[c["name"]])
-            elif "startupProbe" in c:
-                wait_for(f"{c['name']} to be started", lambda c=c: self.probe(c["startupProbe"], meta["name"]), 60)
+            else:
+                self.wait_started(c, meta["name"])
+        for c in spec["containers"]:
+            self.wait_started(c, meta["name"])
         return ids
 
     def start(self, c, spec, container_id, uid, netns):
@@ -288,12 +313,20 @@ class Kubelet:
         argv += c.get("command", ["/bin/postern"]) + c.get("args", [])
         self.world.runtime.start(container_id, kubelet_cgroup(uid, container_id), argv=argv, mounts=mounts, netns=netns, more=more)
 
+    def wait_started(self, c, name):
+        if "startupProbe" in c:
+            wait_for(f"{c['name']} to be started", lambda: self.probe(c["startupProbe"], name), 60)
+
     def wait_end(self, c, container_id):
         def ended():
             listing = self.world.runtime.ctr("task", "ls").stdout
             return any(container_id in line and "STOPPED" in line for line in listing.splitlines())
 
         wait_for(f"{c['name']} to end: {self.world.runtime.log(container_id)}", ended, 30)
+
+    def status(self, probe, name):
+        head = self.fetch(name, probe["httpGet"]["port"], probe["httpGet"]["path"]).split(b"\r\n")[0].decode()
+        return int(head.split()[1])
 
     def probe(self, probe, name):
         """From the node's own network, as the kubelet asks."""
@@ -351,9 +384,62 @@ def test_injected_pods_speak_mtls(node, build, classic):
             except OSError:
                 data = b""
             assert b"hello" not in data and not data.startswith(b"HTTP/"), (port, data)
+        # The kubelet's questions are led to the sidecar, which asks the workload; and it says nothing else.
+        app = next(c for c in pods[0]["spec"]["containers"] if c["name"] == "app")
+        asked = {k: kubelet.status(app[k], "web") for k in PROBES}
+        assert asked == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 404}
+        assert b"hello" not in kubelet.fetch("web", 15021, app["startupProbe"]["httpGet"]["path"])
+        for path in ("/", "/hello.txt", "/probe/", "/probe/app.startup/../hello.txt", "/probe/app.startup?x"):
+            assert kubelet.fetch("web", 15021, path).startswith(b"HTTP/1.1 404"), path
+        os.kill(world.runtime.pid(ids["web"]["app"]), signal.SIGKILL)
+        wait_for("probes to fail", lambda: kubelet.status(app["livenessProbe"], "web") == 503, 10)
         # The applications' own: nothing of the agent's, and the rules are what was asked for.
         assert world.runtime.exec(ids["client"]["app"], ["/bin/cat", "/run/postern/agent.sock"]).returncode != 0
     finally:
         for part in (kubelet, world):
             if part is not None:
                 part.close()
+
+
+# --- the probes' port, asked by strangers --------------------------------------------------------------
+def ask(port, data):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(data)
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := s.recv(65536):
+                got += chunk
+        return got
+
+
+def test_probes_port_is_bounded(node):
+    node.start_agent()
+    with node.inside():
+        silent = socket.create_server(("127.0.0.1", 0))
+        port, workload = free_port(), silent.getsockname()[1]
+    proxy = node.server_side(
+        free_port(), workload, extra=f"probes:\n  address: 127.0.0.1:{port}\n  list:\n    - {{name: w, port: {workload}}}\n"
+        f"    - {{name: slow, port: {workload}, protocol: http}}\n    - {{name: none, port: 1}}\n",
+    )  # fmt: skip
+    with node.inside():
+        assert ask(port, b"GET /probe/w HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert ask(port, b"GET /probe/none HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+        for bad in (b"POST /probe/w HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00", b"GET /probe/w HTTP/3\r\n\r\n", b"GET " + b"a" * 5000):
+            assert ask(port, bad)[:13] in (b"HTTP/1.1 400 ", b""), bad
+        assert ask(port, b"GET /probe/x HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 404 ")
+        # A file that is read again changes nothing of it.
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_event("reloaded")
+        assert ask(port, b"GET /probe/w HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        # As many as may be; the next is closed, and when one goes there is room again.
+        held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(64)]
+        assert wait_for("the one too many to be closed", lambda: ask(port, b"GET /probe/w HTTP/1.1\r\n\r\n") == b"")
+        held.pop().close()
+        wait_for("room again", lambda: ask(port, b"GET /probe/w HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 "))
+        # Who says nothing is ended, and so is a question that nobody answers.
+        held[0].sendall(b"GET /probe/slow HTTP/1.1\r\n\r\n")
+        assert held[0].recv(100).startswith(b"HTTP/1.1 503 ")
+        assert held[1].recv(100) == b""
+        for s in held:
+            s.close()
+        silent.close()

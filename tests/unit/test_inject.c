@@ -98,6 +98,7 @@ static const struct {
      "NET_RAW"},
     {ONE("ports: [{containerPort: 15006}]"), "spec.containers[0]", "port 15006"},
     {ONE("ports: [{containerPort: 15020, protocol: TCP}]"), "spec.containers[0]", "port 15020"},
+    {ONE("ports: [{containerPort: 15021}]"), "spec.containers[0]", "port 15021"},
     {ONE("volumeMounts: [{name: postern-agent, mountPath: /x}]"), "spec.containers[0]",
      "mounts postern-agent"},
     {POD("  volumes: [{name: postern-agent, emptyDir: {}}]\n" APP), "spec.volumes",
@@ -252,16 +253,36 @@ static const struct {
     {POD("  securityContext: {runAsUser: 7}\n  containers: [{name: app, securityContext: "
          "{allowPrivilegeEscalation: false}}]\n"),
      NULL},
-    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80}}"),
-     "readinessProbe asks port 80 by httpGet"},
-    {ONE("securityContext: {capabilities: {drop: [ALL]}}, ports: [{name: h, containerPort: 81}], "
-         "livenessProbe: {tcpSocket: {port: h}}"),
-     "livenessProbe asks port 81 by tcpSocket"},
     {ONE("securityContext: {capabilities: {drop: [ALL]}}, startupProbe: {grpc: {port: 82}}"),
      "startupProbe asks port 82 by grpc"},
     {ONE("securityContext: {capabilities: {drop: [ALL]}}, lifecycle: {preStop: {httpGet: {port: "
          "83}}}"),
      "preStop asks port 83"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "scheme: HTTPS}}"),
+     "readinessProbe asks port 80 by httpGet"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "path: \"/a b\"}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "path: '/$(X)'}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "path: '/\"'}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "httpHeaders: [{name: A, value: \"b\\nc\"}]}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "httpHeaders: [{name: 'A: b', value: c}]}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80, "
+         "httpHeaders: [{name: connection, value: c}]}}"),
+     "readinessProbe asks port 80"},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {httpGet: {port: 80}}"),
+     NULL},
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, livenessProbe: {tcpSocket: {port: 81}}"),
+     NULL},
     {ONE("securityContext: {capabilities: {drop: [ALL]}}, readinessProbe: {exec: {command: [x]}}"),
      NULL},
     {"apiVersion: v1\nkind: Pod\nmetadata: {annotations: {postern.dev/exclude-inbound-ports: "
@@ -314,6 +335,12 @@ static const char *const workloads[] = {
     "apiVersion: apps/v1\nkind: DaemonSet\nspec: {template: " TEMPLATE "}\n",
     "apiVersion: batch/v1\nkind: Job\nspec: {template: " TEMPLATE "}\n",
     "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: " TEMPLATE "}}}\n",
+    POD("  initContainers: [{name: side, restartPolicy: Always, startupProbe: {tcpSocket: {port: "
+        "'70'}, periodSeconds: 3}}]\n"
+        "  containers: [{name: app, ports: [{name: web, containerPort: 80}], readinessProbe: "
+        "{httpGet: {path: /r, port: web, httpHeaders: [{name: X-A, value: b c}]}}, livenessProbe: "
+        "{httpGet: {port: 80, scheme: HTTP}}}, {name: other, readinessProbe: {exec: {command: "
+        "[x]}}}]\n"),
     "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Service}, {apiVersion: v1, kind: "
     "Pod, spec: {containers: [{name: app}]}}]\n",
 };
@@ -384,6 +411,8 @@ static void test_untouched(void **state)
         buf_reset(&s.text);
     }
 }
+
+static json_t *member(json_t *pod, const char *list, const char *name);
 
 static const json_t *find(const json_t *pod, const char *list, const char *name, size_t *ret_at)
 {
@@ -468,6 +497,98 @@ static void test_proxy_file(void **state)
     conf_proxy_free(conf);
     conf_diag_free(diag);
     json_decref(pod);
+}
+
+/* What the kubelet would ask, the sidecar asks, by what its file says. */
+static void test_probes(void **state)
+{
+    struct inject_options o = options();
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *conf = NULL;
+    size_t at;
+    (void)state;
+    json_t *pod = injected(
+        POD("  containers: [{name: app, ports: [{name: web, containerPort: 80}], readinessProbe: "
+            "{periodSeconds: 7, httpGet: {path: \"r?a=b&c='d'\", port: web, httpHeaders: [{name: "
+            "X-A, value: "
+            "'b: #c'}, {name: hOst, value: h.example}]}}, livenessProbe: {tcpSocket: {port: "
+            "81}}}]\n"),
+        &o);
+    const json_t *probe = json_object_get(find(pod, "containers", "app", &at), "readinessProbe");
+    json_t *want = json_loads("{\"periodSeconds\": 7, \"httpGet\": {\"path\": "
+                              "\"/probe/app.readiness\", \"port\": 15021, \"scheme\": \"HTTP\"}}",
+                              0, NULL);
+    assert_true(json_equal(probe, want));
+    json_decref(want);
+    const char *text = json_string_value(json_object_get(
+        json_array_get(json_object_get(find(pod, "initContainers", "postern-proxy", &at), "env"),
+                       0),
+        "value"));
+    assert_int_equal(conf_parse_proxy("x", text, strlen(text), diag, &conf), 0);
+    assert_int_equal(conf->probes.n, 2);
+    const struct conf_probe *live = &conf->probes.items[0], *ready = &conf->probes.items[1];
+    assert_string_equal(live->name, "app.liveness");
+    assert_int_equal(live->protocol, CONF_PROTOCOL_TCP);
+    assert_int_equal(live->port, 81);
+    assert_string_equal(ready->name, "app.readiness");
+    assert_int_equal(ready->protocol, CONF_PROTOCOL_HTTP);
+    assert_int_equal(ready->port, 80);
+    assert_string_equal(ready->path, "/r?a=b&c='d'");
+    assert_string_equal(ready->host, "h.example");
+    assert_int_equal(ready->headers.n, 1);
+    assert_string_equal(ready->headers.items[0], "X-A: b: #c");
+    conf_proxy_free(conf);
+    conf_diag_free(diag);
+    json_decref(pod);
+}
+
+/* The note of what they were is a stranger's text. */
+static void test_probes_note_is_not_believed(void **state)
+{
+    static const char *const notes[] = {"",
+                                        "{",
+                                        "[]",
+                                        "{\"app.readiness\": 1}",
+                                        "{\"app.readiness\": {\"exec\": {}, \"x\": 1}}",
+                                        "{\"app.readiness\": {\"httpGet\": 7}}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++) {
+        struct said s = {.text = BUF_INIT(1 << 16)};
+        struct inject_tell tell = {on_tell, &s};
+        struct inject_options o = options();
+        json_t *pod = injected(POD("  containers: [{name: app, readinessProbe: {httpGet: {port: "
+                                   "80}}}]\n"),
+                               &o);
+        json_object_set_new(json_object_get(json_object_get(pod, "metadata"), "annotations"),
+                            "postern.dev/probes", json_string(notes[i]));
+        enum inject_outcome r = inject_document(pod, &o, &tell);
+        assert_true(r == INJECT_CHANGED);
+        assert_int_equal(inject_document(pod, &o, &tell), INJECT_UNCHANGED);
+        assert_null(json_object_get(
+            json_object_get(member(pod, "containers", "app"), "readinessProbe"), "x"));
+        json_decref(pod);
+        buf_reset(&s.text);
+    }
+}
+
+/* More than one variable can hold. */
+static void test_probes_bound(void **state)
+{
+    struct inject_options o = options();
+    struct said s = {.text = BUF_INIT(1 << 16)};
+    struct inject_tell tell = {on_tell, &s};
+    (void)state;
+    json_t *pod = tree_of(POD("  containers: [{name: app}]\n"));
+    json_t *list = json_object_get(json_object_get(pod, "spec"), "containers");
+    for (int i = 0; i < 70; i++) {
+        char name[20];
+        (void)snprintf(name, sizeof(name), "c%d", i);
+        json_array_append_new(list, json_pack("{s:s, s:{s:{s:i}}}", "name", name, "livenessProbe",
+                                              "tcpSocket", "port", 80));
+    }
+    assert_int_equal(inject_document(pod, &o, &tell), INJECT_REFUSED);
+    json_decref(pod);
+    buf_reset(&s.text);
 }
 
 /* --- again ------------------------------------------------------------------------------------ */
@@ -663,19 +784,14 @@ static void test_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_list_is_whole),
-        cmocka_unit_test(test_told),
-        cmocka_unit_test(test_in_and_out),
-        cmocka_unit_test(test_untouched),
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_proxy_file),
-        cmocka_unit_test(test_after_the_api_server),
-        cmocka_unit_test(test_pretending),
-        cmocka_unit_test(test_pretending_whole),
-        cmocka_unit_test(test_opt_out),
-        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_list_is_whole), cmocka_unit_test(test_told),
+        cmocka_unit_test(test_in_and_out),    cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_order),         cmocka_unit_test(test_proxy_file),
+        cmocka_unit_test(test_probes),        cmocka_unit_test(test_probes_note_is_not_believed),
+        cmocka_unit_test(test_probes_bound),  cmocka_unit_test(test_after_the_api_server),
+        cmocka_unit_test(test_pretending),    cmocka_unit_test(test_pretending_whole),
+        cmocka_unit_test(test_opt_out),       cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
