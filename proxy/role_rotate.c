@@ -451,11 +451,14 @@ static int usage(void)
     fprintf(stderr, "usage: postern rotate [--once [--timeout SECONDS]] FILE\n"
                     "       postern rotate FILE -- CMD [ARGS]\n"
                     "       postern rotate --status [--json] FILE\n"
+                    "       postern rotate --from-spiffe-helper FILE [--executable PATH]\n"
+                    "                      [--spiffe-id ID]\n"
                     "  --once             until each set is written once, then end\n"
                     "  --timeout SECONDS  of --once: fail after so long (default 60)\n"
                     "  --status           say how fresh the files are: 0 all fresh, 1 some stale,\n"
                     "                     2 some expired or missing, or FILE is wrong\n"
-                    "  --json             as JSON\n");
+                    "  --json             as JSON\n"
+                    "  --from-spiffe-helper FILE  print a file of ours that does the same\n");
     return 2;
 }
 
@@ -468,6 +471,9 @@ int rotate_main(int argc, char **argv)
     bool status = false;
     bool json = false;
     const struct role_text texts[] = {{"--timeout", &timeout}};
+    if (argc > 1 && strcmp(argv[1], "--from-spiffe-helper") == 0) {
+        return rotate_import(argc, argv);
+    }
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--once") == 0) {
             r.once = true;

@@ -89,5 +89,7 @@ void rotate_report_set(json_t *o, const struct rotate_set *set, enum rotate_fres
 
 /* `postern rotate --status`: tells, and returns the exit status. */
 int rotate_status(const char *path, bool json);
+/* `postern rotate --from-spiffe-helper`: likewise. */
+int rotate_import(int argc, char **argv);
 
 #endif
