@@ -107,6 +107,45 @@ static bool check_principal(struct context *c, const struct field *f, const stru
     return false;
 }
 
+/* Names that a gateway's ordinary authorities vouch for, as x509_peers.h writes them. */
+static bool is_other_name(struct str text, struct str *ret_kind)
+{
+    static const struct str kinds[] = {{"dns:", 4}, {"uri:", 4}, {"cn:", 3},
+                                       {"ou:", 3},  {"ip:", 3},  {"x509:", 5}};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (str_has_prefix(text, kinds[i])) {
+            *ret_kind = kinds[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool check_peer(struct context *c, const struct field *f, const struct node *n)
+{
+    struct str kind = STR_NONE, rest;
+    if (!is_other_name(n->text, &kind)) {
+        return check_principal(c, f, n);
+    }
+    if (n->text.n == kind.n) {
+        return refuse(c, f, n, "put a * behind it for every name of the kind",
+                      "a kind and no name");
+    }
+    if (split_pattern(n->text, &rest) == PATTERN_BAD) {
+        return refuse_star(c, f, n);
+    }
+    for (size_t i = 0; i < n->text.n; i++) {
+        char ch = n->text.p[i];
+        if ((unsigned char)ch < 0x20 || ch == 0x7f) {
+            return refuse(c, f, n, NULL, "with a control character, which no name has");
+        }
+        if (kind.p[0] == 'd' && ch >= 'A' && ch <= 'Z') {
+            return refuse(c, f, n, NULL, "where DNS names are told in lower case");
+        }
+    }
+    return true;
+}
+
 static bool is_token_char(char ch)
 {
     return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
@@ -199,6 +238,10 @@ static bool check_path_pattern(struct context *c, const struct field *f, const s
 #define PRINCIPAL                                                                                  \
     .max = 2049, .check = check_principal, .type_doc = "SPIFFE ID, `*`, `prefix*` or `*suffix`",   \
     .expected = "a SPIFFE ID, *, or one with a * at its beginning or end"
+#define PEER                                                                                       \
+    .max = 2049, .check = check_peer,                                                              \
+    .type_doc = "SPIFFE ID, name such as `dns:a.example`, `*`, `prefix*` or `*suffix`",            \
+    .expected = "a SPIFFE ID, *, or one with a * at its beginning or end"
 #define HOST                                                                                       \
     .max = 254, .check = check_host, .type_doc = "host name, `prefix*` or `*suffix`",              \
     .expected = "a host name, or one with a * at its beginning or end"
@@ -220,8 +263,11 @@ static const struct field fields_target[] = {
 static const struct table table_target = {.name = "target", FIELDS(fields_target)};
 
 static const struct field fields_from[] = {
-    STRINGS(principals, TYPE_TEXT, conf_policy_from, PRINCIPAL, .doc = "Who calls."),
-    STRINGS(not_principals, TYPE_TEXT, conf_policy_from, PRINCIPAL, .doc = "Anyone but these."),
+    STRINGS(principals, TYPE_TEXT, conf_policy_from, PEER,
+            .doc = "Who calls. Names with their kind (`dns:`, `uri:`, `cn:`, `ou:`, `ip:`, "
+                   "`x509:`) are those "
+                   "of peers by ordinary CAs, at a gateway."),
+    STRINGS(not_principals, TYPE_TEXT, conf_policy_from, PEER, .doc = "Anyone but these."),
     STRINGS(trust_domains, TYPE_TRUST_DOMAIN, conf_policy_from,
             .doc = "The trust domain of who calls."),
     STRINGS(not_trust_domains, TYPE_TRUST_DOMAIN, conf_policy_from, .doc = "Any but these."),

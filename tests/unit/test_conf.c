@@ -367,6 +367,17 @@ static const struct bad_case bad_policy[] = {
      "4:49: 'principals' holds 'example.org/a', not a SPIFFE ID: it does not begin with "
      "'spiffe://', "
      "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "from: [{principals: ['dns:']}]}\n",
+     "4:49: 'principals' holds 'dns:', a kind and no name, expected a SPIFFE ID, *, or one with a "
+     "* "
+     "at its beginning or end; put a * behind it for every name of the kind\n"},
+    {POLICY, RULE "from: [{principals: ['dns:A.b', 'cn:*a*']}]}\n",
+     "4:49: 'principals' holds 'dns:A.b', where DNS names are told in lower case, expected a "
+     "SPIFFE "
+     "ID, *, or one with a * at its beginning or end\n"
+     "4:60: 'principals' holds 'cn:*a*', where one * may stand at the beginning or at the end "
+     "only, "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
     {POLICY, RULE "from: [{principals: ['spiffe://td/*/a', '**', '*a*']}]}\n",
      "4:49: 'principals' holds 'spiffe://td/*/a', where one * may stand at the beginning or at the "
      "end only, expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
