@@ -342,6 +342,9 @@ int source_load(struct source *s, bool *ret_changed, struct err *err)
     }
     if ((s->is_trust ? load_trust(s, ret_changed, err) : load_own(s, ret_changed, err)) == -1) {
         ERR_clear_error();
+        if (err != NULL && err->code != ERR_UNAVAILABLE) {
+            err->code = ERR_CONFIG; /* whatever it is, it stands in a file that was named */
+        }
         return err_prefix(err, "%s '%s'", s->is_trust ? "trust" : "credential", s->name);
     }
     s->loaded_s = *ret_changed ? os_wall_s() : s->loaded_s;

@@ -116,7 +116,7 @@ static int find_key(const struct signer_token *t, const struct token_question *q
         *ret = found[0];
         return 0;
     }
-    err_set(err, ERR_UNAVAILABLE, "%lu %s keys '%s' in the token, none of them the certificate's",
+    err_set(err, ERR_CONFIG, "%lu %s keys '%s' in the token, none of them the certificate's",
             (unsigned long)n, rsa ? "RSA" : "EC", t->name.key);
     return err_where(err, "token %s", t->name.label);
 }
