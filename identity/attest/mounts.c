@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <postern/mem.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -11,10 +12,13 @@
  * in our namespace can run a file out of another one (through /proc/PID/root, or a descriptor), and
  * the kernel then shows a path as it looks over there. */
 
-int attest_mounts_init(struct attest_mounts *m, int proc_fd, struct err *err)
+int attest_mounts_init(struct attest_mounts *m, int proc_fd, const char *whose, struct err *err)
 {
-    *m = (struct attest_mounts){.fd = openat(proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC)};
-    return m->fd == -1 ? err_sys(err, "/proc/self/mountinfo") : 0;
+    char name[32];
+
+    (void)snprintf(name, sizeof(name), "%s/mountinfo", whose);
+    *m = (struct attest_mounts){.fd = openat(proc_fd, name, O_RDONLY | O_CLOEXEC)};
+    return m->fd == -1 ? err_sys(err, "/proc/%s", name) : 0;
 }
 
 void attest_mounts_deinit(struct attest_mounts *m)

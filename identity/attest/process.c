@@ -318,6 +318,18 @@ static int read_root(struct attest_view *v)
     return 0;
 }
 
+/* A service manager that hardens us gives us a copy of its own mount namespace, in which some of it
+ * is read-only or hidden. Paths mean then what they mean to it, and to everybody else on the
+ * machine: its namespace is the one that counts. Only if it has our users, pids and root directory;
+ * whoever has no look at it goes by its own. */
+static bool is_copy_of_init(const struct attest_view *v)
+{
+    os_autofd int init = openat(v->proc_fd, "1", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    return init != -1 && same_namespace(init, "ns/user", v->own_user_ns) &&
+           same_namespace(init, "ns/pid", v->own_pid_ns) && same_root(v, init);
+}
+
 int attest_view_init(struct attest_view *v, struct err *err)
 {
     char text[CGROUP_TEXT_MAX];
@@ -348,7 +360,12 @@ int attest_view_init(struct attest_view *v, struct err *err)
         return err_sys(err, "/proc/self/cgroup");
     }
     attest_cgroup_own_prefix(text, (size_t)n, v->own_prefix);
-    return attest_mounts_init(&v->mounts, v->proc_fd, err);
+    const char *whose = "self";
+    if (is_copy_of_init(v) &&
+        read_link(v->proc_fd, "1/ns/mnt", v->own_mount_ns, sizeof(v->own_mount_ns))) {
+        whose = "1";
+    }
+    return attest_mounts_init(&v->mounts, v->proc_fd, whose, err);
 }
 
 void attest_view_deinit(struct attest_view *v)

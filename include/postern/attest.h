@@ -69,7 +69,8 @@ struct attest_mounts {
     uint64_t *ids; /* owned, sorted */
     size_t n, cap;
 };
-int attest_mounts_init(struct attest_mounts *m, int proc_fd, struct err *err);
+/* whose: "self", or a process's number. */
+int attest_mounts_init(struct attest_mounts *m, int proc_fd, const char *whose, struct err *err);
 void attest_mounts_deinit(struct attest_mounts *m);
 bool attest_mounts_has(struct attest_mounts *m, uint64_t id);
 /* Whether the mount is one of that process's own, of a file system whose content nobody but root

@@ -346,6 +346,37 @@ def test_agent_sockets(node, lab):
             assert node.socket.exists()
 
 
+# A machine of its own: its first process, an agent in a copy of that one's mount namespace, and two callers.
+MACHINE = r"""
+postern=$1 conf=$2 log=$3 socket=$4
+unshare --mount --propagation slave sh -c 'mount -t tmpfs none /mnt && exec "$@"' sh \
+    "$postern" agent "$conf" 2>"$log" &
+until grep -q '"event": *"ready"' "$log"; do kill -0 $! || exit 9; sleep 0.05; done
+[ "$(readlink /proc/$!/ns/mnt)" != "$(readlink /proc/1/ns/mnt)" ] || exit 8
+setpriv --reuid=48109 --regid=48109 --clear-groups "$postern" svid fetch --socket "$socket" || exit 7
+! unshare --mount "$postern" svid fetch --socket "$socket" || exit 6
+kill $! && wait $!
+"""
+
+
+def test_agent_in_a_copy_of_the_mount_namespace(node, lab):
+    """As a hardened unit runs: paths and user names still mean what they mean to everybody on the machine; a caller
+    in a namespace of its own, where the path may be anything, has none.
+
+    Regression: they held for nobody, since the agent took its own copy for the only namespace that counts."""
+    exe = node.postern.resolve()
+    node.write_entries(
+        extra=f'  - id: by-path\n    spiffe_id: spiffe://test.example/by-path\n    selectors: ["unix:path:{exe}"]\n'
+    )
+    node.write_agent()
+    p = lab.run_in(
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", MACHINE, "sh",
+         exe, node.conf / "agent.yaml", lab.dir / "agent.log", node.socket], timeout=60,
+    )  # fmt: skip
+    assert p.returncode == 0, (p.stdout, p.stderr, (lab.dir / "agent.log").read_text()[-2000:])
+    assert "spiffe://test.example/by-path" in p.stdout
+
+
 def test_documents_of_one_that_was_activated(node, sides):
     port, conf, admin = sides
     with listening(node, port) as web:
