@@ -264,7 +264,9 @@ static void reload(struct rotate *r)
     struct conf_rotate *conf = NULL;
     struct err err = ERR_INIT;
     r->reload.at_s = os_wall_s();
-    service_manager_reloading(&r->manager);
+    if (r->told_ready) {
+        service_manager_reloading(&r->manager);
+    }
     if (conf_load_rotate(r->path, diag, &conf) == -1 || !rotate_covers(r, conf, &err) ||
         apply(r, conf, &err) == -1) {
         conf_rotate_free(conf);
@@ -280,7 +282,9 @@ static void reload(struct rotate *r)
         log_end(&l);
     }
     conf_diag_free(diag);
-    service_manager_ready(&r->manager, NULL);
+    if (r->told_ready) {
+        service_manager_ready(&r->manager, NULL);
+    }
 }
 
 /* --- signals and timers ------------------------------------------------------------------------

@@ -227,7 +227,7 @@ int rotate_check_place(const struct rotate_dir *d, struct err *err)
     if (fstatat(d->parent_fd, d->name, &there, AT_SYMLINK_NOFOLLOW) == -1 ||
         there.st_dev != here.st_dev || there.st_ino != here.st_ino) {
         err_set(err, ERR_DENIED, "the directory was taken away, and its name leads elsewhere");
-        err_advise(err, "put it back, or SIGHUP for a new one");
+        err_advise(err, "put it back, or restart the daemon for a new one");
         return err_where(err, "%s", d->path);
     }
     return check_ours(d, &here, err);

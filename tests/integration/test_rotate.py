@@ -39,7 +39,7 @@ class Rotate:
         self.conf.write_text(
             f"kind: Rotate\nlevel: 1\nidentity: {{socket: 'unix:{self.socket}'}}\n"
             f"admin: {{socket: {self.admin}, allow_uids: [0, {self.uid}]}}\noutputs:\n"
-            + outputs.replace("DIR2", str(self.dir / "other")).replace("DIR", str(self.files))
+            + outputs.replace("OTHER", str(self.dir / "other")).replace("DIR", str(self.files))
             + extra
         )
 
@@ -411,7 +411,7 @@ def test_reload(node):
     [
         ("- {name: web, directory: DIR, layout: separate, mode: '0644'}\n", "", "lets everybody at keys"),
         ("- {name: web, directory: DIR, layout: apache}\n", "", "no such value"),
-        ("- {name: web, directory: DIR2, layout: separate}\n", "", "restart it"),
+        ("- {name: web, directory: OTHER, layout: separate}\n", "", "restart it"),
         (SEPARATE, "metrics: {address: '127.0.0.1:1'}\n", "restart it"),
     ],
 )
@@ -465,3 +465,18 @@ def test_status_command(node):
     p = node.lab.run_in([node.postern, "status", "--config", r.conf, "--json"])
     assert p.returncode == 0 and json.loads(p.stdout)["role"] == "rotate", p.stdout + p.stderr
     assert node.lab.run_in([node.postern, "check", r.conf]).returncode == 0
+
+
+def test_many_outputs(node):
+    """Each has a key of its own, in one process."""
+    node.start_agent()
+    n = 24
+    outputs = "".join(f"- {{name: o{i}, directory: DIR{i}, layout: haproxy}}\n" for i in range(n))
+    r = Rotate(node, outputs)
+    p = r.run("--once")
+    assert p.returncode == 0, p.stderr
+    dirs = [d for d in r.dir.iterdir() if d.is_dir()]
+    assert len(dirs) == n
+    assert len({public_of(d / "tls.pem") for d in dirs}) == n
+    p = r.run("--status")
+    assert p.returncode == 0 and p.stdout.count(" fresh ") == n, p.stdout

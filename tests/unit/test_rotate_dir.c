@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <postern/os.h>
+#include <seccomp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -335,6 +336,63 @@ static void test_hard_link_is_wiped(void **state)
     for (size_t i = 0; i < len; i++) {
         assert_int_equal(text[i], 0);
     }
+    rotate_dir_close(d);
+}
+
+/* What is asked of openat2 holds without it. */
+static void test_without_openat2(void **state)
+{
+    struct test *t = *state;
+    mem_autofree char *victim = path_in(t->w->dir, "victim");
+    put_file(t->w->dir, "victim", "untouched");
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct err err = ERR_INIT;
+        scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+        bool ok = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(openat2), 0) == 0 &&
+                  seccomp_load(ctx) == 0;
+        seccomp_release(ctx);
+        struct rotate_dir *d = ok ? rotate_dir_open(t->o, &err) : NULL;
+        ok = d != NULL && publish_at(t, d, T0, &err) == 1;
+        /* A link where a file has to be made or opened. */
+        ok = ok && symlinkat(victim, d->fd, "planted") == 0 &&
+             rotate_open_beneath(d->fd, "planted", O_RDONLY, 0) == -1 && errno == ELOOP &&
+             rotate_open_beneath(d->fd, "planted", O_WRONLY | O_CREAT, 0600) == -1 &&
+             errno == ELOOP &&
+             rotate_open_beneath(d->fd, ROTATE_DATA, O_RDONLY | O_DIRECTORY, 0) == -1;
+        rotate_dir_close(d);
+        _exit(ok ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(strncmp(read_out(t), "whole ", 6), 0);
+    mem_autofree char *text = NULL;
+    size_t len = 0;
+    assert_int_equal(os_read_file(victim, 100, true, &text, &len, NULL), 0);
+    assert_string_equal(text, "untouched");
+}
+
+/* Somebody removed the generation that is in force: another one takes its place. */
+static void test_present_is_gone(void **state)
+{
+    struct test *t = *state;
+    struct rotate_dir *d = open_dir(t);
+    publish(t, d);
+    assert_int_equal(publish(t, d), 2);
+    mem_autofree char *present = path_in(t->out, d->present);
+    mem_autofree char *away = path_in(t->w->dir, "away");
+    assert_int_equal(rename(present, away), 0);
+    assert_int_equal(publish(t, d), 3);
+    assert_whole(t);
+    mem_autofree char *third = path_in(t->out, d->present);
+    rotate_dir_close(d);
+    mem_autofree char *away_too = path_in(t->w->dir, "away-too");
+    assert_int_equal(rename(third, away_too), 0);
+    d = open_dir(t);
+    assert_int_equal(rotate_dir_generation(d), 0);
+    assert_int_equal(publish(t, d), 4);
+    assert_whole(t);
     rotate_dir_close(d);
 }
 
@@ -672,6 +730,8 @@ int main(void)
         TEST(test_planted_names),
         TEST(test_files_of_before_are_replaced),
         TEST(test_hard_link_is_wiped),
+        TEST(test_without_openat2),
+        TEST(test_present_is_gone),
         TEST(test_modes_and_owners),
         TEST(test_owner_without_the_right),
         TEST(test_links_follow_the_set),
