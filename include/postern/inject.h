@@ -30,7 +30,7 @@ enum {
     INJECT_INBOUND_PORT = 15006,
     INJECT_METRICS_PORT = 15020,
     INJECT_PROBE_PORT = 15021,
-    INJECT_UID = 65532,
+    INJECT_UID = 64700, /* no image's usual one: 65532, 65534 and 1337 are */
 };
 
 struct inject_options {

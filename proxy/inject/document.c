@@ -129,6 +129,9 @@ static void do_workload(json_t *tree, const struct workload *w, struct work *k)
     for (size_t i = 0; i < 4 && w->to[i] != NULL; i++) {
         pod = tree_object(pod, w->to[i]);
     }
+    if (pod == NULL && k->o == NULL) {
+        return; /* nothing of ours can be in it */
+    }
     if (pod == NULL) {
         say_of(tree, k, true, "there is no pod template in it");
         return;

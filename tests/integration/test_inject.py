@@ -18,7 +18,7 @@ from test_containers import IMAGE, World
 
 DATA = ROOT / "tests" / "data" / "kubernetes"
 IMAGE_ARG = ("--image", "registry.example/postern:0.1")
-PROXY_UID = 65532
+PROXY_UID = 64700
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 WEB = """# Source: chart/web.yaml

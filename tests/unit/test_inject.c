@@ -71,12 +71,12 @@ static const struct {
     {POD("  shareProcessNamespace: true\n" APP), "spec.shareProcessNamespace", "process"},
     {POD("  hostUsers: false\n" APP), "spec.hostUsers", "user namespace"},
     {POD("  os: {name: windows}\n" APP), "spec.os", "linux only"},
-    {ONE("securityContext: {runAsUser: 65532}"), "spec.containers[0] (app)", "uid 65532"},
-    {ONE("securityContext: {runAsUser: 0xfffc}"), "spec.containers[0]", "uid 65532"},
+    {ONE("securityContext: {runAsUser: 64700}"), "spec.containers[0] (app)", "uid 64700"},
+    {ONE("securityContext: {runAsUser: 0xfcbc}"), "spec.containers[0]", "uid 64700"},
     {ONE("securityContext: {runAsUser: \"1\"}"), "spec.containers[0]", "not a number"},
-    {POD("  securityContext: {runAsUser: 65532}\n" APP), "spec.containers[0]", "uid 65532"},
-    {POD("  initContainers: [{name: i, securityContext: {runAsUser: 65532}}]\n" APP),
-     "spec.initContainers[0] (i)", "uid 65532"},
+    {POD("  securityContext: {runAsUser: 64700}\n" APP), "spec.containers[0]", "uid 64700"},
+    {POD("  initContainers: [{name: i, securityContext: {runAsUser: 64700}}]\n" APP),
+     "spec.initContainers[0] (i)", "uid 64700"},
     {POD("  ephemeralContainers: [{name: e, securityContext: {privileged: true}}]\n" APP),
      "spec.ephemeralContainers[0] (e)", "privileged"},
     {ONE("securityContext: {privileged: true}"), "spec.containers[0]", "privileged"},
@@ -214,6 +214,20 @@ static void test_bounds(void **state)
         buf_reset(&list);
         buf_reset(&s.text);
     }
+}
+
+/* A patch, as kustomize has them: nothing to inject into, and nothing to take out. */
+static void test_no_template(void **state)
+{
+    struct said s = {.text = BUF_INIT(1 << 16)};
+    struct inject_tell tell = {on_tell, &s};
+    struct inject_options o = options();
+    (void)state;
+    json_t *tree = tree_of("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n");
+    assert_int_equal(inject_document(tree, &o, &tell), INJECT_REFUSED);
+    assert_int_equal(uninject_document(tree, &tell), INJECT_UNCHANGED);
+    json_decref(tree);
+    buf_reset(&s.text);
 }
 
 /* Nothing of a list is changed when one of its items is refused. */
@@ -386,6 +400,7 @@ static void test_in_and_out(void **state)
 }
 
 static const char *const untouched[] = {
+    "apiVersion: apps.example.org/v1\nkind: StatefulSet\n",
     "apiVersion: v1\nkind: Service\nmetadata: {annotations: {postern.dev/x: y}}\n",
     "apiVersion: apps.example.org/v1\nkind: Deployment\nspec: {x: 1}\n",
     "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nspec: {}\n",
@@ -784,14 +799,23 @@ static void test_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_list_is_whole), cmocka_unit_test(test_told),
-        cmocka_unit_test(test_in_and_out),    cmocka_unit_test(test_untouched),
-        cmocka_unit_test(test_order),         cmocka_unit_test(test_proxy_file),
-        cmocka_unit_test(test_probes),        cmocka_unit_test(test_probes_note_is_not_believed),
-        cmocka_unit_test(test_probes_bound),  cmocka_unit_test(test_after_the_api_server),
-        cmocka_unit_test(test_pretending),    cmocka_unit_test(test_pretending_whole),
-        cmocka_unit_test(test_opt_out),       cmocka_unit_test(test_options),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_no_template),
+        cmocka_unit_test(test_list_is_whole),
+        cmocka_unit_test(test_told),
+        cmocka_unit_test(test_in_and_out),
+        cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_proxy_file),
+        cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_probes_note_is_not_believed),
+        cmocka_unit_test(test_probes_bound),
+        cmocka_unit_test(test_after_the_api_server),
+        cmocka_unit_test(test_pretending),
+        cmocka_unit_test(test_pretending_whole),
+        cmocka_unit_test(test_opt_out),
+        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
