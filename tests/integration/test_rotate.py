@@ -369,6 +369,42 @@ def test_files_for_another_user(node):
     assert not r.events("rotation"), r.process.err()
 
 
+def test_files_for_another_user_without_root(node):
+    """CAP_CHOWN is all that it takes; it is kept, and old keys are overwritten although they were given away."""
+    node.start_agent()
+    owner = 48301
+    r = Rotate(node, f"- {{name: web, directory: DIR, layout: separate, owner: '{owner}', keep: 1}}\n")
+    caps = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--inh-caps=-all,+chown", "--ambient-caps=-all,+chown", "--"]
+
+    def start():
+        r.starts += 1
+        r.process = node.lab.start(f"rotate{r.starts}", [*caps, node.postern, "rotate", r.conf])
+        r.wait_event("ready")
+
+    start()
+    st = (r.files / "tls.key").stat()
+    assert (st.st_uid, stat.S_IMODE(st.st_mode)) == (owner, 0o600)
+    hardening = r.status()["hardening"]
+    assert hardening["uid"] == UID and int(hardening["capabilities"], 16) == 1, hardening
+    assert r.process.stop() == 0
+    # Of long ago, and one before it: that goes with the next change, by a process that may not read its key.
+    first = r.files / "..gen-0000000000000001-00000000002"
+    (r.files / os.readlink(r.files / "..data")).rename(first)
+    (r.files / "..data").unlink()
+    (r.files / "..data").symlink_to(first.name)
+    old = r.files / "..gen-0000000000000000-00000000001"
+    shutil.copytree(first, old)
+    for path in (old, *old.iterdir()):
+        os.chown(path, UID if path == old else owner, owner)
+    kept = node.lab.dir / "kept"
+    os.link(old / "tls.key", kept)
+    start()
+    wait_for("the next generation", lambda: r.generation() == 2)
+    wait_for("the old one to go", lambda: not old.exists())
+    assert set(kept.read_bytes()) == {0}
+    assert not r.events("rotation"), r.process.err()
+
+
 def test_others_files_without_the_right(node):
     node.start_agent()
     r = Rotate(node, "- {name: web, directory: DIR, layout: separate, owner: root}\n")
