@@ -63,9 +63,11 @@ int service_manager_init(struct service_manager *m, struct err *err)
             rc = err_where(err, "%s", path);
         }
     }
+    /* Before any thread. NOLINTBEGIN(concurrency-mt-unsafe) */
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
     unsetenv("WATCHDOG_PID");
+    /* NOLINTEND(concurrency-mt-unsafe) */
     if (rc != 0) {
         service_manager_deinit(m);
     }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -93,14 +94,16 @@ int service_socket_check(int fd, struct service_socket *ret, struct err *err)
 
 static void empty_environment(void)
 {
+    /* Before any thread. NOLINTBEGIN(concurrency-mt-unsafe) */
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
+    /* NOLINTEND(concurrency-mt-unsafe) */
 }
 
 int service_sockets_take(struct service_sockets *ret, struct err *err)
 {
-    struct str names[SERVICE_SOCKETS_MAX];
+    struct str names[SERVICE_SOCKETS_MAX] = {STR_NONE};
     int n = service_sockets_parse(secure_getenv("LISTEN_PID"), secure_getenv("LISTEN_FDS"),
                                   secure_getenv("LISTEN_FDNAMES"), getpid(), names, err);
     if (n == -1) {
@@ -112,8 +115,7 @@ int service_sockets_take(struct service_sockets *ret, struct err *err)
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < s.n; i++) {
         rc = service_socket_check(SERVICE_FD_FIRST + (int)i, &s.items[i], err);
-        memcpy(s.items[i].name, names[i].p, names[i].n);
-        s.items[i].name[names[i].n] = '\0';
+        (void)snprintf(s.items[i].name, sizeof(s.items[i].name), "%.*s", STR_ARG(names[i]));
         s.items[i].activated = true;
         if (rc == -1) {
             err_prefix(err, "socket '%s'", s.items[i].name);

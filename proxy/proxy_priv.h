@@ -109,6 +109,9 @@ int proxy_restart_begin(struct proxy *p, bool take_over, struct err *err);
 int proxy_restart_set_up(struct proxy *p, struct err *err);
 /* Something that readiness depends on is another. */
 void proxy_restart_check(struct proxy *p);
+/* Around a reload: the manager is told, once it was told of readiness. */
+void proxy_restart_reloading(struct proxy *p);
+void proxy_restart_reloaded(struct proxy *p);
 void proxy_restart_deinit(struct proxy *p);
 
 /* --- the process that takes over (proxy_take_over.c) --------------------------------------------

@@ -67,6 +67,22 @@ static void tell_ready(struct proxy *p)
     }
 }
 
+/* A reload before readiness does not make ready. */
+void proxy_restart_reloading(struct proxy *p)
+{
+    if (p->told_ready) {
+        service_manager_reloading(&p->manager);
+    }
+}
+
+void proxy_restart_reloaded(struct proxy *p)
+{
+    if (p->told_ready) {
+        service_manager_ready(&p->manager, p->reload.last_failed ? "Serving; the last reload failed"
+                                                                 : "Serving");
+    }
+}
+
 static int start_workers(struct proxy *p, struct err *err)
 {
     p->serving = true;

@@ -61,6 +61,10 @@ static int next_socket(struct proxy *p, struct handover_msg *m)
 static void send_some(struct proxy *p)
 {
     struct proxy_heir *h = &p->heir;
+    if (p->draining) {
+        fail(p, "this process was told to end meanwhile"); /* workers close their sockets */
+        return;
+    }
     while (!h->all_sent) {
         struct handover_msg m;
         int fd = next_socket(p, &m);

@@ -204,14 +204,13 @@ static void on_signal(void *arg, int signo)
 {
     struct proxy *p = (struct proxy *)arg;
     if (signo == SIGHUP) {
-        service_manager_reloading(&p->manager);
+        proxy_restart_reloading(p);
         reload(p);
         if (p->credentials != NULL) {
             credentials_read_again(p->credentials);
         }
         ask_again(p);
-        service_manager_ready(&p->manager, p->reload.last_failed ? "Serving; the last reload failed"
-                                                                 : "Serving");
+        proxy_restart_reloaded(p);
     } else if (p->draining || !p->serving) {
         loop_stop(p->loop); /* asked twice, or nothing is open: now */
     } else {

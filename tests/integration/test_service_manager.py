@@ -127,6 +127,8 @@ def test_ready_only_with_an_identity(node, server, manager):
     conf, admin = write_proxy(node, "client", outbound(f"127.0.0.1:{free_port()}", f"127.0.0.1:{server.port}"))
     proxy = start(node, "client", conf, admin, env=manager.env)
     proxy.wait_event("started")
+    proxy.process.send_signal(signal.SIGHUP)
+    proxy.wait_event("reloaded")
     assert manager.silent(0.5)
     node.start_agent()
     assert manager.hear() == "READY=1\nSTATUS=Serving\n"
