@@ -26,6 +26,8 @@ static const struct role {
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"rotate", rotate_main, "rotate FILE",
      "keep certificate files fresh for programs that do their own TLS (--once, --status)"},
+    {"gateway", gateway_main, "gateway FILE",
+     "mTLS in front of programs that have none, by explicit listeners"},
     {"intercept", intercept_main, "intercept [OPTIONS]",
      "redirect this network namespace's traffic to a sidecar (--check, --remove, --print)"},
     {"inject", inject_main, "inject --image IMAGE [-f FILE|-]",

@@ -33,7 +33,16 @@ struct proxy_heir {
     bool all_sent;
 };
 
+/* What the roles differ in. */
+struct proxy_role {
+    const char *name;
+    int (*load)(const char *path, struct conf_diag *diag, struct conf_proxy **ret);
+    int (*parse)(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                 struct conf_proxy **ret);
+};
+
 struct proxy {
+    const struct proxy_role *role;
     const char *path; /* of the configuration, or for people where it stands */
     const char *env;  /* the variable that holds it; NULL: the file does */
     struct loop *loop;
@@ -48,6 +57,8 @@ struct proxy {
     struct conn_shared shared;
     struct conn_worker **workers;
     unsigned n_workers;
+    struct net_unix_file *unix_files; /* owned; of listeners, removed at the end */
+    size_t n_unix_files;
     int log_wake_fd;
     struct loop_io *log_io;
     uint64_t log_lines_lost;
@@ -90,6 +101,15 @@ int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_p
 int proxy_confine(struct proxy *p, struct err *err);
 /* Whether the sandbox, which cannot be widened any more, lets the next configuration work. */
 int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, struct err *err);
+
+/* The role's process, from its command line to its exit status. */
+int proxy_run(const struct proxy_role *role, int argc, char **argv);
+/* Whether there is what the listeners need to know themselves by. */
+bool proxy_has_identity(const struct proxy *p);
+
+/* Unix sockets of listeners (proxy_unix.c): before the workers; with `remove` their files go. */
+int proxy_unix_start(struct proxy *p, struct err *err);
+void proxy_unix_stop(struct proxy *p, bool remove);
 
 /* The State stream, if files are not all there is (proxy_state.c). */
 int proxy_state_start(struct proxy *p, struct err *err);
@@ -143,6 +163,11 @@ void proxy_credentials_metrics(const struct proxy *p, struct buf *out);
 int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct credential_away *ret,
                      struct err *err);
 void proxy_token_stop(struct proxy *p);
+
+/* What is told of the listeners (proxy_listeners.c); the report is the caller's. */
+struct json_t;
+struct json_t *proxy_listeners_report(const struct proxy *p);
+void proxy_listeners_metrics(const struct proxy *p, struct buf *out);
 
 /* Documents of the admin socket. */
 bool proxy_report_status(void *arg, struct buf *out);

@@ -12,7 +12,7 @@ static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INB
 
 static bool is_ready(const struct proxy *p)
 {
-    return p->identity != NULL && !p->draining && proxy_state_ready(p);
+    return proxy_has_identity(p) && !p->draining && proxy_state_ready(p);
 }
 
 bool proxy_report_ready(void *arg, struct buf *out)
@@ -51,6 +51,9 @@ static json_int_t count_roots(const struct x509_trust *trust)
 static json_t *identity(const struct proxy *p)
 {
     struct identity_status st;
+    if (p->client == NULL) {
+        return json_null(); /* none is wanted */
+    }
     identity_client_get_status(p->client, &st);
     const struct snapshot_identity *i = p->identity;
     const struct identity_state *state = identity_client_state(p->client);
@@ -122,27 +125,6 @@ static json_t *connections(const struct proxy *p)
     return o;
 }
 
-static json_t *listeners(const struct proxy *p)
-{
-    json_t *a = json_array();
-    for (size_t i = 0; i < p->files->n_listeners; i++) {
-        const struct snapshot_listener *l = &p->files->listeners[i];
-        char text[NET_ADDR_TEXT_MAX];
-        json_t *o = json_object();
-        json_object_set_new(o, "name", json_string(l->conf->name));
-        json_object_set_new(o, "direction", json_string(DIRECTIONS[l->conf->direction]));
-        json_object_set_new(
-            o, "capture",
-            json_string(l->conf->capture == CONF_EXPLICIT ? "explicit" : "intercepted"));
-        json_object_set_new(o, "address", json_string(net_addr_text(&l->address, text)));
-        if (l->target.address.len > 0) {
-            json_object_set_new(o, "to", json_string(net_addr_text(&l->target.address, text)));
-        }
-        json_array_append_new(a, o);
-    }
-    return a;
-}
-
 static json_t *hardening(void)
 {
     struct sandbox_report r;
@@ -210,7 +192,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     const struct proxy *p = (const struct proxy *)arg;
     const struct conf_proxy *conf = p->files->conf;
     json_t *o = json_object();
-    json_object_set_new(o, "role", json_string("proxy"));
+    json_object_set_new(o, "role", json_string(p->role->name));
     json_object_set_new(o, "name", text_or_null(conf->name));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - p->started_s));
@@ -236,7 +218,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "state", state(p));
     json_object_set_new(o, "last_reload", reload_result(p));
     json_object_set_new(o, "workers", json_integer(p->n_workers));
-    json_object_set_new(o, "listeners", listeners(p));
+    json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "connections", connections(p));
     json_object_set_new(o, "hardening", hardening());
     char *text = json_dumps(o, JSON_INDENT(2));
@@ -393,6 +375,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     proxy_credentials_metrics(p, out);
     state_metrics(p, out);
     connection_metrics(p, out);
+    proxy_listeners_metrics(p, out);
     request_metrics(p, out);
     return metrics_write_end(out);
 }

@@ -54,7 +54,7 @@ int proxy_restart_begin(struct proxy *p, bool take_over, struct err *err)
 /* Whether connections would be carried and not wait. */
 static bool has_all(const struct proxy *p)
 {
-    return p->identity != NULL && proxy_state_ready(p);
+    return proxy_has_identity(p) && proxy_state_ready(p);
 }
 
 static void tell_ready(struct proxy *p)

@@ -9,14 +9,14 @@
 int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_proxy **ret)
 {
     if (p->env == NULL) {
-        return conf_load_proxy(p->path, diag, ret);
+        return p->role->load(p->path, diag, ret);
     }
     /* What the kernel gave this process at its start: nobody else can change it. */
     const char *text = secure_getenv(p->env);
     char name[80];
     snprintf(name, sizeof(name), "$%.70s", p->env);
-    if (conf_parse_proxy(name, text != NULL ? text : "", text != NULL ? strlen(text) : 0, diag,
-                         ret) == -1) {
+    if (p->role->parse(name, text != NULL ? text : "", text != NULL ? strlen(text) : 0, diag,
+                       ret) == -1) {
         return -1;
     }
     free((*ret)->path); /* there is no file, and so no directory that may be read */

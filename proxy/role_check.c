@@ -33,13 +33,15 @@ static int check_meaning(const char *path, const char *kind)
     if (strcmp(kind, "Policy") == 0) {
         return check_policy(path);
     }
-    if (strcmp(kind, "Proxy") != 0) {
+    bool gateway = strcmp(kind, "Gateway") == 0;
+    if (!gateway && strcmp(kind, "Proxy") != 0) {
         return 0;
     }
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *conf = NULL;
     int rc = 0;
-    if (conf_load_proxy(path, diag, &conf) == 0 && conf->policy_path != NULL) {
+    if ((gateway ? conf_load_gateway : conf_load_proxy)(path, diag, &conf) == 0 &&
+        conf->policy_path != NULL) {
         rc = check_policy(conf->policy_path);
     }
     conf_proxy_free(conf);

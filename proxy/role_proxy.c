@@ -91,6 +91,8 @@ static void on_notice(void *arg, enum identity_notice notice, const struct err *
     log_end(&l);
 }
 
+static void warn(const struct proxy *p);
+
 /* --- reload ----------------------------------------------------------------------------------- */
 
 static void reload_failed(struct proxy *p, const struct conf_diag *diag, const struct err *err)
@@ -131,6 +133,7 @@ static void reload(struct proxy *p)
         p->files = next;
         proxy_credentials_commit(p, &credentials);
         log_set_level(p->log, next->conf->log_level);
+        warn(p);
         proxy_publish(p);
         struct log_line l;
         log_begin(&l, p->log, LOG_INFO, "reloaded");
@@ -147,6 +150,9 @@ static void reload(struct proxy *p)
 static void ask_again(struct proxy *p)
 {
     struct identity_status st;
+    if (p->client == NULL) {
+        return;
+    }
     identity_client_get_status(p->client, &st);
     if (st.gave_up) {
         identity_client_renew(p->client);
@@ -178,6 +184,7 @@ static void drain_begin(struct proxy *p)
 
 void proxy_drain_handed_over(struct proxy *p)
 {
+    proxy_unix_stop(p, false); /* the other one's now */
     drain_begin(p);
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_handed_over(p->workers[i], p->files->conf->timeouts.drain_ms);
@@ -251,6 +258,7 @@ static int start_workers(struct proxy *p, struct err *err)
         struct conn_worker_spec spec = {.index = i,
                                         .n_workers = n,
                                         .shared = &p->shared,
+                                        .role = p->role->name,
                                         .first = p->snapshot,
                                         .log_wake_fd = p->log_wake_fd,
                                         .inherited = &p->inherited};
@@ -270,6 +278,9 @@ static int start_identity(struct proxy *p, struct err *err)
     static const struct identity_client_events events = {.on_state = on_identity,
                                                          .on_notice = on_notice};
     const struct conf_proxy *conf = p->files->conf;
+    if (conf->no_identity) {
+        return 0;
+    }
     struct identity_client_options o = {.socket = conf->identity.socket,
                                         .spiffe_id = conf->identity.spiffe_id,
                                         .key = modes[conf->identity.key],
@@ -354,9 +365,13 @@ static int set_up(struct proxy *p, struct err *err)
     }
     p->snapshot = snapshot_new(
         ++p->generation, &(const struct snapshot_parts){.files = p->files, .parties = p->parties});
-    if (start_workers(p, err) == -1 || start_admin(p, err) == -1 || start_probes(p, err) == -1 ||
-        start_identity(p, err) == -1 || proxy_state_start(p, err) == -1 ||
-        proxy_confine(p, err) == -1) {
+    if (p->files->conf->gateway) {
+        p->shared.listeners = (struct conn_shared_listener *)mem_must_calloc(
+            p->files->n_listeners + 1, sizeof(*p->shared.listeners));
+    }
+    if (proxy_unix_start(p, err) == -1 || start_workers(p, err) == -1 ||
+        start_admin(p, err) == -1 || start_probes(p, err) == -1 || start_identity(p, err) == -1 ||
+        proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
         return -1;
     }
     return proxy_restart_set_up(p, err);
@@ -380,6 +395,8 @@ static void tear_down(struct proxy *p)
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_free(p->workers[i]);
     }
+    proxy_unix_stop(p, true);
+    free(p->shared.listeners);
     free(p->workers);
     p->log_io = loop_io_free(p->log_io);
     if (p->log_wake_fd != -1) {
@@ -413,18 +430,62 @@ static int load(struct proxy *p, struct err *err)
     return r;
 }
 
-int proxy_main(int argc, char **argv)
+bool proxy_has_identity(const struct proxy *p)
+{
+    return (p->files->conf->no_identity || p->identity != NULL) &&
+           (p->credentials == NULL || credentials_complete(p->credentials));
+}
+
+/* What a file says and a reader of the log should know. */
+static void warn(const struct proxy *p)
+{
+    for (size_t i = 0; i < p->files->n_listeners; i++) {
+        const struct conf_listener *c = p->files->listeners[i].conf;
+        if (c->client_certificate == CONF_CLIENT_CERTIFICATE_NONE) {
+            struct log_line l;
+            log_begin(&l, p->log, LOG_WARN, "anonymous_clients");
+            log_str(&l, "listener", c->name);
+            log_str(&l, "message",
+                    "clients are not asked for a certificate: whoever reaches this "
+                    "listener comes in without an identity");
+            log_end(&l);
+        }
+    }
+}
+
+static int usage(const struct proxy_role *role)
+{
+    fprintf(stderr,
+            "usage: postern %s [--take-over] FILE\n"
+            "       postern %s [--take-over] --env VARIABLE   (which holds what a file would)\n",
+            role->name, role->name);
+    return 2;
+}
+
+/* What is let in where no file says it. */
+static const char *policy_message(const struct proxy *p)
+{
+    if (p->state_client != NULL) {
+        return "what is allowed comes from the agent";
+    }
+    if (p->files->policy != NULL) {
+        return NULL;
+    }
+    return p->files->conf->gateway
+               ? "no policy: whoever a listener's `allow` names comes in, and may do anything there"
+               : "no policy: every inbound connection is denied; name one under `policy:`";
+}
+
+int proxy_run(const struct proxy_role *role, int argc, char **argv)
 {
     bool take_over = argc > 1 && strcmp(argv[1], "--take-over") == 0;
     int at = take_over ? 2 : 1;
     const char *env = argc == at + 2 && strcmp(argv[at], "--env") == 0 ? argv[at + 1] : NULL;
     if (env == NULL && (argc != at + 1 || argv[at][0] == '-')) {
-        fprintf(stderr, "usage: postern proxy [--take-over] FILE\n"
-                        "       postern proxy [--take-over] --env VARIABLE   (which holds what a "
-                        "file would)\n");
-        return 2;
+        return usage(role);
     }
-    struct proxy p = {.path = argv[argc - 1],
+    struct proxy p = {.role = role,
+                      .path = argv[argc - 1],
                       .env = env,
                       .log_wake_fd = -1,
                       .manager.fd = -1,
@@ -438,7 +499,7 @@ int proxy_main(int argc, char **argv)
     p.path = p.files->conf->path != NULL ? p.files->conf->path : argv[argc - 1];
     char *path = mem_must_strdup(p.path); /* outlives the files that it came with */
     p.path = path;
-    p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, "proxy");
+    p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, role->name);
     if (proxy_restart_begin(&p, take_over, &err) == -1 || set_up(&p, &err) == -1) {
         log_failure(p.log, LOG_ERROR, "start_failed", &err);
         p.exit_status = err.code == ERR_CONFIG || err.code == ERR_USAGE ? 2 : 1;
@@ -449,17 +510,20 @@ int proxy_main(int argc, char **argv)
         log_uint(&l, "workers", p.n_workers);
         log_uint(&l, "listeners", p.files->n_listeners);
         log_uint(&l, "rules", p.files->n_rules);
-        if (p.state_client != NULL) {
-            log_str(&l, "message", "what is allowed comes from the agent");
-        } else if (p.files->policy == NULL) {
-            log_str(&l, "message",
-                    "no policy: every inbound connection is denied; name one under `policy:`");
-        }
+        log_str(&l, "message", policy_message(&p));
         log_end(&l);
+        warn(&p);
         loop_run(p.loop);
         log_msg(p.log, LOG_INFO, "stopped", "%s", p.draining ? "drained" : "ended");
     }
     tear_down(&p);
     free(path);
     return p.exit_status;
+}
+
+int proxy_main(int argc, char **argv)
+{
+    static const struct proxy_role role = {
+        .name = "proxy", .load = conf_load_proxy, .parse = conf_parse_proxy};
+    return proxy_run(&role, argc, argv);
 }

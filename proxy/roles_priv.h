@@ -22,6 +22,7 @@ int uninject_main(int argc, char **argv);
 int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
+int gateway_main(int argc, char **argv);
 int rotate_main(int argc, char **argv);
 int journal_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);

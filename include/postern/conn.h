@@ -125,8 +125,13 @@ struct conn_counters {
 /* --- workers -----------------------------------------------------------------------------------
  */
 /* Shared by the workers of a process; outlives them. */
+struct conn_shared_listener {
+    _Atomic unsigned open; /* downstream connections, for its limits.connections */
+    _Atomic uint64_t accepted, denied;
+};
 struct conn_shared {
-    _Atomic unsigned open; /* downstream connections, for limits.connections */
+    _Atomic unsigned open;                  /* downstream connections, for limits.connections */
+    struct conn_shared_listener *listeners; /* in their order; NULL: not counted apart */
 };
 
 struct conn_worker;
@@ -136,6 +141,7 @@ struct conn_worker_spec {
     unsigned n_workers;
     struct conn_shared *shared;
     struct snapshot *first;                  /* a reference is taken */
+    const char *role;                        /* of its log lines; static */
     int log_wake_fd;                         /* borrowed; signalled when the log ring has lines */
     const struct service_sockets *inherited; /* lent; listening sockets that there are already */
 };

@@ -104,6 +104,8 @@ struct net_unix_file {
 /* Before other threads run: it changes the umask for a moment. */
 int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_unix_file *ret,
                     struct err *err);
+/* That of a socket that was made by somebody else, and is ours from now on. */
+void net_unix_file_of(const char *path, struct net_unix_file *ret);
 /* `remove`: the file as well, if it is still this one. Takes a zeroed one. */
 void net_unix_file_deinit(struct net_unix_file *f, bool remove);
 

@@ -17,6 +17,15 @@ static bool full(const struct conn_worker *w)
            w->current->snapshot->files->conf->limits.connections;
 }
 
+/* As many as this listener may have. The others go on. */
+static bool listener_full(const struct worker_listener *l)
+{
+    const struct conn_worker *w = l->worker;
+    uint32_t max = w->current->snapshot->files->listeners[l->index].conf->limits.connections;
+    return max > 0 && w->shared->listeners != NULL &&
+           atomic_load_explicit(&w->shared->listeners[l->index].open, memory_order_relaxed) >= max;
+}
+
 /* No descriptors, no memory, or as many connections as are allowed: let the backlog fill, and look
  * again soon. */
 static void pause_accepting(struct conn_worker *w)
@@ -34,6 +43,11 @@ static void on_readable(void *arg, unsigned ready)
     for (unsigned i = 0; i < CONN_ACCEPT_BATCH; i++) {
         if (full(w)) {
             pause_accepting(w);
+            return;
+        }
+        if (listener_full(l)) {
+            loop_io_want(l->io, 0);
+            loop_timer_arm(&w->accept_timer, SHORTAGE_PAUSE_MS);
             return;
         }
         struct net_addr source;
@@ -109,6 +123,23 @@ static int missing(const struct snapshot_listener *l, struct err *err)
                            "listener an address");
 }
 
+/* What is refused of an address in the file is refused of one from elsewhere. */
+static int check_reach(const struct snapshot_listener *l, const struct service_socket *s,
+                       struct err *err)
+{
+    struct net_addr a;
+    char text[NET_ADDR_TEXT_MAX];
+    if (l->conf->type != CONF_LISTENER_CLIENT || l->conf->allow_remote_clients ||
+        !net_addr_from((const struct sockaddr *)&s->address, s->address_len, &a) ||
+        net_addr_is_loopback(&a)) {
+        return 0;
+    }
+    err_set(err, ERR_CONFIG, "other machines can reach %s", net_addr_text(&a, text));
+    err_expected(err, "a loopback address or a Unix socket");
+    return err_advise(err, "whoever reaches it speaks with this gateway's certificate; "
+                           "`allow_remote_clients: true` says that this is meant");
+}
+
 /* Sockets that there are already are dealt out in turn; where there are fewer than workers, some
  * workers share. *ret_n: how many there are of this listener. */
 static int take_inherited(struct conn_worker *w, const struct service_sockets *inherited,
@@ -119,6 +150,9 @@ static int take_inherited(struct conn_worker *w, const struct service_sockets *i
     size_t n = 0;
     for (size_t i = 0; (s = find(inherited, l, i, &i)) != NULL; i++, n++) {
         s->used = true;
+        if (check_reach(l, s, err) == -1) {
+            return -1;
+        }
         if (n % w->n_workers == w->index) {
             if (add(w, index, fcntl(s->fd, F_DUPFD_CLOEXEC, 0), s, err) == -1) {
                 return -1;

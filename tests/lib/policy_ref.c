@@ -69,10 +69,24 @@ static struct str decode(struct str s, char *room, size_t size)
     return (struct str){room, n};
 }
 
-static bool any_principal(const struct conf_strings *list, struct str id)
+static bool any_target(const struct conf_strings *list, struct str id)
 {
     for (size_t i = 0; i < list->n; i++) {
         if (pattern_matches(str_of(list->items[i]), id, false)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How a SPIFFE ID ends says nothing of another name that ends alike. */
+static bool any_principal(const struct conf_strings *list, struct str id)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        struct str p = str_of(list->items[i]);
+        bool suffix = p.n > 1 && p.p[0] == '*';
+        if ((!suffix || str_has_prefix(id, STR_LIT("spiffe://"))) &&
+            pattern_matches(p, id, false)) {
             return true;
         }
     }
@@ -276,8 +290,7 @@ static bool target_holds(const struct conf_rule *rule, struct str target)
     if (rule->target_principals.n == 0) {
         return true;
     }
-    return target.n > 0 ? any_principal(&rule->target_principals, target)
-                        : rule->action == CONF_DENY;
+    return target.n > 0 ? any_target(&rule->target_principals, target) : rule->action == CONF_DENY;
 }
 
 unsigned policy_ref_failed_clauses(const struct conf_rule *rule, const struct policy_query *q)
@@ -323,7 +336,7 @@ bool policy_ref_wants_requests(const struct conf_policy *conf, struct str target
     for (size_t i = 0; i < conf->n_rules; i++) {
         const struct conf_rule *rule = &conf->rules[i];
         bool concerns = rule->target_principals.n == 0 || target.n == 0 ||
-                        any_principal(&rule->target_principals, target);
+                        any_target(&rule->target_principals, target);
         for (size_t j = 0; concerns && j < rule->n_to; j++) {
             const struct conf_policy_to *t = &rule->to[j];
             if (has_request_clause(t) &&

@@ -345,6 +345,16 @@ static const struct bad_case bad_mesh[] = {
 };
 
 static const struct bad_case bad_policy[] = {
+    {POLICY, RULE "from: [{principals: ['dns:', 'cn:*x', 'dns:a', 'uri:*', 'id:a']}]}\n",
+     "4:49: 'principals' holds 'dns:', a kind and no name, expected a SPIFFE ID, *, or one with "
+     "a * at its beginning or end; put a * behind it for every name of the kind\n"
+     "4:57: 'principals' holds 'cn:*x', where one * may stand at the beginning or at the end only, "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
+     "4:84: 'principals' holds 'id:a', not a SPIFFE ID: it does not begin with 'spiffe://', "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
+    {POLICY, RULE "target: {principals: ['dns:a']}}\n",
+     "4:50: 'principals' holds 'dns:a', not a SPIFFE ID: it does not begin with 'spiffe://', "
+     "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
     {POLICY, POLICY_HEAD "- {name: r}\n", "4:3: missing key 'action', expected ALLOW or DENY\n"},
     {POLICY, POLICY_HEAD "- {name: r, action: allow}\n",
      "4:21: 'action' is 'allow', no such value, expected ALLOW or DENY; did you mean 'ALLOW'?\n"},

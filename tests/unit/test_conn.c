@@ -103,8 +103,11 @@ static void side_start(struct side *s, const char *conf, const char *policy)
     struct snapshot *snap =
         snapshot_new(++s->generation,
                      &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
-    struct conn_worker_spec spec = {
-        .n_workers = 1, .shared = &s->shared, .first = snap, .log_wake_fd = s->log_wake};
+    struct conn_worker_spec spec = {.role = "proxy",
+                                    .n_workers = 1,
+                                    .shared = &s->shared,
+                                    .first = snap,
+                                    .log_wake_fd = s->log_wake};
     if (conn_worker_new(&spec, &s->worker, &err) == -1 ||
         conn_worker_start(s->worker, &err) == -1) {
         fail_msg("%s", err.what);

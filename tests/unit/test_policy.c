@@ -86,6 +86,18 @@ static const struct {
      {.peer = PEER},
      false},
 
+    /* peers of an ordinary CA: the name that let them in, and no SPIFFE ID */
+    {{ALLOW, FROM, .principals = {"spiffe://a.b/ops"}}, {.peer = "uri:spiffe://a.b/ops"}, false},
+    {{ALLOW, FROM, .principals = {"*/ops"}}, {.peer = "uri:spiffe://a.b/ops"}, false},
+    {{ALLOW, FROM, .domains = {"a.b"}}, {.peer = "uri:spiffe://a.b/ops"}, false},
+    {{ALLOW, FROM, .not_domains = {"a.b"}}, {.peer = "uri:spiffe://c.d/ops"}, false},
+    {{DENY, FROM, .not_domains = {"a.b"}}, {.peer = "uri:spiffe://a.b/ops"}, true},
+    {{ALLOW, FROM, .principals = {"uri:spiffe://a.b/ops"}}, {.peer = "spiffe://a.b/ops"}, false},
+    {{ALLOW, FROM, .principals = {"uri:spiffe://a.b/ops"}}, {.peer = "uri:spiffe://a.b/ops"}, true},
+    {{ALLOW, FROM, .principals = {"dns:*"}}, {.peer = "dns:db.example"}, true},
+    {{ALLOW, FROM, .principals = {"dns:*"}}, {.peer = "cn:dns:db"}, false},
+    {{ALLOW, FROM, .principals = {"*"}}, {.peer = "cn:Anna"}, true},
+
     /* no identity */
     {{ALLOW}, {.peer = NULL}, true},
     {{ALLOW, FROM, .principals = {"*"}}, {.peer = NULL}, false},

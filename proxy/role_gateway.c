@@ -1,0 +1,11 @@
+/* The gateway role: a proxy whose listeners are all said, and whose certificates and peers need not
+ * be the mesh's. */
+#include "proxy_priv.h"
+#include "roles_priv.h"
+
+int gateway_main(int argc, char **argv)
+{
+    static const struct proxy_role role = {
+        .name = "gateway", .load = conf_load_gateway, .parse = conf_parse_gateway};
+    return proxy_run(&role, argc, argv);
+}
