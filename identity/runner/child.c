@@ -114,9 +114,9 @@ static void take_terminal_back(void)
 
     sigemptyset(&ttou);
     sigaddset(&ttou, SIGTTOU);
-    (void)sigprocmask(SIG_BLOCK, &ttou, &old);
+    (void)pthread_sigmask(SIG_BLOCK, &ttou, &old);
     (void)tcsetpgrp(STDIN_FILENO, getpgrp());
-    (void)sigprocmask(SIG_SETMASK, &old, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 bool runner_child_reap(struct runner *r, pid_t pid, int wait_status)

@@ -53,7 +53,7 @@ static void set_signals(void)
         (void)sigaction(signo, &dfl, NULL);
     }
     sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 static bool set_session(const struct runner_spawn *s)
@@ -70,7 +70,7 @@ static bool set_session(const struct runner_spawn *s)
         /* From the background, which this process is by now, that would stop it. */
         sigemptyset(&ttou);
         sigaddset(&ttou, SIGTTOU);
-        (void)sigprocmask(SIG_BLOCK, &ttou, NULL);
+        (void)pthread_sigmask(SIG_BLOCK, &ttou, NULL);
         (void)tcsetpgrp(STDIN_FILENO, getpid());
     }
     return true;

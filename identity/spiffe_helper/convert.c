@@ -283,6 +283,7 @@ static void split_args(struct convert *c)
     const char *p = text_of(c, CMD_ARGS);
     mem_autofree char *word = mem_must_calloc(strlen(p) + 1, 1);
     size_t bytes = 0;
+    bool last_blank = false;
 
     while (*p != '\0') {
         size_t len = 0;
@@ -321,7 +322,11 @@ static void split_args(struct convert *c)
         }
         c->args.items[c->args.n++] = mem_must_strndup(word, len);
         p += quoted ? 1 : 0;
-        if (*p == ' ' && *++p == '\0') {
+        if (*p == ' ') {
+            p++;
+            last_blank = *p == '\0';
+        }
+        if (last_blank) {
             refuse(c, n, "'cmd_args' ends with a space, which means an empty word");
         }
     }
