@@ -183,6 +183,39 @@ def test_unprivileged(rooted):
     assert p.returncode == 1 and "Operation not permitted" in p.stderr, p.stderr
 
 
+def test_unprivileged_signal(rooted):
+    """Its own processes; another user's with CAP_SYS_PTRACE, to see what it runs, and CAP_KILL."""
+    d = rooted.lab.private_dir("mine", 48101)
+    exe = d / "server"
+    shutil.copy("/bin/sleep", exe)
+    own = rooted.lab.start("own", [exe, "1000"], uid=48101)
+    roots = rooted.lab.start("roots", [exe, "1000"])
+    conf = d / "rotate.yaml"
+
+    def once(pid, caps):
+        (d / "pid").unlink(missing_ok=True)
+        (d / "pid").write_text(f"{pid}\n")
+        conf.write_text(
+            f"kind: Rotate\nlevel: 1\nidentity: {{socket: 'unix:{rooted.socket}'}}\noutputs:\n- name: web\n"
+            f"  directory: {d}/out\n  layout: separate\n  after:\n"
+            f"  - {{signal: {{pid_file: {d}/pid, executable: {exe}}}, attempts: 1}}\n"
+        )
+        argv = ["setpriv", "--reuid=48101", "--regid=48101", "--clear-groups", f"--inh-caps={caps}",
+                f"--ambient-caps={caps}", "--", rooted.postern, "rotate", "--once", conf]  # fmt: skip
+        return rooted.lab.run_in(argv, with_hosts=False)
+
+    p = once(own.pid, "-all")
+    assert p.returncode == 0, p.stderr
+    assert own.p.wait(10) == -signal.SIGHUP
+    p = once(roots.pid, "-all")
+    assert p.returncode == 1 and "cannot be seen" in p.stderr, p.stderr
+    p = once(roots.pid, "+sys_ptrace")
+    assert p.returncode == 1 and "Operation not permitted" in p.stderr, p.stderr
+    p = once(roots.pid, "+sys_ptrace,+kill")
+    assert p.returncode == 0, p.stderr
+    assert roots.p.wait(10) == -signal.SIGHUP
+
+
 def test_systemd(rooted):
     """systemctl, played by a program that shows how it was called."""
     rot = Rotating(rooted, "")
