@@ -5,6 +5,7 @@
  */
 #include <postern/manifest.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,11 +146,14 @@ static struct str text_of(const json_t *v)
 }
 
 /* --- numbers ---------------------------------------------------------------------------------- */
-/* The shortest text that reads as the same number, with something that makes it no integer. */
+/* The shortest text that reads as the same number. */
 static bool put_real(struct buf *out, double v)
 {
     char text[40];
     int precision = 1;
+    if (v == trunc(v) && fabs(v) < 9e15) {
+        return buf_printf(out, "%.0f", v == 0 ? 0.0 : v); /* as it is read: a whole number */
+    }
     do {
         snprintf(text, sizeof(text), "%.*g", precision, v);
     } while (precision++ < 17 && strtod(text, NULL) != v);
