@@ -46,7 +46,8 @@ static const struct role {
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
     {"ca", ca_main, "ca show|prepare|activate|...", "the agent's authorities and their exchange"},
     {"status", status_main, "status", "what a running proxy or agent is and does"},
-    {"version", version_main, "version", "version, commit, libraries, feature level"},
+    {"version", version_main, "version [--sbom[=cyclonedx]]",
+     "version, commit, libraries, feature level; or what it is made of (SPDX, CycloneDX)"},
     {"help", help_main, "help", "this list"},
 };
 enum { N_ROLES = sizeof(roles) / sizeof(roles[0]) };

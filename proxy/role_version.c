@@ -8,6 +8,7 @@
 #include <postern/conf.h>
 #include <protobuf-c/protobuf-c.h>
 #include <stdio.h>
+#include <string.h>
 #include <yaml.h>
 
 #include "version_tag.h"
@@ -19,8 +20,16 @@ const char *version_text(void)
 
 int version_main(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
+    if (argc == 2 && strcmp(argv[1], "--sbom") == 0) {
+        return sbom_print("spdx");
+    }
+    if (argc == 2 && strncmp(argv[1], "--sbom=", 7) == 0) {
+        return sbom_print(argv[1] + 7);
+    }
+    if (argc != 1) {
+        fprintf(stderr, "usage: postern version [--sbom[=spdx|cyclonedx]]\n");
+        return 2;
+    }
     printf("postern %s (commit %s)\n", POSTERN_VERSION, POSTERN_COMMIT);
     printf("feature level %d\n", CONF_LEVEL);
     printf("%s\n", OpenSSL_version(OPENSSL_VERSION));

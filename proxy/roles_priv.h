@@ -30,6 +30,8 @@ int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 /* "0.1.0 (abcdef012345)" */
 const char *version_text(void);
+/* The bill of materials on stdout, as "spdx" or "cyclonedx"; the exit status. */
+int sbom_print(const char *format);
 
 /* --- shared by commands that ask any SPIFFE agent (role_workload.c) ----------------------------
  */
