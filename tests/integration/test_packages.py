@@ -13,7 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from lab import run, wait_for
 from node import spiffe_id
-from servers import Server, echo
+from servers import TcpServer, echo
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -53,7 +53,7 @@ def test_cyclonedx_is_valid_and_says_the_same(node):
 def test_the_bill_names_each_library_that_the_executables_are_linked_with(node):
     """What ldd shows and the bill does not would be a hole in it."""
     sonames = {
-        "libevent_core": "libevent", "libssl": "openssl", "libcrypto": "openssl", "libnghttp2": "nghttp2", "libyaml-0": "libyaml",
+        "libevent_core-2.1": "libevent", "libssl": "openssl", "libcrypto": "openssl", "libnghttp2": "nghttp2", "libyaml-0": "libyaml",
         "libjansson": "jansson", "libprotobuf-c": "protobuf-c", "libcap": "libcap", "libseccomp": "libseccomp", "libllhttp": "llhttp",
         "libnftables": "nftables", "libc": "glibc", "libm": "glibc", "libresolv": "glibc", "libdl": "glibc", "libpthread": "glibc",
     }  # fmt: skip
@@ -150,7 +150,7 @@ def run_image(file, node):
             name, container, "proxy", "/conf/proxy.yaml",
         )  # fmt: skip
         wait_for("the sidecar of the image to be ready", lambda: '"ready"' in runtime.log(container), 20)
-        with Server(netns, echo, port=8080):
+        with TcpServer(netns, echo, port=8080):
             p = lab.run_in(["nc", "-N", "-w", "10", "127.0.0.1", "9000"], netns=netns, input="through the image\n")
         assert p.stdout == "through the image\n", runtime.log(container)
         status = pathlib.Path(f"/proc/{runtime.pid(container)}/status").read_text()
