@@ -29,7 +29,6 @@ AGENT_ONLY = {
     "postern-keeper",
     "postern-kubelet",
     "postern-loader",
-    "postern-signer",
 }
 FROM_DYNAMIC = {"postern-intercept"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -75,7 +74,7 @@ def libraries(program):
 
 
 class Layer:
-    """Files by their path in the image; directories come by themselves."""
+    """Files by their path in the image, and links as text; directories come by themselves."""
 
     def __init__(self, time):
         self.time = time
@@ -93,6 +92,10 @@ class Layer:
                 info = tarfile.TarInfo(path.lstrip("/"))
                 info.mode = mode
                 info.mtime = self.time
+                if isinstance(data, str):
+                    info.type, info.linkname = tarfile.SYMTYPE, data
+                    t.addfile(info)
+                    continue
                 info.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
                 info.size = 0 if data is None else len(data)
                 t.addfile(info, None if data is None else io.BytesIO(data))
@@ -112,6 +115,7 @@ def fill(layer, static, dynamic):
     for name, program in sorted(binaries.items()):
         if name not in AGENT_ONLY:
             layer.add(f"/usr/libexec/postern/{name}", stripped(program), 0o755)
+    layer.add("/usr/libexec/postern/postern-rotate-probe", "../../bin/postern", 0o777)
     for name in sorted(FROM_DYNAMIC):
         layer.add(f"/usr/libexec/postern/{name}", stripped(others[name]), 0o755)
         for path, source in libraries(others[name]).items():

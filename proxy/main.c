@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <postern/err.h>
 #include <postern/proc.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,8 +86,25 @@ static int help_main(int argc, char **argv)
     return 0;
 }
 
+#ifdef POSTERN_STATIC
+/* In an image the one helper that needs OpenSSL is this executable under another name. */
+int rotate_probe_main(void);
+
+static bool is_probe(const char *called)
+{
+    const char *slash = called != NULL ? strrchr(called, '/') : NULL;
+    const char *name = slash != NULL ? slash + 1 : called;
+    return name != NULL && strcmp(name, "postern-rotate-probe") == 0;
+}
+#endif
+
 int main(int argc, char **argv)
 {
+#ifdef POSTERN_STATIC
+    if (is_probe(argv[0])) {
+        return rotate_probe_main();
+    }
+#endif
     if (argc < 2) {
         print_usage(stderr);
         return 2;

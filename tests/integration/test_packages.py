@@ -1,5 +1,6 @@
 """What is shipped: the bill of materials, the image, and that a build can be repeated. docs/packages.md."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -11,8 +12,8 @@ import pytest
 from containers import Containerd, forbidden, kubelet_cgroup, new_container_id, new_pod_uid
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from lab import run, wait_for
-from node import spiffe_id
+from lab import LabError, run, wait_for
+from node import ALLOW_CLIENT, TD, spiffe_id
 from servers import TcpServer, echo
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
@@ -104,9 +105,10 @@ def test_the_image(image, node):
         postern = t.extractfile(members["usr/bin/postern"]).read()
         notices = json.loads(t.extractfile(members["usr/share/doc/postern/sbom.spdx.json"]).read())
     assert sum(m.size for m in members.values()) < 15_000_000
-    assert all(m.uid == 0 and m.gid == 0 and not m.mode & 0o7022 for m in members.values())
+    assert all(m.uid == 0 and m.gid == 0 and (m.issym() or not m.mode & 0o7022) for m in members.values())
     assert not any("keeper" in n or "agent-service" in n or n.endswith("/sh") for n in members)
-    assert "usr/libexec/postern/postern-intercept" in members
+    helpers = {n.split("/")[-1] for n in members if n.startswith("usr/libexec/postern/")}
+    assert helpers == {"postern-intercept", "postern-resolver", "postern-rotate-run", "postern-rotate-probe"}
     assert {r["relationshipType"] for r in notices["relationships"]} == {"DESCRIBES", "STATIC_LINK", "DYNAMIC_LINK"}
     # Position independent, and linked with nothing that is loaded.
     program = pathlib.Path(node.lab.dir) / "postern-of-the-image"
@@ -119,22 +121,29 @@ def test_the_image(image, node):
     run_image(file, node)
 
 
+@contextlib.contextmanager
+def told(story):
+    """With what the processes said, when a condition does not come."""
+    try:
+        yield
+    except LabError as e:
+        raise LabError(f"{e}\n{story()}") from e
+
+
 def run_image(file, node):
-    """A sidecar's two listeners in a container of it: no writable directory, a uid of its own; traffic goes through."""
+    """A sidecar of it in front of a server: no writable directory, the image's uid; traffic goes through."""
     lab = node.lab
-    netns = lab.netns("img")
     container = new_container_id()
     selectors = f'["container:id:{container}", "unix:uid:65532"]'
     node.write_entries(extra=f"  - id: image\n    spiffe_id: {spiffe_id('image')}\n    selectors: {selectors}\n")
     node.start_agent()
     conf = lab.private_dir("image-conf")
-    (conf / "policy.yaml").write_text("kind: Policy\nlevel: 1\nrules:\n  - name: itself\n    action: ALLOW\n    from: [{principals: [" + spiffe_id("image") + "]}]\n")
+    (conf / "policy.yaml").write_text(ALLOW_CLIENT.format(td=TD))
     (conf / "proxy.yaml").write_text(
         "kind: Proxy\nlevel: 1\nidentity: {socket: unix:/agent/agent.sock}\npolicy: policy.yaml\nlisteners:\n"
         "  - {name: in, direction: inbound, capture: explicit, address: 127.0.0.1:8443, to: 127.0.0.1:8080}\n"
-        "  - {name: out, direction: outbound, capture: explicit, address: 127.0.0.1:9000, to: 127.0.0.1:8443,"
-        f" identities: [{spiffe_id('image')}]}}\n"
     )
+    node.client_side(9000, 8443, expect=("image",))
     runtime = Containerd(lab, node.postern)
     try:
         runtime.ctr("image", "import", file)
@@ -144,14 +153,15 @@ def run_image(file, node):
         runtime.cgroups.append(cgroup)
         runtime.ctr(
             "run", "--detach", "--read-only", "--cgroup", cgroup, "--log-uri", f"file://{runtime.dir}/{container}.log",
-            "--with-ns", f"network:/run/netns/{netns}",
+            "--with-ns", f"network:/run/netns/{node.netns}",
             "--mount", f"type=bind,src={conf},dst=/conf,options=rbind:ro",
             "--mount", f"type=bind,src={node.socket.parent},dst=/agent,options=rbind:ro",
-            name, container, "proxy", "/conf/proxy.yaml",
+            name, container, "/usr/bin/postern", "proxy", "/conf/proxy.yaml",
         )  # fmt: skip
-        wait_for("the sidecar of the image to be ready", lambda: '"ready"' in runtime.log(container), 20)
-        with TcpServer(netns, echo, port=8080):
-            p = lab.run_in(["nc", "-N", "-w", "10", "127.0.0.1", "9000"], netns=netns, input="through the image\n")
+        with told(lambda: runtime.log(container) + node.agent.err()[-3000:]):
+            wait_for("the sidecar of the image to be ready", lambda: '"ready"' in runtime.log(container), 20)
+        with TcpServer(node.netns, echo, port=8080):
+            p = lab.run_in(["nc", "-N", "-w", "10", "127.0.0.1", "9000"], netns=node.netns, input="through the image\n")
         assert p.stdout == "through the image\n", runtime.log(container)
         status = pathlib.Path(f"/proc/{runtime.pid(container)}/status").read_text()
         assert "\nUid:\t65532\t65532\t65532\t65532\n" in status
