@@ -22,12 +22,20 @@ static double now_us(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* The median: on a machine with other work the mean is the other work's. */
 static double sign_us(EVP_PKEY *key)
 {
+    static double took[ROUNDS];
     uint8_t sig[AWAY_SIGNATURE_MAX];
-    double from = now_us();
     for (int i = 0; i < ROUNDS; i++) {
         size_t n = sizeof(sig);
+        double from = now_us();
         EVP_MD_CTX *c = EVP_MD_CTX_new();
         if (EVP_DigestSignInit(c, NULL, EVP_sha256(), NULL, key) != 1 ||
             EVP_DigestSign(c, sig, &n, (const uint8_t *)"text", 4) != 1) {
@@ -35,8 +43,10 @@ static double sign_us(EVP_PKEY *key)
             exit(1);
         }
         EVP_MD_CTX_free(c);
+        took[i] = now_us() - from;
     }
-    return (now_us() - from) / ROUNDS;
+    qsort(took, ROUNDS, sizeof(took[0]), by_size);
+    return took[ROUNDS / 2];
 }
 
 int main(int argc, char **argv)
