@@ -114,6 +114,7 @@ int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct cr
     if (pin_path(&c->token, &pin_file, err) == -1 || ready(p, err) == -1) {
         return -1;
     }
+    POSTERN_ASSERT(pin_file != NULL && p->tokens != NULL);
     struct token *t = find(p->tokens, &c->token, pin_file);
     if (t == NULL && p->plan != NULL) {
         err_set(err, ERR_CONFIG, "a token cannot be added while running");

@@ -83,7 +83,7 @@ struct source {
 
     struct x509_svid *own;    /* owned; in force */
     struct x509_peers *peers; /* likewise */
-    bool open_to_all;         /* the key's file, when it was read last */
+    bool open_to_all;         /* the file of source_secret, when it was read last */
     unsigned failures;        /* in a row */
     bool told;                /* of the last of these */
     int end_stage;            /* of own: how much of its end was told */
@@ -102,6 +102,8 @@ bool source_is_trust(const struct source *s, const struct credential_trust *spec
 int source_load(struct source *s, bool *ret_changed, struct err *err);
 /* Whether a file is another one than was read. by_event false: and looks the same as last time. */
 bool source_looks_changed(struct source *s, bool by_event);
+/* Which file keeps the key a secret: the passphrase's, else the one that it stands in. */
+size_t source_secret(const struct source *s);
 /* What the agent says, of a workload's; NULL: nothing any more. */
 void source_take_state(struct source *s, const struct identity_state *state);
 

@@ -105,8 +105,9 @@ static void tell_open(const struct source *s)
 {
     struct err why = ERR_INIT;
     if (s->open_to_all) {
-        err_set(&why, ERR_CONFIG, "everybody on this machine may read the key");
-        err_where(&why, "%s", s->files[s->has_key ? 1 : 0].path);
+        err_set(&why, ERR_CONFIG, "everybody on this machine may read the %s",
+                s->has_passphrase ? "key's passphrase" : "key");
+        err_where(&why, "%s", s->files[source_secret(s)].path);
         err_advise(&why, "chmod o-r");
         notice(s, CREDENTIAL_OPEN, &why);
     }

@@ -73,7 +73,7 @@ static int read_whole(int fd, struct file_bytes *b, size_t size, struct err *err
 
 int file_read(const char *path, size_t max, struct file_bytes *ret, struct err *err)
 {
-    struct stat st;
+    struct stat st = {.st_size = 0};
     struct file_bytes b = {.n = 0};
     /* Not to be held up by what is no file. */
     os_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

@@ -224,6 +224,11 @@ static int parse_own(struct source *s, const struct file_bytes files[3], struct 
     return err_set(err, ERR_UNSUPPORTED, "no such kind");
 }
 
+size_t source_secret(const struct source *s)
+{
+    return s->has_passphrase ? s->n_files - 1 : s->has_key ? 1 : 0;
+}
+
 static bool same_own(const struct x509_svid *a, const struct x509_svid *b)
 {
     if (a == NULL || X509_cmp(a->leaf, b->leaf) != 0 ||
@@ -248,8 +253,8 @@ static int load_own(struct source *s, bool *ret_changed, struct err *err)
         r = read_file(s, i, is_passphrase ? CREDENTIAL_PASSPHRASE_MAX : CREDENTIAL_FILE_MAX,
                       &files[i], err);
     }
-    size_t key_at = s->has_key ? 1 : 0;
-    s->open_to_all = r == 0 && s->kind != CREDENTIAL_TOKEN && (files[key_at].mode & 0004) != 0;
+    s->open_to_all =
+        r == 0 && s->kind != CREDENTIAL_TOKEN && (files[source_secret(s)].mode & 0004) != 0;
     if (r == 0) {
         r = parse_own(s, files, &next, err);
         if (r == -1) {
@@ -264,6 +269,7 @@ static int load_own(struct source *s, bool *ret_changed, struct err *err)
         return -1;
     }
     if (r == 0) {
+        POSTERN_ASSERT(next != NULL);
         *ret_changed = !same_own(s->own, next);
         x509_svid_free(s->own);
         s->own = next;

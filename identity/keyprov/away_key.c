@@ -110,8 +110,9 @@ static const char *type_of(EVP_PKEY *key)
 static EVP_PKEY *make(struct away_keys *k, const char *type, const OSSL_PARAM *public_params,
                       const struct away_signer *signer)
 {
+    struct keyprov_handle handle = {.signer = signer};
     OSSL_PARAM mine[2] = {
-        OSSL_PARAM_construct_octet_string(KEYPROV_PARAM_SIGNER, &signer, sizeof(signer)),
+        OSSL_PARAM_construct_octet_string(KEYPROV_PARAM_SIGNER, &handle, sizeof(handle)),
         OSSL_PARAM_construct_end()};
     OSSL_PARAM *all = OSSL_PARAM_merge(public_params, mine);
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(k->ctx, type, KEYPROV_PROPERTY);

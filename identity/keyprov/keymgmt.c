@@ -74,24 +74,24 @@ static int import(void *key, int selection, const OSSL_PARAM params[])
 {
     struct keyprov_key *k = (struct keyprov_key *)key;
     const OSSL_PARAM *p = OSSL_PARAM_locate_const(params, KEYPROV_PARAM_SIGNER);
-    const struct away_signer *signer = NULL;
+    struct keyprov_handle handle = {.signer = NULL};
     (void)selection;
     if (k->public_key != NULL) {
         return 0;
     }
     if (p != NULL) {
-        if (p->data_type != OSSL_PARAM_OCTET_STRING || p->data_size != sizeof(signer)) {
+        if (p->data_type != OSSL_PARAM_OCTET_STRING || p->data_size != sizeof(handle)) {
             return 0;
         }
-        memcpy(&signer, p->data, sizeof(signer));
+        memcpy(&handle, p->data, sizeof(handle));
     }
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, k->rsa ? "RSA" : "EC", NULL);
     bool ok = ctx != NULL && EVP_PKEY_fromdata_init(ctx) == 1 &&
               EVP_PKEY_fromdata(ctx, &k->public_key, EVP_PKEY_PUBLIC_KEY,
                                 (OSSL_PARAM *)(uintptr_t)params) == 1;
     EVP_PKEY_CTX_free(ctx);
-    if (ok && signer != NULL) {
-        k->signer = *signer;
+    if (ok && handle.signer != NULL) {
+        k->signer = *handle.signer;
         k->has_signer = true;
     }
     return ok;

@@ -18,7 +18,12 @@
 #define KEYPROV_ECDSA "POSTERN-AWAY-ECDSA"
 #define KEYPROV_RSA "POSTERN-AWAY-RSA"
 #define KEYPROV_PROPERTY "provider=postern"
-#define KEYPROV_PARAM_SIGNER "postern-signer" /* the bytes of a pointer to a struct away_signer */
+#define KEYPROV_PARAM_SIGNER "postern-signer" /* the bytes of a struct keyprov_handle */
+
+/* Whom to ask, on its way through OpenSSL's parameters; lent. */
+struct keyprov_handle {
+    const struct away_signer *signer;
+};
 
 /* One key; shared by the EVP_PKEY and by what signs with it. */
 struct keyprov_key {

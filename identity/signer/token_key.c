@@ -197,7 +197,7 @@ static int sign(void *arg, const struct away_ask *what, uint8_t ret[AWAY_SIGNATU
                                .digest_len = (uint32_t)what->digest_len,
                                .salt_len = (uint32_t)what->salt_len,
                                .public_len = u->public_len};
-    struct token_answer a;
+    struct token_answer a = {.len = 0};
     memcpy(q.digest, what->digest, what->digest_len);
     memcpy(q.public_key, u->public_key, u->public_len);
     if (ask(u->token, TOKEN_SIGN_MS, &q, &a, NULL) == -1) {
@@ -251,7 +251,7 @@ static int prove(struct use *u, EVP_PKEY *key, EVP_PKEY *public_key, struct err 
                                .digest_len = 32,
                                .salt_len = 32,
                                .public_len = u->public_len};
-    struct token_answer a;
+    struct token_answer a = {.len = 0};
     memcpy(q.public_key, u->public_key, u->public_len);
     int r = ask(u->token, TOKEN_LOAD_MS, &q, &a, err);
     if (r == 0 &&
