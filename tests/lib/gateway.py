@@ -189,7 +189,7 @@ def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=T
     if policy is not None:
         (node.conf / f"{tag}-policy.yaml").write_text(policy.format(td=TD))
         text += f"policy: {tag}-policy.yaml\n"
-    conf.write_text(text + f"admin:\n  socket: {admin_dir}/admin.sock\n  allow_uids: [0]\n" + body)
+    conf.write_text(text + f"admin:\n  socket: {admin_dir}/admin.sock\n  allow_uids: [0, {uid}]\n" + body)
     process = node.lab.start(tag, [node.postern, "gateway", conf], netns=netns or node.netns, uid=uid, **({"env": env} if env else {}))
     g = Gateway(node, name, process, admin_dir / "admin.sock", conf)
     g.policy_path = node.conf / f"{tag}-policy.yaml"
