@@ -1,6 +1,7 @@
 /*
- * The proxy role's own state, shared by its wiring (role_proxy.c), what it may do (proxy_privs.c)
- * and what it tells (proxy_report.c). Main thread only.
+ * The state of a data plane's process, which the roles proxy and gateway share: its wiring
+ * (dataplane.c), what it may do (proxy_privs.c) and what it tells (proxy_report.c,
+ * proxy_listeners.c). Main thread only.
  */
 #ifndef POSTERN_PROXY_PRIV_H
 #define POSTERN_PROXY_PRIV_H
