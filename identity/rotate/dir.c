@@ -143,6 +143,7 @@ int rotate_let_in(const struct rotate_dir *d, struct err *err)
 {
     const struct conf_rotate_output *o = d->of;
     struct stat st;
+    POSTERN_ASSERT(d->fd != -1);
     if (fstat(d->fd, &st) == -1) {
         return sys_failed(d, err, "cannot look at the directory");
     }
@@ -166,7 +167,7 @@ struct rotate_dir *rotate_dir_open(const struct conf_rotate_output *o, struct er
     d->path = mem_must_strdup(o->directory);
     d->fd = -1;
     d->parent_fd = -1;
-    if (split(o->directory, &parent, &d->name, err) == -1) {
+    if (split(o->directory, &parent, &d->name, err) == -1 || parent == NULL) {
         return NULL;
     }
     d->parent_fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);

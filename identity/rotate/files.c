@@ -150,8 +150,15 @@ static int make_file(struct rotate_bytes *b, const struct conf_rotate_output *o,
                      const struct rotate_material *m, struct err *err)
 {
     const struct conf_rotate_file *f = &o->files[i];
-    const struct x509_svid *svid = m->x509 != NULL ? m->x509->svid : NULL;
-    POSTERN_ASSERT(svid != NULL || !conf_rotate_is_x509(f->what));
+    if (f->what == CONF_ROTATE_JWT) {
+        rotate_bytes_append(b, m->tokens[i].text, strlen(m->tokens[i].text));
+        return 0;
+    }
+    if (f->what == CONF_ROTATE_JWKS) {
+        return append_key_set(b, f, m, err);
+    }
+    POSTERN_ASSERT(m->x509 != NULL && m->x509->svid != NULL);
+    const struct x509_svid *svid = m->x509->svid;
     switch (f->what) {
     case CONF_ROTATE_CHAIN:
         return append_chain(b, svid, err);
@@ -169,10 +176,7 @@ static int make_file(struct rotate_bytes *b, const struct conf_rotate_output *o,
     case CONF_ROTATE_TRUSTSTORE:
         return append_authorities(b, o, f, m, err);
     case CONF_ROTATE_JWT:
-        rotate_bytes_append(b, m->tokens[i].text, strlen(m->tokens[i].text));
-        return 0;
     case CONF_ROTATE_JWKS:
-        return append_key_set(b, f, m, err);
     case CONF_ROTATE_N_WHATS:
         break;
     }
