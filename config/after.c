@@ -31,6 +31,7 @@ static const char *const words_signal[] = {"HUP",  "USR1", "USR2", "WINCH", "INT
 static const int signals[] = {SIGHUP,  SIGUSR1, SIGUSR2, SIGWINCH, SIGINT,
                               SIGQUIT, SIGTERM, SIGCONT, SIGALRM};
 static const char *const words_method[] = {"POST", "GET", "PUT", "PATCH", "DELETE", NULL};
+static const char *const words_mounts[] = {"own", "any", NULL};
 static const char *const words_if_failed[] = {"stop", "continue", NULL};
 static const char *const verbs[CONF_N_SYSTEMD_VERBS] = {
     "reload", "restart", "try-reload-or-restart", "reload-or-restart"};
@@ -89,6 +90,9 @@ static void check_signal(struct context *c, const struct node *map, void *value)
     } else if (a->signal.child && executable != NULL) {
         report(c, executable->key, NULL, "remove it: the child is known by itself",
                "'executable' of the child");
+    } else if (a->signal.child && node_get(map, "mounts") != NULL) {
+        report(c, node_get(map, "mounts")->key, NULL, "remove it: the child is known by itself",
+               "'mounts' of the child");
     } else if (!a->signal.child && executable == NULL) {
         report(c, map, "executable: the program that the process runs",
                "a number alone may be anybody's by then", "'signal' names no executable");
@@ -122,6 +126,14 @@ static const struct field fields_signal[] = {
      AT(struct conf_after, signal.executable),
      .doc = "The program that the process has to run, or it gets no signal. A must with `pid_file` "
             "and `pid`."},
+    {.name = "mounts",
+     .type = TYPE_WORD,
+     .words = words_mounts,
+     AT(struct conf_after, signal.any_mounts),
+     .def = "own",
+     .doc = "`own`: it runs the very file that `executable` is here. `any`: or one that has this "
+            "path where the process lives: a container that shares its processes with ours, and "
+            "whose root is believed."},
 };
 static const struct table table_signal = {
     .name = "signal", FIELDS(fields_signal), .check = check_signal};

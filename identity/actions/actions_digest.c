@@ -41,6 +41,7 @@ static uint64_t add_action(uint64_t h, const struct conf_after *a)
     h = add_number(h, a->signal.child);
     h = add_number(h, (uint64_t)a->signal.signo);
     h = add_text(h, a->signal.executable);
+    h = add_number(h, a->signal.any_mounts);
     h = add_words(h, &a->command.argv);
     h = add_number(h, a->command.has_user);
     h = add_number(h, a->command.uid);

@@ -299,6 +299,7 @@ static void run_signal(struct runner *r, const struct actions_msg_run *m,
     const struct runner_target target = {.pid_file = a->signal.pid_file,
                                          .pid = (pid_t)a->signal.pid,
                                          .executable = a->signal.executable,
+                                         .any_mounts = a->signal.any_mounts != 0,
                                          .signo = a->signal.signo,
                                          .own = own,
                                          .n_own = sizeof(own) / sizeof(own[0])};

@@ -32,6 +32,7 @@ struct runner_target {
     const char *pid_file;   /* NULL: pid */
     pid_t pid;              /* without pid_file */
     const char *executable; /* absolute */
+    bool any_mounts;        /* as the process's own mount namespace has it will do */
     int signo;
     const pid_t *own; /* who never gets one: runner and daemon */
     size_t n_own;

@@ -127,31 +127,44 @@ static int64_t start_wall_s(uint64_t start_ticks)
            (int64_t)(since_boot_s - (start_s < since_boot_s ? start_s : since_boot_s));
 }
 
-/* What the kernel calls a file that another one has replaced. */
-static bool was_replaced(struct attest_view *view, const struct attest_process *p,
-                         const struct attest_facts *facts, const char *executable)
+/* The path that the kernel shows, and whether its file was replaced since. */
+static struct str seen_path(const struct attest_process *p, char *space, size_t size,
+                            bool *ret_replaced)
 {
     static const char deleted[] = " (deleted)";
-    char seen[PATH_MAX], resolved[PATH_MAX];
-    ssize_t n = readlinkat(p->dir_fd, "exe", seen, sizeof(seen) - 1);
-    struct str path = {seen, n > 0 ? (size_t)n : 0};
+    ssize_t n = readlinkat(p->dir_fd, "exe", space, size);
+    struct str path = {space, n > 0 && (size_t)n < size ? (size_t)n : 0};
 
-    if (!facts->own_view || !attest_mounts_has(&view->mounts, facts->exe_mount) ||
-        !str_has_suffix(path, STR_LIT(deleted))) {
+    *ret_replaced = str_has_suffix(path, STR_LIT(deleted));
+    path.n -= *ret_replaced ? sizeof(deleted) - 1 : 0;
+    return path;
+}
+
+/* Whether it is the path's, though not its file: the file was replaced under a process that lives
+ * with our mounts, or it lives with others and that may be. */
+static bool has_path(struct attest_view *view, const struct attest_process *p,
+                     const struct attest_facts *facts, const struct runner_target *target)
+{
+    char space[PATH_MAX], resolved[PATH_MAX];
+    bool replaced = false;
+    struct str path = seen_path(p, space, sizeof(space), &replaced);
+    bool ours = facts->own_view && attest_mounts_has(&view->mounts, facts->exe_mount);
+
+    if (!(ours && replaced) && !(target->any_mounts && !facts->own_view)) {
         return false;
     }
-    path.n -= sizeof(deleted) - 1;
-    return str_eq(path, str_of(executable)) ||
-           (realpath(executable, resolved) != NULL && str_eq(path, str_of(resolved)));
+    return str_eq(path, str_of(target->executable)) ||
+           (ours && realpath(target->executable, resolved) != NULL &&
+            str_eq(path, str_of(resolved)));
 }
 
 static enum actions_outcome check_executable(struct attest_view *view,
                                              const struct attest_process *p,
                                              const struct attest_facts *facts,
-                                             const char *executable, char *ret_text)
+                                             const struct runner_target *target, char *ret_text)
 {
     struct statx st;
-    bool there = statx(AT_FDCWD, executable, 0, STATX_BASIC_STATS, &st) == 0;
+    bool there = statx(AT_FDCWD, target->executable, 0, STATX_BASIC_STATS, &st) == 0;
 
     if (!facts->has_exe) {
         return refuse(ret_text,
@@ -163,11 +176,12 @@ static enum actions_outcome check_executable(struct attest_view *view,
         st.stx_ino == facts->exe.ino) {
         return ACTIONS_OK;
     }
-    if (was_replaced(view, p, facts, executable)) {
+    if (has_path(view, p, facts, target)) {
         return ACTIONS_OK;
     }
     return refuse(ret_text, "process %d runs %.200s, and not %.100s", (int)p->pid,
-                  facts->path[0] != '\0' ? facts->path : "what has no path here", executable);
+                  facts->path[0] != '\0' ? facts->path : "what has no path here",
+                  target->executable);
 }
 
 enum actions_outcome runner_signal_look(struct attest_view *view,
@@ -194,7 +208,7 @@ enum actions_outcome runner_signal_look(struct attest_view *view,
     if (attest_process_open_pid(view, file.pid, &p, &facts, &why) != AGENT_ATTEST_OK) {
         return refuse(ret_text, "process %d: %s", (int)file.pid, why);
     }
-    outcome = check_executable(view, &p, &facts, target->executable, ret_text);
+    outcome = check_executable(view, &p, &facts, target, ret_text);
     if (outcome == ACTIONS_OK && target->pid_file != NULL) {
         outcome = check_owner(&file, facts.uid, ret_text);
     }

@@ -72,9 +72,10 @@ struct conf_after {
         char *pid_file; /* NULL: see pid, child */
         uint32_t pid;   /* 0: none */
         bool child;
-        uint32_t word;    /* of the list of signals */
-        int signo;        /* the same, as the kernel numbers it */
-        char *executable; /* NULL with child only */
+        uint32_t word;       /* of the list of signals */
+        int signo;           /* the same, as the kernel numbers it */
+        char *executable;    /* NULL with child only */
+        uint32_t any_mounts; /* its path may be one of another mount namespace */
     } signal;
     struct {
         struct conf_words argv;

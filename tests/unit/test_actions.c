@@ -392,6 +392,7 @@ static void test_digest(void **state)
         "  after: [{command: [/c]}, {command: [/c]}]\n",
         "  after: [{signal: {pid_file: /c, executable: /d}}]\n",
         "  after: [{signal: {pid_file: /c, executable: /d, signal: USR1}}]\n",
+        "  after: [{signal: {pid_file: /c, executable: /d, mounts: any}}]\n",
         "  after: [{systemd: {reload: a}}]\n",
         "  after: [{systemd: {restart: a}}]\n",
         "  after: [{http: {url: 'http://a/'}}]\n",

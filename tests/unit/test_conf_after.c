@@ -44,6 +44,8 @@ static const struct {
     {A("{signal: {pid_file: /p}}"), "names no executable"},
     {A("{signal: {child: true, executable: /e}}"), "'executable' of the child"},
     {A("{signal: {child: false}}"), "'child' is false"},
+    {A("{signal: {child: true, mounts: any}}"), "'mounts' of the child"},
+    {A("{signal: {pid_file: /p, executable: /e, mounts: all}}"), "'mounts' is 'all'"},
     {A("{signal: {pid: 0, executable: /e}}"), "too little"},
     {A("{signal: {pid_file: /p, executable: /e, signal: KILL}}"), "'signal' is 'KILL'"},
     {A("{signal: {pid_file: /p, executable: /e, signal: 9}}"), "'signal'"},

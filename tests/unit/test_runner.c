@@ -164,11 +164,17 @@ static void write_pid(struct place *p, pid_t pid)
     write_pid_file(p, text);
 }
 
+static bool any_mounts; /* of the next look */
+
 static enum actions_outcome look(struct place *p, int *ret_pidfd, char ret_text[ACTIONS_TEXT_MAX])
 {
     const pid_t own[] = {getpid(), getppid()};
-    const struct runner_target t = {
-        .pid_file = p->pid_file, .executable = p->exe, .signo = SIGHUP, .own = own, .n_own = 2};
+    const struct runner_target t = {.pid_file = p->pid_file,
+                                    .executable = p->exe,
+                                    .any_mounts = any_mounts,
+                                    .signo = SIGHUP,
+                                    .own = own,
+                                    .n_own = 2};
 
     ret_text[0] = '\0';
     return runner_signal_look(&p->view, &t, ret_pidfd, ret_text);
@@ -363,6 +369,43 @@ static void test_own_mounts(void **state)
     assert_int_equal(unlink(fake), 0);
     assert_refused(p, "and not");
     assert_int_equal(end_victim(p), 0);
+    /* Who says that he believes that place's root gets it. */
+    copy_file("/bin/cat", fake);
+    start_victim(p, &how);
+    write_pid(p, p->victim);
+    any_mounts = true;
+    assert_signalled(p);
+    any_mounts = false;
+}
+
+/* With our own mounts `any` is no more than `own`. */
+static void test_any_mounts_is_not_any_file(void **state)
+{
+    struct place *p = *state;
+    mem_autofree char *other = mem_must_printf("%s/other", p->dir);
+
+    start_victim(p, NULL);
+    write_pid(p, p->victim);
+    assert_int_equal(rename(p->exe, other), 0);
+    copy_file("/bin/cat", p->exe);
+    any_mounts = true;
+    assert_refused(p, "and not");
+    any_mounts = false;
+    assert_int_equal(end_victim(p), 0);
+}
+
+static void test_pid_by_number(void **state)
+{
+    struct place *p = *state;
+    char text[ACTIONS_TEXT_MAX] = "";
+    struct runner_target t = {.pid = 1, .executable = p->exe, .signo = SIGHUP};
+
+    assert_int_equal(runner_signal(&p->view, &t, text), ACTIONS_REFUSED);
+    start_victim(p, NULL);
+    t.pid = p->victim;
+    assert_int_equal(runner_signal(&p->view, &t, text), ACTIONS_OK);
+    assert_int_equal(end_victim(p), SIGHUP);
+    assert_int_equal(runner_signal(&p->view, &t, text), ACTIONS_REFUSED);
 }
 
 /* --- the process ------------------------------------------------------------------------------ */
@@ -639,6 +682,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ended_process, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_replaced_executable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_own_mounts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_any_mounts_is_not_any_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pid_by_number, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_messages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_config_owner, set_up, tear_down),
