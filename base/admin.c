@@ -119,6 +119,16 @@ static bool make_document(struct admin *a, struct str name, bool *ret_known, str
     return false;
 }
 
+static bool is_health(const struct admin *a, struct str name)
+{
+    for (size_t i = 0; i < a->n_documents; i++) {
+        if (a->documents[i].health && str_eq(name, str_of(a->documents[i].name))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const char *http_reason(int status)
 {
     switch (status) {
@@ -155,7 +165,12 @@ static bool answer_http(struct client *c, int status, struct str name)
     struct buf body = BUF_INIT(ADMIN_DOCUMENT_MAX);
     bool known = false;
     const char *type = "text/plain; charset=utf-8";
-    if (status == 200 && (str_eq(name, STR_LIT("metrics")) || str_eq(name, STR_LIT("ready")))) {
+    bool health = status == 200 && is_health(a, name);
+    if (health) {
+        status = make_document(a, name, &known, &body) ? 200 : 503;
+        type = "application/json";
+    } else if (status == 200 &&
+               (str_eq(name, STR_LIT("metrics")) || str_eq(name, STR_LIT("ready")))) {
         if (!make_document(a, name, &known, &body)) {
             status = known ? 503 : 404;
         } else if (str_eq(name, STR_LIT("metrics"))) {
@@ -165,7 +180,7 @@ static bool answer_http(struct client *c, int status, struct str name)
         status = 404;
     }
     bool ok = true;
-    if (status != 200) {
+    if (status != 200 && !health) {
         buf_reset(&body);
         ok = buf_printf(&body, "%s\n", http_reason(status));
     }

@@ -31,6 +31,7 @@ void proxy_publish(struct proxy *p)
         ++p->generation, &(const struct snapshot_parts){.files = p->files,
                                                         .identity = p->identity,
                                                         .parties = p->parties,
+                                                        .resolved = p->resolved,
                                                         .state = p->state,
                                                         .quarantined = p->quarantined});
     for (unsigned i = 0; i < p->n_workers; i++) {
@@ -38,6 +39,9 @@ void proxy_publish(struct proxy *p)
     }
     snapshot_unref(p->snapshot);
     p->snapshot = next;
+    if (p->serving) {
+        proxy_targets_use(p);
+    }
     proxy_restart_check(p);
 }
 
@@ -122,7 +126,7 @@ static void reload(struct proxy *p)
     if (proxy_read_conf(p, diag, &conf) == -1 ||
         snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
         snapshot_files_compatible(p->files, next, &err) == -1 ||
-        proxy_plan_covers(p, next->conf, &err) == -1 ||
+        proxy_plan_covers(p, next->conf, &err) == -1 || proxy_targets_cover(p, next, &err) == -1 ||
         proxy_credentials_prepare(p, next, &credentials, &err) == -1) {
         snapshot_files_unref(next);
         reload_failed(p, diag, &err);
@@ -136,6 +140,7 @@ static void reload(struct proxy *p)
         log_set_level(p->log, next->conf->log_level);
         warn(p);
         proxy_publish(p);
+        proxy_targets_reloaded(p);
         struct log_line l;
         log_begin(&l, p->log, LOG_INFO, "reloaded");
         log_uint(&l, "generation", p->generation);
@@ -372,7 +377,8 @@ static int set_up(struct proxy *p, struct err *err)
     }
     if (proxy_unix_start(p, err) == -1 || start_workers(p, err) == -1 ||
         start_admin(p, err) == -1 || start_probes(p, err) == -1 || start_identity(p, err) == -1 ||
-        proxy_state_start(p, err) == -1 || proxy_confine(p, err) == -1) {
+        proxy_state_start(p, err) == -1 || proxy_targets_start(p, err) == -1 ||
+        proxy_confine(p, err) == -1) {
         return -1;
     }
     return proxy_restart_set_up(p, err);
@@ -384,6 +390,7 @@ static void tear_down(struct proxy *p)
     admin_free(p->admin);
     probes_free(p->probes);
     snapshot_files_unref(p->probes_from);
+    proxy_targets_stop(p);
     state_client_free(p->state_client);
     identity_client_free(p->client);
     proxy_credentials_stop(p);

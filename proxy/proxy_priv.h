@@ -15,6 +15,7 @@
 #include <postern/probes.h>
 #include <postern/sandbox.h>
 #include <postern/state_client.h>
+#include <postern/target_check.h>
 
 struct proxy_reload_result {
     uint64_t ok, failed;
@@ -67,6 +68,8 @@ struct proxy {
     /* A gateway's; NULL: a sidecar. */
     struct credentials *credentials;
     struct snapshot_parties *parties; /* of `files` and what is in force */
+    struct proxy_targets *targets;    /* names and checks (proxy_targets.c) */
+    struct resolve_state *resolved;   /* addresses of names; NULL: none is needed */
     struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
 
     struct state_client *state_client; /* NULL: state.from is not the agent */
@@ -111,6 +114,26 @@ bool proxy_has_identity(const struct proxy *p);
 /* Unix sockets of listeners (proxy_unix.c): before the workers; with `remove` their files go. */
 int proxy_unix_start(struct proxy *p, struct err *err);
 void proxy_unix_stop(struct proxy *p, bool remove);
+
+/* Names of targets, checks, health (proxy_targets.c). Each does nothing for a sidecar. Started
+ * before the process gives up execve; served once the workers run. */
+struct proxy_targets;
+int proxy_targets_start(struct proxy *p, struct err *err);
+void proxy_targets_serve(struct proxy *p);
+void proxy_targets_stop(struct proxy *p);
+/* Whether names of the next configuration can be looked up. */
+int proxy_targets_cover(const struct proxy *p, const struct snapshot_files *next, struct err *err);
+void proxy_targets_reloaded(struct proxy *p);
+/* After every new snapshot. */
+void proxy_targets_use(struct proxy *p);
+/* Every name has an address, every target that is checked is up. */
+bool proxy_targets_ready(const struct proxy *p);
+/* What answers on `health`; NULL: nothing does. */
+struct admin *proxy_targets_health(const struct proxy *p);
+struct json_t;
+struct json_t *proxy_targets_status(const struct proxy *p);
+struct json_t *proxy_names_status(const struct proxy *p);
+void proxy_targets_metrics(const struct proxy *p, struct buf *out);
 
 /* The State stream, if files are not all there is (proxy_state.c). */
 int proxy_state_start(struct proxy *p, struct err *err);
@@ -174,5 +197,6 @@ void proxy_listeners_metrics(const struct proxy *p, struct buf *out);
 bool proxy_report_status(void *arg, struct buf *out);
 bool proxy_report_metrics(void *arg, struct buf *out);
 bool proxy_report_ready(void *arg, struct buf *out);
+bool proxy_is_ready(const struct proxy *p);
 
 #endif

@@ -53,14 +53,12 @@ static void plan_target(struct sandbox_plan *plan, const struct conf_target *to)
     }
 }
 
-/* http://[USER:PASSWORD@]HOST:PORT, checked by the schema. */
 static void plan_url(struct sandbox_plan *plan, const char *url)
 {
-    const char *colon = url != NULL ? strrchr(url, ':') : NULL;
-    uint64_t port = 0;
+    struct conf_connect_proxy proxy;
 
-    if (colon != NULL && str_to_u64(str_of(colon + 1), UINT16_MAX, &port)) {
-        sandbox_plan_connect(plan, (uint16_t)port);
+    if (url != NULL && conf_connect_proxy_parse(str_of(url), &proxy)) {
+        sandbox_plan_connect(plan, proxy.port);
     }
 }
 

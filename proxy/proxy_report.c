@@ -10,15 +10,15 @@
 
 static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INBOUND] = "inbound"};
 
-static bool is_ready(const struct proxy *p)
+bool proxy_is_ready(const struct proxy *p)
 {
-    return proxy_has_identity(p) && !p->draining && proxy_state_ready(p);
+    return proxy_has_identity(p) && !p->draining && proxy_state_ready(p) && proxy_targets_ready(p);
 }
 
 bool proxy_report_ready(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
-    return is_ready(p) && buf_printf(out, "ready\n");
+    return proxy_is_ready(p) && buf_printf(out, "ready\n");
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -196,9 +196,13 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "name", text_or_null(conf->name));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - p->started_s));
-    json_object_set_new(o, "ready", json_boolean(is_ready(p)));
+    json_object_set_new(o, "ready", json_boolean(proxy_is_ready(p)));
     json_object_set_new(o, "draining", json_boolean(p->draining));
     json_object_set_new(o, "identity", identity(p));
+    if (p->targets != NULL) {
+        json_object_set_new(o, "targets", proxy_targets_status(p));
+        json_object_set_new(o, "names", proxy_names_status(p));
+    }
     if (p->credentials != NULL) {
         json_object_set_new(o, "credentials", proxy_credentials_report(p, false));
         json_object_set_new(o, "trust", proxy_credentials_report(p, true));
@@ -289,11 +293,13 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
     family(p, out, "postern_bytes_down", METRIC_COUNTER,
            "Plaintext bytes to the side that opened a connection.", MEMBER(bytes_down), 1, NULL,
            NULL);
-    const char *help = "Outbound connections without TLS, by what allowed it.";
+    const char *help = "Connections without TLS of ours, by what allowed it.";
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, help,
                               "by=\"transport\"", (double)SUM(p, plaintext_disabled));
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
                               "by=\"passthrough\"", (double)SUM(p, plaintext_passthrough));
+    (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
+                              "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
     one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",
         SUM(p, rejudged));
     one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",
@@ -345,7 +351,7 @@ static void process_metrics(const struct proxy *p, struct buf *out)
     const struct snapshot_identity *i = p->identity;
     one(out, "postern_ready", METRIC_GAUGE,
         "1 if there is an identity, a state where one is wanted, and no drain.",
-        is_ready(p) ? 1 : 0);
+        proxy_is_ready(p) ? 1 : 0);
     one(out, "postern_svid_not_after_seconds", METRIC_GAUGE,
         "When the own certificate ends, seconds since the epoch; 0: there is none.",
         i != NULL ? (uint64_t)i->not_after_s : 0);
@@ -373,6 +379,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     const struct proxy *p = (const struct proxy *)arg;
     process_metrics(p, out);
     proxy_credentials_metrics(p, out);
+    proxy_targets_metrics(p, out);
     state_metrics(p, out);
     connection_metrics(p, out);
     proxy_listeners_metrics(p, out);

@@ -92,6 +92,7 @@ static int start_workers(struct proxy *p, struct err *err)
         }
     }
     admin_start(p->admin);
+    proxy_targets_serve(p);
     return 0;
 }
 

@@ -46,9 +46,10 @@ static int next_socket(struct proxy *p, struct handover_msg *m)
             return l.fd;
         }
     }
-    for (; h->socket < 2; h->socket++) {
+    for (; h->socket < 3; h->socket++) {
         bool activated = false;
-        int fd = admin_listener(p->admin, h->socket == 1, &activated);
+        const struct admin *a = h->socket == 2 ? proxy_targets_health(p) : p->admin;
+        int fd = a != NULL ? admin_listener(a, h->socket >= 1, &activated) : -1;
         if (fd != -1) {
             handover_msg_socket(m, activated ? "admin" : NULL);
             return fd;
@@ -102,6 +103,9 @@ static void step_back(struct proxy *p)
     log_end(&l);
     service_manager_main_pid(&p->manager, p->heir.pid);
     admin_release(p->admin);
+    if (proxy_targets_health(p) != NULL) {
+        admin_release(proxy_targets_health(p));
+    }
     proxy_drain_handed_over(p);
     handover_msg_init(&m, HANDOVER_GONE);
     (void)!handover_send(p->heir.fd, &m, -1); /* it goes on without, after a while */

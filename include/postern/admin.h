@@ -33,6 +33,8 @@ typedef bool (*admin_document_fn)(void *arg, struct buf *out);
 struct admin_document {
     const char *name; /* "status", "metrics", "ready" ... */
     admin_document_fn fn;
+    bool health; /* answered over HTTP too, as JSON: with 200, or 503 where fn says false, which
+                    then has written why */
 };
 
 struct admin_options {

@@ -10,6 +10,7 @@
 
 #include <postern/err.h>
 #include <postern/log.h>
+#include <postern/rate.h>
 #include <postern/service_manager.h>
 #include <postern/snapshot.h>
 #include <postern/tls.h>
@@ -128,6 +129,8 @@ struct conn_counters {
 struct conn_shared_listener {
     _Atomic unsigned open; /* downstream connections, for its limits.connections */
     _Atomic uint64_t accepted, denied;
+    struct rate rate; /* of new ones, for its limits.connect_rate */
+    _Atomic uint64_t over_rate;
 };
 struct conn_shared {
     _Atomic unsigned open;                  /* downstream connections, for limits.connections */

@@ -26,6 +26,24 @@ static bool listener_full(const struct worker_listener *l)
            atomic_load_explicit(&w->shared->listeners[l->index].open, memory_order_relaxed) >= max;
 }
 
+/* Whether one more may come so soon. Who may not is refused, since waiting in the queue would only
+ * make more of them. */
+static bool within_rate(const struct worker_listener *l)
+{
+    const struct conn_worker *w = l->worker;
+    const struct conf_listener *c = w->current->snapshot->files->listeners[l->index].conf;
+    if (c->limits.connect_rate == 0 || w->shared->listeners == NULL) {
+        return true;
+    }
+    struct conn_shared_listener *shared = &w->shared->listeners[l->index];
+    uint32_t burst = c->limits.connect_burst > 0 ? c->limits.connect_burst : c->limits.connect_rate;
+    if (rate_take(&shared->rate, loop_now_ms(w->loop) * 1000, c->limits.connect_rate, burst)) {
+        return true;
+    }
+    atomic_fetch_add_explicit(&shared->over_rate, 1, memory_order_relaxed);
+    return false;
+}
+
 /* No descriptors, no memory, or as many connections as are allowed: let the backlog fill, and look
  * again soon. */
 static void pause_accepting(struct conn_worker *w)
@@ -60,6 +78,10 @@ static void on_readable(void *arg, unsigned ready)
                 pause_accepting(w);
             }
             return;
+        }
+        if (!within_rate(l)) {
+            net_reset(fd);
+            continue;
         }
         struct conn *c = conn_new(w, l->index, fd, &source);
         if (c == NULL) {

@@ -159,9 +159,16 @@ static bool write_too_big(void *arg, struct buf *out)
     return false;
 }
 
+static bool write_health(void *arg, struct buf *out)
+{
+    const struct server *s = arg;
+    return buf_printf(out, "{\"ready\": %s}\n", atomic_load(&s->ready) ? "true" : "false") &&
+           atomic_load(&s->ready);
+}
+
 static const struct admin_document documents[] = {
     {"status", write_status}, {"metrics", write_metrics}, {"ready", write_ready},
-    {"big", write_big},       {"too-big", write_too_big},
+    {"big", write_big},       {"too-big", write_too_big}, {"readyz", write_health, .health = true},
 };
 enum { N_DOCUMENTS = sizeof(documents) / sizeof(documents[0]) };
 
@@ -302,7 +309,16 @@ static void test_http(void **state)
     ask_http(&s, post, 4096, text);
     assert_int_equal(strncmp(text, "HTTP/1.1 431 ", 13), 0);
 
+    /* A health document says why not. */
+    ask_http(&s, "GET /readyz HTTP/1.1\r\n\r\n", 24, text);
+    assert_int_equal(strncmp(text, "HTTP/1.1 503 Service Unavailable\r\n", 34), 0);
+    assert_non_null(strstr(text, "\r\nContent-Type: application/json\r\n"));
+    assert_non_null(strstr(text, "\r\n\r\n{\"ready\": false}\n"));
+
     atomic_store(&s.ready, true);
+    ask_http(&s, "GET /readyz HTTP/1.1\r\n\r\n", 24, text);
+    assert_int_equal(strncmp(text, "HTTP/1.1 200 OK\r\n", 17), 0);
+    assert_non_null(strstr(text, "\r\n\r\n{\"ready\": true}\n"));
     ask_http(&s, "GET /ready HTTP/1.0\r\n\r\n", 23, text);
     assert_int_equal(strncmp(text, "HTTP/1.1 200 OK\r\n", 17), 0);
     assert_non_null(strstr(text, "\r\n\r\nready\n"));
