@@ -14,6 +14,8 @@ enum conn_reason conn_dial_reason(int sys_errno)
         return CONN_CLOSE_CONNECT_REFUSED;
     case ETIMEDOUT:
         return CONN_CLOSE_CONNECT_TIMEOUT;
+    case ELOOP:
+        return CONN_CLOSE_LOOP;
     case EMFILE:
     case ENFILE:
     case ENOBUFS:
@@ -70,6 +72,14 @@ static bool next_address(struct conn *c)
     return true;
 }
 
+/* A name that has come to mean a listener of this very process: that of an address is refused in
+ * the file. */
+static bool leads_back(const struct conn *c)
+{
+    return c->target != NULL && conn_next_hop(c)->conf->kind == CONF_TARGET_HOST &&
+           snapshot_is_own_port(conn_snapshot(c)->files, &c->upstream, false);
+}
+
 int conn_dial_fd(struct conn *c, bool *ret_done)
 {
     int fd = -1;
@@ -78,10 +88,12 @@ int conn_dial_fd(struct conn *c, bool *ret_done)
         c->dial_left--;
         if (c->target != NULL && conn_next_hop(c)->conf->kind == CONF_TARGET_UNIX) {
             fd = net_dial_unix(c->target->conf->path, ret_done);
-        } else if (next_address(c)) {
-            fd = net_dial(&c->upstream, ret_done);
-        } else {
+        } else if (!next_address(c)) {
             errno = EHOSTUNREACH;
+        } else if (leads_back(c)) {
+            errno = ELOOP;
+        } else {
+            fd = net_dial(&c->upstream, ret_done);
         }
         c->dial_tried++;
     }

@@ -77,6 +77,7 @@ static void found(struct conn *c)
     c->hello->done = true;
     c->hello->took_ms = loop_now_ms(c->worker->loop) - c->opened_ms;
     conn_place(c);
+    conn_leg_want(&c->peer, 0); /* what comes next waits in the kernel, also while it is held */
     if (c->target->conf->kind == CONF_TARGET_NONE) {
         conn_close(c, CONN_CLOSE_NO_SNI_ROUTE);
         return;

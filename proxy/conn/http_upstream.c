@@ -156,7 +156,8 @@ void http_upstream_step(struct conn *c, int sys_errno)
         tunnel(c, conn_tunnel_step(c, up));
     } else {
         int e = up->s.failed ? up->s.sys_errno : net_dial_error(up->s.fd);
-        if (e != 0 && c->dial_left > 0) {
+        bool whole = !up->s.failed && !c->http->up_broken; /* nothing of the request is lost */
+        if (e != 0 && c->dial_left > 0 && whole) {
             dial_again(c);
         } else if (e != 0) {
             answer_unreachable(c, conn_dial_reason(e), e);

@@ -619,6 +619,26 @@ static void test_name(void **state)
     world_free(w);
 }
 
+/* A name that comes to mean the listener itself would go round until nothing is left. */
+static void test_name_loop(void **state)
+{
+    (void)state;
+    struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%1$u\",\n"
+                                "     sni: [{names: [a.example], to: \"me.example:%1$u\", "
+                                "passthrough: true}]}\n");
+    static const char *const ips[] = {"127.0.0.1"};
+    uint8_t h[300];
+    w->server.resolved = resolved("me.example", ips, 1);
+    post(&w->server);
+    int c = dial(w->port);
+    say(c, h, hello("a.example", h));
+    hear_reset(c);
+    log_line(&w->server, "\"connection\"", "\"reason\":\"loop\"");
+    assert_int_equal(atomic_load(&conn_worker_counters(w->server.worker)->accepted[CONF_INBOUND]),
+                     1);
+    world_free(w);
+}
+
 /* What came before the first answer goes on with it. */
 static void test_name_held(void **state)
 {
@@ -735,8 +755,8 @@ int main(void)
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_passthrough),
         cmocka_unit_test(test_terminated), cmocka_unit_test(test_reload),
         cmocka_unit_test(test_header),     cmocka_unit_test(test_header_passthrough),
-        cmocka_unit_test(test_name),       cmocka_unit_test(test_name_held),
-        cmocka_unit_test(test_tunnel),
+        cmocka_unit_test(test_name),       cmocka_unit_test(test_name_loop),
+        cmocka_unit_test(test_name_held),  cmocka_unit_test(test_tunnel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
