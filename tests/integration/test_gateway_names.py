@@ -3,6 +3,7 @@
 Real clients (curl, openssl) and receivers (nginx, and ones that the test plays); certificates from files.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -511,9 +512,9 @@ def test_rate(gw, web):
 # --- tunnels --------------------------------------------------------------------------------------
 
 
-def test_connect_proxy(gw, web):
-    """A client gateway reaches its server through an HTTP proxy; a proxy that says no is in the log."""
-    port, out = free_port(), free_port()
+def http_proxy(gw, port):
+    """(what it was asked, whether it may, what handles a connection) of a proxy that leads to a port of the namespace,
+    whatever it is asked for."""
     allow, asked = [True], []
 
     def proxy(conn):
@@ -529,9 +530,10 @@ def test_connect_proxy(gw, web):
         conn.sendall(b"HTTP/1.1 200 Connection established\r\nX: y\r\n\r\n")
 
         def back():
-            while data := far.recv(65536):
-                conn.sendall(data)
-            conn.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the other side went away first
+                while data := far.recv(65536):
+                    conn.sendall(data)
+                conn.shutdown(socket.SHUT_WR)
 
         t = threading.Thread(target=back, daemon=True)
         t.start()
@@ -541,6 +543,13 @@ def test_connect_proxy(gw, web):
         t.join(10)
         far.close()
 
+    return asked, allow, proxy
+
+
+def test_connect_proxy(gw, web):
+    """A client gateway reaches its server through an HTTP proxy; a proxy that says no is in the log."""
+    port, out = free_port(), free_port()
+    asked, allow, proxy = http_proxy(gw, port)
     with TcpServer(gw.netns, echo) as server, TcpServer(gw.netns, proxy) as relay:
         gw.start(
             web
@@ -583,3 +592,41 @@ def test_connect_proxy(gw, web):
         assert "word" not in client.process.err()
         os.kill(client.process.pid, signal.SIGHUP)
         client.wait_event("reloaded")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+def test_relay_through_proxy(gw, web, protocol):
+    """A relay finds its next hop through the proxy: for a connection, and for a request."""
+    port, border = free_port(), free_port()
+    asked, allow, proxy = http_proxy(gw, port)
+    with TcpServer(gw.netns, http_one) as server, TcpServer(gw.netns, proxy) as between:
+        gateway = gw.start(
+            web.replace("]\n", ", {name: me, cert: client.pem, key: client-key.pem}]\n", 1)
+            + f"""listeners:
+  - name: in
+    type: server
+    address: 127.0.0.1:{port}
+    to: 127.0.0.1:{server.port}
+    credentials: [web]
+    trust: ca
+    allow: {{dns: [client.example]}}
+  - name: border
+    type: relay
+    address: 127.0.0.1:{border}
+    to: web.example:{port}
+    protocol: {protocol}
+    credentials: [web]
+    trust: ca
+    allow: {{any: true}}
+    upstream: {{credentials: [me], trust: ca, connect_proxy: "http://127.0.0.1:{between.port}"}}
+"""
+        )
+        url = f"https://web.example:{border}/"
+        ask = [*gw.client, "-w", " %{http_code}", "--resolve", f"web.example:{border}:127.0.0.1", url]
+        r = gw.curl(*ask)
+        assert r.returncode == 0 and r.stdout.endswith(" 200"), r.stderr + r.stdout
+        assert asked == [f"CONNECT web.example:{port} HTTP/1.1\r\nHost: web.example:{port}\r\n\r\n"]
+        allow[0] = False
+        r = gw.curl(*ask)
+        assert r.returncode != 0 if protocol == "tcp" else r.stdout.endswith(" 503")
+        gateway.wait_event("tunnel_refused", listener="border", step="status", status=403)
