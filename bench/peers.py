@@ -288,6 +288,64 @@ class PosternLog(PosternHttp):
     rows = ("fresh", "kept", "rate")
 
 
+class PosternGateway(Pair):
+    """Two gateways with certificates of an ordinary CA, from files, as ghostunnel has them."""
+
+    name = "postern gateway"
+
+    def conf(self, side, listener):
+        c = self.certs
+        text = (
+            f"kind: Gateway\nlevel: 1\nname: {side}\nworkers: {self.workers}\nlog: {{level: error, access: denied}}\n"
+            f"limits: {{connections: {MAX_CONNECTIONS}}}\ntrust: [{{name: ca, ca: {c}/root.crt}}]\n"
+            f"credentials: [{{name: own, cert: {c}/{side}.chain, key: {c}/{side}.key}}]\n"
+            f"listeners:\n  - {{name: {side}, credentials: [own], trust: ca, {listener}}}\n"
+        )
+        path = self.d / f"gateway-{side}.yaml"
+        path.write_text(text)
+        return Process(self.d, f"gateway-{side}", [self.build / "proxy" / "postern", "gateway", path])
+
+    def up(self):
+        self.keep(
+            self.conf(
+                "server",
+                f"type: server, address: '{HOST}:{self.tls}', to: '{HOST}:{self.to}', "
+                "allow: {uri: ['spiffe://bench.example/client']}",
+            ),
+            self.tls,
+        )
+        self.keep(
+            self.conf(
+                "client",
+                f"type: client, address: '{HOST}:{self.listen}', to: '{HOST}:{self.tls}', server_name: server, "
+                "verify: {uri: ['spiffe://bench.example/server']}",
+            ),
+            self.listen,
+        )
+
+
+class Ghostunnel(Pair):
+    name = "ghostunnel"
+    path = None  # bench/compare --ghostunnel
+
+    def start(self, side, *argv):
+        c = self.certs
+        # Its own number of threads that run Go code, as the others have workers.
+        argv = ["env", f"GOMAXPROCS={self.workers}", self.path, side, *argv, "--cert", c / f"{side}.chain", "--key",
+                c / f"{side}.key", "--cacert", c / "root.crt", "--quiet=all"]  # fmt: skip
+        return Process(self.d, f"ghostunnel-{side}", argv)
+
+    def up(self):
+        self.keep(
+            self.start("server", "--listen", f"{HOST}:{self.tls}", "--target", f"{HOST}:{self.to}", "--allow-uri",
+                       "spiffe://bench.example/client"), self.tls,
+        )  # fmt: skip
+        self.keep(
+            self.start("client", "--listen", f"{HOST}:{self.listen}", "--target", f"{HOST}:{self.tls}",
+                       "--override-server-name", "server", "--verify-uri", "spiffe://bench.example/server"), self.listen,
+        )  # fmt: skip
+
+
 class Direct(Pair):
     name = "no proxy"
     layer = 0
@@ -296,7 +354,7 @@ class Direct(Pair):
         self.listen = self.to
 
 
-PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog)
+PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog, PosternGateway, Ghostunnel)
 
 
 def missing():
@@ -306,4 +364,6 @@ def missing():
         out["haproxy tcp"] = out["haproxy http"] = "haproxy is not installed"
     if not any(os.path.exists(f"{m}/ngx_stream_module.so") for m in NGINX_MODULES):
         out["nginx stream"] = "nginx's stream module is not installed"
+    if Ghostunnel.path is None:
+        out["ghostunnel"] = "where it is was not said (--ghostunnel)"
     return out
