@@ -31,16 +31,15 @@ def anonymous_kb(pids):
     return total
 
 
-def settled_kb(pids, seconds=4):
-    """Memory when it has stopped to change."""
+def settled_kb(pids, seconds=10):
+    """Memory when it has not changed for two seconds: some give back what they don't need, a while after."""
     end = time.monotonic() + seconds
-    before = anonymous_kb(pids)
-    while time.monotonic() < end:
+    before, since = anonymous_kb(pids), time.monotonic()
+    while time.monotonic() < end and time.monotonic() - since < 2:
         time.sleep(0.3)
         now = anonymous_kb(pids)
-        if abs(now - before) <= before // 500:
-            return now
-        before = now
+        if abs(now - before) > before // 500:
+            before, since = now, time.monotonic()
     return before
 
 

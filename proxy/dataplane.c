@@ -6,6 +6,7 @@
 #include "proxy_priv.h"
 #include "roles_priv.h"
 
+#include <malloc.h>
 #include <openssl/ssl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -521,6 +522,7 @@ int proxy_run(const struct proxy_role *role, int argc, char **argv)
         log_str(&l, "message", policy_message(&p));
         log_end(&l);
         warn(&p);
+        (void)malloc_trim(0); /* what reading the files has left: a process may never do so again */
         loop_run(p.loop);
         log_msg(p.log, LOG_INFO, "stopped", "%s", p.draining ? "drained" : "ended");
     }

@@ -12,7 +12,7 @@ enum {
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
     REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
     EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
-    QUIET_MS = 3000,
+    QUIET_MS = 1000,
 };
 
 /* --- judging again ---------------------------------------------------------------------------- */
