@@ -568,6 +568,13 @@ def test_token_is_killed_and_changed(world):
     os.kill(worker, signal.SIGKILL)
     wait_for("another one", lambda: helpers(gateway)[1] not in ([], [worker]))
     wait_for("handshakes again", lambda: exchange(world, port, ctx) == "marker")
+    # One that hangs: refused in time, and served again when it goes on.
+    (worker,) = helpers(gateway)[1]
+    os.kill(worker, signal.SIGSTOP)
+    assert exchange(world, port, ctx) != "marker"
+    assert exchange(world, port, ctx) != "marker"
+    os.kill(worker, signal.SIGCONT)
+    wait_for("handshakes once more", lambda: exchange(world, port, ctx) == "marker")
     # A certificate of another key of the token.
     other = world.ca.leaf(dns=["web.example"], public_key=token.make_key("ec", "hsm", "02"))
     os.kill(helpers(gateway)[1][0], signal.SIGKILL)  # a session does not see what others make
