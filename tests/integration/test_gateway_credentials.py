@@ -12,7 +12,8 @@ import threading
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from lab import admin_ask, free_port, run, wait_for
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from lab import free_port, run, wait_for
 from node import UIDS, Proxy, spiffe_id
 from pki import DAY, Ca, new_key, now, write
 from servers import TcpServer, echo
@@ -383,6 +384,57 @@ def test_spiffe_id_of_an_ordinary_authority(world):
     e = gateway.wait_event("connection", reason="policy_denied")
     assert e["peer_id"] == f"uri:{spiffe_id('client')}"
     assert exchange(world, port, client_context(world, world.ca.leaf(uris=[spiffe_id("other")]))) == "marker"
+
+
+VERIFY = {
+    # What `verify` says, what the server's certificate shows, and the principal, or the step that says no.
+    "address": ("", {"ips": ["127.0.0.1"]}, "ip:127.0.0.1"),
+    "address_as_dns": ("", {"dns": ["127.0.0.1"]}, None),
+    "other_address": ("", {"ips": ["127.0.0.2"]}, None),
+    "name": ("    server_name: db.example\n", {"dns": ["db.example"]}, "dns:db.example"),
+    "wildcard": ("    server_name: a.db.example\n", {"dns": ["*.db.example"]}, "dns:a.db.example"),
+    "wildcard_of_two": ("    server_name: b.a.db.example\n", {"dns": ["*.db.example"]}, None),
+    "wildcard_of_all": ("    server_name: example\n", {"dns": ["*"]}, None),
+    "common_name": ("    server_name: db.example\n", {"cn": "db.example"}, None),
+    "uri": ("    verify: {uri: ['spiffe://partner/*']}\n", {"uris": ["spiffe://partner/db"]}, "uri:spiffe://partner/db"),
+    "cn": ("    verify: {cn: [The Server]}\n", {"cn": "The Server"}, "cn:The Server"),
+    "not_the_name_then": ("    server_name: db.example\n    verify: {cn: [The Server]}\n", {"dns": ["db.example"]}, None),
+    "for_clients": ("    server_name: db.example\n", {"dns": ["db.example"], "eku": [ExtendedKeyUsageOID.CLIENT_AUTH]}, None),
+}
+
+
+@pytest.mark.parametrize("case", VERIFY)
+def test_who_the_server_has_to_be(world, case):
+    """A client gateway before a server of plain TLS that shows the certificate of the case."""
+    text, more, principal = VERIFY[case]
+    leaf = world.ca.leaf(**more)
+    path = world.node.lab.dir / "server.pem"
+    path.write_bytes(leaf.key_pem() + leaf.cert_pem)
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(path)
+
+    def serve(conn):
+        with contextlib.suppress(ssl.SSLError), ctx.wrap_socket(conn, server_side=True) as s:
+            s.sendall(s.recv(100))
+
+    write(world.dir / "ca.pem", world.ca.pem, 0o644)
+    plain = free_port()
+    with TcpServer(world.node.netns, serve) as server:
+        gateway = Gateway(
+            world.node,
+            f"trust:\n  - {{name: partners, ca: ca.pem}}\nlisteners:\n  - name: out\n    type: client\n"
+            f"    address: 127.0.0.1:{plain}\n    to: 127.0.0.1:{server.port}\n    credentials: none\n    trust: partners\n{text}",
+        )
+        with world.node.inside():
+            s = socket.create_connection(("127.0.0.1", plain), timeout=10)
+        with s, contextlib.suppress(ConnectionError):
+            s.sendall(b"marker")
+            assert s.recv(100) == (b"marker" if principal else b"")
+    if principal:
+        assert gateway.wait_event("connection")["peer_id"] == principal
+    else:
+        e = gateway.refused()
+        assert e["step"] in ("expected", "bad_chain") and e["error"], e
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
