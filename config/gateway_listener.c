@@ -222,7 +222,7 @@ static const struct field fields_listener[] = {
      .words = words_protocol,
      AT(struct conf_listener, protocol),
      .def = "tcp",
-     .doc = "What is spoken. With `http` each request is judged."},
+     .doc = "Server and relay only: what is spoken. With `http` each request is judged."},
     LEG_FIELDS(struct conf_listener, downstream., FLAT),
     {.name = "client_certificate",
      .type = TYPE_WORD,
@@ -298,6 +298,10 @@ static const struct {
     unsigned types;
     const char *advice, *advice_relay;
 } keys_of_types[] = {
+    {"protocol", SERVER | RELAY,
+     "requests are judged where they arrive; this one passes on what its "
+     "clients say",
+     NULL},
     {"client_certificate", SERVER | RELAY, "its clients speak in the clear", NULL},
     {"allow", SERVER | RELAY,
      "its clients have no certificates; 'socket' or the address says who "

@@ -81,7 +81,7 @@ static char *find_socket(void)
     return path;
 }
 
-/* What a file of kind Agent, Proxy or Rotate names. */
+/* What a file of kind Agent, Proxy, Gateway or Rotate names. */
 static char *socket_of(const char *config)
 {
     struct conf_diag *diag = conf_diag_new();
@@ -94,6 +94,9 @@ static char *socket_of(const char *config)
 
     if (sound && strcmp(kind, "Proxy") == 0) {
         sound = conf_load_proxy(config, diag, &proxy) == 0;
+        socket = sound ? proxy->admin.socket : NULL;
+    } else if (sound && strcmp(kind, "Gateway") == 0) {
+        sound = conf_load_gateway(config, diag, &proxy) == 0;
         socket = sound ? proxy->admin.socket : NULL;
     } else if (sound && strcmp(kind, "Rotate") == 0) {
         sound = conf_load_rotate(config, diag, &rotate) == 0;

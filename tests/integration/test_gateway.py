@@ -6,11 +6,12 @@ import signal
 import socket
 import ssl
 import stat
+import sys
 import threading
 
 import pytest
 from gateway import Ca, UnixServer, client_context, connect, server_context, start_gateway
-from lab import LabError, free_port, run, wait_for
+from lab import free_port, run, wait_for
 from node import ALLOW_CLIENT, UIDS, spiffe_id
 from servers import TcpServer, echo, greet_then_echo, http_one
 
@@ -80,6 +81,8 @@ def test_client_and_server(node, place, from_unix, to_unix):
             assert s.recv(100) == b"220 ready\r\n"
             s.sendall(b"x" * 300_000)
             assert end(s) == b"x" * 300_000
+    shown = run(node.postern, "status", "--config", inner.conf).stdout
+    assert "gateway" in shown and "server" in shown and spiffe_id("server") in shown
     e = outer.wait_event("connection", listener="out")
     assert (e["reason"], e["peer_id"], e["own_id"]) == ("done", spiffe_id("server"), spiffe_id("client"))
     if from_unix:
@@ -451,3 +454,34 @@ def test_check_and_refusals(node):
     assert "ok (Gateway, level 1)" in run(node.postern, "check", good).stdout
     r = run(node.postern, "proxy", good, check=False)
     assert r.returncode == 2 and "a file of kind Gateway, expected Proxy" in r.stderr
+
+
+ACTIVATE = """
+import os, sys
+fd, argv = int(sys.argv[1]), sys.argv[2:]
+os.dup2(fd, 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="out")
+os.execv(argv[0], argv)
+"""
+
+
+@pytest.mark.parametrize("host, reached", [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_client_on_the_managers_socket(node, host, reached):
+    """A client listener that others reach is refused, also where the service manager opened its socket."""
+    conf = node.conf / "out.yaml"
+    conf.write_text(
+        f"kind: Gateway\nlevel: 1\nidentity: {{socket: 'unix:{node.run}/none.sock'}}\nlisteners:\n"
+        f"- {{name: out, type: client, address: systemd, to: 127.0.0.1:1, identities: [{spiffe_id('server')}]}}\n"
+    )
+    with node.inside():
+        sock = socket.create_server((host, 0))
+    with sock:
+        p = node.lab.start(
+            "out", [sys.executable, "-c", ACTIVATE, sock.fileno(), node.postern, "gateway", conf], pass_fds=[sock.fileno()]
+        )
+        if reached:
+            assert p.p.wait(20) == 2
+            assert "other machines can reach 0.0.0.0" in p.err() and "allow_remote_clients" in p.err()
+        else:
+            wait_for("the start", lambda: '"event":"started"' in p.err())

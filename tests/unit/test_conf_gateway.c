@@ -160,6 +160,9 @@ static const struct bad_case bad_listeners[] = {
      "8:100: a relay has no 'identities'; say it under 'upstream'; who may come in is said in the "
      "policy, or by 'allow'\n"
      "8:131: a relay has no 'proxy_protocol'; a server that speaks TLS sees who connects to it\n"},
+    {KNOWN CLIENT "to: 'h:1', " DIALS ", protocol: http}\n",
+     "8:93: a client listener has no 'protocol'; requests are judged where they arrive; this one "
+     "passes on what its clients say\n"},
     {KNOWN SERVER "to: 'h:1', credentials: none}\n",
      "8:73: 'credentials' is 'none', expected the names of credentials; whoever accepts TLS shows "
      "a certificate\n"},
