@@ -199,11 +199,16 @@ int proxy_restart_set_up(struct proxy *p, struct err *err)
     proxy_take_over_init(p);
     if (p->before.fd != -1) {
         loop_timer_arm(&p->serve_timer, SERVE_MS);
+        proxy_restart_check(p); /* a gateway may have all from the start */
         return 0;
     }
     uint32_t wait_ms = p->files->conf->identity.wait_ms;
     loop_timer_arm(&p->serve_timer, wait_ms > READY_ANYWAY_MIN_MS ? wait_ms : READY_ANYWAY_MIN_MS);
-    return start_workers(p, err);
+    if (start_workers(p, err) == -1) {
+        return -1;
+    }
+    proxy_restart_check(p);
+    return 0;
 }
 
 void proxy_restart_deinit(struct proxy *p)

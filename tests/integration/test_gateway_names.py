@@ -630,3 +630,52 @@ def test_relay_through_proxy(gw, web, protocol):
         r = gw.curl(*ask)
         assert r.returncode != 0 if protocol == "tcp" else r.stdout.endswith(" 503")
         gateway.wait_event("tunnel_refused", listener="border", step="status", status=403)
+
+
+def test_first_name_needs_a_restart(gw, web):
+    """What looks names up is started with the gateway or not at all: a reload says so, and all stays as it was."""
+    port = free_port()
+    with TcpServer(gw.netns, http_one) as server:
+        gateway = gw.start(
+            web
+            + f"""listeners:
+  - name: in
+    type: server
+    address: 127.0.0.1:{port}
+    to: 127.0.0.1:{server.port}
+    credentials: [web]
+    trust: ca
+    allow: {{any: true}}
+"""
+        )
+        before = gateway.conf.read_text()
+        gateway.conf.write_text(before.replace(f"to: 127.0.0.1:{server.port}", f"to: db.test:{server.port}"))
+        os.kill(gateway.process.pid, signal.SIGHUP)
+        assert "'db.test' is a name" in gateway.wait_event("reload_failed")["error"]
+        r = gw.curl(*gw.client, "--resolve", f"web.example:{port}:127.0.0.1", f"https://web.example:{port}/")
+        assert r.returncode == 0, r.stderr
+
+
+def test_health_over_a_take_over(gw, web):
+    """The process that takes over has the health address too; no question is refused in between."""
+    port, hport = free_port(), free_port()
+    text = (
+        web
+        + f"""health: {{address: "127.0.0.1:{hport}"}}
+listeners:
+  - name: in
+    type: server
+    address: 127.0.0.1:{port}
+    to: 127.0.0.1:9
+    credentials: [web]
+    trust: ca
+    allow: {{any: true}}
+"""
+    )
+    first = gw.start(text)
+    assert health(gw, hport, "/readyz")[0] == 200
+    argv = [gw.build / "proxy" / "postern", "gateway", "--take-over", first.conf]
+    second = gw.lab.start("second", argv, netns=gw.netns)
+    wait_for("the second serves", lambda: '"took_over"' in second.err() and health(gw, hport, "/readyz")[0] == 200)
+    wait_for("the first ended", lambda: not first.process.alive())
+    assert health(gw, hport, "/readyz")[0] == 200 and second.alive()
