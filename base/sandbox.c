@@ -8,7 +8,14 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+enum { FIRST_FD = 3, CLOSE_RANGE_SETS_CLOEXEC = 4 };
 
 /* --- user and capabilities -------------------------------------------------------------------- */
 static int set_caps(uint64_t keep, struct err *err)
@@ -33,25 +40,32 @@ static int set_caps(uint64_t keep, struct err *err)
     return rc == 0 ? 0 : -1;
 }
 
-int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err)
+uint64_t sandbox_permitted_caps(void)
 {
-    if (geteuid() != 0) {
+    uint64_t mask = 0;
+    cap_t caps = cap_get_proc();
+    if (caps == NULL) {
         return 0;
     }
-    /* Permitted capabilities survive the change of uid only if asked for; no_new_privs comes later.
-     */
-    if (keep != 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) {
-        return err_sys(err, "cannot keep capabilities");
+    for (cap_value_t c = 0; c <= CAP_LAST_CAP; c++) {
+        cap_flag_value_t v = CAP_CLEAR;
+        if (cap_get_flag(caps, c, CAP_PERMITTED, &v) == 0 && v == CAP_SET) {
+            mask |= 1ULL << c;
+        }
     }
-    if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) {
-        return err_sys(err, "cannot become uid %u, gid %u", uid, gid);
-    }
-    if (uid != 0 && setresuid(0, 0, 0) == 0) {
-        return err_set(err, ERR_SYSTEM, "uid 0 could be taken back after it was given up");
-    }
-    if (keep != 0) {
-        prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
-        return set_caps(keep, err);
+    cap_free(caps);
+    return mask;
+}
+
+/* Needs CAP_SETPCAP, which a process that is not root does not have: nor can it gain anything then,
+ * with no_new_privs. */
+static int drop_bounding(uint64_t keep, struct err *err)
+{
+    for (int c = 0; c <= CAP_LAST_CAP; c++) {
+        if ((keep & (1ULL << c)) == 0 && prctl(PR_CAPBSET_READ, c, 0, 0, 0) == 1 &&
+            prctl(PR_CAPBSET_DROP, c, 0, 0, 0) != 0 && errno != EPERM) {
+            return err_sys(err, "cannot drop capability %d from the bounding set", c);
+        }
     }
     return 0;
 }
@@ -61,15 +75,43 @@ void sandbox_secure_bits(void)
     (void)prctl(PR_SET_SECUREBITS, SANDBOX_SECURE_BITS, 0, 0, 0);
 }
 
+int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err)
+{
+    const uint64_t setpcap = 1ULL << CAP_SETPCAP;
+    bool may;
+    if (geteuid() != 0) {
+        return 0;
+    }
+    may = (sandbox_permitted_caps() & setpcap) != 0;
+    /* Permitted capabilities survive the change of uid only if asked for; no_new_privs comes later.
+     */
+    if (drop_bounding(keep, err) == -1) {
+        return -1;
+    }
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) {
+        return err_sys(err, "cannot keep capabilities");
+    }
+    if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) {
+        return err_sys(err, "cannot become uid %u, gid %u", uid, gid);
+    }
+    if (set_caps(keep | (may ? setpcap : 0), err) == -1) {
+        return -1;
+    }
+    sandbox_secure_bits(); /* the last thing that takes CAP_SETPCAP */
+    (void)prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    if (set_caps(keep, err) == -1) {
+        return -1;
+    }
+    if (uid != 0 && setresuid(0, 0, 0) == 0) {
+        return err_set(err, ERR_SYSTEM, "uid 0 could be taken back after it was given up");
+    }
+    return 0;
+}
+
 int sandbox_drop_caps(uint64_t keep, struct err *err)
 {
-    /* The bounding set needs CAP_SETPCAP, which a process that is not root does not have: nor can
-     * it gain anything then, with no_new_privs. */
-    for (int c = 0; c <= CAP_LAST_CAP; c++) {
-        if ((keep & (1ULL << c)) == 0 && prctl(PR_CAPBSET_READ, c, 0, 0, 0) == 1 &&
-            prctl(PR_CAPBSET_DROP, c, 0, 0, 0) != 0 && errno != EPERM) {
-            return err_sys(err, "cannot drop capability %d from the bounding set", c);
-        }
+    if (drop_bounding(keep, err) == -1) {
+        return -1;
     }
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 && errno != EINVAL) {
         return err_sys(err, "cannot clear ambient capabilities");
@@ -84,6 +126,9 @@ int sandbox_limits(bool allow_fork, struct err *err)
         return err_sys(err, "cannot switch core dumps off");
     }
     (void)umask(077);
+    /* What was handed over by number is not close-on-exec yet. Kernels before 5.11 have no such
+     * call; nothing but the supervisor and the runner can exec, and they close by themselves. */
+    (void)syscall(SYS_close_range, FIRST_FD, ~0U, CLOSE_RANGE_SETS_CLOEXEC);
     /* Counts all processes of the uid: only for processes that neither fork nor start threads. */
     if (!allow_fork && setrlimit(RLIMIT_NPROC, &none) != 0) {
         return err_sys(err, "cannot limit processes");

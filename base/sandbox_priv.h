@@ -11,6 +11,7 @@
      SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |       \
      SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
 
+uint64_t sandbox_permitted_caps(void);
 /* The version of Landlock that this kernel has; 0: none. */
 int sandbox_landlock_abi(void);
 /* Before the filter is loaded: SIGSYS is ours from here on. */

@@ -6,29 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 enum { STATUS_TEXT_MAX = 8192 };
-
-static uint64_t permitted_caps(void)
-{
-    uint64_t mask = 0;
-    cap_t caps = cap_get_proc();
-    if (caps == NULL) {
-        return 0;
-    }
-    for (cap_value_t c = 0; c <= CAP_LAST_CAP; c++) {
-        cap_flag_value_t v = CAP_CLEAR;
-        if (cap_get_flag(caps, c, CAP_PERMITTED, &v) == 0 && v == CAP_SET) {
-            mask |= 1ULL << c;
-        }
-    }
-    cap_free(caps);
-    return mask;
-}
 
 /* The kernel does not tell whether Landlock is in force: a file that no role needs does, by how its
  * opening fails. */
@@ -139,7 +121,7 @@ void sandbox_get_report(int status_fd, struct sandbox_report *ret)
         .secure_bits = bits != -1 && (bits & SANDBOX_SECURE_BITS) == SANDBOX_SECURE_BITS,
         .seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2,
         .landlock_abi = landlock_in_force(),
-        .caps = permitted_caps(),
+        .caps = sandbox_permitted_caps(),
     };
     (void)sandbox_status_read(status_fd, ret);
 }
@@ -168,28 +150,46 @@ static bool write_landlock(const struct sandbox_landlock *l, struct buf *out)
                                   : buf_printf(out, "null}"));
 }
 
+bool sandbox_refused_write(struct buf *out)
+{
+    bool ok = buf_printf(out, "{");
+    const char *comma = "";
+    uint64_t count = 0;
+    char name[32];
+
+    for (int n = sandbox_refused_next(0, &count); ok && n != -1;
+         n = sandbox_refused_next(n + 1, &count)) {
+        sandbox_call_name(n, name, sizeof(name));
+        ok = buf_printf(out, "%s\"%s\":%llu", comma, name, (unsigned long long)count);
+        comma = ",";
+    }
+    return ok && buf_printf(out, "}");
+}
+
+bool sandbox_report_write_more(const struct sandbox_report *r, struct buf *out)
+{
+    return buf_printf(out,
+                      ",\"capability_sets\":{\"effective\":\"0x%llx\",\"inheritable\":\"0x%llx\""
+                      ",\"bounding\":\"0x%llx\",\"ambient\":\"0x%llx\"}",
+                      (unsigned long long)r->caps_effective,
+                      (unsigned long long)r->caps_inheritable, (unsigned long long)r->caps_bounding,
+                      (unsigned long long)r->caps_ambient) &&
+           buf_printf(out,
+                      ",\"secure_bits\":%s,\"core_dumps\":%s,\"seccomp_filters\":%u"
+                      ",\"locked_bytes\":%llu",
+                      truth(r->secure_bits), truth(r->core_dumps), r->n_filters,
+                      (unsigned long long)r->locked_bytes);
+}
+
 bool sandbox_report_write(const struct sandbox_report *r, const struct sandbox_landlock *landlock,
                           struct buf *out)
 {
-    bool ok =
-        buf_printf(out, "\"uid\":%u,\"gid\":%u,\"capabilities\":\"0x%llx\"", (unsigned)r->uid,
-                   (unsigned)r->gid, (unsigned long long)r->caps) &&
-        buf_printf(out,
-                   ",\"capability_sets\":{\"effective\":\"0x%llx\",\"inheritable\":\"0x%llx\""
-                   ",\"bounding\":\"0x%llx\",\"ambient\":\"0x%llx\"}",
-                   (unsigned long long)r->caps_effective, (unsigned long long)r->caps_inheritable,
-                   (unsigned long long)r->caps_bounding, (unsigned long long)r->caps_ambient) &&
-        buf_printf(out, ",\"secure_bits\":%s,\"no_new_privs\":%s,\"dumpable\":%s,\"core_dumps\":%s",
-                   truth(r->secure_bits), truth(r->no_new_privs), truth(r->dumpable),
-                   truth(r->core_dumps));
-    if (ok && r->seccomp) {
-        ok = buf_printf(out, ",\"seccomp\":\"%s\",\"seccomp_filters\":%u", r->seccomp_name,
-                        r->n_filters);
-    } else {
-        ok = ok && buf_printf(out, ",\"seccomp\":null,\"seccomp_filters\":0");
-    }
-    return ok &&
-           buf_printf(out, ",\"landlock_abi\":%d,\"locked_bytes\":%llu", r->landlock_abi,
-                      (unsigned long long)r->locked_bytes) &&
+    bool ok = buf_printf(out,
+                         "\"uid\":%u,\"gid\":%u,\"capabilities\":\"0x%llx\""
+                         ",\"no_new_privs\":%s,\"dumpable\":%s,\"landlock_abi\":%d,\"seccomp\":",
+                         (unsigned)r->uid, (unsigned)r->gid, (unsigned long long)r->caps,
+                         truth(r->no_new_privs), truth(r->dumpable), r->landlock_abi);
+    ok = ok && (r->seccomp ? buf_printf(out, "\"%s\"", r->seccomp_name) : buf_printf(out, "null"));
+    return ok && sandbox_report_write_more(r, out) &&
            (landlock == NULL || write_landlock(landlock, out));
 }

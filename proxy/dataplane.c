@@ -346,10 +346,16 @@ static int set_up(struct proxy *p, struct err *err)
     const struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigaction(SIGPIPE, &ignore, NULL); /* a peer that is gone is an errno */
     raise_descriptors();
+    /* Before its first key: one leg may be TLS on either side of a connection. */
+    key_heap_open((size_t)p->files->conf->limits.connections * 2, &p->key_heap);
     /* While files may still be opened: OpenSSL reads its configuration once. */
     OPENSSL_init_ssl(0, NULL);
     p->loop = loop_new(err);
     if (p->loop == NULL) {
+        return -1;
+    }
+    p->hardening = hardening_new(p->loop, p->log, err);
+    if (p->hardening == NULL) {
         return -1;
     }
     loop_timer_init(&p->drain_timer, p->loop, on_drain_poll, p);
@@ -411,12 +417,12 @@ static void tear_down(struct proxy *p)
     if (p->log_wake_fd != -1) {
         close(p->log_wake_fd);
     }
+    hardening_free(p->hardening);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);
     snapshot_identity_unref(p->identity);
     snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);
-    sandbox_plan_free(p->plan);
     proxy_token_stop(p); /* after the last use of its keys */
     log_free(p->log);
 }

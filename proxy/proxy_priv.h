@@ -10,10 +10,11 @@
 #include <postern/conn.h>
 #include <postern/credential.h>
 #include <postern/handover.h>
+#include <postern/hardening.h>
 #include <postern/identity_client.h>
+#include <postern/key_heap.h>
 #include <postern/loop.h>
 #include <postern/probes.h>
-#include <postern/sandbox.h>
 #include <postern/state_client.h>
 #include <postern/target_check.h>
 
@@ -80,8 +81,8 @@ struct proxy {
     struct snapshot_files *probes_from; /* their configuration, referenced */
     struct proxy_reload_result reload;
 
-    struct sandbox_plan *plan;        /* what the sandbox lets through */
-    struct sandbox_landlock landlock; /* and what of it took effect */
+    struct hardening *hardening;
+    struct key_heap_status key_heap;
     struct service_manager manager;
     struct loop_timer alive_timer;    /* signs of life */
     bool told_ready;                  /* the manager was */

@@ -115,6 +115,9 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     for (size_t i = 0; i < conf->n_listeners; i++) {
         plan_listener(plan, &conf->listeners[i]);
     }
+    for (size_t i = 0; i < conf->probes.n; i++) { /* a kubelet's, asked of the application */
+        sandbox_plan_connect(plan, conf->probes.items[i].port);
+    }
     return plan;
 }
 
@@ -126,23 +129,29 @@ static void plan_directory(void *plan, const char *dir)
 
 int proxy_confine(struct proxy *p, struct err *err)
 {
-    p->plan = plan_of(p->files->conf);
+    struct sandbox_plan *plan = plan_of(p->files->conf);
+
     if (p->credentials != NULL) {
-        credentials_directories(p->credentials, NULL, plan_directory, p->plan);
+        credentials_directories(p->credentials, NULL, plan_directory, plan);
     }
-    return sandbox_enter(p->plan, &FILTER, &p->landlock, err);
+    if (hardening_enter(p->hardening, plan, &FILTER, err) == -1) {
+        return -1;
+    }
+    if (!p->key_heap.locked) {
+        hardening_degraded(p->hardening, "private keys are not in locked memory",
+                           "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a unit), or lower "
+                           "limits.connections");
+    }
+    return 0;
 }
 
 int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, struct err *err)
 {
-    struct sandbox_plan *plan = plan_of(next);
-    bool covered = sandbox_plan_covers(p->plan, plan, err);
-
-    sandbox_plan_free(plan);
-    if (covered) {
-        return 0;
+    if (p->key_heap.bytes > 0 && (size_t)next->limits.connections * 2 > p->key_heap.legs) {
+        err_set(err, ERR_CONFIG, "`limits.connections` cannot grow so far while running");
+        err_where(err, "%s", next->path);
+        err_expected(err, "at most %zu: for so many there is locked memory", p->key_heap.legs / 2);
+        return err_advise(err, "restart the process for this change");
     }
-    err_where(err, "%s", next->path);
-    err_expected(err, "only directories and ports of the configuration that it was started with");
-    return err_advise(err, "restart the process: what it may reach was fixed when it started");
+    return hardening_covers(p->hardening, plan_of(next), next->path, err);
 }

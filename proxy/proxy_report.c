@@ -125,20 +125,21 @@ static json_t *connections(const struct proxy *p)
     return o;
 }
 
-static json_t *hardening(void)
+static json_t *hardening(const struct proxy *p)
 {
-    struct sandbox_report r;
-    sandbox_get_report(-1, &r);
-    char caps[24];
-    snprintf(caps, sizeof(caps), "0x%llx", (unsigned long long)r.caps);
-    json_t *o = json_object();
-    json_object_set_new(o, "uid", json_integer(r.uid));
-    json_object_set_new(o, "gid", json_integer(r.gid));
-    json_object_set_new(o, "capabilities", json_string(caps));
-    json_object_set_new(o, "no_new_privs", json_boolean(r.no_new_privs));
-    json_object_set_new(o, "dumpable", json_boolean(r.dumpable));
-    json_object_set_new(o, "seccomp", r.seccomp ? json_string("proxy") : json_null());
-    json_object_set_new(o, "landlock_abi", json_integer(r.landlock_abi));
+    struct buf text = BUF_INIT(16384);
+    json_t *o = NULL;
+    if (buf_printf(&text, "{") && hardening_write_status(p->hardening, &text) &&
+        buf_printf(&text, "}")) {
+        o = json_loadb((const char *)buf_head(&text), buf_len(&text), 0, NULL);
+    }
+    buf_reset(&text);
+    if (o == NULL) {
+        return json_null();
+    }
+    json_object_set_new(o, "key_memory",
+                        json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)p->key_heap.bytes, "used",
+                                  (json_int_t)key_heap_used(), "locked", p->key_heap.locked));
     return o;
 }
 
@@ -224,7 +225,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "workers", json_integer(p->n_workers));
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "connections", connections(p));
-    json_object_set_new(o, "hardening", hardening());
+    json_object_set_new(o, "hardening", hardening(p));
     char *text = json_dumps(o, JSON_INDENT(2));
     bool ok = text != NULL && buf_printf(out, "%s\n", text);
     free(text);
@@ -381,6 +382,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     proxy_credentials_metrics(p, out);
     proxy_targets_metrics(p, out);
     state_metrics(p, out);
+    (void)hardening_write_metrics(p->hardening, out);
     connection_metrics(p, out);
     proxy_listeners_metrics(p, out);
     request_metrics(p, out);

@@ -116,7 +116,7 @@ int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct cr
     }
     POSTERN_ASSERT(pin_file != NULL && p->tokens != NULL);
     struct token *t = find(p->tokens, &c->token, pin_file);
-    if (t == NULL && p->plan != NULL) {
+    if (t == NULL && hardening_entered(p->hardening)) {
         err_set(err, ERR_CONFIG, "a token cannot be added while running");
         return err_advise(err, "restart the gateway: it has given up starting programs");
     }

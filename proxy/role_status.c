@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void print_value(const json_t *v)
@@ -69,21 +70,52 @@ static void print_tree(json_t *v, int depth)
 static int usage(void)
 {
     fprintf(stderr,
-            "usage: postern status [--config FILE] [--socket PATH] [--json]\n"
+            "usage: postern status [--config FILE] [--socket PATH] [--hardening] [--json]\n"
             "  --config FILE  the agent's or proxy's file, which names its admin socket\n"
             "  --socket PATH  the admin socket itself (default $POSTERN_ADMIN_SOCKET, or the\n"
             "                 only /run/postern/*admin.sock)\n"
+            "  --hardening    only what the process may still do, or each process of an agent\n"
             "  --json         the document as it came\n");
     return 2;
+}
+
+static int print_answer(const struct buf *out, bool raw, bool only_hardening)
+{
+    json_t *doc = raw && !only_hardening ? NULL
+                                         : json_loadb((const char *)buf_head(out), buf_len(out),
+                                                      JSON_REJECT_DUPLICATES, NULL);
+    json_t *shown = doc;
+    if (only_hardening) {
+        shown = json_object_get(doc, "hardening");
+        shown = shown != NULL ? shown : json_object_get(doc, "processes"); /* an agent's */
+        if (shown == NULL) {
+            fprintf(stderr, "postern: its answer says nothing about hardening\n");
+            json_decref(doc);
+            return 1;
+        }
+    }
+    if (raw && shown != NULL) {
+        char *text = json_dumps(shown, JSON_INDENT(2));
+        printf("%s\n", text != NULL ? text : "");
+        free(text);
+    } else if (shown != NULL) {
+        print_tree(shown, 0);
+    } else {
+        fwrite(buf_head(out), 1, buf_len(out), stdout);
+    }
+    json_decref(doc);
+    return 0;
 }
 
 int status_main(int argc, char **argv)
 {
     const char *config = NULL, *socket = NULL;
-    bool raw = false;
+    bool raw = false, only_hardening = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
             raw = true;
+        } else if (strcmp(argv[i], "--hardening") == 0) {
+            only_hardening = true;
         } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
             socket = argv[++i];
         } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
@@ -97,15 +129,7 @@ int status_main(int argc, char **argv)
     if (status != 0) {
         return status;
     }
-    json_t *doc =
-        raw ? NULL
-            : json_loadb((const char *)buf_head(&out), buf_len(&out), JSON_REJECT_DUPLICATES, NULL);
-    if (doc != NULL) {
-        print_tree(doc, 0);
-        json_decref(doc);
-    } else {
-        fwrite(buf_head(&out), 1, buf_len(&out), stdout);
-    }
+    status = print_answer(&out, raw, only_hardening);
     buf_reset(&out);
-    return 0;
+    return status;
 }

@@ -79,11 +79,8 @@ int agent_confine(const struct agent_confine *c, struct agent_msg_report *ret_re
     set_max_fds(c->max_fds);
     sandbox_get_report(-1, &report);
     keep = c->keep_caps & report.caps;
-    if (sandbox_drop_user(c->uid, c->gid, keep, err) == -1) {
-        return err_prefix(err, "giving up privileges");
-    }
-    sandbox_secure_bits();
-    if (sandbox_drop_caps(keep, err) == -1 || sandbox_limits(false, err) == -1) {
+    if (sandbox_drop_user(c->uid, c->gid, keep, err) == -1 || sandbox_drop_caps(keep, err) == -1 ||
+        sandbox_limits(false, err) == -1) {
         return err_prefix(err, "giving up privileges");
     }
     /* Changing the user took the parent-death signal away. */

@@ -13,10 +13,9 @@ static const char *const SYSCALLS[] = {
     "recvmsg", "sendmsg", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait",
     "epoll_pwait", "write", "writev", "close", "fcntl",
     /* libc */
-    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "getrandom", "futex", "clock_gettime",
-    "gettimeofday", "time", "prctl", "getpid", "gettid", "sched_yield", "rt_sigaction",
-    "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "tgkill", "exit",
-    "exit_group", NULL};
+    "brk", "munmap", "mremap", "madvise", "getrandom", "futex", "clock_gettime", "gettimeofday",
+    "time", "getpid", "gettid", "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+    "sigaltstack", "restart_syscall", "exit", "exit_group", NULL};
 
 int attestor_drop_privileges(const struct agent_msg_start_attestor *start,
                              struct agent_msg_report *ret_report, struct err *err)
@@ -27,7 +26,8 @@ int attestor_drop_privileges(const struct agent_msg_start_attestor *start,
                               .gid = start->run_gid,
                               .keep_caps = 1ULL << CAP_SYS_PTRACE,
                               .max_fds = 2 * start->max_handles + 320,
-                              .syscalls = SYSCALLS};
+                              .syscalls = SYSCALLS,
+                              .some = SANDBOX_DATA_MEMORY | SANDBOX_ASKING | SANDBOX_OWN_SIGNALS};
 
     return agent_confine(&c, ret_report, err);
 }

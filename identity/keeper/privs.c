@@ -16,12 +16,11 @@ static const char *const SYSCALLS[] = {
     "recvmsg", "sendmsg", "poll", "ppoll", "write", "writev", "pread64", "pwrite64", "read",
     "lseek", "fstat", "newfstatat", "fsync", "fdatasync", "close", "fcntl",
     /* memory; memfd_secret and what it needs hold key bytes */
-    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
-    "munlock",
+    "brk", "munmap", "mremap", "madvise", "memfd_secret", "ftruncate", "mlock", "munlock",
     /* libcrypto, libc (qsort asks for the size of memory) */
-    "getrandom", "futex", "timerfd_settime", "clock_gettime", "gettimeofday", "time", "prctl",
-    "getpid", "gettid", "sched_yield", "sysinfo", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-    "sigaltstack", "restart_syscall", "tgkill", "exit", "exit_group", NULL};
+    "getrandom", "futex", "timerfd_settime", "clock_gettime", "gettimeofday", "time", "getpid",
+    "gettid", "sched_yield", "sysinfo", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+    "sigaltstack", "restart_syscall", "exit", "exit_group", NULL};
 
 /* Scrypt takes 4 MiB of it for a moment (seal.c). */
 enum { HEAP_LOCKED = 6 << 20 };
@@ -75,7 +74,8 @@ int keeper_drop_privileges(const struct agent_msg_start_keeper *start,
                               .gid = start->run_gid,
                               .max_fds = start->max_handles + 64,
                               .no_files = true,
-                              .syscalls = SYSCALLS};
+                              .syscalls = SYSCALLS,
+                              .some = SANDBOX_DATA_MEMORY | SANDBOX_ASKING | SANDBOX_OWN_SIGNALS};
     bool locked = lock_memory();
 
     if (agent_confine(&c, ret_report, err) == -1) {

@@ -7,12 +7,11 @@ static const char *const SYSCALLS[] = {
     "recvmsg", "sendmsg", "poll", "ppoll", "read", "pread64", "write", "sendto", "recvfrom",
     "getsockopt", "fstat", "newfstatat", "close", "fcntl", "shutdown",
     /* memory; memfd_secret and what it needs hold token and key */
-    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
-    "munlock",
+    "brk", "munmap", "mremap", "madvise", "memfd_secret", "ftruncate", "mlock", "munlock",
     /* libssl, libc */
-    "getrandom", "futex", "clock_gettime", "gettimeofday", "time", "prctl", "getpid", "gettid",
+    "getrandom", "futex", "clock_gettime", "gettimeofday", "time", "getpid", "gettid",
     "sched_yield", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
-    "restart_syscall", "tgkill", "exit", "exit_group", NULL};
+    "restart_syscall", "exit", "exit_group", NULL};
 
 int fetcher_drop_privileges(const struct agent_msg_start_kubelet *start,
                             struct agent_msg_report *ret_report, struct err *err)
@@ -22,7 +21,8 @@ int fetcher_drop_privileges(const struct agent_msg_start_kubelet *start,
                               .gid = start->run_gid,
                               .max_fds = 32,
                               .no_files = true,
-                              .syscalls = SYSCALLS};
+                              .syscalls = SYSCALLS,
+                              .some = SANDBOX_DATA_MEMORY | SANDBOX_ASKING | SANDBOX_OWN_SIGNALS};
 
     return agent_confine(&c, ret_report, err);
 }

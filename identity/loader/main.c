@@ -24,20 +24,6 @@
 
 enum { FILE_MAX = 4 << 20, CPU_MAX_S = 10 };
 
-/* All that it does after its start. openat is for /etc/passwd and /etc/group (Landlock lets nothing
- * else through); the libc asks a name service first where one is configured, and is refused. */
-static const char *const SYSCALLS[] = {
-    "read",         "pread64",     "openat",          "fstat",
-    "newfstatat",   "lseek",       "close",           "sendmsg",
-    "poll",         "ppoll",       "write",           "brk",
-    "mmap",         "munmap",      "mremap",          "mprotect",
-    "madvise",      "getrandom",   "futex",           "clock_gettime",
-    "gettimeofday", "time",        "prctl",           "getpid",
-    "gettid",       "sched_yield", "rt_sigaction",    "rt_sigprocmask",
-    "rt_sigreturn", "sigaltstack", "restart_syscall", "tgkill",
-    "fcntl",        "exit",        "exit_group",      NULL};
-static const char *const NAME_FILES[] = {"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", NULL};
-
 int loader_tell(const void *msg, struct err *err)
 {
     struct pollfd p = {.fd = AGENT_FD_CONTROL, .events = POLLOUT};
@@ -175,8 +161,6 @@ static int start(int argc, char **argv, enum agent_document *ret_document, struc
 {
     const struct rlimit cpu = {CPU_MAX_S, CPU_MAX_S};
     struct agent_msg_report report;
-    struct agent_confine c = {
-        .role = AGENT_ROLE_LOADER, .max_fds = 16, .read_files = NAME_FILES, .syscalls = SYSCALLS};
     uint64_t uid, gid;
 
     if (argc != 5 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
@@ -184,12 +168,8 @@ static int start(int argc, char **argv, enum agent_document *ret_document, struc
         err_set(err, ERR_USAGE, "usage: postern-loader NAME UID GID entries|policy|mesh|modes");
         return err_advise(err, "postern-loader is started by `postern agent`");
     }
-    c.uid = (uint32_t)uid;
-    c.gid = (uint32_t)gid;
     (void)setrlimit(RLIMIT_CPU, &cpu);
-    /* Looking up a user, the libc tries a socket first: it has to be refused, not killed. */
-    (void)unsetenv("POSTERN_SANDBOX_KILL"); /* NOLINT(concurrency-mt-unsafe): one thread */
-    if (agent_confine(&c, &report, err) == -1) {
+    if (loader_drop_privileges((uint32_t)uid, (uint32_t)gid, &report, err) == -1) {
         return -1;
     }
     return loader_tell(&report, err);

@@ -41,7 +41,8 @@ static int start(struct service *s, struct err *err)
     s->start = s->in.start_service;
     log_set_level(s->log, (enum log_level)s->start.log_level);
     s->loop = loop_new(err);
-    if (s->loop == NULL || warm_up(err) == -1 ||
+    s->hardening = s->loop != NULL ? hardening_new(s->loop, s->log, err) : NULL;
+    if (s->hardening == NULL || warm_up(err) == -1 ||
         service_drop_privileges(&s->start, &report, err) == -1 ||
         agent_child_tell(&report, err) == -1) {
         return -1;
@@ -61,6 +62,7 @@ int main(void)
     } else {
         loop_run(s.loop);
     }
+    s.hardening = hardening_free(s.hardening);
     service_close(&s);
     (void)log_free(s.log);
     _exit(s.exit_status); /* no handlers: what they would do is not in the list of privs.c */

@@ -10,12 +10,12 @@ static const char *const SYSCALLS[] = {
     /* loop */
     "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2",
     /* memory, keys */
-    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "ftruncate", "mlock",
-    "munlock", "getrandom",
+    "brk", "munmap", "mremap", "madvise", "memfd_secret", "ftruncate", "mlock", "munlock",
+    "getrandom",
     /* libc */
-    "futex", "clock_gettime", "gettimeofday", "time", "prctl", "getpid", "gettid", "sched_yield",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "tgkill",
-    "exit", "exit_group", NULL};
+    "futex", "clock_gettime", "gettimeofday", "time", "getpid", "gettid", "sched_yield",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "exit",
+    "exit_group", NULL};
 
 int service_drop_privileges(const struct agent_msg_start_service *start,
                             struct agent_msg_report *ret_report, struct err *err)
@@ -26,6 +26,8 @@ int service_drop_privileges(const struct agent_msg_start_service *start,
                               .keep_caps = 0,
                               .max_fds = SERVICE_FDS_MAX,
                               .no_files = true,
-                              .syscalls = SYSCALLS};
+                              .syscalls = SYSCALLS,
+                              .some = SANDBOX_DATA_MEMORY | SANDBOX_ASKING | SANDBOX_OWN_SIGNALS,
+                              .count = true};
     return agent_confine(&c, ret_report, err);
 }

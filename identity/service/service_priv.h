@@ -15,6 +15,7 @@
 #include <postern/agent_ipc.h>
 #include <postern/buf.h>
 #include <postern/grpc.h>
+#include <postern/hardening.h>
 #include <postern/log.h>
 #include <postern/loop.h>
 #include <postern/metrics.h>
@@ -418,6 +419,7 @@ bool service_put_state_metrics(const struct service *s, struct buf *out);
 struct service {
     struct loop *loop;
     struct log *log;
+    struct hardening *hardening; /* NULL: not confined (tests) */
     struct service_channel control, attestor, keeper;
     struct grpc_server *server;
     struct admin *admin;

@@ -103,7 +103,9 @@ static bool write_metrics(void *arg, struct buf *out)
            gauge(out, "postern_agent_quarantined", "Things that are quarantined.", "",
                  (double)s->deny.n) &&
            put_token_metrics(k, out) && service_put_state_metrics(s, out) &&
-           service_kubernetes_metrics(s, out) && metrics_write_end(out);
+           service_kubernetes_metrics(s, out) &&
+           (s->hardening == NULL || hardening_write_metrics(s->hardening, out)) &&
+           metrics_write_end(out);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -180,8 +182,13 @@ static bool put_process(struct buf *out, const struct agent_msg_process *p, bool
     } else {
         ok = ok && buf_printf(out, "null");
     }
-    ok = ok && buf_printf(out, ",\"landlock_abi\":%d,\"separated\":%s", r->landlock_abi,
-                          json_bool(p->separated));
+    ok = ok &&
+         buf_printf(out, ",\"landlock_abi\":%d,\"separated\":%s", r->landlock_abi,
+                    json_bool(p->separated)) &&
+         sandbox_report_write_more(r, out);
+    if (ok && p->role == AGENT_ROLE_SERVICE) { /* the one that counts: this one */
+        ok = buf_printf(out, ",\"refused_calls\":") && sandbox_refused_write(out);
+    }
     if (ok && p->role == AGENT_ROLE_KEEPER) {
         ok = buf_printf(out, ",\"key_memory\":\"%s\",\"memory_locked\":%s",
                         secret_name(p->secret_kind), json_bool(p->memory_locked));

@@ -44,9 +44,9 @@ static const char *const SYSCALLS[] = {
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "memfd_secret", "mlock", "munlock",
     "mlockall", "getrandom",
     /* time, signals, facts */
-    "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time",
-    "getrusage", "sysinfo", "uname", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-    "rt_sigpending", "rt_sigtimedwait", "sigaltstack", "restart_syscall", NULL};
+    "alarm", "setitimer", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep",
+    "gettimeofday", "time", "getrusage", "sysinfo", "uname", "rt_sigaction", "rt_sigprocmask",
+    "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "sigaltstack", "restart_syscall", NULL};
 
 int supervisor_drop_privileges(struct supervisor *s, struct err *err)
 {

@@ -21,8 +21,9 @@
 #include <sys/types.h>
 
 /* --- user, capabilities, limits --------------------------------------------------------------- */
-/* setgroups(0), setresgid, setresuid; keeps the capabilities in `keep` (bit mask of CAP_*)
- * permitted and effective across it. Not root: does nothing and leaves the ids as they are. */
+/* setgroups(0), setresgid, setresuid, secure bits; keeps the capabilities in `keep` (bit mask of
+ * CAP_*) permitted and effective across it, and those alone in the bounding set. Not root: does
+ * nothing and leaves the ids as they are. */
 int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err);
 /* A uid 0 no longer brings capabilities, not by exec and not by a change of user, for good. Needs
  * CAP_SETPCAP: without it nothing happens (nor is there anything to gain then). Not for a process
@@ -30,7 +31,7 @@ int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err);
 void sandbox_secure_bits(void);
 /* Reduces permitted, effective, inheritable, ambient and bounding sets to `keep`. */
 int sandbox_drop_caps(uint64_t keep, struct err *err);
-/* Core dumps off, not dumpable, umask 077; without `allow_fork` no new process either. */
+/* Core dumps off, not dumpable, umask 077, descriptors close-on-exec; without `allow_fork` no new process either. */
 int sandbox_limits(bool allow_fork, struct err *err);
 
 /* --- files and ports: Landlock ---------------------------------------------------------------- */
@@ -128,6 +129,9 @@ int sandbox_refused_next(int from, uint64_t *ret_count);
 /* Its name, or "#NUMBER"; always terminated. */
 void sandbox_call_name(int number, char *out, size_t size);
 
+/* {"NAME":COUNT,...} of this process. */
+bool sandbox_refused_write(struct buf *out);
+
 /* --- all of it -------------------------------------------------------------------------------- */
 /* Secure bits, no capability, limits (threads may be started), files and ports, system calls. */
 int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
@@ -162,6 +166,7 @@ bool sandbox_status_read(int status_fd, struct sandbox_report *report);
 /* The kernel's text of it: a pure function. Fills what it finds. */
 void sandbox_status_parse(const char *text, size_t len, struct sandbox_report *ret);
 /* As the inside of a JSON object, without braces; landlock may be NULL. */
+bool sandbox_report_write_more(const struct sandbox_report *r, struct buf *out); /* ,"KEY":... */
 bool sandbox_report_write(const struct sandbox_report *r, const struct sandbox_landlock *landlock,
                           struct buf *out);
 

@@ -381,8 +381,12 @@ struct workload workload_start_foreign(const struct attestor_process *a, const c
     w.pid = fork();
     if (w.pid == 0) {
         int fd = attestor_connect(a);
+        char go;
 
         (void)fcntl(fd, F_SETFD, 0);
+        if (read(order_pipe[0], &go, 1) != 1) {
+            _exit(92);
+        }
         (void)dup2(order_pipe[0], 0);
         (void)dup2(answer_pipe[1], 1);
         execl(path, "cat", (char *)NULL);

@@ -55,6 +55,7 @@ struct workload {
 };
 struct workload workload_start(const struct attestor_process *a);
 /* Runs `path`, a copy of cat that answers letters, connected before the exec. */
+/* Connects; then, once it is told to go on by a byte, becomes that program. */
 struct workload workload_start_foreign(const struct attestor_process *a, const char *path);
 void workload_tell(const struct workload *w, char c);
 void workload_heard(const struct workload *w);

@@ -240,6 +240,7 @@ static void test_file_of_other_namespace(void **state)
     (void)snprintf(path, sizeof(path), "/proc/%d/root%s", (int)maker.pid, trusted);
     w = workload_start_foreign(a, path);
     handle = attestor_next_caller(a, &c);
+    workload_tell(&w, 'g');  /* its facts have been read: it may exec */
     workload_order(&w, 'x'); /* it runs that file by now */
     (void)snprintf(link, sizeof(link), "/proc/%d/exe", (int)w.pid);
     n = readlink(link, shown, sizeof(shown) - 1);
@@ -266,6 +267,7 @@ static void test_deleted_executable(void **state)
     assert_int_equal(system(command), 0);
     w = workload_start_foreign(a, path);
     handle = attestor_next_caller(a, &c);
+    workload_tell(&w, 'g'); /* its facts have been read: it may exec */
     workload_order(&w, 'x');
     assert_int_equal(attestor_reattest(a, handle)->outcome, AGENT_ATTEST_OK);
     attestor_expect(a->keeper, AGENT_WAY_ATTESTOR_KEEPER, AGENT_MSG_UPDATED);

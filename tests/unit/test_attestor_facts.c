@@ -339,6 +339,7 @@ static void test_memfd(void **state)
     (void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd);
     w = workload_start_foreign(a, path);
     handle = attestor_next_caller(a, &c);
+    workload_tell(&w, 'g'); /* its facts have been read: it may exec */
     workload_order(&w, 'x');
     assert_false(with_digest(a, handle)->has_sha256);
     assert_int_equal(attestor_in.caller.path_len, 0);

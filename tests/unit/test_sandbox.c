@@ -141,8 +141,9 @@ static int user_is_gone(void)
         return 10;
     }
     struct sandbox_report r;
-    sandbox_get_report(-1, &r);
-    if (r.uid != 64610 || r.gid != 64610 || r.caps != 1ULL << CAP_SYS_PTRACE) {
+    sandbox_get_report(sandbox_status_open(), &r);
+    if (r.uid != 64610 || r.gid != 64610 || r.caps != 1ULL << CAP_SYS_PTRACE ||
+        r.caps_bounding != r.caps || !r.secure_bits) {
         return 11;
     }
     if (setuid(0) == 0 || sandbox_drop_caps(0, NULL) != 0) {
