@@ -31,7 +31,8 @@ int sandbox_drop_user(uid_t uid, gid_t gid, uint64_t keep, struct err *err);
 void sandbox_secure_bits(void);
 /* Reduces permitted, effective, inheritable, ambient and bounding sets to `keep`. */
 int sandbox_drop_caps(uint64_t keep, struct err *err);
-/* Core dumps off, not dumpable, umask 077, descriptors close-on-exec; without `allow_fork` no new process either. */
+/* Core dumps off, not dumpable, umask 077, descriptors close-on-exec; without `allow_fork` no new
+ * process either. */
 int sandbox_limits(bool allow_fork, struct err *err);
 
 /* --- files and ports: Landlock ---------------------------------------------------------------- */
