@@ -172,12 +172,12 @@ static void log_missing(const struct hardening *h)
 }
 
 int hardening_enter(struct hardening *h, struct sandbox_plan *plan,
-                    const struct sandbox_filter *filter, struct err *err)
+                    const struct sandbox_filter *filter, uint64_t keep_caps, struct err *err)
 {
     sandbox_plan_free(h->plan);
     h->plan = plan;
     h->filter_name = filter->name;
-    if (sandbox_enter(plan, filter, &h->landlock, err) == -1) {
+    if (sandbox_enter_keeping(plan, filter, keep_caps, &h->landlock, err) == -1) {
         return err_prefix(err, "entering the sandbox");
     }
     log_confined(h);
@@ -203,7 +203,7 @@ int hardening_covers(const struct hardening *h, struct sandbox_plan *want, const
     }
     err_where(err, "%s", path);
     err_expected(err, "only directories and ports of the configuration that it was started with");
-    return err_advise(err, "restart the process: what it may reach was fixed when it started");
+    return err_advise(err, "restart it: what it may reach was fixed when it started");
 }
 
 /* --- telling ---------------------------------------------------------------------------------- */

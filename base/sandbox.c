@@ -142,13 +142,19 @@ bool sandbox_kill_all(void)
     return secure_getenv("POSTERN_SANDBOX_KILL") != NULL;
 }
 
-int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
-                  struct sandbox_landlock *ret_landlock, struct err *err)
+int sandbox_enter_keeping(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+                          uint64_t keep, struct sandbox_landlock *ret_landlock, struct err *err)
 {
     sandbox_secure_bits();
-    return sandbox_drop_caps(0, err) == 0 && sandbox_limits(true, err) == 0 &&
+    return sandbox_drop_caps(keep, err) == 0 && sandbox_limits(true, err) == 0 &&
                    sandbox_landlock(plan, SANDBOX_ABI_OF_KERNEL, ret_landlock, err) == 0 &&
                    sandbox_seccomp(filter, sandbox_kill_all(), err) == 0
                ? 0
                : -1;
+}
+
+int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+                  struct sandbox_landlock *ret_landlock, struct err *err)
+{
+    return sandbox_enter_keeping(plan, filter, 0, ret_landlock, err);
 }

@@ -134,7 +134,7 @@ int proxy_confine(struct proxy *p, struct err *err)
     if (p->credentials != NULL) {
         credentials_directories(p->credentials, NULL, plan_directory, plan);
     }
-    if (hardening_enter(p->hardening, plan, &FILTER, err) == -1) {
+    if (hardening_enter(p->hardening, plan, &FILTER, 0, err) == -1) {
         return -1;
     }
     if (!p->key_heap.locked) {

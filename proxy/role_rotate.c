@@ -391,8 +391,8 @@ static int set_up(struct rotate *r, struct conf_rotate *conf, struct err *err)
         conf_rotate_free(conf);
         return -1;
     }
-    r->status_fd = sandbox_status_open();
-    if (start_admin(r, err) == -1 || rotate_actions_start(r, err) == -1 ||
+    r->hardening = hardening_new(r->loop, r->log, err);
+    if (r->hardening == NULL || start_admin(r, err) == -1 || rotate_actions_start(r, err) == -1 ||
         rotate_confine(r, err) == -1) {
         return -1;
     }
@@ -413,10 +413,7 @@ static void tear_down(struct rotate *r)
         free_outputs(r->outputs, r->n_outputs);
     }
     conf_rotate_free(r->conf);
-    sandbox_plan_free(r->plan);
-    if (r->status_fd != -1) {
-        close(r->status_fd);
-    }
+    hardening_free(r->hardening);
     loop_free(r->loop);
     service_manager_deinit(&r->manager);
     log_free(r->log);
@@ -468,8 +465,7 @@ static int usage(void)
 
 int rotate_main(int argc, char **argv)
 {
-    struct rotate r = {
-        .started_s = os_wall_s(), .manager.fd = -1, .status_fd = -1, .timeout_s = ONCE_TIMEOUT_S};
+    struct rotate r = {.started_s = os_wall_s(), .manager.fd = -1, .timeout_s = ONCE_TIMEOUT_S};
     const char *path = NULL;
     const char *timeout = NULL;
     bool status = false;

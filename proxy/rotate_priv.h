@@ -9,9 +9,9 @@
 #include <jansson.h>
 #include <postern/actions.h>
 #include <postern/admin.h>
+#include <postern/hardening.h>
 #include <postern/log.h>
 #include <postern/rotate.h>
-#include <postern/sandbox.h>
 #include <postern/service_manager.h>
 
 struct rotate_reload_result {
@@ -35,9 +35,7 @@ struct rotate {
     struct admin *admin;
     struct service_manager manager;
     struct loop_timer watchdog, timeout;
-    struct sandbox_plan *plan; /* what it is confined to */
-    struct sandbox_landlock landlock;
-    int status_fd; /* of sandbox_status_open */
+    struct hardening *hardening;
     struct rotate_reload_result reload;
     bool once, told_ready, stopping;
     uint64_t timeout_s; /* of --once; 0: none */

@@ -31,7 +31,7 @@ static const struct sandbox_filter FILTER = {
     .name = "rotate",
     .calls = SYSCALLS,
     .some = SANDBOX_DATA_MEMORY | SANDBOX_STREAM_SOCKETS | SANDBOX_OWN_SIGNALS | SANDBOX_ASKING,
-    .unlisted = SANDBOX_REFUSE,
+    .unlisted = SANDBOX_COUNT,
 };
 
 /* Giving files to another user or group takes a capability, unless the group is the daemon's own.
@@ -64,13 +64,7 @@ static struct sandbox_plan *plan_of(const struct conf_rotate *conf)
 
 int rotate_confine(struct rotate *r, struct err *err)
 {
-    r->plan = plan_of(r->conf);
-    sandbox_secure_bits();
-    bool ok = sandbox_drop_caps(capabilities(r->conf), err) == 0 &&
-              sandbox_limits(true, err) == 0 &&
-              sandbox_landlock(r->plan, SANDBOX_ABI_OF_KERNEL, &r->landlock, err) == 0 &&
-              sandbox_seccomp(&FILTER, sandbox_kill_all(), err) == 0;
-    return ok ? 0 : -1;
+    return hardening_enter(r->hardening, plan_of(r->conf), &FILTER, capabilities(r->conf), err);
 }
 
 /* --- another configuration ---------------------------------------------------------------------
@@ -100,11 +94,5 @@ bool rotate_covers(const struct rotate *r, const struct conf_rotate *want, struc
     if ((capabilities(want) & ~capabilities(have)) != 0) {
         return needs_restart(err, "'owner' and 'group' from none");
     }
-    struct sandbox_plan *plan = plan_of(want);
-    bool covered = sandbox_plan_covers(r->plan, plan, err);
-    sandbox_plan_free(plan);
-    if (!covered) {
-        err_advise(err, "restart it: what it may reach was fixed when it started");
-    }
-    return covered;
+    return hardening_covers(r->hardening, plan_of(want), want->path, err) == 0;
 }

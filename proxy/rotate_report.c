@@ -68,12 +68,9 @@ static json_t *output(const struct rotate *r, size_t index)
 
 static json_t *hardening(const struct rotate *r)
 {
-    struct sandbox_report report;
     struct buf text = BUF_INIT(65536);
-    sandbox_get_report(r->status_fd, &report);
-    snprintf(report.seccomp_name, sizeof(report.seccomp_name), "rotate");
     json_t *o = NULL;
-    if (buf_printf(&text, "{") && sandbox_report_write(&report, &r->landlock, &text) &&
+    if (buf_printf(&text, "{") && hardening_write_status(r->hardening, &text) &&
         buf_printf(&text, "}")) {
         o = json_loadb((const char *)buf_head(&text), buf_len(&text), 0, NULL);
     }
@@ -179,5 +176,6 @@ bool rotate_report_metrics(void *arg, struct buf *out)
                               "result=\"ok\"", (double)r->reload.ok);
     (void)metrics_write_value(out, "postern_rotate_reloads", METRIC_COUNTER, NULL,
                               "result=\"failed\"", (double)r->reload.failed);
-    return rotate_actions_metrics(r, out) && metrics_write_end(out);
+    return rotate_actions_metrics(r, out) && hardening_write_metrics(r->hardening, out) &&
+           metrics_write_end(out);
 }

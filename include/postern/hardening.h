@@ -16,10 +16,10 @@ struct hardening;
 struct hardening *hardening_new(struct loop *loop, struct log *log, struct err *err);
 struct hardening *hardening_free(struct hardening *h);
 
-/* sandbox_enter. Takes the plan, also on failure. Logs what is in force ("confined"), and loudly
- * what is not ("hardening_degraded"). */
+/* sandbox_enter, with these capabilities left (bit mask of CAP_*). Takes the plan, also on failure.
+ * Logs what is in force ("confined"), and loudly what is not ("hardening_degraded"). */
 int hardening_enter(struct hardening *h, struct sandbox_plan *plan,
-                    const struct sandbox_filter *filter, struct err *err);
+                    const struct sandbox_filter *filter, uint64_t keep_caps, struct err *err);
 bool hardening_entered(const struct hardening *h);
 /* Whether what is in force lets `want` (taken) work: asked before a new configuration is. -1: err
  * says what it would need, `path` is the file that wants it. */

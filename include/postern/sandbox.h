@@ -137,6 +137,9 @@ bool sandbox_refused_write(struct buf *out);
 /* Secure bits, no capability, limits (threads may be started), files and ports, system calls. */
 int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
                   struct sandbox_landlock *ret_landlock, struct err *err);
+/* The same, but for these capabilities (bit mask of CAP_*). */
+int sandbox_enter_keeping(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+                          uint64_t keep, struct sandbox_landlock *ret_landlock, struct err *err);
 
 /* --- what is in force ------------------------------------------------------------------------- */
 struct sandbox_report {

@@ -121,7 +121,7 @@ static int refused(struct loop *loop, struct log *log, int out)
     struct buf text = BUF_INIT(32768);
     struct hardening *h = hardening_new(loop, log, NULL);
 
-    if (h == NULL || hardening_enter(h, sandbox_plan_new(), &filter, NULL) == -1) {
+    if (h == NULL || hardening_enter(h, sandbox_plan_new(), &filter, 0, NULL) == -1) {
         return 10;
     }
     (void)syscall(SYS_getppid);
@@ -164,7 +164,7 @@ static int quiet(struct loop *loop, struct log *log, int out)
     struct buf text = BUF_INIT(32768);
     struct hardening *h = hardening_new(loop, log, NULL);
 
-    if (h == NULL || hardening_enter(h, sandbox_plan_new(), &filter, NULL) == -1) {
+    if (h == NULL || hardening_enter(h, sandbox_plan_new(), &filter, 0, NULL) == -1) {
         return 10;
     }
     turn(loop, 1);
@@ -198,7 +198,7 @@ static int covers(struct loop *loop, struct log *log, int out)
 
     sandbox_plan_connect(have, 5432);
     sandbox_plan_connect(want, 5433);
-    if (h == NULL || hardening_enter(h, have, &filter, NULL) == -1 ||
+    if (h == NULL || hardening_enter(h, have, &filter, 0, NULL) == -1 ||
         hardening_covers(h, want, "/etc/x.yaml", &err) == 0) {
         return 10;
     }
