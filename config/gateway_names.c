@@ -60,7 +60,16 @@ static const struct field fields_allow[] = {
      .doc = "`true`: whoever the CA vouches for; then nothing else is said."},
     NAME_LISTS(allow),
 };
-static const struct field fields_verify[] = {NAME_LISTS(verify)};
+static const struct field fields_verify[] = {
+    NAME_LISTS(verify),
+    {.name = "host",
+     .type = TYPE_TEXT,
+     .max = NAME_MAX_LEN,
+     AT(struct conf_tls_side, verify.host),
+     .def_doc = "not asked",
+     .doc = "A host name or address that the certificate must be for as well, whichever of the "
+            "others it shows."},
+};
 
 static void check_allow(struct context *c, const struct node *map, void *value)
 {

@@ -23,6 +23,7 @@ int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
 int gateway_main(int argc, char **argv);
+int ghostunnel_main(int argc, char **argv); /* of `postern gateway` */
 int rotate_main(int argc, char **argv);
 int journal_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);

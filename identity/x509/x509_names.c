@@ -34,6 +34,7 @@ struct x509_names {
     bool any;
     struct name *items; /* owned */
     size_t n;
+    struct name host; /* has to be there as well; text NULL: none has to */
 };
 
 const char *x509_name_kind_text(enum x509_name_kind kind)
@@ -124,6 +125,7 @@ struct x509_names *x509_names_unref(struct x509_names *n)
         free(n->items[i].text);
     }
     free(n->items);
+    free(n->host.text);
     free(n);
     return NULL;
 }
@@ -135,7 +137,8 @@ size_t x509_names_count(const struct x509_names *n)
 
 bool x509_names_equal(const struct x509_names *a, const struct x509_names *b)
 {
-    if (a == NULL || b == NULL || a->any != b->any || a->n != b->n) {
+    if (a == NULL || b == NULL || a->any != b->any || a->n != b->n ||
+        !str_eq(a->host.view, b->host.view)) {
         return a == b;
     }
     for (size_t i = 0; i < a->n; i++) {
@@ -175,7 +178,7 @@ static int check_name(enum x509_name_kind kind, struct str text, bool is_address
     return 0;
 }
 
-int x509_names_add(struct x509_names *n, enum x509_name_kind kind, struct str text, struct err *err)
+static int make_name(enum x509_name_kind kind, struct str text, struct name *ret, struct err *err)
 {
     struct name name = {.kind = kind};
     if (kind == X509_NAME_DNS) {
@@ -187,9 +190,25 @@ int x509_names_add(struct x509_names *n, enum x509_name_kind kind, struct str te
     }
     name.text = mem_must_strndup(text.p, text.n);
     name.view = str_of(name.text);
+    *ret = name;
+    return 0;
+}
+
+int x509_names_add(struct x509_names *n, enum x509_name_kind kind, struct str text, struct err *err)
+{
+    struct name name;
+    if (make_name(kind, text, &name, err) == -1) {
+        return -1;
+    }
     n->items = mem_must_realloc(n->items, (n->n + 1) * sizeof(*n->items));
     n->items[n->n++] = name;
     return 0;
+}
+
+int x509_names_demand_host(struct x509_names *n, struct str host, struct err *err)
+{
+    POSTERN_ASSERT(n->host.text == NULL);
+    return make_name(X509_NAME_DNS, host, &n->host, err);
 }
 
 /* --- matching --------------------------------------------------------------------------------- */
@@ -312,6 +331,28 @@ static void put_principal(struct x509_peer *peer, const char *kind, struct str t
 }
 
 /* --- which of them counts --------------------------------------------------------------------- */
+static bool is_host(const struct name *w, const GENERAL_NAME *san, bool is_server)
+{
+    if (w->kind != X509_NAME_DNS) {
+        return false;
+    }
+    if (w->address_len > 0) {
+        return san->type == GEN_IPADD &&
+               (size_t)ASN1_STRING_length(san->d.iPAddress) == w->address_len &&
+               memcmp(ASN1_STRING_get0_data(san->d.iPAddress), w->address, w->address_len) == 0;
+    }
+    return san->type == GEN_DNS && x509_dns_match(ia5_of(san), w->view, is_server);
+}
+
+static bool has_host(const struct name *host, const GENERAL_NAMES *sans, bool is_server)
+{
+    bool found = host->text == NULL;
+    for (int i = 0; !found && i < sk_GENERAL_NAME_num(sans); i++) {
+        found = is_host(host, sk_GENERAL_NAME_value(sans, i), is_server);
+    }
+    return found;
+}
+
 static bool match_san(const struct x509_names *want, const GENERAL_NAMES *sans, bool is_server,
                       struct x509_peer *peer)
 {
@@ -324,15 +365,9 @@ static bool match_san(const struct x509_names *want, const GENERAL_NAMES *sans, 
                 put_principal(peer, "uri", ia5_of(san), false);
                 return true;
             }
-            if (san->type == GEN_DNS && w->kind == X509_NAME_DNS && w->address_len == 0 &&
-                x509_dns_match(ia5_of(san), w->view, is_server)) {
-                put_principal(peer, "dns", w->view, true);
-                return true;
-            }
-            if (san->type == GEN_IPADD && w->address_len > 0 &&
-                (size_t)ASN1_STRING_length(san->d.iPAddress) == w->address_len &&
-                memcmp(ASN1_STRING_get0_data(san->d.iPAddress), w->address, w->address_len) == 0) {
-                put_principal(peer, "ip", w->view, false);
+            if (is_host(w, san, is_server)) {
+                bool address = w->address_len > 0;
+                put_principal(peer, address ? "ip" : "dns", w->view, !address);
                 return true;
             }
         }
@@ -407,6 +442,9 @@ static bool name_anybody(X509 *cert, const GENERAL_NAMES *sans, struct x509_peer
 bool x509_names_find(const struct x509_names *want, X509 *cert, const GENERAL_NAMES *sans,
                      bool is_server, struct x509_peer *peer)
 {
+    if (want != NULL && !has_host(&want->host, sans, is_server)) {
+        return false;
+    }
     if (want != NULL &&
         (match_san(want, sans, is_server, peer) || match_subject(want, X509_NAME_CN, cert, peer) ||
          match_subject(want, X509_NAME_OU, cert, peer))) {
@@ -488,4 +526,9 @@ size_t x509_cert_show_names(X509 *cert, char *ret, size_t size)
         } while (entry >= 0);
     }
     return at;
+}
+
+const char *x509_names_host(const struct x509_names *want)
+{
+    return want->host.text;
 }

@@ -13,6 +13,8 @@ bool x509_names_find(const struct x509_names *want, X509 *cert, const GENERAL_NA
                      bool is_server, struct x509_peer *peer);
 /* For people; NULL: none is named. */
 const char *x509_names_first(const struct x509_names *want);
+/* The host that is demanded as well, or NULL. */
+const char *x509_names_host(const struct x509_names *want);
 
 /* --- x509_crl.c --- */
 struct x509_crls;

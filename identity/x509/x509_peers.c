@@ -238,11 +238,12 @@ static enum x509_verdict judge_path(const struct x509_peers *p, const struct x50
 
 static enum x509_verdict not_allowed(const struct x509_names *names, struct err *err)
 {
-    const char *first = x509_names_first(names);
+    const char *first = x509_names_first(names), *host = x509_names_host(names);
     err_set(err, ERR_DENIED, "none of its names is among those that are allowed here");
     if (first != NULL) {
-        err_expected(err, "%.120s%s", first,
-                     x509_names_count(names) > 1 ? " or another of the listener's names" : "");
+        err_expected(err, "%.120s%s%s%.120s", first,
+                     x509_names_count(names) > 1 ? " or another of the listener's names" : "",
+                     host != NULL ? ", and besides the host " : "", host != NULL ? host : "");
     }
     return X509_NOT_ALLOWED;
 }

@@ -113,6 +113,7 @@ struct conf_target {
 struct conf_names {
     struct conf_strings cn, ou, dns, uri; /* `*` and `**` in uri: docs/gateway.md */
     bool any;                             /* whoever the CA vouches for; then the lists are empty */
+    char *host; /* verify: the certificate is for this host as well; NULL: not asked */
 };
 
 enum conf_tls_min { CONF_TLS_1_2, CONF_TLS_1_3 };

@@ -35,6 +35,8 @@ struct x509_names *x509_names_unref(struct x509_names *n);
  * characters, `**` before the end, a host name that is none. */
 int x509_names_add(struct x509_names *n, enum x509_name_kind kind, struct str text,
                    struct err *err);
+/* The same, once: the certificate has to be for this host as well, whichever name it shows. */
+int x509_names_demand_host(struct x509_names *n, struct str host, struct err *err);
 size_t x509_names_count(const struct x509_names *n);
 /* The same texts in the same order. Either may be NULL. */
 bool x509_names_equal(const struct x509_names *a, const struct x509_names *b);

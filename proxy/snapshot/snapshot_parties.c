@@ -75,10 +75,16 @@ static int add_names(struct x509_names *n, enum x509_name_kind kind,
 /* Nothing said: names are not asked about. */
 static int take_names(struct making *m, const struct conf_names *c, struct err *err)
 {
-    if (!c->any && c->cn.n == 0 && c->ou.n == 0 && c->dns.n == 0 && c->uri.n == 0) {
+    bool named = c->cn.n > 0 || c->ou.n > 0 || c->dns.n > 0 || c->uri.n > 0;
+    if (!c->any && !named && c->host == NULL) {
         return 0;
     }
     m->names = x509_names_new(c->any);
+    if (c->host != NULL &&
+        (named ? x509_names_demand_host(m->names, str_of(c->host), err)
+               : x509_names_add(m->names, X509_NAME_DNS, str_of(c->host), err)) == -1) {
+        return -1;
+    }
     return add_names(m->names, X509_NAME_URI, &c->uri, err) == -1 ||
                    add_names(m->names, X509_NAME_DNS, &c->dns, err) == -1 ||
                    add_names(m->names, X509_NAME_CN, &c->cn, err) == -1 ||

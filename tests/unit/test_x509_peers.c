@@ -371,6 +371,46 @@ static void test_names(void **state)
     }
 }
 
+/* A host that has to be there besides whichever name counts. */
+static void test_demanded_host(void **state)
+{
+    static const struct {
+        const char *host;
+        struct str dns;
+        enum x509_verdict verdict;
+    } cases[] = {
+        {"other.example", {"db.example", 10}, X509_NOT_ALLOWED},
+        {"db.example", {NULL, 0}, X509_NOT_ALLOWED},
+        {"10.0.0.1", {"10.0.0.1", 8}, X509_NOT_ALLOWED},
+        {"x", {NULL, 0}, X509_NOT_ALLOWED}, /* the common name is no host */
+        {"DB.example", {"db.example", 10}, X509_OK},
+        {"db.b.example", {"*.b.example", 11}, X509_OK},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct certs_spec spec = leaf_named(NULL, cases[i].dns, "x");
+        struct certs_pair leaf = certs_make(&spec, &w->root);
+        for (int fits = 0; fits < 2; fits++) {
+            struct x509_names *names = x509_names_new(false), *plain = x509_names_new(false);
+            const struct str cn = str_of(fits ? "x" : "y");
+            assert_int_equal(x509_names_add(names, X509_NAME_CN, cn, NULL), 0);
+            assert_int_equal(x509_names_add(plain, X509_NAME_CN, cn, NULL), 0);
+            assert_int_equal(x509_names_demand_host(names, str_of(cases[i].host), NULL), 0);
+            assert_false(x509_names_equal(names, plain));
+            struct judged j = judge(w->peers, names, leaf.cert, NULL, true, false);
+            assert_int_equal(j.verdict, fits ? cases[i].verdict : X509_NOT_ALLOWED);
+            if (j.verdict == X509_OK) {
+                assert_string_equal(j.peer.id, "cn:x");
+            } else {
+                assert_non_null(strstr(j.err.expected, cases[i].host));
+            }
+            x509_names_unref(names);
+            x509_names_unref(plain);
+        }
+        certs_free(&leaf);
+    }
+}
+
 /* Nobody's name at all: by its digest. */
 static void test_nameless(void **state)
 {
@@ -608,6 +648,7 @@ int main(void)
         cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_bad_names),
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_demanded_host, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nameless, setup, teardown),
         cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_authorities, setup, teardown),
