@@ -235,8 +235,6 @@ static void put_limit(struct ghost_made *m, uint64_t *ret)
         ghost_refuse(m->teller, "--max-concurrent-conns: more than %d", (int)CONNECTIONS_MAX);
     } else if (*ret > 0) {
         ghost_put(m, "    limits:\n      connections: %llu\n", (unsigned long long)*ret);
-        ghost_note(m->teller, "--max-concurrent-conns: one more is reset at once; with ghostunnel "
-                              "it waits until another ends");
     }
 }
 
