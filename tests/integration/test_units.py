@@ -86,6 +86,39 @@ def test_users_and_directories(tmp_path):
         assert (root / "etc" / "postern" / "gateway").stat().st_mode & 0o777 == 0o750
 
 
+# A maintainer script with a `systemctl` that writes down what it is told, and a /run in which systemd seems to run.
+SCRIPT = """mount -t tmpfs none /run && mkdir -p /run/systemd/system /run/bin && cat >/run/bin/systemctl <<'END'
+#!/bin/sh
+echo "$@" >>/run/told
+END
+chmod 755 /run/bin/systemctl; PATH=/run/bin:$PATH sh "$@" >&2; status=$?; cat /run/told 2>/dev/null; exit $status"""
+
+
+def maintain(name, *args):
+    script = os.path.join(os.path.dirname(__file__), "..", "..", "packaging", "debian", f"postern.{name}")
+    p = run("unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh", os.path.abspath(script), *args)
+    return [line.split() for line in p.stdout.splitlines()]
+
+
+def test_a_removal_leaves_nothing_running():
+    """The agent too, which holds the root's key, and not before those that ask it; the socket would start it again."""
+    told = maintain("prerm", "remove")
+    assert all(line[0] == "stop" for line in told)
+    stopped = [unit for line in told for unit in line[1:]]
+    assert set(stopped) == {
+        "postern-gateway@*.service", "postern-proxy@*.service", "postern-rotate@*.service", "postern-agent.socket", "postern-agent.service",
+    }  # fmt: skip
+    assert stopped[-2:] == ["postern-agent.socket", "postern-agent.service"]
+    assert maintain("prerm", "upgrade", "2") == []
+
+
+def test_an_upgrade_restarts_by_the_new_units():
+    told = maintain("postinst", "configure", "1")
+    assert told[0] == ["--system", "daemon-reload"]
+    assert told[1][0] == "try-restart" and {"postern-agent.service", "postern-gateway@*.service"} <= set(told[1])
+    assert maintain("postinst", "configure", "") == [], "the first installation starts nothing"
+
+
 def kernel_says(pid):
     text = open(f"/proc/{pid}/status", encoding="ascii", errors="replace").read()
     return {k: v.strip() for k, v in re.findall(r"^(\w+):(.*)$", text, re.M)}
