@@ -330,8 +330,12 @@ enum inject_outcome uninject_pod(json_t *pod, const char *kind, const char *wher
     }
     json_t *next = json_deep_copy(pod);
     take_out(next, record);
-    if (json_array_size(tree_array(json_object_get(next, "spec"), "containers")) == 0) {
+    p.spec = json_object_get(next, "spec");
+    refuse_lost_probes(&p);
+    if (json_array_size(tree_array(p.spec, "containers")) == 0) {
         pod_refuse(&p, "spec.containers", "there is no other than the sidecar's");
+    }
+    if (p.n_refused > 0) {
         json_decref(next);
         return INJECT_REFUSED;
     }

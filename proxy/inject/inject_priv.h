@@ -57,6 +57,8 @@ json_t *rules_argv(const struct wishes *w, const struct inject_options *o);
 
 /* All reasons against it (refuse.c). `ours`: it has been injected before. */
 void refuse_pod(struct pod *p, const struct wishes *w, const struct inject_options *o, bool ours);
+/* Probes that ask the sidecar, once those are put back that can be. */
+void refuse_lost_probes(struct pod *p);
 /* Whether a container was made by us: by its name. */
 bool container_is_ours(const json_t *c);
 

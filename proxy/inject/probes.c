@@ -236,7 +236,8 @@ static void restore_one(json_t *c, const char *kind, const json_t *before)
     probe_name(c, kind, name, sizeof(name));
     (void)snprintf(ours, sizeof(ours), "/probe/%s", name);
     json_t *was = tree_object(before, name);
-    if (strcmp(path, ours) != 0 || was == NULL ||
+    bool known = tree_object(was, "httpGet") != NULL || tree_object(was, "tcpSocket") != NULL;
+    if (strcmp(path, ours) != 0 || !known ||
         json_integer_value(json_object_get(http, "port")) != INJECT_PROBE_PORT) {
         return;
     }

@@ -95,7 +95,7 @@ static const char *const evading[] = {"ALL",       "NET_ADMIN", "NET_RAW",    "S
 /* Of these, what runtimes give to a container that says nothing. */
 static const char *const by_default[] = {"NET_RAW", "SETUID", "SETGID", NULL};
 
-/* CAP_NET_RAW and net_raw mean NET_RAW to some runtime. */
+/* CAP_NET_RAW and net_raw mean NET_RAW to some runtime, when they are added. */
 static bool same_capability(const char *written, const char *name)
 {
     struct str s = str_of(written);
@@ -105,13 +105,14 @@ static bool same_capability(const char *written, const char *name)
     return str_eq_nocase(s, str_of(name));
 }
 
-static bool lists_capability(const json_t *list, const char *name)
+/* Without the prefix, as every runtime takes it: with one, containerd drops nothing. */
+static bool drops_capability(const json_t *list, const char *name)
 {
     size_t i;
     json_t *e;
     json_array_foreach(list, i, e)
     {
-        if (json_is_string(e) && same_capability(json_string_value(e), name)) {
+        if (json_is_string(e) && str_eq_nocase(str_of(json_string_value(e)), str_of(name))) {
             return true;
         }
     }
@@ -136,10 +137,10 @@ static void check_added(struct pod *p, const char *path, const json_t *add)
 static bool keeps_defaults(const json_t *context, const json_t *uid)
 {
     const json_t *drop = tree_array(tree_object(context, "capabilities"), "drop");
-    bool dropped = lists_capability(drop, "ALL");
+    bool dropped = drops_capability(drop, "ALL");
     bool each = true;
     for (const char *const *c = by_default; *c != NULL; c++) {
-        each = each && lists_capability(drop, *c);
+        each = each && drops_capability(drop, *c);
     }
     /* Without root, and without a way to it, a process has no capability of the container's. */
     bool never_root = json_is_integer(uid) && json_integer_value(uid) != 0 &&
@@ -237,10 +238,11 @@ static void check_asked(struct pod *p, const char *path, const json_t *c, const 
     }
 }
 
+static const char *const hooks[] = {"postStart", "preStop", NULL};
+
 static void check_kubelet(struct pod *p, const char *path, const json_t *c, const struct wishes *w,
                           const struct inject_options *o)
 {
-    static const char *const hooks[] = {"postStart", "preStop", NULL};
     uint16_t port;
     for (const char *const *k = probe_kinds; *k != NULL; k++) {
         const json_t *probe = tree_object(c, *k);
@@ -250,6 +252,22 @@ static void check_kubelet(struct pod *p, const char *path, const json_t *c, cons
     }
     for (const char *const *k = hooks; *k != NULL; k++) {
         check_asked(p, path, c, *k, tree_object(tree_object(c, "lifecycle"), *k), w, o);
+    }
+}
+
+static void refuse_own_port(struct pod *p, const char *path, const json_t *c, const char *what,
+                            const json_t *handler)
+{
+    static const char *const kinds[] = {"httpGet", "tcpSocket", NULL};
+    for (const char *const *k = kinds; *k != NULL; k++) {
+        const json_t *h = tree_object(handler, *k);
+        uint16_t port = port_of(c, json_object_get(h, "port"));
+        if (h != NULL && tree_text(h, "host") == NULL && is_own_port(port)) {
+            pod_refuse(p, path,
+                       "%s asks port %u, which is the sidecar's, and what it asked before is not "
+                       "noted in " INJECT_PROBES "; name the workload's port",
+                       what, port);
+        }
     }
 }
 
@@ -280,6 +298,28 @@ static void check_container(struct pod *p, const char *list, size_t i, const jso
 
 static const char *const container_lists[] = {"initContainers", "containers", "ephemeralContainers",
                                               NULL};
+
+void refuse_lost_probes(struct pod *p)
+{
+    for (const char *const *list = container_lists; *list != NULL; list++) {
+        size_t i;
+        json_t *c;
+        json_array_foreach(tree_array(p->spec, *list), i, c)
+        {
+            const json_t *lifecycle = tree_object(c, "lifecycle");
+            const char *name = tree_text(c, "name");
+            char path[200];
+            (void)snprintf(path, sizeof(path), "spec.%s[%zu] (%.80s)", *list, i,
+                           name != NULL ? name : "no name");
+            for (const char *const *k = probe_kinds; !container_is_ours(c) && *k != NULL; k++) {
+                refuse_own_port(p, path, c, *k, tree_object(c, *k));
+            }
+            for (const char *const *k = hooks; !container_is_ours(c) && *k != NULL; k++) {
+                refuse_own_port(p, path, c, *k, tree_object(lifecycle, *k));
+            }
+        }
+    }
+}
 
 /* Containers that say nothing of what runtimes give them, in one line. */
 static void tell_defaults(struct pod *p)
@@ -396,5 +436,6 @@ void refuse_pod(struct pod *p, const struct wishes *w, const struct inject_optio
         refuse_names(p);
     }
     refuse_probes(p, w, o);
+    refuse_lost_probes(p);
     tell_defaults(p);
 }

@@ -99,6 +99,12 @@ static const struct {
     {ONE("ports: [{containerPort: 15006}]"), "spec.containers[0]", "port 15006"},
     {ONE("ports: [{containerPort: 15020, protocol: TCP}]"), "spec.containers[0]", "port 15020"},
     {ONE("ports: [{containerPort: 15021}]"), "spec.containers[0]", "port 15021"},
+    {ONE("readinessProbe: {httpGet: {port: 15021, path: /probe/app.readiness}}"),
+     "spec.containers[0] (app)", "readinessProbe asks port 15021"},
+    {ONE("livenessProbe: {tcpSocket: {port: \"15006\"}}"), "spec.containers[0] (app)",
+     "livenessProbe asks port 15006"},
+    {ONE("lifecycle: {preStop: {httpGet: {port: 15020}}}"), "spec.containers[0] (app)",
+     "preStop asks port 15020"},
     {ONE("volumeMounts: [{name: postern-agent, mountPath: /x}]"), "spec.containers[0]",
      "mounts postern-agent"},
     {POD("  volumes: [{name: postern-agent, emptyDir: {}}]\n" APP), "spec.volumes",
@@ -263,7 +269,9 @@ static const struct {
     {ONE("securityContext: {runAsNonRoot: true, allowPrivilegeEscalation: false}"), "SETUID"},
     {ONE("securityContext: {runAsUser: 1000, allowPrivilegeEscalation: false}"), NULL},
     {ONE("securityContext: {capabilities: {drop: [all]}}"), NULL},
-    {ONE("securityContext: {capabilities: {drop: [CAP_NET_RAW, SETUID, SETGID]}}"), NULL},
+    {ONE("securityContext: {capabilities: {drop: [net_raw, SETUID, SETGID]}}"), NULL},
+    {ONE("securityContext: {capabilities: {drop: [CAP_NET_RAW, SETUID, SETGID]}}"), "NET_RAW"},
+    {ONE("securityContext: {capabilities: {drop: [CAP_ALL]}}"), "NET_RAW"},
     {POD("  securityContext: {runAsUser: 7}\n  containers: [{name: app, securityContext: "
          "{allowPrivilegeEscalation: false}}]\n"),
      NULL},
@@ -557,7 +565,12 @@ static void test_probes(void **state)
     json_decref(pod);
 }
 
-/* The note of what they were is a stranger's text. */
+static json_t *notes_of(json_t *pod)
+{
+    return json_object_get(json_object_get(pod, "metadata"), "annotations");
+}
+
+/* The note of what they were is a stranger's text: what it does not say is made up by nobody. */
 static void test_probes_note_is_not_believed(void **state)
 {
     static const char *const notes[] = {"",
@@ -574,16 +587,37 @@ static void test_probes_note_is_not_believed(void **state)
         json_t *pod = injected(POD("  containers: [{name: app, readinessProbe: {httpGet: {port: "
                                    "80}}}]\n"),
                                &o);
-        json_object_set_new(json_object_get(json_object_get(pod, "metadata"), "annotations"),
-                            "postern.dev/probes", json_string(notes[i]));
-        enum inject_outcome r = inject_document(pod, &o, &tell);
-        assert_true(r == INJECT_CHANGED);
-        assert_int_equal(inject_document(pod, &o, &tell), INJECT_UNCHANGED);
-        assert_null(json_object_get(
-            json_object_get(member(pod, "containers", "app"), "readinessProbe"), "x"));
+        json_object_set_new(notes_of(pod), "postern.dev/probes", json_string(notes[i]));
+        json_t *before = json_deep_copy(pod);
+        assert_int_equal(inject_document(pod, &o, &tell), INJECT_REFUSED);
+        assert_int_equal(uninject_document(pod, &tell), INJECT_REFUSED);
+        assert_int_equal(s.n_refused, 2);
+        assert_true(json_equal(pod, before));
+        json_decref(before);
         json_decref(pod);
         buf_reset(&s.text);
     }
+}
+
+/* Whoever gives a container another name by hand does not lose its probe by what comes after. */
+static void test_probes_of_a_renamed_container(void **state)
+{
+    struct said s = {.text = BUF_INIT(1 << 16)};
+    struct inject_tell tell = {on_tell, &s};
+    struct inject_options o = options();
+    (void)state;
+    json_t *pod =
+        injected(POD("  containers: [{name: app, livenessProbe: {httpGet: {port: 80}}}]\n"), &o);
+    json_object_set_new(member(pod, "containers", "app"), "name", json_string("web"));
+    json_t *before = json_deep_copy(pod);
+    assert_int_equal(uninject_document(pod, &tell), INJECT_REFUSED);
+    assert_int_equal(inject_document(pod, &o, &tell), INJECT_REFUSED);
+    assert_true(json_equal(pod, before));
+    assert_true(buf_append(&s.text, "", 1));
+    assert_non_null(strstr((const char *)buf_head(&s.text), "livenessProbe asks port 15021"));
+    json_decref(before);
+    json_decref(pod);
+    buf_reset(&s.text);
 }
 
 /* More than one variable can hold. */
@@ -810,6 +844,7 @@ int main(void)
         cmocka_unit_test(test_proxy_file),
         cmocka_unit_test(test_probes),
         cmocka_unit_test(test_probes_note_is_not_believed),
+        cmocka_unit_test(test_probes_of_a_renamed_container),
         cmocka_unit_test(test_probes_bound),
         cmocka_unit_test(test_after_the_api_server),
         cmocka_unit_test(test_pretending),
