@@ -219,6 +219,49 @@ static enum x509_verdict no_list(const struct list *l, X509 *cert, const struct 
     return X509_NO_CRL;
 }
 
+static enum x509_verdict revoked(X509 *cert, bool leaf, struct err *err)
+{
+    char serial[48];
+    x509_serial_text(cert, serial);
+    err_set(err, ERR_DENIED, "%s (serial %s) is revoked by its issuer's list",
+            leaf ? "its certificate" : "an authority above it", serial);
+    return X509_IS_REVOKED;
+}
+
+/* The list of an authority that has issued this one and stands among the authorities itself. */
+static const struct list *list_above(const struct x509_crls *c, X509 *cert, X509_REVOKED **ret)
+{
+    const struct list *above = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct list *l = &c->items[i];
+        if (l->issuer != NULL && X509_check_issued(l->issuer, cert) == X509_V_OK) {
+            above = l;
+            if (X509_CRL_get0_by_cert(l->crl, ret, cert) != 0) {
+                return l;
+            }
+        }
+    }
+    return above;
+}
+
+/* A path ends at the first of the authorities, which may be an intermediate one with its root
+ * beside it in the same file. It needs no list there, but what the list says counts. */
+static enum x509_verdict judge_anchor(const struct x509_crls *c, X509 *anchor, struct err *err)
+{
+    for (int i = 0; i < X509_DEPTH_MAX; i++) {
+        X509_REVOKED *entry = NULL;
+        const struct list *l = list_above(c, anchor, &entry);
+        if (l == NULL || l->issuer == anchor) {
+            return X509_OK;
+        }
+        if (entry != NULL) {
+            return revoked(anchor, false, err);
+        }
+        anchor = l->issuer;
+    }
+    return X509_OK;
+}
+
 enum x509_verdict x509_crls_judge(const struct x509_crls *c, STACK_OF(X509) * path,
                                   const struct x509_ask *ask, struct err *err)
 {
@@ -228,15 +271,11 @@ enum x509_verdict x509_crls_judge(const struct x509_crls *c, STACK_OF(X509) * pa
         const struct list *l = find(c, cert, sk_X509_value(path, i + 1));
         bool outdated = l != NULL && (l->this_s > ask->now_s || l->next_s <= ask->now_s);
         if (l != NULL && X509_CRL_get0_by_cert(l->crl, &entry, cert) != 0) {
-            char serial[48];
-            x509_serial_text(cert, serial);
-            err_set(err, ERR_DENIED, "%s (serial %s) is revoked by its issuer's list",
-                    i == 0 ? "its certificate" : "an authority above it", serial);
-            return X509_IS_REVOKED;
+            return revoked(cert, i == 0, err);
         }
         if (l == NULL || (outdated && !ask->again)) {
             return no_list(l, cert, ask, err);
         }
     }
-    return X509_OK;
+    return judge_anchor(c, sk_X509_value(path, sk_X509_num(path) - 1), err);
 }

@@ -569,6 +569,34 @@ static void test_lists(void **state)
     certs_free(&leaf);
 }
 
+/* The intermediate stands among the authorities, beside its root: paths end at it. */
+static void test_list_above_an_anchor(void **state)
+{
+    struct world *w = *state;
+    struct certs_spec spec = leaf_named(NULL, STR_LIT("a.b"), "x");
+    struct certs_pair leaf = certs_make(&spec, &w->middle);
+    const struct list_spec good = {-60, 3600, NULL, 0};
+    const struct list_spec middle_out = {-60, 3600, w->middle.cert, 0};
+    X509 *both[] = {w->root.cert, w->middle.cert};
+    for (size_t i = 0; i < 3; i++) { /* the root's list: none, good, and with the intermediate */
+        STACK_OF(X509) *cas = certs_stack(both, 2);
+        STACK_OF(X509_CRL) *crls = sk_X509_CRL_new_null();
+        struct x509_peers *peers = NULL;
+        struct err err = ERR_INIT;
+        sk_X509_CRL_push(crls, make_list(&w->middle, &good));
+        if (i > 0) {
+            sk_X509_CRL_push(crls, make_list(&w->root, i == 1 ? &good : &middle_out));
+        }
+        assert_int_equal(x509_peers_new_ordinary(cas, crls, &peers, &err), 0);
+        struct judged j = judge(peers, NULL, leaf.cert, w->middle.cert, true, false);
+        assert_int_equal(j.verdict, i == 2 ? X509_IS_REVOKED : X509_OK);
+        sk_X509_CRL_pop_free(crls, X509_CRL_free);
+        sk_X509_free(cas);
+        x509_peers_unref(peers);
+    }
+    certs_free(&leaf);
+}
+
 static void refused_list(struct world *w, X509_CRL *crl, const char *why)
 {
     STACK_OF(X509_CRL) *crls = sk_X509_CRL_new_null();
@@ -653,6 +681,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_authorities, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_list_above_an_anchor, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_lists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_equal, setup, teardown),
         cmocka_unit_test(test_spiffe),
