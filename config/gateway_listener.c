@@ -70,12 +70,14 @@ static void check_route(struct context *c, const struct node *map, void *value)
 static bool check_connect_proxy(struct context *c, const struct field *f, const struct node *n)
 {
     struct conf_connect_proxy proxy;
+    (void)f; /* it may hold a password, so what is refused is not shown */
     if (!str_has_prefix(n->text, STR_LIT("http://"))) {
-        value_fail(c, f, n, "CONNECT is spoken to it in the clear", "which is no http:// URL");
+        report(c, n, "http://[USER:PASSWORD@]HOST:PORT", "CONNECT is spoken to it in the clear",
+               "'connect_proxy' is no http:// URL");
         return false;
     }
     if (!conf_connect_proxy_parse(n->text, &proxy)) {
-        value_fail(c, f, n, "http://[USER:PASSWORD@]HOST:PORT", "which cannot be read");
+        report(c, n, "http://[USER:PASSWORD@]HOST:PORT", NULL, "'connect_proxy' cannot be read");
         return false;
     }
     return true;

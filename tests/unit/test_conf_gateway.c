@@ -209,8 +209,8 @@ static const struct bad_case bad_legs[] = {
      "verify or connect_proxy\n"},
     {KNOWN CLIENT "to: 'h:1', trust: ca, server_name: 10.0.0.1, connect_proxy: 'https://p:1'}\n",
      "8:86: 'server_name' is '10.0.0.1', not a DNS name, expected a DNS name such as db.example\n"
-     "8:111: 'connect_proxy' is 'https://p:1', which is no http:// URL, expected text; CONNECT is "
-     "spoken to it in the clear\n"},
+     "8:111: 'connect_proxy' is no http:// URL, expected http://[USER:PASSWORD@]HOST:PORT; CONNECT "
+     "is spoken to it in the clear\n"},
     {LONELY SERVER "to: 'h:1'}\n",
      "6:3: missing key 'credentials' in a file without 'identity', expected the names of "
      "credentials; or give the file an 'identity'\n"

@@ -57,6 +57,8 @@ static void test_bad(void **state)
         {"", CLIENT, "    connect_proxy: http://p:0\n", "cannot be read"},
         {"", CLIENT, "    connect_proxy: http://p:1/x\n", "cannot be read"},
         {"", CLIENT, "    connect_proxy: http://user@p:1\n", "cannot be read"},
+        {"", CLIENT, "    connect_proxy: https://me:hidden@p:1\n", "no http:// URL"},
+        {"", CLIENT, "    connect_proxy: http://me:hidden@P:1\n", "cannot be read"},
         {"", CLIENT, "    connect_proxy: \"http://[::1:1\"\n", "cannot be read"},
         {"", CLIENT, "    connect_proxy: \"http://::1:1\"\n", "cannot be read"},
         {"", CLIENT, "    connect_proxy: http://P:1\n", "cannot be read"},
@@ -66,7 +68,8 @@ static void test_bad(void **state)
         struct conf_proxy *p = NULL;
         char said[1000];
         int rc = parse(cases[i].top, cases[i].listener, cases[i].more, &p, said, sizeof(said));
-        if (rc != -1 || p != NULL || strstr(said, cases[i].says) == NULL) {
+        if (rc != -1 || p != NULL || strstr(said, cases[i].says) == NULL ||
+            strstr(said, "hidden") != NULL) {
             fail_msg("%s%s: %s", cases[i].top, cases[i].more, said);
         }
     }
