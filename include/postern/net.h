@@ -87,7 +87,7 @@ int net_dial_unix(const char *path, bool *ret_done);
 int net_reset(int fd);
 
 /* --- Unix sockets that are listened on --------------------------------------------------------
- * A socket file is nobody's until it listens and has its owner; the mode comes last. The file of a
+ * A socket file has its mode and its owner before it listens. The file of a
  * socket that nobody listens on any more is replaced; anything else that is there is not. */
 struct net_unix_spec {
     const char *path;

@@ -97,9 +97,10 @@ static int check_place(const struct sockaddr_un *un, bool *ret_stale, struct err
 }
 
 /* --- making one ------------------------------------------------------------------------------- */
-static int bind_at(const struct sockaddr_un *un, int fd, struct err *err)
+/* It has its mode from birth, and refuses everybody until it listens. */
+static int bind_at(const struct sockaddr_un *un, mode_t mode, int fd, struct err *err)
 {
-    mode_t before = umask(0777); /* nobody's until it is whole */
+    mode_t before = umask(0777 & ~mode);
     int r = bind(fd, (const struct sockaddr *)un, sizeof(*un));
     int e = errno;
     umask(before);
@@ -107,16 +108,19 @@ static int bind_at(const struct sockaddr_un *un, int fd, struct err *err)
     return r == -1 ? err_sys(err, "cannot listen on %s", un->sun_path) : 0;
 }
 
-static int finish(const struct net_unix_spec *spec, uid_t uid, gid_t gid, int fd, struct err *err)
+/* The mode first: who is given the file may exchange it for a link, in a directory like /tmp too,
+ * and chmod would follow that. It is only asked where the directory has rules of its own (ACLs). */
+static int finish(const struct net_unix_spec *spec, uid_t uid, gid_t gid, const struct stat *st,
+                  int fd, struct err *err)
 {
     bool given = spec->owner != NULL || spec->group != NULL;
+    if ((st->st_mode & 07777) != spec->mode && chmod(spec->path, spec->mode) == -1) {
+        return err_sys(err, "cannot give %s its mode", spec->path);
+    }
     if (given && lchown(spec->path, uid, gid) == -1) {
         return err_sys(err, "cannot give %s its owner", spec->path);
     }
-    if (listen(fd, BACKLOG) == -1 || chmod(spec->path, spec->mode) == -1) {
-        return err_sys(err, "cannot listen on %s", spec->path);
-    }
-    return 0;
+    return listen(fd, BACKLOG) == -1 ? err_sys(err, "cannot listen on %s", spec->path) : 0;
 }
 
 int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_unix_file *ret,
@@ -138,11 +142,11 @@ int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_un
     if (stale && unlink(spec->path) == -1 && errno != ENOENT) {
         return err_sys(err, "cannot replace %s, which nobody listens on", spec->path);
     }
-    if (bind_at(&un, fd, err) == -1) {
+    if (bind_at(&un, spec->mode, fd, err) == -1) {
         return -1;
     }
     int r = lstat(spec->path, &st) == -1 ? err_sys(err, "cannot look at %s", spec->path)
-                                         : finish(spec, uid, gid, fd, err);
+                                         : finish(spec, uid, gid, &st, fd, err);
     if (r == -1) {
         (void)unlink(spec->path);
         return -1;
