@@ -136,6 +136,10 @@ int tls_stream_init_server(struct tls_stream *s, struct tls_worker *w,
 int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w,
                            const struct tls_party *party, const struct str *expected,
                            size_t n_expected, int fd);
+/* During its handshake: from now on by this party, and the identities that it expects. False: one
+ * of the two asks the peer for a certificate and the other does not, and what was said cannot be
+ * taken back. Nothing changed. */
+bool tls_stream_rebase(struct tls_stream *s, const struct tls_party *party);
 /* Client, before the first step of its handshake: this protocol is offered, and no other. */
 bool tls_offer_alpn(struct tls_stream *s, struct str protocol);
 /* Before the first step of a server's handshake: bytes that were read off the socket already. */

@@ -117,7 +117,7 @@ static bool route_holds(struct conn *c, bool listed)
     if (c->route == NULL || c->route->transport != c->transport) {
         return false;
     }
-    if (c->state != CONN_PUMP) {
+    if (c->state != CONN_PUMP && conn_peer_id(c).n == 0) {
         return true; /* the handshake will judge */
     }
     return is_expected(c->route, c->transport, conn_peer_id(c));

@@ -84,15 +84,17 @@ bool conn_tls_connect(struct conn *c, struct conn_leg *leg)
 bool conn_tls_rebase(struct conn *c, struct conn_leg *leg)
 {
     const struct tls_party *now = party(c, leg);
-    if (now == NULL) {
+    if (now == NULL || !tls_stream_rebase(&leg->tls, now)) {
         return false;
     }
-    leg->tls.party = now;
     leg->tls.deny = conn_deny(c);
     if (is_upstream(c, leg)) {
         const struct route *r = wanted(c);
-        leg->tls.expected = r != NULL ? r->identities : NULL;
-        leg->tls.n_expected = r != NULL ? r->n_identities : 0;
+        if (r == NULL ||
+            r->n_identities > 0) { /* else whom the party expects, as in the beginning */
+            leg->tls.expected = r != NULL ? r->identities : NULL;
+            leg->tls.n_expected = r != NULL ? r->n_identities : 0;
+        }
     }
     return true;
 }
@@ -120,6 +122,7 @@ enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg)
 bool conn_tls_holds(struct conn *c, const struct conn_leg *leg)
 {
     const struct tls_party *now = party(c, leg);
-    return !leg->is_tls || !stream_is_open(&leg->s) || !leg->tls.established ||
+    /* A peer is judged in the middle of its handshake, and may take its time for the rest. */
+    return !leg->is_tls || !stream_is_open(&leg->s) || leg->tls.peer == NULL ||
            (now != NULL && tls_peer_verdict(&leg->tls, now) == X509_OK);
 }

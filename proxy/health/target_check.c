@@ -455,8 +455,8 @@ int target_checks_use(struct target_checks *t, struct snapshot *snapshot, struct
     /* What is under way goes on; what it goes by must live as long. */
     for (size_t i = 0; i < n; i++) {
         if (next[i]->phase == PHASE_HANDSHAKE) {
-            next[i]->tls.party = snapshot_upstream(snapshot, next[i]->listener);
-            if (next[i]->tls.party == NULL) {
+            const struct tls_party *by = snapshot_upstream(snapshot, next[i]->listener);
+            if (by == NULL || !tls_stream_rebase(&next[i]->tls, by)) {
                 close_connection(next[i]);
                 schedule(next[i]);
             }

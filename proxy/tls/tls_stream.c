@@ -267,6 +267,18 @@ int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w,
                : -1;
 }
 
+bool tls_stream_rebase(struct tls_stream *s, const struct tls_party *party)
+{
+    bool asks = SSL_get_verify_mode(s->ssl) != SSL_VERIFY_NONE; /* as it began */
+    if (asks != (party->peers != NULL)) {
+        return false;
+    }
+    s->party = party;
+    s->expected = party->expected;
+    s->n_expected = party->n_expected;
+    return true;
+}
+
 bool tls_offer_alpn(struct tls_stream *s, struct str protocol)
 {
     uint8_t wire[1 + 255];
