@@ -205,10 +205,18 @@ def _setns(fd):
         raise OSError(ctypes.get_errno(), "setns")
 
 
+_given = set()
+
+
 def free_port(host="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+    """Free, and not given out before by this process: who got one may not have bound it yet."""
+    while True:
+        with socket.socket() as s:
+            s.bind((host, 0))
+            port = s.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def admin_ask(path, request, timeout=5.0):
