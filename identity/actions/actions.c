@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
 
-enum { ANSWER_MS = 10000, END_MS = ACTIONS_TERM_MS + 2000, MESSAGES_MAX = 64 };
+enum { ANSWER_MS = 10000, END_MS = ACTIONS_CHILD_MS + 2000, MESSAGES_MAX = 64 };
 
 static const char *const states[ACTIONS_N_STATES] = {"none",    "running", "waiting",
                                                      "done",    "failed",  "timed_out",
@@ -137,11 +138,12 @@ static void on_channel(void *arg, unsigned ready)
 }
 
 /* The runner has read its file: whatever else comes before its word is worked on as usual. */
-static int await_loaded(struct actions *a, struct err *err)
+static int await_loaded(struct actions *a, uint64_t digest, struct err *err)
 {
-    uint64_t until_ms = os_now_ms() + ANSWER_MS;
+    uint64_t until_ms = os_now_ms() + (uint64_t)a->answer_ms;
     struct pollfd p = {.fd = a->channel, .events = POLLIN};
 
+    a->loaded.failed = 0;
     while (!a->has_loaded) {
         uint64_t now_ms = os_now_ms();
 
@@ -161,7 +163,7 @@ static int await_loaded(struct actions *a, struct err *err)
         *err = a->loaded.error;
         return err_prefix(err, "postern-rotate-run");
     }
-    if (a->loaded.digest != actions_digest(a->conf)) {
+    if (a->loaded.digest != digest) {
         err_set(err, ERR_CONFIG, "the file was changed between two looks at it");
         err_where(err, "%s", a->conf->path);
         return err_advise(err, "try again");
@@ -194,8 +196,14 @@ static struct actions *make(struct loop *loop, int fd, const struct conf_rotate 
 {
     struct actions *a = mem_must_new(struct actions);
 
-    *a = (struct actions){
-        .loop = loop, .conf = conf, .events = events, .arg = arg, .channel = fd, .pidfd = -1};
+    *a = (struct actions){.loop = loop,
+                          .conf = conf,
+                          .digest = actions_digest(conf),
+                          .events = events,
+                          .arg = arg,
+                          .channel = fd,
+                          .pidfd = -1,
+                          .answer_ms = ANSWER_MS};
     a->io = loop_io_new(loop, fd, on_channel, a);
     make_sequences(a);
     return a;
@@ -206,7 +214,7 @@ struct actions *actions_new_on(struct loop *loop, int fd, const struct conf_rota
 {
     struct actions *a = make(loop, fd, conf, events, arg);
 
-    if (await_loaded(a, err) == -1) {
+    if (await_loaded(a, a->digest, err) == -1) {
         return actions_free(a);
     }
     loop_io_want(a->io, LOOP_READ);
@@ -295,7 +303,10 @@ struct actions *actions_new(struct loop *loop, const struct conf_rotate *conf,
     a->pid = pid;
     a->pidfd = pidfd;
     a->child_wanted = child_argv != NULL;
-    if (await_loaded(a, err) == -1) {
+    if (await_loaded(a, a->digest, err) == -1) {
+        /* Nothing runs yet that would have to be ended in order, and later the sandbox forbids it.
+         */
+        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
         return actions_free(a);
     }
     loop_io_want(a->io, LOOP_READ);
@@ -339,7 +350,6 @@ static void carry_over(struct sequence *to, const struct sequence *from)
 
 int actions_reload(struct actions *a, const struct conf_rotate *conf, struct err *err)
 {
-    const struct conf_rotate *old_conf = a->conf;
     struct sequence *old = a->sequences;
     size_t n_old = a->n_sequences;
     struct actions_msg_reload m;
@@ -350,11 +360,16 @@ int actions_reload(struct actions *a, const struct conf_rotate *conf, struct err
     if (!actions_tell(a, &m)) {
         return err_set(err, ERR_UNAVAILABLE, "postern-rotate-run does not answer");
     }
-    a->conf = conf;
-    if (await_loaded(a, err) == -1) {
-        a->conf = old_conf;
+    if (await_loaded(a, m.digest, err) == -1) {
+        /* Only when it says no, both stay with the old file. Else it may read the new one at any
+         * time, or has already. */
+        if (a->loaded.failed == 0) {
+            runner_gone(a);
+        }
         return -1;
     }
+    a->conf = conf;
+    a->digest = m.digest;
     for (size_t i = 0; i < n_old; i++) {
         sequence_stop(&old[i]);
     }

@@ -42,6 +42,7 @@ struct sequence {
 struct actions {
     struct loop *loop;
     const struct conf_rotate *conf;      /* lent */
+    uint64_t digest;                     /* of conf */
     const struct actions_events *events; /* lent */
     void *arg;
     int channel;                /* owned */
@@ -55,6 +56,7 @@ struct actions {
     bool child_wanted, child_started;
     struct actions_msg_loaded loaded;
     bool has_loaded;
+    int answer_ms; /* how long its word is waited for */
 };
 
 /* false: the runner does not take it. */

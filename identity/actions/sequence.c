@@ -90,6 +90,7 @@ static void verify(struct sequence *s)
     }
     actions_wire_init(&m, ACTIONS_VERIFY);
     m.job = ++s->actions->last_job;
+    m.digest = s->actions->digest;
     m.output = (uint32_t)s->index;
     memcpy(m.want, s->want, sizeof(m.want));
     memcpy(m.old, s->old, sizeof(m.old));
@@ -164,6 +165,7 @@ static void try_action(struct sequence *s)
     actions_wire_init(&m, ACTIONS_RUN);
     m.job = ++s->actions->last_job;
     m.generation = s->generation;
+    m.digest = s->actions->digest;
     m.output = (uint32_t)s->index;
     m.action = (uint32_t)s->action;
     s->attempt++;

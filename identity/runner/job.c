@@ -451,12 +451,25 @@ static bool has_room(struct runner *r, uint64_t job)
     return true;
 }
 
+/* A number means something in one file only. */
+static bool is_of_our_file(struct runner *r, uint64_t job, uint64_t digest)
+{
+    if (digest == actions_digest(r->conf)) {
+        return true;
+    }
+    answer_at_once(r, job, ACTIONS_REFUSED, "it was asked for by another configuration");
+    return false;
+}
+
 void runner_job_run(struct runner *r, const struct actions_msg_run *m)
 {
     const struct conf_rotate_output *o =
         m->output < r->conf->n_outputs ? &r->conf->outputs[m->output] : NULL;
     const struct conf_after *a = o != NULL && m->action < o->n_after ? &o->after[m->action] : NULL;
 
+    if (!is_of_our_file(r, m->job, m->digest)) {
+        return;
+    }
     if (a == NULL) {
         answer_at_once(r, m->job, ACTIONS_REFUSED, "the configuration has no such action");
         return;
@@ -484,6 +497,9 @@ void runner_job_verify(struct runner *r, const struct actions_msg_verify *m)
         m->output < r->conf->n_outputs ? &r->conf->outputs[m->output] : NULL;
     struct probe_question q;
 
+    if (!is_of_our_file(r, m->job, m->digest)) {
+        return;
+    }
     if (o == NULL || !o->verify.present) {
         answer_at_once(r, m->job, ACTIONS_REFUSED, "the configuration names no place to verify");
         return;

@@ -209,14 +209,30 @@ static void on_child_signal(void *arg, int signo)
 }
 
 /* --- the start -------------------------------------------------------------------------------- */
+enum { LEAVE_S = ACTIONS_CHILD_MS / 1000 + 2 };
+
+/* The daemon is gone. Whoever does not get to the end by himself from here is ended by the second
+ * one: for it, there is no handler any more. */
+static void on_parent_death(int signo)
+{
+    (void)signo;
+    (void)alarm(LEAVE_S);
+}
+
 /* A terminal or a service manager may signal the whole group: what is to be done then, the daemon
  * says. */
 static int set_signals(struct runner *r, struct err *err)
 {
+    const struct sigaction once = {.sa_handler = on_parent_death,
+                                   .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+
     static const int ignored[] = {SIGINT,  SIGQUIT, SIGTERM, SIGHUP,  SIGPIPE,
                                   SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
 
+    if (sigaction(SIGALRM, &once, NULL) == -1 || prctl(PR_SET_PDEATHSIG, SIGALRM, 0, 0, 0) == -1) {
+        return err_sys(err, "the daemon's end would not be told");
+    }
     for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++) {
         if (sigaction(ignored[i], &ignore, NULL) == -1) {
             return err_sys(err, "sigaction");

@@ -111,7 +111,9 @@ struct actions *actions_new_on(struct loop *loop, int fd, const struct conf_rota
                                const struct actions_events *events, void *arg, struct err *err);
 /* Ends the runner and what it runs, and waits for that (seconds at most). Takes NULL. */
 struct actions *actions_free(struct actions *a);
-/* The runner reads its file again; 0: both go by conf from now on. On failure all stays. */
+/* The runner reads its file again; 0: both go by conf from now on. On failure all stays, and if
+ * the runner does not answer in time, it counts as gone: nobody knows then which file it goes by.
+ */
 int actions_reload(struct actions *a, const struct conf_rotate *conf, struct err *err);
 
 /* What the output's leaf was before, as far as that is known at the start. */

@@ -79,11 +79,13 @@ struct actions_msg_run {
     struct actions_head head;
     uint64_t job; /* never used twice */
     uint64_t generation;
+    uint64_t digest;         /* of the configuration whose indexes they are: actions_digest */
     uint32_t output, action; /* indexes of the configuration */
 };
 struct actions_msg_verify {
     struct actions_head head;
     uint64_t job;
+    uint64_t digest; /* as in RUN */
     uint32_t output;
     uint32_t has_old;
     uint8_t want[ACTIONS_SHA256_SIZE]; /* of the leaf, DER */

@@ -43,6 +43,7 @@ class Runner:
         self.child = None
         self.child_status = None
         self.loaded = self.expect(LOADED)
+        self.digest = struct.unpack_from("<Q", self.loaded, 8)[0]
 
     def receive(self, timeout=30):
         ready, _, _ = select.select([self.sock], [], [], timeout)
@@ -75,13 +76,13 @@ class Runner:
 
     def run(self, output, action, generation=1):
         self.job += 1
-        self.sock.send(struct.pack("<IIQQII", RUN, 32, self.job, generation, output, action))
+        self.sock.send(struct.pack("<IIQQQII", RUN, 40, self.job, generation, self.digest, output, action))
         return self.job
 
     def verify(self, output, want, old=None):
         self.job += 1
         self.sock.send(
-            struct.pack("<IIQII", VERIFY, 88, self.job, output, 1 if old else 0) + want + (old or bytes(32))
+            struct.pack("<IIQQII", VERIFY, 96, self.job, self.digest, output, 1 if old else 0) + want + (old or bytes(32))
         )
         return self.job
 

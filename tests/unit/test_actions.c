@@ -3,6 +3,8 @@
  */
 #include <postern/actions.h>
 
+#include "actions_priv.h"
+
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <setjmp.h>
@@ -83,11 +85,13 @@ static void on_request(void *arg, unsigned ready)
     while (actions_recv(f->fd, ACTIONS_TO_RUNNER, &m) == IPC_OK) {
         switch (m.head.type) {
         case ACTIONS_RUN:
-            say(f, "run %u.%u g%llu; ", m.run.output, m.run.action,
-                (unsigned long long)m.run.generation);
+            say(f, "run %u.%u g%llu%s; ", m.run.output, m.run.action,
+                (unsigned long long)m.run.generation,
+                m.run.digest == actions_digest(f->conf) ? "" : " of another file");
             by_script(f, m.run.job);
             break;
         case ACTIONS_VERIFY:
+            assert_int_equal(m.verify.digest, actions_digest(f->conf));
             say(f, "verify %u %c%c; ", m.verify.output, m.verify.want[0],
                 m.verify.has_old ? m.verify.old[0] : '-');
             by_script(f, m.verify.job);
@@ -96,6 +100,9 @@ static void on_request(void *arg, unsigned ready)
             say(f, "cancel; ");
             assert_int_equal(m.cancel.job, f->held);
             answer(f, f->held, 'c');
+            break;
+        case ACTIONS_RELOAD:
+            say(f, "reload; ");
             break;
         default:
             fail_msg("%s", actions_type_name(m.head.type));
@@ -360,6 +367,91 @@ static void test_gone(void **state)
     end(&f);
 }
 
+/* --- reload ----------------------------------------------------------------------------------- */
+/* What the runner will have said by the time that it is asked. */
+static void say_loaded(struct fake *f, const struct conf_rotate *conf, bool failed)
+{
+    struct actions_msg_loaded m;
+
+    actions_wire_init(&m, ACTIONS_LOADED);
+    m.digest = actions_digest(conf);
+    if (failed) {
+        m.failed = 1;
+        err_set(&m.error, ERR_CONFIG, "no");
+    }
+    assert_int_equal(actions_send(f->fd, &m), IPC_OK);
+}
+
+/* It may read the new file later, when its numbers mean something else: it is not asked any more.
+ */
+static void test_reload_unanswered(void **state)
+{
+    struct conf_rotate *conf = conf_with("  after: [{command: [/d], attempts: 1}]\n");
+    struct err err = ERR_INIT;
+    struct fake f;
+
+    (void)state;
+    begin(&f, "  after: [{command: [/c], attempts: 1}]\n", "");
+    f.actions->answer_ms = 20;
+    assert_int_equal(actions_reload(f.actions, conf, &err), -1);
+    assert_non_null(strstr(err.what, "does not answer"));
+    actions_run(f.actions, 0, 1, leaf_a);
+    assert_string_equal(run_until(&f, "reload; "), "gone; 0#1 failed; idle; reload; ");
+    end(&f);
+    /* The same for one that has read something else. */
+    begin(&f, TWO, "");
+    say_loaded(&f, f.conf, false);
+    assert_int_equal(actions_reload(f.actions, conf, &err), -1);
+    assert_string_equal(run_until(&f, "reload; "), "gone; reload; ");
+    end(&f);
+    conf_rotate_free(conf);
+}
+
+static void test_reload_refused(void **state)
+{
+    struct conf_rotate *conf = conf_with("  after: [{command: [/d]}]\n");
+    struct err err = ERR_INIT;
+    struct fake f;
+
+    (void)state;
+    begin(&f, TWO, "oo");
+    say_loaded(&f, f.conf, true);
+    assert_int_equal(actions_reload(f.actions, conf, &err), -1);
+    conf_rotate_free(conf);
+    actions_run(f.actions, 0, 1, NULL);
+    assert_string_equal(run_until(&f, "idle; "),
+                        "reload; run 0.0 g1; 0#1 done; run 0.1 g1; 1#1 done; idle; ");
+    end(&f);
+}
+
+/* A try ends when the runner has the reload before it already: the next one is the old file's. */
+static void test_reload_overtaken(void **state)
+{
+    struct conf_rotate *conf = conf_with("  after: [{command: [/d]}, {command: [/e]}]\n"), *old;
+    struct err err = ERR_INIT;
+    struct fake f;
+
+    (void)state;
+    begin(&f, TWO, "--o");
+    actions_run(f.actions, 0, 1, NULL);
+    (void)run_until(&f, "run 0.0 g1; ");
+    answer(&f, f.held, 'o');
+    say_loaded(&f, conf, false);
+    assert_int_equal(actions_reload(f.actions, conf, &err), 0);
+    old = f.conf;
+    f.conf = conf;
+    assert_string_equal(run_until(&f, "run 0.1"),
+                        "run 0.0 g1; 0#1 done; reload; run 0.1 g1 of another file; ");
+    answer(&f, f.held, 'r');
+    f.script = "oo";
+    buf_consume(&f.said, buf_len(&f.said));
+    actions_run(f.actions, 0, 2, NULL);
+    assert_string_equal(run_until(&f, "idle; "),
+                        "run 0.0 g2; 0#1 done; run 0.1 g2; 1#1 done; idle; ");
+    conf_rotate_free(old);
+    end(&f);
+}
+
 static void test_other_file(void **state)
 {
     struct actions_msg_loaded m;
@@ -425,6 +517,9 @@ int main(void)
         cmocka_unit_test(test_newer_while_asking),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_reload_unanswered),
+        cmocka_unit_test(test_reload_refused),
+        cmocka_unit_test(test_reload_overtaken),
         cmocka_unit_test(test_other_file),
         cmocka_unit_test(test_digest),
     };

@@ -20,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -411,7 +412,8 @@ static void test_pid_by_number(void **state)
 /* --- the process ------------------------------------------------------------------------------ */
 struct runner_process {
     pid_t pid;
-    int pidfd, channel;
+    int pidfd, channel, theirs;
+    uint64_t digest; /* of what it goes by, for run() */
     union actions_msg in;
 };
 
@@ -425,19 +427,29 @@ static void write_conf(struct place *p, const char *after)
     assert_int_equal(os_write_file_atomic(p->conf, text, strlen(text), 0644, NULL), 0);
 }
 
-static void runner_start(struct place *p, struct runner_process *r)
+static void runner_pair(struct runner_process *r)
+{
+    int pair[2];
+
+    assert_int_equal(ipc_pair(pair, NULL), 0);
+    *r = (struct runner_process){.channel = pair[0], .theirs = pair[1]};
+}
+
+static void runner_spawned(struct place *p, struct runner_process *r, int parent_death_signal)
 {
     const char *argv[] = {"postern-rotate-run", p->conf, NULL};
     struct proc_spec spec = {
-        .path = PROCESS, .argv = argv, .n_fds = 1, .parent_death_signal = SIGKILL};
-    struct err err = ERR_INIT;
-    int pair[2];
+        .path = PROCESS, .argv = argv, .n_fds = 1, .parent_death_signal = parent_death_signal};
 
-    assert_int_equal(ipc_pair(pair, &err), 0);
-    spec.fds[0] = pair[1];
-    assert_int_equal(proc_spawn(&spec, &r->pid, &r->pidfd, &err), 0);
-    close(pair[1]);
-    r->channel = pair[0];
+    spec.fds[0] = r->theirs;
+    assert_int_equal(proc_spawn(&spec, &r->pid, &r->pidfd, NULL), 0);
+    close(r->theirs);
+}
+
+static void runner_start(struct place *p, struct runner_process *r)
+{
+    runner_pair(r);
+    runner_spawned(p, r, SIGKILL);
 }
 
 static enum ipc_outcome runner_next(struct runner_process *r)
@@ -478,6 +490,7 @@ static void run(struct runner_process *r, uint64_t job, uint32_t output, uint32_
     actions_wire_init(&m, ACTIONS_RUN);
     m.job = job;
     m.generation = 7;
+    m.digest = r->digest;
     m.output = output;
     m.action = action;
     assert_int_equal(actions_send(r->channel, &m), IPC_OK);
@@ -556,12 +569,14 @@ static void test_numbers(void **state)
     runner_start(p, &r);
     runner_expect(&r, ACTIONS_LOADED);
     assert_int_equal(r.in.loaded.failed, 0);
+    r.digest = r.in.loaded.digest;
     run(&r, 1, 1, 0);
     assert_int_equal(done(&r, 1)->outcome, ACTIONS_REFUSED);
     run(&r, 2, 0, 4);
     assert_int_equal(done(&r, 2)->outcome, ACTIONS_REFUSED);
     actions_wire_init(&v, ACTIONS_VERIFY);
     v.job = 3;
+    v.digest = r.digest;
     assert_int_equal(actions_send(r.channel, &v), IPC_OK);
     assert_int_equal(done(&r, 3)->outcome, ACTIONS_REFUSED);
     run(&r, 4, 0, 0);
@@ -576,6 +591,68 @@ static void test_numbers(void **state)
     run(&r, 7, 0, 3);
     assert_int_equal(done(&r, 7)->outcome, ACTIONS_REFUSED);
     assert_int_equal(runner_end(&r), 0);
+}
+
+static bool catches_alarm(pid_t pid)
+{
+    mem_autofree char *path = mem_must_printf("/proc/%d/status", pid);
+    mem_autofree char *text = NULL;
+    size_t len;
+    const char *line;
+
+    assert_int_equal(os_read_file(path, 65536, false, &text, &len, NULL), 0);
+    line = strstr(text, "SigCgt:");
+    assert_non_null(line);
+    return (strtoull(line + 7, NULL, 16) >> (SIGALRM - 1) & 1) != 0;
+}
+
+/* Of a daemon that is killed. The channel stays open here: so it looks to a runner that hangs. */
+static void test_parent_death(void **state)
+{
+    struct place *p = *state;
+    struct runner_process r;
+    int up[2], down[2];
+    char byte;
+    pid_t daemon;
+
+    write_conf(p, "{command: [/bin/true]}");
+    runner_pair(&r);
+    assert_true(pipe2(up, O_CLOEXEC) == 0 && pipe2(down, O_CLOEXEC) == 0);
+    daemon = fork();
+    if (daemon == 0) {
+        close(down[1]);
+        runner_spawned(p, &r, 0);
+        (void)!write(up[1], &r.pid, sizeof(r.pid));
+        (void)!read(down[0], &byte, 1);
+        _exit(0);
+    }
+    close(r.theirs);
+    assert_int_equal(read(up[0], &r.pid, sizeof(r.pid)), sizeof(r.pid));
+    r.pidfd = (int)syscall(SYS_pidfd_open, r.pid, 0);
+    assert_true(r.pidfd != -1);
+    runner_expect(&r, ACTIONS_LOADED);
+    r.digest = r.in.loaded.digest;
+    assert_true(catches_alarm(r.pid));
+    close(down[1]);
+    assert_int_equal(waitpid(daemon, NULL, 0), daemon);
+    for (int i = 0; catches_alarm(r.pid); i++) {
+        assert_true(i < WAIT_MS / 5);
+        (void)poll(NULL, 0, 5);
+    }
+    /* Its time has begun, and is not over. */
+    run(&r, 1, 0, 0);
+    assert_int_equal(done(&r, 1)->outcome, ACTIONS_OK);
+    assert_int_equal(kill(r.pid, SIGALRM), 0);
+    {
+        struct pollfd f = {.fd = r.pidfd, .events = POLLIN};
+
+        assert_int_equal(poll(&f, 1, WAIT_MS), 1);
+    }
+    close(r.pidfd);
+    close(r.channel);
+    close(up[0]);
+    close(up[1]);
+    close(down[0]);
 }
 
 static void test_config_owner(void **state)
@@ -605,13 +682,14 @@ static void test_reload_digest(void **state)
 {
     struct place *p = *state;
     struct actions_msg_reload m;
+    struct actions_msg_verify v;
     struct runner_process r;
     uint64_t old;
 
     write_conf(p, "{command: [/bin/true]}");
     runner_start(p, &r);
     runner_expect(&r, ACTIONS_LOADED);
-    old = r.in.loaded.digest;
+    r.digest = old = r.in.loaded.digest;
     write_conf(p, "{command: [/bin/false]}");
     actions_wire_init(&m, ACTIONS_RELOAD);
     m.digest = old + 1;
@@ -633,8 +711,19 @@ static void test_reload_digest(void **state)
     runner_expect(&r, ACTIONS_LOADED);
     assert_int_equal(r.in.loaded.failed, 0);
     assert_int_equal(r.in.loaded.digest, m.digest);
+    /* What was asked for by the old file is not what has its number in the new one. */
     run(&r, 2, 0, 0);
-    assert_int_equal(done(&r, 2)->outcome, ACTIONS_FAILED);
+    assert_int_equal(done(&r, 2)->outcome, ACTIONS_REFUSED);
+    assert_memory_equal(r.in.done.text, "it was asked for by another", 27);
+    actions_wire_init(&v, ACTIONS_VERIFY);
+    v.job = 3;
+    v.digest = old;
+    assert_int_equal(actions_send(r.channel, &v), IPC_OK);
+    assert_int_equal(done(&r, 3)->outcome, ACTIONS_REFUSED);
+    assert_memory_equal(r.in.done.text, "it was asked for by another", 27);
+    r.digest = m.digest;
+    run(&r, 4, 0, 0);
+    assert_int_equal(done(&r, 4)->outcome, ACTIONS_FAILED);
     assert_int_equal(runner_end(&r), 0);
 }
 
@@ -686,6 +775,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pid_by_number, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_messages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_parent_death, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_config_owner, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reload_digest, set_up, tear_down),
         cmocka_unit_test(test_lines),
