@@ -235,31 +235,36 @@ static json_t *time_or_null(int64_t at_s)
     return json_string(text);
 }
 
+/* It need not be UTF-8: it is what the log would show. */
+static json_t *strangers_text(const char *s)
+{
+    char text[6 * ACTIONS_TEXT_MAX + 2] = "\"";
+    size_t len = 1 + log_json_escape(str_of(s), text + 1, sizeof(text) - 2);
+    text[len] = '"';
+    json_t *j = s[0] != '\0' ? json_loadb(text, len + 1, JSON_DECODE_ANY, NULL) : NULL;
+    return j != NULL ? j : json_null();
+}
+
 static json_t *one_action(const struct conf_after *a, const struct actions_result *result)
 {
-    char text[6 * ACTIONS_TEXT_MAX + 1];
     json_t *o = json_object();
-    /* A stranger's bytes may be in it, which need not be UTF-8. */
-    text[log_json_escape(str_of(result->text), text, sizeof(text) - 1)] = '\0';
     json_object_set_new(o, "action", json_string(conf_after_kind_name(a->kind)));
     json_object_set_new(o, "target", json_string(conf_after_target(a)));
     json_object_set_new(o, "state", json_string(actions_state_name(result->state)));
     json_object_set_new(o, "generation", json_integer((json_int_t)result->generation));
     json_object_set_new(o, "at", time_or_null(result->at_s));
     json_object_set_new(o, "tries", json_integer(result->tries));
-    json_object_set_new(o, "error", text_or_null(text));
+    json_object_set_new(o, "error", strangers_text(result->text));
     return o;
 }
 
 static json_t *verified(const struct conf_rotate_output *o, const struct actions_verified *v)
 {
     char seen[2 * ACTIONS_SHA256_SIZE + 1] = "";
-    char text[6 * ACTIONS_TEXT_MAX + 1];
     json_t *j = json_object();
     if (v->has_seen) {
         hex(v->seen, sizeof(v->seen), seen);
     }
-    text[log_json_escape(str_of(v->text), text, sizeof(text) - 1)] = '\0';
     json_object_set_new(j, "target", json_string(o->verify.url_text));
     json_object_set_new(j, "verdict",
                         v->known ? json_string(actions_verdict_name(v->verdict)) : json_null());
@@ -269,7 +274,7 @@ static json_t *verified(const struct conf_rotate_output *o, const struct actions
     json_object_set_new(j, "took_ms",
                         v->known ? json_integer((json_int_t)v->took_ms) : json_null());
     json_object_set_new(j, "seen_sha256", text_or_null(seen));
-    json_object_set_new(j, "error", text_or_null(text));
+    json_object_set_new(j, "error", strangers_text(v->text));
     return j;
 }
 
@@ -345,7 +350,7 @@ json_t *rotate_actions_ask(const struct conf_rotate *conf)
 {
     struct buf text = BUF_INIT(DOCUMENT_MAX);
     json_t *doc = NULL;
-    if (conf->admin.socket != NULL && actions_needed(conf) &&
+    if (conf->admin.socket != NULL &&
         admin_ask(conf->admin.socket, "status", ASK_MS, &text, NULL) == 0) {
         doc = json_loadb((const char *)buf_head(&text), buf_len(&text), 0, NULL);
     }
@@ -367,14 +372,21 @@ json_t *rotate_actions_find(json_t *doc, const char *output)
     return NULL;
 }
 
+/* Waiting: the last try has failed. */
 static bool is_bad(const char *state)
 {
     for (unsigned s = 0; s < ACTIONS_N_STATES; s++) {
         if (strcmp(state, actions_state_name((enum actions_state)s)) == 0) {
-            return actions_state_is_bad((enum actions_state)s);
+            return s == ACTIONS_STATE_WAITING || actions_state_is_bad((enum actions_state)s);
         }
     }
     return false;
+}
+
+bool rotate_actions_known(const struct conf_rotate_output *o, const json_t *output)
+{
+    return (o->n_after == 0 || json_is_array(json_object_get(output, "after"))) &&
+           (!o->verify.present || json_is_object(json_object_get(output, "verify")));
 }
 
 bool rotate_actions_well(const json_t *output)

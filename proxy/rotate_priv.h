@@ -70,10 +70,12 @@ bool rotate_actions_forward(struct rotate *r, int signo);
 /* Into the output's object of the status document, and the metrics. */
 void rotate_actions_report(const struct rotate *r, size_t output, json_t *o);
 bool rotate_actions_metrics(const struct rotate *r, struct buf *out);
-/* The status document of the daemon that runs with the configuration; NULL: none does, or nothing
- * is done after a change. Then an output of it: whether all is well there, and for people. */
+/* The status document of the daemon that runs with the configuration; NULL: none does, or it does
+ * not tell us. Then an output of it, which may be NULL as well: whether it says what became of what
+ * `o` has to be done, whether all is well there, and for people. */
 json_t *rotate_actions_ask(const struct conf_rotate *conf);
 json_t *rotate_actions_find(json_t *doc, const char *output);
+bool rotate_actions_known(const struct conf_rotate_output *o, const json_t *output);
 bool rotate_actions_well(const json_t *output);
 void rotate_actions_print(const json_t *output, void (*put)(const char *text));
 

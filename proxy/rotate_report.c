@@ -16,7 +16,8 @@ bool rotate_report_ready(void *arg, struct buf *out)
  */
 static json_t *text_or_null(const char *s)
 {
-    return s != NULL && s[0] != '\0' ? json_string(s) : json_null();
+    json_t *j = s != NULL && s[0] != '\0' ? json_string(s) : json_null();
+    return j != NULL ? j : json_string("?"); /* a path that is not UTF-8 */
 }
 
 static json_t *time_or_null(int64_t at_s)
@@ -50,10 +51,14 @@ static json_t *output(const struct rotate *r, size_t index)
     struct rotate_output_status st;
     char error[1200] = "";
     rotate_output_get_status(out, &st);
-    if (st.x509.failures_in_row > 0 || st.x509.denied || st.x509.gave_up) {
-        err_text(&st.x509.last_error, error, sizeof(error));
+    if (st.write_error != NULL) {
+        err_text(st.write_error, error, sizeof(error));
     }
     json_t *o = json_object();
+    json_object_set_new(o, "write_error", text_or_null(error));
+    if (error[0] == '\0' && (st.x509.failures_in_row > 0 || st.x509.denied || st.x509.gave_up)) {
+        err_text(&st.x509.last_error, error, sizeof(error));
+    }
     json_object_set_new(o, "name", json_string(st.output->name));
     json_object_set_new(o, "directory", json_string(st.output->directory));
     rotate_report_set(o, st.set, st.freshness, os_wall_s());

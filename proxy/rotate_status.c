@@ -23,7 +23,7 @@ static void put_text(const char *text)
     }
 }
 
-/* 0 all fresh, 1 some stale, 2 some expired or missing. */
+/* 0 all fresh and well, 1 some stale or not well, 2 some expired or missing. */
 static int exit_status(enum rotate_freshness worst)
 {
     return worst == ROTATE_FRESH ? 0 : worst == ROTATE_STALE ? 1 : 2;
@@ -62,6 +62,39 @@ static json_t *as_json(const struct conf_rotate_output *o, const struct found *f
     return j;
 }
 
+/* What a running daemon says of an output, which is NULL if none says anything. What could have
+ * been told and was not is no better than a failure; without a socket nobody can tell. */
+static bool is_well(const struct conf_rotate *conf, const struct conf_rotate_output *o,
+                    const json_t *said)
+{
+    return rotate_actions_well(said) && !json_is_string(json_object_get(said, "write_error")) &&
+           (conf->admin.socket == NULL || rotate_actions_known(o, said));
+}
+
+static void print_said(const struct conf_rotate_output *o, const json_t *said)
+{
+    const char *error = json_string_value(json_object_get(said, "write_error"));
+    if (error != NULL) {
+        printf("  not written: ");
+        put_text(error);
+        printf("\n");
+    }
+    rotate_actions_print(said, put_text);
+    if (!rotate_actions_known(o, said)) {
+        printf("  after and verify: not known, no running daemon tells\n");
+    }
+}
+
+static void add_said(json_t *j, const struct conf_rotate_output *o, const json_t *said)
+{
+    static const char *const names[] = {"after", "verify", "write_error"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        json_t *value = json_object_get(said, names[i]);
+        json_object_set_new(j, names[i], value != NULL ? json_incref(value) : json_null());
+    }
+    json_object_set_new(j, "outcome_known", json_boolean(rotate_actions_known(o, said)));
+}
+
 static int tell(const struct conf_rotate *conf, bool json)
 {
     enum rotate_freshness worst = ROTATE_FRESH;
@@ -75,15 +108,14 @@ static int tell(const struct conf_rotate *conf, bool json)
         f->freshness = rotate_published_read(o, conf->warn_before_expiry, now_s, &f->set, &f->why);
         json_t *said = rotate_actions_find(running, o->name);
         worst = f->freshness > worst ? f->freshness : worst;
-        worst = worst < ROTATE_STALE && !rotate_actions_well(said) ? ROTATE_STALE : worst;
+        worst = worst < ROTATE_STALE && !is_well(conf, o, said) ? ROTATE_STALE : worst;
         if (json) {
             json_t *j = as_json(o, f, now_s);
-            json_object_set(j, "after", json_object_get(said, "after"));
-            json_object_set(j, "verify", json_object_get(said, "verify"));
+            add_said(j, o, said);
             json_array_append_new(list, j);
         } else {
             print_text(o, f, now_s);
-            rotate_actions_print(said, put_text);
+            print_said(o, said);
         }
     }
     free(f);

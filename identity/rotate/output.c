@@ -36,6 +36,7 @@ struct rotate_output {
     struct rotate_tokens *tokens; /* NULL: not needed */
     bool dirty;                   /* what is known is not what is written */
     unsigned failures_in_row;
+    struct err write_error; /* of the last of them */
     struct loop_timer write_timer, look_timer, tidy_timer;
     struct rotate_set *set; /* in force; NULL: none */
     enum rotate_freshness freshness;
@@ -185,6 +186,7 @@ static void write_failed(struct rotate_output *out, const struct err *why)
     delay_ms = delay_ms < WRITE_BACKOFF_MAX_MS ? delay_ms : WRITE_BACKOFF_MAX_MS;
     out->failures_in_row++;
     out->n_write_failures++;
+    out->write_error = *why;
     out->dirty = true;
     loop_timer_arm(&out->write_timer, delay_ms / 2 + os_random_below(delay_ms / 2 + 1));
     notice(out, ROTATE_WRITE_FAILED, why);
@@ -441,6 +443,8 @@ void rotate_output_get_status(const struct rotate_output *out, struct rotate_out
                                          .complete = out->complete,
                                          .n_changes = out->n_changes,
                                          .n_write_failures = out->n_write_failures,
+                                         .write_error =
+                                             out->failures_in_row > 0 ? &out->write_error : NULL,
                                          .last_change_s = out->last_change_s,
                                          .needs_x509 = out->needs_x509};
     if (out->client != NULL) {

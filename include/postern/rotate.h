@@ -166,8 +166,9 @@ struct rotate_output_status {
     enum rotate_freshness freshness;
     bool complete; /* written at least once by this process */
     uint64_t n_changes, n_write_failures;
-    int64_t last_change_s;       /* 0: never */
-    struct identity_status x509; /* zeroed where no file needs an SVID */
+    const struct err *write_error; /* of the last try; lent; NULL: what is known is written */
+    int64_t last_change_s;         /* 0: never */
+    struct identity_status x509;   /* zeroed where no file needs an SVID */
     bool needs_x509;
 };
 

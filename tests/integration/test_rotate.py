@@ -302,6 +302,15 @@ def test_foreign_agent(node):
             agent.push()
             wait_for("the next generation", lambda n=n: r.generation() == n)
             assert public_of(r.files / "tls.crt") == public_of_key(r.files / "tls.key")
+        r.files.chmod(0o777)
+        agent.push()
+        r.wait_event("rotation", notice="write_failed")
+        out = r.status()["outputs"][0]
+        assert out["state"] == "fresh" and out["write_error"] and out["last_error"] == out["write_error"]
+        p = r.run("--status")
+        assert p.returncode == 1 and f"not written: {out['write_error']}" in p.stdout, p.stdout
+        r.files.chmod(0o755)
+        wait_for("the set to be written", lambda: r.status()["outputs"][0]["write_error"] is None)
         agent.tell("down")
         r.wait_event("rotation", notice="agent_away")
         assert r.run("--status").returncode == 0

@@ -155,6 +155,32 @@ def test_failures_are_tried_again(rooted):
     assert json.loads(rot.run("--status", "--json").stdout)["outputs"][0]["after"][1]["state"] == "failed"
 
 
+def test_status_of_failing_actions(rooted):
+    """A failed try counts before the last one; a text is escaped once; a daemon that does not answer says
+    nothing, and so does --status."""
+    rot = Rotating(
+        rooted,
+        "  layout: separate\n  after:\n  - {command: ['/nowhere/\"a'], attempts: 1, if_failed: continue}\n"
+        "  - {command: [/bin/false], backoff: 60s}\n",
+    ).start()
+    rot.wait_event("action", state="waiting")
+    first, second = rot.status()["after"]
+    assert '"a' in first["error"] and "\\" not in first["error"] and second["state"] == "waiting"
+    p = rot.run("--status")
+    assert p.returncode == 1 and "after command /bin/false waiting" in p.stdout, p.stdout
+    rot.write("  layout: separate\n  after:\n  - {command: [/bin/false], backoff: 60s}\n")
+    rot.renew()
+    rot.wait_event("action", state="waiting", at_least=2)
+    assert [a["state"] for a in rot.status()["after"]] == ["waiting"]
+    p = rot.run("--status")
+    assert p.returncode == 1, p.stdout
+    rot.process.stop()
+    p = rot.run("--status")
+    assert p.returncode == 1 and "after and verify: not known" in p.stdout, p.stdout
+    out = json.loads(rot.run("--status", "--json").stdout)["outputs"][0]
+    assert out["outcome_known"] is False and out["after"] is None and out["state"] == "fresh"
+
+
 def test_once(rooted):
     rot = Rotating(rooted, "  layout: separate\n  after:\n  - command: [/bin/echo, once]\n")
     p = rot.run("--once")

@@ -335,8 +335,12 @@ static void test_write_fails_and_goes_on(void **state)
     mem_autofree char *after = file(t, "tls.key");
     assert_string_equal(before, after);
     assert_int_equal(t->last[ROTATE_WRITE_FAILED].code, ERR_DENIED);
+    assert_int_equal(status(t).freshness, ROTATE_FRESH);
+    assert_non_null(status(t).write_error);
+    assert_int_equal(status(t).write_error->code, ERR_DENIED);
     assert_int_equal(chmod(out, 0755), 0);
     RUN_UNTIL(t, two_changes);
+    assert_null(status(t).write_error);
     mem_autofree char *now = file(t, "tls.key");
     assert_string_not_equal(before, now);
 }
