@@ -295,7 +295,8 @@ static const struct field fields_output[] = {
      AT(struct conf_rotate_output, passphrase_file),
      .def_doc = "an empty passphrase",
      .doc = "The passphrase of `pkcs12` and `truststore`, of which one newline at the end does "
-            "not count. Read at each change. Java refuses an empty one."},
+            "not count. Read at each change; root's or the daemon's own user's, and not open to "
+            "others. Java refuses an empty one."},
     {.name = "omit_expired",
      .type = TYPE_BOOL,
      AT(struct conf_rotate_output, omit_expired),

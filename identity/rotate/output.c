@@ -5,6 +5,7 @@
  */
 #include "rotate_priv.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <postern/os.h>
 #include <stdio.h>
@@ -96,11 +97,11 @@ static void on_look(void *arg)
 
 /* --- the passphrase ----------------------------------------------------------------------------
  */
-static int check_passphrase_file(const char *path, struct err *err)
+static int check_passphrase_file(int fd, const char *path, struct err *err)
 {
     struct stat st;
-    if (stat(path, &st) == -1) {
-        err_sys(err, "cannot read the passphrase");
+    if (fstat(fd, &st) == -1) {
+        err_sys(err, "cannot look at the passphrase's file");
         return err_where(err, "%s", path);
     }
     if (!S_ISREG(st.st_mode) || (st.st_mode & 0007) != 0) {
@@ -108,35 +109,64 @@ static int check_passphrase_file(const char *path, struct err *err)
         err_advise(err, "chmod o= it");
         return err_where(err, "%s", path);
     }
+    if (st.st_uid != 0 && st.st_uid != geteuid()) {
+        err_set(err, ERR_DENIED, "the passphrase's file belongs to uid %u", (unsigned)st.st_uid);
+        err_advise(err, "give it to root, or to the daemon's own user");
+        return err_where(err, "%s", path);
+    }
     return 0;
+}
+
+/* At most size bytes into secret memory; -1: it cannot be read. */
+static ssize_t read_all(int fd, char *ret, size_t size)
+{
+    size_t len = 0;
+    while (len < size) {
+        ssize_t n = read(fd, ret + len, size - len);
+        if (n == 0) {
+            break;
+        }
+        if (n == -1 && errno != EINTR) {
+            return -1;
+        }
+        len += n > 0 ? (size_t)n : 0;
+    }
+    return (ssize_t)len;
 }
 
 /* Secret memory, the caller's; one newline at the end does not count. */
 static char *read_passphrase(const struct rotate_output *out, struct err *err)
 {
     const char *path = out->of->passphrase_file;
-    mem_autofree char *data = NULL;
-    size_t len = 0;
     if (path == NULL) {
         return mem_secret_alloc(1);
     }
-    if (check_passphrase_file(path, err) == -1 ||
-        os_read_file(path, PASSPHRASE_MAX, false, &data, &len, err) == -1) {
-        return NULL;
-    }
-    size_t used = len > 0 && data[len - 1] == '\n' ? len - 1 : len;
-    char *ret = mem_secret_alloc(used + 1);
-    POSTERN_ASSERT(ret != NULL);
-    bool ok = memchr(data, '\0', len) == NULL;
-    memcpy(ret, data, used);
-    mem_wipe(data, len);
-    if (!ok) {
-        mem_secret_free(ret);
-        err_set(err, ERR_CONFIG, "a passphrase holds no NUL");
+    /* What is looked at is what is read. A FIFO would wait for a writer. */
+    os_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd == -1) {
+        err_sys(err, "cannot read the passphrase");
         err_where(err, "%s", path);
         return NULL;
     }
-    return ret;
+    if (check_passphrase_file(fd, path, err) == -1) {
+        return NULL;
+    }
+    char *ret = mem_secret_alloc(PASSPHRASE_MAX + 2);
+    POSTERN_ASSERT(ret != NULL);
+    ssize_t len = read_all(fd, ret, PASSPHRASE_MAX + 1);
+    if (len == -1) {
+        err_sys(err, "cannot read the passphrase");
+    } else if (len > PASSPHRASE_MAX) {
+        err_set(err, ERR_LIMIT, "a passphrase has at most %d bytes", PASSPHRASE_MAX);
+    } else if (memchr(ret, '\0', (size_t)len) != NULL) {
+        err_set(err, ERR_CONFIG, "a passphrase holds no NUL");
+    } else {
+        ret[len > 0 && ret[len - 1] == '\n' ? len - 1 : len] = '\0';
+        return ret;
+    }
+    err_where(err, "%s", path);
+    mem_secret_free(ret);
+    return NULL;
 }
 
 /* --- the change --------------------------------------------------------------------------------

@@ -190,6 +190,10 @@ static bool told_denied(const struct test *t)
 {
     return t->notices[ROTATE_DENIED] > 0;
 }
+static bool told_owner(const struct test *t)
+{
+    return strstr(t->last[ROTATE_WRITE_FAILED].what, "belongs to uid 48911") != NULL;
+}
 static bool write_failed(const struct test *t)
 {
     return t->notices[ROTATE_WRITE_FAILED] > 0;
@@ -361,6 +365,13 @@ static void test_passphrase_file_open_to_others(void **state)
     assert_non_null(strstr(t->last[ROTATE_WRITE_FAILED].what, "one that others cannot read"));
     assert_int_equal(t->n_changes, 0);
     assert_int_equal(chmod(pass, 0600), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(pass, 48911, (gid_t)-1), 0);
+        t->last[ROTATE_WRITE_FAILED].what[0] = '\0';
+        RUN_UNTIL(t, told_owner);
+        assert_int_equal(t->n_changes, 0);
+        assert_int_equal(chown(pass, 0, (gid_t)-1), 0);
+    }
     RUN_UNTIL(t, one_change);
 }
 
