@@ -142,7 +142,7 @@ bool sandbox_kill_all(void)
     return secure_getenv("POSTERN_SANDBOX_KILL") != NULL;
 }
 
-int sandbox_enter_keeping(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+int sandbox_enter_keeping(struct sandbox_plan *plan, const struct sandbox_filter *filter,
                           uint64_t keep, struct sandbox_landlock *ret_landlock, struct err *err)
 {
     sandbox_secure_bits();
@@ -153,7 +153,7 @@ int sandbox_enter_keeping(const struct sandbox_plan *plan, const struct sandbox_
                : -1;
 }
 
-int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+int sandbox_enter(struct sandbox_plan *plan, const struct sandbox_filter *filter,
                   struct sandbox_landlock *ret_landlock, struct err *err)
 {
     return sandbox_enter_keeping(plan, filter, 0, ret_landlock, err);

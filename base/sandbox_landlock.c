@@ -58,6 +58,7 @@ struct ll_net_port_attr {
 
 struct plan_path {
     enum sandbox_right right;
+    bool absent; /* it was not there, so there is no rule */
     char *path;
 };
 
@@ -106,7 +107,8 @@ void sandbox_plan_path(struct sandbox_plan *plan, enum sandbox_right right, cons
     }
     plan->paths = (struct plan_path *)mem_must_realloc(plan->paths,
                                                        (plan->n_paths + 1) * sizeof(*plan->paths));
-    plan->paths[plan->n_paths++] = (struct plan_path){right, mem_must_strdup(path)};
+    plan->paths[plan->n_paths++] =
+        (struct plan_path){.right = right, .path = mem_must_strdup(path)};
 }
 
 static void add_directory(struct sandbox_plan *plan, enum sandbox_right right, const char *file)
@@ -205,14 +207,34 @@ static bool right_includes(enum sandbox_right have, enum sandbox_right want)
            (want == SANDBOX_REMOVE && have == SANDBOX_WRITE);
 }
 
-static bool covers_path(const struct sandbox_plan *have, const struct plan_path *want)
+static bool is_there(const char *path)
 {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd != -1) {
+        close(fd);
+    }
+    return fd != -1;
+}
+
+static bool covers_path(const struct sandbox_plan *have, const struct plan_path *want,
+                        struct err *err)
+{
+    bool absent = false;
     for (size_t i = 0; i < have->n_paths; i++) {
         if (right_includes(have->paths[i].right, want->right) &&
             is_below(want->path, have->paths[i].path)) {
-            return true;
+            if (!have->paths[i].absent) {
+                return true;
+            }
+            absent = true;
         }
     }
+    /* What is still not there needs no permission. */
+    if (absent && !is_there(want->path)) {
+        return true;
+    }
+    err_set(err, ERR_CONFIG, "it would use %s%s", want->path,
+            absent ? ", where nothing was when it started" : "");
     return false;
 }
 
@@ -239,8 +261,7 @@ bool sandbox_plan_covers(const struct sandbox_plan *have, const struct sandbox_p
                          struct err *err)
 {
     for (size_t i = 0; i < want->n_paths; i++) {
-        if (!covers_path(have, &want->paths[i])) {
-            err_set(err, ERR_CONFIG, "it would use %s", want->paths[i].path);
+        if (!covers_path(have, &want->paths[i], err)) {
             return false;
         }
     }
@@ -276,12 +297,13 @@ static uint64_t access_of(enum sandbox_right right, uint64_t handled)
     return handled & ~(LL_EXECUTE | LL_MAKE_CHAR | LL_MAKE_BLOCK | LL_IOCTL_DEV);
 }
 
-static int allow_path(int ruleset, const struct plan_path *p, uint64_t handled, struct err *err)
+static int allow_path(int ruleset, struct plan_path *p, uint64_t handled, struct err *err)
 {
     uint64_t access = access_of(p->right, handled);
     int fd = open(p->path, O_PATH | O_CLOEXEC);
     if (fd == -1) {
         if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) {
+            p->absent = true;
             return 0; /* what is not there, or not for us, needs no permission */
         }
         err_sys(err, "cannot open for Landlock");
@@ -365,7 +387,7 @@ static size_t attr_size(int abi)
                              : offsetof(struct ll_ruleset_attr, handled_access_net);
 }
 
-int sandbox_landlock(const struct sandbox_plan *plan, int max_abi, struct sandbox_landlock *ret,
+int sandbox_landlock(struct sandbox_plan *plan, int max_abi, struct sandbox_landlock *ret,
                      struct err *err)
 {
     struct sandbox_landlock l = {.abi = sandbox_landlock_abi()};

@@ -69,7 +69,8 @@ void sandbox_plan_bind_any(struct sandbox_plan *plan, const char *why);
 void sandbox_plan_allow_abstract(struct sandbox_plan *plan);
 void sandbox_plan_allow_signals(struct sandbox_plan *plan);
 /* Whether a process that is confined by `have` can do all of `want`: asked before a new
- * configuration is taken. False: err says which path or port is not in it. */
+ * configuration is taken. False: err says which path or port is not in it, or was not there when
+ * `have` was enforced and is now. */
 bool sandbox_plan_covers(const struct sandbox_plan *have, const struct sandbox_plan *want,
                          struct err *err);
 
@@ -87,8 +88,8 @@ struct sandbox_landlock {
 enum { SANDBOX_ABI_OF_KERNEL = 1000 };
 /* Enforces as much of the plan as the kernel knows (and at most max_abi of it: tests pretend to be
  * on older ones). Less than all is not a failure: ret->missing says what, and the role says it
- * loudly (sandbox_landlock_log in hardening.h). */
-int sandbox_landlock(const struct sandbox_plan *plan, int max_abi, struct sandbox_landlock *ret,
+ * loudly (sandbox_landlock_log in hardening.h). Marks what is not there in the plan. */
+int sandbox_landlock(struct sandbox_plan *plan, int max_abi, struct sandbox_landlock *ret,
                      struct err *err);
 
 /* --- system calls: seccomp -------------------------------------------------------------------- */
@@ -135,10 +136,10 @@ bool sandbox_refused_write(struct buf *out);
 
 /* --- all of it -------------------------------------------------------------------------------- */
 /* Secure bits, no capability, limits (threads may be started), files and ports, system calls. */
-int sandbox_enter(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+int sandbox_enter(struct sandbox_plan *plan, const struct sandbox_filter *filter,
                   struct sandbox_landlock *ret_landlock, struct err *err);
 /* The same, but for these capabilities (bit mask of CAP_*). */
-int sandbox_enter_keeping(const struct sandbox_plan *plan, const struct sandbox_filter *filter,
+int sandbox_enter_keeping(struct sandbox_plan *plan, const struct sandbox_filter *filter,
                           uint64_t keep, struct sandbox_landlock *ret_landlock, struct err *err);
 
 /* --- what is in force ------------------------------------------------------------------------- */

@@ -457,6 +457,59 @@ static void test_covers(void **state)
     assert_null(sandbox_plan_free(NULL));
 }
 
+/* A directory that comes after the start has no rule, so nothing in it may be taken for covered. */
+static int comes_later(void)
+{
+    struct sandbox_landlock took;
+    struct err err = ERR_INIT;
+    struct sandbox_plan *have = sandbox_plan_new();
+    struct sandbox_plan *want = sandbox_plan_new();
+    int hold[2];
+    char c;
+
+    if (pipe(hold) != 0) {
+        return 10;
+    }
+    pid_t maker = fork(); /* not confined */
+    if (maker == 0) {
+        close(hold[1]);
+        _exit(read(hold[0], &c, 1) == 0 && mkdir(in_dir("late"), 0700) == 0 ? 0 : 1);
+    }
+    sandbox_plan_path(have, SANDBOX_READ, in_dir("late"));
+    sandbox_plan_path(have, SANDBOX_READ, in_dir("r"));
+    sandbox_plan_path(want, SANDBOX_READ, in_dir("r/conf"));
+    sandbox_plan_path(want, SANDBOX_READ, in_dir("late"));
+    if (sandbox_landlock(have, SANDBOX_ABI_OF_KERNEL, &took, NULL) != 0) {
+        return 11;
+    }
+    if (!sandbox_plan_covers(have, want, &err)) {
+        return 12; /* as at the start: nothing to reach */
+    }
+    int status = 1;
+    close(hold[1]);
+    if (waitpid(maker, &status, 0) != maker || status != 0 ||
+        try_open(in_dir("late"), O_RDONLY | O_DIRECTORY) != EACCES) {
+        return 13;
+    }
+    if (sandbox_plan_covers(have, want, &err) || strstr(err.what, "late") == NULL ||
+        strstr(err.what, "nothing was when it started") == NULL) {
+        return 14;
+    }
+    sandbox_plan_free(want);
+    sandbox_plan_free(have);
+    return 0;
+}
+
+static void test_comes_later(void **state)
+{
+    (void)state;
+    if (kernel_abi() == 0) {
+        skip();
+    }
+    assert_int_equal(in_child(comes_later), 0);
+    assert_int_equal(rmdir(in_dir("late")), 0);
+}
+
 /* --- capabilities, limits --------------------------------------------------------------------- */
 static int capabilities(void)
 {
@@ -543,11 +596,11 @@ static int make_directory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),       cmocka_unit_test(test_links),
-        cmocka_unit_test(test_root_file),   cmocka_unit_test(test_ports),
-        cmocka_unit_test(test_scopes),      cmocka_unit_test(test_older_kernels),
-        cmocka_unit_test(test_covers),      cmocka_unit_test(test_capabilities),
-        cmocka_unit_test(test_status_text),
+        cmocka_unit_test(test_files),        cmocka_unit_test(test_links),
+        cmocka_unit_test(test_root_file),    cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_scopes),       cmocka_unit_test(test_older_kernels),
+        cmocka_unit_test(test_covers),       cmocka_unit_test(test_comes_later),
+        cmocka_unit_test(test_capabilities), cmocka_unit_test(test_status_text),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }
