@@ -173,14 +173,33 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
     return NULL;
 }
 
+/* Whom a service manager's socket lets in was looked at when it was taken over, so it can only be
+ * widened. NULL: it is; else the listener. */
+static const char *reach_taken_back(const struct conf_proxy *a, const struct conf_proxy *b)
+{
+    for (size_t i = 0; i < a->n_listeners; i++) {
+        if (a->listeners[i].bind.kind == CONF_BIND_SYSTEMD &&
+            a->listeners[i].allow_remote_clients && !b->listeners[i].allow_remote_clients) {
+            return b->listeners[i].name;
+        }
+    }
+    return NULL;
+}
+
 int snapshot_files_compatible(const struct snapshot_files *now, const struct snapshot_files *next,
                               struct err *err)
 {
     const char *what = changed_for_good(now->conf, next->conf);
-    if (what == NULL) {
+    const char *listener = what == NULL ? reach_taken_back(now->conf, next->conf) : NULL;
+    if (what == NULL && listener == NULL) {
         return 0;
     }
-    err_set(err, ERR_CONFIG, "`%s` cannot be changed while running", what);
+    if (what != NULL) {
+        err_set(err, ERR_CONFIG, "`%s` cannot be changed while running", what);
+    } else {
+        err_set(err, ERR_CONFIG,
+                "listener %s: `allow_remote_clients` cannot be taken back while running", listener);
+    }
     err_where(err, "%s", next->conf->path != NULL ? next->conf->path : "");
     return err_advise(err, "restart the %s for this change, or take it back",
                       next->conf->gateway ? "gateway" : "proxy");

@@ -374,12 +374,58 @@ static void test_quarantine_in_a_refused_message(void **state)
     snapshot_state_unref(old);
 }
 
+/* --- another configuration -------------------------------------------------------------------- */
+static struct snapshot_files *gateway(const char *address, const char *more)
+{
+    char text[600];
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *parsed = NULL;
+    struct snapshot_files *f = NULL;
+    struct err err = ERR_INIT;
+    (void)snprintf(text, sizeof(text),
+                   "{kind: Gateway, level: 1, identity: {socket: 'unix:/s'}, listeners: [{name: "
+                   "out, type: client, address: '%s', to: 'h:1', identities: ['spiffe://a.b/c']"
+                   "%s}]}",
+                   address, more);
+    assert_int_equal(conf_parse_gateway("/g.yaml", text, strlen(text), diag, &parsed), 0);
+    assert_int_equal(snapshot_files_new(parsed, 1, diag, &f, &err), 0);
+    conf_diag_free(diag);
+    return f;
+}
+
+/* Whom the service manager's socket lets in is looked at once, when it is taken over. */
+static void test_reach_taken_back(void **state)
+{
+    static const char any[] = ", allow_remote_clients: true";
+    static const struct {
+        const char *address, *now, *next;
+        int rc;
+    } cases[] = {
+        {"systemd", any, "", -1}, {"systemd", any, any, 0},    {"systemd", "", any, 0},
+        {"systemd", "", "", 0},   {"127.0.0.1:1", any, "", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct err err = ERR_INIT;
+        struct snapshot_files *now = gateway(cases[i].address, cases[i].now);
+        struct snapshot_files *next = gateway(cases[i].address, cases[i].next);
+        assert_int_equal(snapshot_files_compatible(now, next, &err), cases[i].rc);
+        if (cases[i].rc == -1) {
+            assert_string_equal(err.what, "listener out: `allow_remote_clients` cannot be taken "
+                                          "back while running");
+        }
+        snapshot_files_unref(now);
+        snapshot_files_unref(next);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_messages_that_are_not_taken),
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_reach_taken_back),
         cmocka_unit_test(test_quarantine),
         cmocka_unit_test(test_same_content_same_digest),
         cmocka_unit_test(test_quarantine_in_a_refused_message),
