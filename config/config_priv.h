@@ -139,6 +139,7 @@ struct field {
     const char *def;                 /* default as it would be written */
     const char *def_doc;             /* where the default is no constant */
     const char *type_doc, *expected; /* where a check narrows the type */
+    bool secret;                     /* what is refused of it is not shown */
     const char *empty_advice;        /* lists: what to write instead of [] */
     bool (*check)(struct context *c, const struct field *f, const struct node *n);
     /* TYPE_MAP: what a single value in its place means; value is the struct that the field is in.

@@ -107,6 +107,7 @@ static bool check_connect_proxy(struct context *c, const struct field *f, const 
          .type = TYPE_TEXT,                                                                        \
          .max = URL_MAX,                                                                           \
          .check = check_connect_proxy,                                                             \
+         .secret = true,                                                                           \
          AT(base, in connect_proxy),                                                               \
          .def_doc = "none",                                                                        \
          .doc = said "An HTTP proxy, `http://[USER:PASSWORD@]HOST:PORT`, that is asked to "        \

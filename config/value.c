@@ -13,13 +13,18 @@
 #include "config_priv.h"
 
 /* --- small parts ------------------------------------------------------------------------------ */
+static const char *show_value(struct shown *s, const struct field *f, const struct node *n)
+{
+    return f->secret ? "(not shown)" : show(s, n->text);
+}
+
 void value_fail(struct context *c, const struct field *f, const struct node *n, const char *advice,
                 const char *why)
 {
     struct shown s;
     char expected[200];
     value_expected(f, expected, sizeof(expected));
-    report(c, n, expected, advice, "'%s' is %s, %s", f->name, show(&s, n->text), why);
+    report(c, n, expected, advice, "'%s' is %s, %s", f->name, show_value(&s, f, n), why);
 }
 
 /* An unsigned number of the field's width at dst. */
@@ -93,7 +98,7 @@ static bool parse_text(struct context *c, const struct field *f, const struct no
             report(c, n, expected, NULL, "'%s' is empty", f->name);
         } else {
             report(c, n, expected, NULL, "'%s' is %s, longer than %llu bytes", f->name,
-                   show(&s, n->text), (unsigned long long)max);
+                   show_value(&s, f, n), (unsigned long long)max);
         }
         return false;
     }

@@ -75,6 +75,19 @@ static void test_bad(void **state)
     }
 }
 
+/* It may hold a password, of which the beginning is one already. */
+static void test_connect_proxy_too_long(void **state)
+{
+    char more[2000];
+    char said[1000];
+    struct conf_proxy *p = NULL;
+    (void)state;
+    snprintf(more, sizeof(more), "    connect_proxy: http://me:hidden%01100d@p:1\n", 0);
+    assert_int_equal(parse("", CLIENT, more, &p, said, sizeof(said)), -1);
+    assert_non_null(strstr(said, "'connect_proxy' is (not shown), longer than 1024 bytes"));
+    assert_null(strstr(said, "hidden"));
+}
+
 static void test_checks(void **state)
 {
     static const struct {
@@ -123,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_connect_proxy_too_long),
         cmocka_unit_test(test_checks),
         cmocka_unit_test(test_connect_proxy),
     };
