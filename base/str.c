@@ -38,3 +38,13 @@ bool str_to_u64(struct str s, uint64_t max, uint64_t *ret)
     *ret = v;
     return true;
 }
+
+size_t str_control(struct str s, size_t at)
+{
+    unsigned char c = (unsigned char)s.p[at];
+    if (c == 0xc2 && at + 1 < s.n) {
+        unsigned char next = (unsigned char)s.p[at + 1];
+        return next >= 0x80 && next < 0xa0 ? 2 : 0;
+    }
+    return c < 0x20 || c == 0x7f ? 1 : 0;
+}

@@ -157,12 +157,9 @@ const char *show(struct shown *s, struct str text)
     size_t i = 0;
     s->text[o++] = '\'';
     while (i < text.n && o < SHOWN_MAX) {
-        unsigned char ch = (unsigned char)text.p[i++];
-        bool c1 = ch == 0xc2 && i < text.n && (unsigned char)text.p[i] < 0xa0;
-        if (c1) { /* U+0080 to U+009F: terminals obey some of them */
-            i++;
-        }
-        s->text[o++] = c1 || ch < 0x20 || ch == 0x7f ? '?' : (char)ch;
+        size_t control = str_control(text, i);
+        s->text[o++] = control > 0 ? '?' : text.p[i];
+        i += control > 0 ? control : 1;
     }
     bool cut = i < text.n;
     while (cut && o > 1 && ((unsigned char)s->text[o - 1] & 0xc0) == 0x80) {

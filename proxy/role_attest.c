@@ -189,12 +189,8 @@ static void find_pod(struct found *f, const struct role_facts *r)
 /* What came from /proc was the process's to choose: nothing of it reaches a terminal as it is. */
 static void print_safe(const char *text, int width)
 {
-    int n = 0;
-
-    for (; *text != 0; text++, n++) {
-        putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
-    }
-    for (; n < width; n++) {
+    role_put(text);
+    for (int n = (int)strlen(text); n < width; n++) {
         putchar(' ');
     }
 }

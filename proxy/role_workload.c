@@ -158,13 +158,19 @@ void role_print_times(int64_t from_s, int64_t until_s, int64_t now_s)
     }
 }
 
-/* Text of others, for a terminal: no control characters. */
+void role_put(const char *text)
+{
+    const struct str s = str_of(text);
+    for (size_t i = 0; i < s.n;) {
+        size_t control = str_control(s, i);
+        (void)putchar(control > 0 ? '?' : (unsigned char)s.p[i]);
+        i += control > 0 ? control : 1;
+    }
+}
+
 void role_put_text(const char *text)
 {
-    for (const char *p = text; *p != '\0'; p++) {
-        unsigned char c = (unsigned char)*p;
-        (void)putchar(c < 0x20 || c == 0x7f ? '?' : c);
-    }
+    role_put(text);
     (void)putchar('\n');
 }
 

@@ -51,7 +51,8 @@ int role_workload_ask(const struct role_workload *what, struct err *err);
 int role_say(const char *command, const struct err *err, int status);
 /* Lines for people; from_s INT64_MIN: not known. Text may be a stranger's. */
 void role_print_times(int64_t from_s, int64_t until_s, int64_t now_s);
-void role_put_text(const char *text);
+void role_put(const char *text);
+void role_put_text(const char *text); /* and the line's end */
 void role_print_text(const char *name, const char *text);
 
 /* --- parts of `svid` ---------------------------------------------------------------------------

@@ -14,15 +14,6 @@ struct found {
     struct err why; /* of MISSING */
 };
 
-/* It may be a stranger's, and the line goes on behind it. */
-static void put_text(const char *text)
-{
-    for (const char *p = text; *p != '\0'; p++) {
-        unsigned char c = (unsigned char)*p;
-        (void)putchar(c < 0x20 || c == 0x7f ? '?' : c);
-    }
-}
-
 /* 0 all fresh and well, 1 some stale or not well, 2 some expired or missing. */
 static int exit_status(enum rotate_freshness worst)
 {
@@ -34,12 +25,12 @@ static void print_text(const struct conf_rotate_output *o, const struct found *f
     char text[1200];
     printf("%-20s %-8s ", o->name, rotate_freshness_name(f->freshness));
     if (f->freshness == ROTATE_MISSING) {
-        put_text(err_text(&f->why, text, sizeof(text)));
+        role_put(err_text(&f->why, text, sizeof(text)));
         printf("\n");
         return;
     }
     int64_t ends_s = rotate_set_ends_s(&f->set);
-    put_text(f->set.spiffe_id[0] != '\0' ? f->set.spiffe_id : "-");
+    role_put(f->set.spiffe_id[0] != '\0' ? f->set.spiffe_id : "-");
     if (ends_s == 0) {
         printf("  does not end");
     } else {
@@ -76,10 +67,10 @@ static void print_said(const struct conf_rotate_output *o, const json_t *said)
     const char *error = json_string_value(json_object_get(said, "write_error"));
     if (error != NULL) {
         printf("  not written: ");
-        put_text(error);
+        role_put(error);
         printf("\n");
     }
-    rotate_actions_print(said, put_text);
+    rotate_actions_print(said, role_put);
     if (!rotate_actions_known(o, said)) {
         printf("  after and verify: not known, no running daemon tells\n");
     }

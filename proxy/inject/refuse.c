@@ -47,12 +47,10 @@ int tree_find(const json_t *array, const char *name)
 /* Nothing of it reaches a terminal as it is. */
 static void clean(char *text)
 {
-    for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++) {
-        if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) {
-            *c++ = '?'; /* a control of two bytes */
-            *c = '?';
-        } else if (*c < ' ' || *c == 0x7f) {
-            *c = '?';
+    const struct str s = str_of(text);
+    for (size_t i = 0; i < s.n; i++) {
+        for (size_t n = str_control(s, i); n > 0; n--) {
+            text[i + n - 1] = '?';
         }
     }
 }

@@ -65,6 +65,24 @@ static void test_str_compare(void **state)
     assert_true(str_has_prefix(STR_NONE, STR_NONE));
 }
 
+/* What reaches a terminal of a text of others. */
+static void test_str_control(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t at, n;
+    } cases[] = {
+        {"\x1b[2J", 0, 1},    {"a\n", 1, 1},      {"\x7f", 0, 1},     {"\xc2\x80", 0, 2},
+        {"a\xc2\x9b[", 1, 2}, {"\xc2\x9f", 0, 2}, {"\xc2\xa0", 0, 0}, {"\xc2", 0, 0},
+        {"\xc3\x9b", 0, 0},   {"a", 0, 0},        {" ", 0, 0},        {"\xc2-", 0, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(str_control(str_of(cases[i].text), cases[i].at), cases[i].n);
+    }
+    assert_int_equal(str_control((struct str){"\xc2\x9b", 1}, 0), 0); /* not past its end */
+}
+
 static void test_buf_bounds(void **state)
 {
     (void)state;
@@ -397,12 +415,19 @@ static void test_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_number_text),   cmocka_unit_test(test_str_compare),
-        cmocka_unit_test(test_buf_bounds),    cmocka_unit_test(test_buf_queue),
-        cmocka_unit_test(test_err_text),      cmocka_unit_test(test_files),
-        cmocka_unit_test(test_secret_memory), cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_log_lines),     cmocka_unit_test(test_log_ring_counts_what_it_loses),
-        cmocka_unit_test(test_ipc),           cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_number_text),
+        cmocka_unit_test(test_str_compare),
+        cmocka_unit_test(test_str_control),
+        cmocka_unit_test(test_buf_bounds),
+        cmocka_unit_test(test_buf_queue),
+        cmocka_unit_test(test_err_text),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_secret_memory),
+        cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_log_lines),
+        cmocka_unit_test(test_log_ring_counts_what_it_loses),
+        cmocka_unit_test(test_ipc),
+        cmocka_unit_test(test_spawn),
         cmocka_unit_test(test_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
