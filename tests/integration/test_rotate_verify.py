@@ -427,7 +427,7 @@ def test_told_by_the_daemon(node, lab):
     assert rot.run("--once").returncode == 0
     first = digest_of(rot.files / "fullchain.pem")
     nginx = tls_servers.Nginx(lab, rot.files)
-    verify = f"  verify: {{url: 'tls://127.0.0.1:{nginx.port}', timeout: 400ms}}\n"
+    verify = f"  verify: {{url: 'tls://127.0.0.1:{nginx.port}', timeout: 3s}}\n"  # the last try has 1.4 s
     hup = f"  after: [{{signal: {{pid_file: {nginx.pid_file}, executable: {nginx.executable}}}}}]\n"
     rot.write("  layout: nginx\n" + verify)
     rot.start()
@@ -437,7 +437,7 @@ def test_told_by_the_daemon(node, lab):
     assert 'postern_rotate_served{output="web"} 0' in rot.metrics()
     p = rot.run("--status")
     assert p.returncode == 1 and f"verify tls://127.0.0.1:{nginx.port} old" in p.stdout
-    rot.write("  layout: nginx\n" + hup + verify.replace("400ms", "20s"))
+    rot.write("  layout: nginx\n" + hup + verify.replace("3s", "20s"))
     rot.renew()
     e = rot.wait_event("verified", verdict="served")
     assert e["generation"] == rot.generation() and e["took_ms"] < 20000
