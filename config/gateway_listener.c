@@ -184,6 +184,15 @@ static const struct field fields_limits[] = {
      AT(struct conf_listener, limits.connect_burst),
      .def_doc = "`connect_rate`",
      .doc = "How many may come at once after a quiet time."},
+    {.name = "lifetime",
+     .type = TYPE_DURATION_S,
+     .min = 1,
+     .max = 8760 * 3600,
+     AT(struct conf_listener, limits.lifetime_s),
+     .def_doc = "any",
+     .doc =
+         "How long a connection may be open, whatever is going on in it; then both sides see its "
+         "end. Of connections that come after a change of it."},
 };
 static const struct table table_listener_limits = {.name = "limits", FIELDS(fields_limits)};
 

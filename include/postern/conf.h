@@ -194,6 +194,7 @@ struct conf_listener {
         uint32_t connections;   /* open at once; 0: as many as the process takes */
         uint32_t connect_rate;  /* new ones a second; 0: any */
         uint32_t connect_burst; /* 0: connect_rate */
+        uint32_t lifetime_s;    /* of a connection; 0: any */
     } limits;
     uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID */
     struct conf_target_check check;

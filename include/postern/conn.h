@@ -83,6 +83,7 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
       "the agent has not told yet what is allowed, and it waited its time")                        \
     X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
     X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
+    X(LIFETIME, "lifetime", ORDER, INFO, "it was open for as long as its listener lets one be")    \
     X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
     X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \
     X(REQUEST_TIMEOUT, "request_timeout", LINGER, INFO, "no whole request head in time")           \

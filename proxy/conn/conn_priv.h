@@ -69,6 +69,8 @@ struct conn_worker {
 
     struct conn *rejudge_at; /* the next one to judge again; NULL: none */
     struct loop_timer rejudge_timer;
+    struct loop_timer age_timer; /* while there are connections with an end (ends_ms) */
+    bool ageing;
 
     bool draining;   /* accepting goes on, answers say close */
     bool drain_last; /* inbound accepting has ended */
@@ -162,6 +164,7 @@ struct conn {
     uint32_t linger_bytes;
     int sys_errno;
     uint64_t opened_ms, active_ms;
+    uint64_t ends_ms;              /* by its listener's limits.lifetime; 0: never */
     uint64_t up_bytes, down_bytes; /* already counted */
     struct conn_http *http;        /* owned; protocol http only */
 };
@@ -337,6 +340,8 @@ void conn_http_free(struct conn *c);
 
 /* --- worker.c, listener.c --------------------------------------------------------------------- */
 void worker_conn_gone(struct conn_worker *w);
+/* Looks now and then whether a connection has come to the end of its lifetime. */
+void worker_watch_age(struct conn_worker *w);
 int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
                       const struct service_sockets *inherited, struct err *err);
 void listener_free_all(struct conn_worker *w);

@@ -152,6 +152,10 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     c->protocol = conf->protocol;
     c->relay = conf->type == CONF_LISTENER_RELAY;
     c->opened_ms = c->active_ms = loop_now_ms(w->loop);
+    if (conf->limits.lifetime_s > 0) {
+        c->ends_ms = c->opened_ms + conf->limits.lifetime_s * UINT64_C(1000);
+        worker_watch_age(w);
+    }
     loop_timer_init(&c->timer, w->loop, on_timer, c);
     c->app.s.fd = c->peer.s.fd = -1;
     stream_plain_init(&conn_downstream(c)->s, &w->scratch, fd);

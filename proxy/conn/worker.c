@@ -13,6 +13,7 @@ enum {
     REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
     EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
     QUIET_MS = 1000,
+    AGE_MS = 500, /* how late the end of a lifetime may be */
 };
 
 /* --- judging again ---------------------------------------------------------------------------- */
@@ -38,6 +39,35 @@ static void rejudge_some(void *arg)
     }
     if (w->rejudge_at != NULL) {
         loop_timer_arm(&w->rejudge_timer, REJUDGE_PAUSE_MS);
+    }
+}
+
+/* --- lifetimes -------------------------------------------------------------------------------- */
+
+static void end_old(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    uint64_t now = loop_now_ms(w->loop);
+    struct conn *next;
+    w->ageing = false;
+    for (struct conn *c = w->conns; c != NULL; c = next) {
+        next = c->next;
+        if (c->ends_ms == 0 || c->closing) {
+            continue;
+        }
+        if (c->ends_ms <= now) {
+            conn_close(c, CONN_CLOSE_LIFETIME);
+        } else {
+            worker_watch_age(w);
+        }
+    }
+}
+
+void worker_watch_age(struct conn_worker *w)
+{
+    if (!w->ageing) {
+        w->ageing = true;
+        loop_timer_arm(&w->age_timer, AGE_MS);
     }
 }
 
@@ -284,6 +314,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     loop_timer_init(&w->rejudge_timer, w->loop, rejudge_some, w);
     loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
     loop_timer_init(&w->quiet_timer, w->loop, on_quiet, w);
+    loop_timer_init(&w->age_timer, w->loop, end_old, w);
     if (listener_open_all(w, spec->first->files, spec->inherited, err) == -1) {
         conn_worker_free(w);
         return -1;
@@ -344,6 +375,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
         loop_timer_disarm(&w->rejudge_timer);
         loop_timer_disarm(&w->drain_timer);
         loop_timer_disarm(&w->quiet_timer);
+        loop_timer_disarm(&w->age_timer);
         loop_free(w->loop);
     }
     listener_free_all(w);

@@ -13,6 +13,8 @@ enum {
     HOST_MAX = 255,
 };
 
+static const uint64_t LIFETIME_MAX_MS = UINT64_C(8760) * 3600 * 1000;
+
 /* --- addresses -------------------------------------------------------------------------------- */
 struct place {
     char host[HOST_MAX + 1]; /* without brackets; may be empty */
@@ -222,19 +224,50 @@ static void put_proxy(struct ghost_made *m)
     ghost_put(m, "\n");
 }
 
-static void put_limit(struct ghost_made *m, uint64_t *ret)
+static uint64_t duration_of(struct ghost_made *m, enum ghost_flag f, const char *name,
+                            const char *absent)
+{
+    const char *text = ghost_has(m->line, f) ? ghost_text(m->line, f) : absent;
+    uint64_t ms = 0;
+    if (!ghost_duration(text, &ms)) {
+        ghost_refuse(m->teller, "--%s: '%.100s' is no duration, such as 90s or 1m30s", name, text);
+    }
+    return ms;
+}
+
+/* How many connections at once; 0: it does not say. */
+static uint64_t max_connections(struct ghost_made *m)
 {
     const char *text = ghost_text(m->line, GHOST_CONNECTIONS);
-    *ret = 0;
+    uint64_t n = 0;
     if (text[0] == '\0') {
-        return;
+        return 0;
     }
-    if (!str_to_u64(str_of(text), UINT32_MAX, ret)) {
+    if (!str_to_u64(str_of(text), UINT32_MAX, &n)) {
         ghost_refuse(m->teller, "--max-concurrent-conns: '%.100s' is no number", text);
-    } else if (*ret > CONNECTIONS_MAX) {
+    } else if (n > CONNECTIONS_MAX) {
         ghost_refuse(m->teller, "--max-concurrent-conns: more than %d", (int)CONNECTIONS_MAX);
-    } else if (*ret > 0) {
-        ghost_put(m, "    limits:\n      connections: %llu\n", (unsigned long long)*ret);
+    }
+    return n;
+}
+
+static void put_limits(struct ghost_made *m, uint64_t *ret_connections)
+{
+    uint64_t lifetime = duration_of(m, GHOST_LIFETIME, "max-conn-lifetime", "0s");
+    *ret_connections = max_connections(m);
+    if (lifetime > LIFETIME_MAX_MS) {
+        ghost_refuse(m->teller, "--max-conn-lifetime: more than a year");
+    }
+    if (*ret_connections > 0 || lifetime > 0) {
+        ghost_put(m, "    limits:\n");
+    }
+    if (*ret_connections > 0) {
+        ghost_put(m, "      connections: %llu\n", (unsigned long long)*ret_connections);
+    }
+    if (lifetime >
+        0) { /* whole seconds there: never longer than asked, unless that is less than one */
+        ghost_put(m, "      lifetime: %llus\n",
+                  (unsigned long long)(lifetime < 1000 ? 1 : lifetime / 1000));
     }
 }
 
@@ -289,37 +322,20 @@ static void put_listener(struct ghost_made *m, uint64_t *ret_connections)
         put_check(m);
     }
     put_tls(m);
-    put_limit(m, ret_connections);
+    put_limits(m, ret_connections);
 }
 
 /* --- the process ------------------------------------------------------------------------------ */
-static uint64_t duration_of(struct ghost_made *m, enum ghost_flag f, const char *name,
-                            const char *absent)
-{
-    const char *text = ghost_has(m->line, f) ? ghost_text(m->line, f) : absent;
-    uint64_t ms = 0;
-    if (!ghost_duration(text, &ms)) {
-        ghost_refuse(m->teller, "--%s: '%.100s' is no duration, such as 90s or 1m30s", name, text);
-    }
-    return ms;
-}
-
 static void put_timeouts(struct ghost_made *m)
 {
     uint64_t connect = duration_of(m, GHOST_CONNECT_TIMEOUT, "connect-timeout", "10s");
     uint64_t drain = duration_of(m, GHOST_SHUTDOWN_TIMEOUT, "shutdown-timeout", "5m");
-    uint64_t lifetime = duration_of(m, GHOST_LIFETIME, "max-conn-lifetime", "0s");
     (void)duration_of(m, GHOST_CLOSE_TIMEOUT, "close-timeout", "1s");
     if (connect < 10 || connect > 600000) {
         ghost_refuse(m->teller, "--connect-timeout: not between 10ms and 10m");
     }
     if (drain > 86400000) {
         ghost_refuse(m->teller, "--shutdown-timeout: more than 24h");
-    }
-    if (lifetime > 0) {
-        ghost_refuse(m->teller, "--max-conn-lifetime: connections have no such end here; those "
-                                "whose peer is not trusted or allowed any more are ended when that "
-                                "becomes known, which is what it is mostly for; leave it out");
     }
     ghost_put(m, "timeouts:\n  connect: %llums\n  handshake: %llums\n  drain: %llums\n",
               (unsigned long long)connect, (unsigned long long)connect, (unsigned long long)drain);

@@ -123,7 +123,7 @@ static const struct {
     {SP "--cipher-suites AES", "--cipher-suites: "},
     {SP "--max-tls-version TLS1.2", "--max-tls-version: TLS 1.3 is always offered"},
     {SP "--max-tls-version TLS1.1", "is none of"},
-    {SP "--max-conn-lifetime 1h", "--max-conn-lifetime: "},
+    {SP "--max-conn-lifetime 9000h", "--max-conn-lifetime: "},
     /* addresses */
     {"server --listen launchd:x --target localhost:1 --allow-all " P, "launchd"},
     {"server --listen a.b:1 --target localhost:1 --allow-all " P, "'a.b' is a name"},
@@ -249,6 +249,7 @@ static const struct {
     {SP "--target-status http://127.0.0.1:80", false, "      path: '/'\n", "Host field"},
     {SP "--max-concurrent-conns 20000", false, "    limits:\n      connections: 20000\n", ""},
     {SP "--max-concurrent-conns 20000", false, "\nlimits:\n  connections: 20000\n", ""},
+    {SP "--max-conn-lifetime 1h30m", false, "lifetime: 5400s", ""},
     {SP "--max-concurrent-conns 0 --max-conn-lifetime 0s", false, "type: server", ""},
     {SP "--status localhost:6060", false,
      "targets:\n  check: tcp\nhealth:\n  address: "
