@@ -30,9 +30,9 @@ static int failed(const struct rotate_dir *d, struct err *err, const char *what,
 static int open_to_wipe(int gen_fd, const char *name)
 {
     int fd = rotate_open_beneath(gen_fd, name, O_WRONLY, 0);
-    if (fd == -1 && errno == EACCES) {
-        (void)fchownat(gen_fd, name, geteuid(), (gid_t)-1, AT_SYMLINK_NOFOLLOW);
-        (void)fchmodat(gen_fd, name, 0600, 0);
+    if (fd == -1 && errno == EACCES &&
+        fchownat(gen_fd, name, geteuid(), (gid_t)-1, AT_SYMLINK_NOFOLLOW) == 0 &&
+        fchmodat(gen_fd, name, 0600, 0) == 0) {
         fd = rotate_open_beneath(gen_fd, name, O_WRONLY, 0);
     }
     return fd;
