@@ -10,10 +10,9 @@ import threading
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from gateway import UnixServer
 from ghosts import REAL, UID, Place, TlsServer, says
 from lab import in_netns, run, wait_for
-from servers import TcpServer, echo
+from servers import TcpServer, UnixServer, echo
 
 LOCAL = {"dns": ["localhost"], "ip": ["127.0.0.1"]}
 

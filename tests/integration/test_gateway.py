@@ -10,10 +10,10 @@ import sys
 import threading
 
 import pytest
-from gateway import Ca, UnixServer, client_context, connect, server_context, start_gateway
+from gateway import Ca, client_context, connect, server_context, start_gateway
 from lab import free_port, run, wait_for
 from node import ALLOW_CLIENT, UIDS, spiffe_id
-from servers import TcpServer, echo, greet_then_echo, http_one
+from servers import TcpServer, UnixServer, echo, greet_then_echo, http_one
 
 ALLOW_GET = """kind: Policy
 level: 1

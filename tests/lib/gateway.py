@@ -8,7 +8,6 @@ import os
 import pathlib
 import socket
 import ssl
-import threading
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -115,47 +114,6 @@ def connect(node, where, timeout=20):
     s.settimeout(timeout)
     s.connect(str(where))
     return s
-
-
-class UnixServer:
-    """Calls handle(connection) on a thread for each connection to a Unix socket."""
-
-    def __init__(self, path, handle, mode=0o666):
-        self.path, self.handle, self.accepted = path, handle, 0
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.bind(str(path))
-        os.chmod(path, mode)
-        self.sock.listen(1024)
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            threading.Thread(target=self._one, args=(conn,), daemon=True).start()
-
-    def _one(self, conn):
-        with conn:
-            try:
-                self.handle(conn)
-            except OSError:
-                pass
-
-    def close(self):
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.sock.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
 
 
 class Gateway(Proxy):

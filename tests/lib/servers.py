@@ -1,22 +1,18 @@
 """servers: small servers that a test plays in a namespace, on threads of its own."""
 
+import os
 import socket
 import threading
 
 from lab import in_netns
 
 
-class TcpServer:
-    """Calls handle(connection) on a thread for each connection; port is the one it was given."""
+class _Server:
+    """Calls handle(connection) on a thread for each connection of a listening socket."""
 
-    def __init__(self, netns, handle, port=0, host="127.0.0.1"):
-        with in_netns(netns):
-            self.sock = socket.create_server((host, port), backlog=1024)
-        self.port = self.sock.getsockname()[1]
-        self.handle = handle
-        self.accepted = 0
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+    def __init__(self, sock, handle):
+        self.sock, self.handle, self.accepted = sock, handle, 0
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
         while True:
@@ -46,6 +42,26 @@ class TcpServer:
 
     def __exit__(self, *exc):
         self.close()
+
+
+class TcpServer(_Server):
+    """On a port of its own or the one it was given; port says which."""
+
+    def __init__(self, netns, handle, port=0, host="127.0.0.1"):
+        with in_netns(netns):
+            sock = socket.create_server((host, port), backlog=1024)
+        self.port = sock.getsockname()[1]
+        super().__init__(sock, handle)
+
+
+class UnixServer(_Server):
+    def __init__(self, path, handle, mode=0o666):
+        self.path = path
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(path))
+        os.chmod(path, mode)
+        sock.listen(1024)
+        super().__init__(sock, handle)
 
 
 def echo(conn):

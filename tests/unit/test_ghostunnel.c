@@ -39,8 +39,8 @@ static enum ghostunnel_store look(void *arg, const char *path)
                                        : ghostunnel_store_of(STR_NONE);
 }
 
-static const struct ghostunnel_options plain = {.directory = "/work", .look = look};
-static const struct ghostunnel_options with = {.directory = "/work",
+static const struct ghostunnel_options plain = {.directory = "/base", .look = look};
+static const struct ghostunnel_options with = {.directory = "/base",
                                                .passphrase_file = "pass",
                                                .pin_file = "/pin",
                                                .token_key = "tls",
@@ -205,14 +205,14 @@ static const struct {
     {SP, false, "    allow:\n      any: true\n", ""},
     {SP, false, "  connect: 10000ms\n  handshake: 10000ms\n  drain: 300000ms\n", ""},
     {SP, false, "address: '127.0.0.1:8443'\n    to: '127.0.0.1:8080'\n", "localhost is 127.0.0.1"},
-    {SP, false, "    cert: '/work/c.pem'\n    key: '/work/k.pem'\n", ""},
-    {SP, false, "    ca: '/work/ca.pem'\n", ""},
+    {SP, false, "    cert: '/base/c.pem'\n    key: '/base/k.pem'\n", ""},
+    {SP, false, "    ca: '/base/ca.pem'\n", ""},
     {"/usr/bin/ghostunnel " SP, false, "type: server", ""},
     {"--connect-timeout 1m30.5s --skip-resolve " SP, false, "connect: 90500ms", "--skip-resolve"},
     {"CERT_PATH=x.pem CACERT_PATH=/y.pem KEYSTORE_PATH= HOME=/h ghostunnel server "
      "--listen='localhost':\"1\" --target=unix:app.s\\ock --key=k --allow-ip=1.2.3.4 "
      "--allow-dns-san=a.b \\\n --no-skip-resolve",
-     false, "cert: '/work/x.pem'", "HOME is nothing"},
+     false, "cert: '/base/x.pem'", "HOME is nothing"},
     {"server --listen unix:/l --target unix:a.sock --allow-cn \"it's\" --allow-cn b --allow-ou c d",
      false, NULL, NULL},
     {"server --listen unix:/l --target unix:a.sock --allow-cn \"it's\" --allow-cn b "
@@ -222,7 +222,7 @@ static const struct {
      "      dns: ['a.b', '::1']\n",
      "'socket' says who else may"},
     {"server --listen systemd:web --target unix:a.sock --allow-all " P, false,
-     "address: 'systemd:web'\n    to: 'unix:/work/a.sock'\n", ""},
+     "address: 'systemd:web'\n    to: 'unix:/base/a.sock'\n", ""},
     {"server --listen :8443 --target db.example:80 --unsafe-target --allow-all " P, false,
      "address: '[::]:8443'\n    to: 'db.example:80'\n", ""},
     {S "--disable-authentication --cert c --key k", false,
@@ -230,10 +230,10 @@ static const struct {
     {S "--allow-all --cert c --key k", false, "ca: '/etc/ssl/certs/ca-certificates.crt'",
      "the system's authorities"},
     {"SSL_CERT_FILE=/x.pem " S "--allow-all --cert c --key k", false, "ca: '/x.pem'", "/x.pem"},
-    {S "--allow-all --keystore store", false, "    cert: '/work/store'\n", ""},
-    {S "--allow-all --keystore p12", false, "    pkcs12: '/work/p12'\n", ""},
+    {S "--allow-all --keystore store", false, "    cert: '/base/store'\n", ""},
+    {S "--allow-all --keystore p12", false, "    pkcs12: '/base/p12'\n", ""},
     {S "--allow-all --keystore A.PFX --storepass secret", true,
-     "    pkcs12: '/work/A.PFX'\n    passphrase_file: '/work/pass'\n", ""},
+     "    pkcs12: '/base/A.PFX'\n    passphrase_file: '/base/pass'\n", ""},
     {S "--allow-all --cert c --pkcs11-module /m.so --pkcs11-token-label t --pkcs11-pin 1", true,
      "    pkcs11:\n      module: '/m.so'\n      token: 't'\n      key: 'tls'\n"
      "      pin_file: '/pin'\n",
@@ -256,7 +256,7 @@ static const struct {
      "'127.0.0.1:6060'\n",
      "GET /readyz"},
     {SP "--status http://0.0.0.0:6060", true, "metrics:\n  address: '127.0.0.1:9100'\n", ""},
-    {SP "--status unix:s.sock", false, "admin:\n  socket: '/work/s.sock'\n", "postern status"},
+    {SP "--status unix:s.sock", false, "admin:\n  socket: '/base/s.sock'\n", "postern status"},
     {SP "--quiet=conns", false, "log:\n  access: denied\n", ""},
     {SP "--quiet=all --syslog", false, "  level: error\n", "--syslog"},
     {SP "--quiet=conn-errs --quiet=handshake-errs", false, "kind", "--quiet=handshake-errs"},

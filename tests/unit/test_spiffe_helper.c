@@ -58,9 +58,9 @@ static struct conf_rotate *convert(const char *text, const struct spiffe_helper_
     return conf;
 }
 
-static const struct spiffe_helper_options plain = {.name = "h.conf", .directory = "/work"};
+static const struct spiffe_helper_options plain = {.name = "h.conf", .directory = "/base"};
 static const struct spiffe_helper_options with = {.name = "h.conf",
-                                                  .directory = "/work",
+                                                  .directory = "/base",
                                                   .executable = "/usr/sbin/nginx",
                                                   .spiffe_id = "spiffe://a.b/c"};
 
@@ -167,7 +167,7 @@ static void test_plain(void **state)
     (void)state;
     assert_string_equal(notes, "");
     assert_string_equal(r->socket, "/run/agent.sock");
-    assert_string_equal(o->directory, "/work/certs");
+    assert_string_equal(o->directory, "/base/certs");
     assert_int_equal(o->n_files, 3);
     assert_string_equal(o->files[0].name, "a.pem");
     assert_int_equal(o->files[0].what, CONF_ROTATE_CHAIN);
@@ -217,7 +217,7 @@ static void test_all_keys(void **state)
     assert_int_equal(o->public_mode, 0444);
     assert_true(o->omit_expired);
     assert_int_equal(o->n_after, 1);
-    assert_string_equal(o->after[0].signal.pid_file, "/work/run/p");
+    assert_string_equal(o->after[0].signal.pid_file, "/base/run/p");
     assert_string_equal(o->after[0].signal.executable, "/usr/sbin/nginx");
     assert_int_equal(o->after[0].signal.signo, SIGUSR1);
     assert_true(r->metrics.len > 0);
@@ -245,7 +245,7 @@ static void test_reload_command(void **state)
     assert_non_null(strstr(notes, "run after each change"));
     conf_rotate_free(r);
     r = good(BASE "cmd = \"bin/reload\"\n", &plain, notes, text);
-    assert_string_equal(r->outputs[0].after[0].command.argv.items[0], "/work/bin/reload");
+    assert_string_equal(r->outputs[0].after[0].command.argv.items[0], "/base/bin/reload");
     conf_rotate_free(r);
 }
 
