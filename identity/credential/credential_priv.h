@@ -56,8 +56,6 @@ void credential_watch_add(struct credential_watch *w, const char *path);
 void credential_watch_end(struct credential_watch *w);
 /* Looks again after so long, as if there had been an event. */
 void credential_watch_soon(struct credential_watch *w, uint32_t delay_ms);
-/* Every directory in which a link of this path stands, and the one with the file itself. */
-void credential_path_dirs(const char *path, void (*fn)(void *arg, const char *dir), void *arg);
 
 /* --- source.c --------------------------------------------------------------------------------- */
 enum { SOURCE_FILES_MAX = CREDENTIAL_BUNDLES_MAX + 2 };

@@ -1,6 +1,7 @@
 /* All credentials and trusts of a process: sets, what is read again and when, what is told. */
 #include "credential_priv.h"
 
+#include <postern/dir_watch.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -379,7 +380,7 @@ void credentials_directories(const struct credentials *c, const struct credentia
     const struct credentials_set *which = set != NULL ? set : c->set;
     for (size_t i = 0; i < which->n; i++) {
         for (size_t k = 0; k < which->items[i]->n_files; k++) {
-            credential_path_dirs(which->items[i]->files[k].path, fn, arg);
+            dir_watch_path_dirs(which->items[i]->files[k].path, fn, arg);
         }
     }
 }
