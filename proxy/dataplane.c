@@ -101,21 +101,6 @@ static void warn(const struct proxy *p);
 
 /* --- reload ----------------------------------------------------------------------------------- */
 
-static void reload_failed(struct proxy *p, const struct conf_diag *diag, const struct err *err)
-{
-    p->reload.failed++;
-    p->reload.last_failed = true;
-    size_t n = conf_diag_count(diag);
-    const struct err *shown = n > 0 ? conf_diag_get(diag, 0) : err;
-    err_text(shown, p->reload.error, sizeof(p->reload.error));
-    for (size_t i = 0; i < n; i++) {
-        log_failure(p->log, LOG_ERROR, "reload_failed", conf_diag_get(diag, i));
-    }
-    if (n == 0) {
-        log_failure(p->log, LOG_ERROR, "reload_failed", err);
-    }
-}
-
 static void reload(struct proxy *p)
 {
     struct conf_diag *diag = conf_diag_new();
@@ -130,7 +115,7 @@ static void reload(struct proxy *p)
         proxy_plan_covers(p, next->conf, &err) == -1 || proxy_targets_cover(p, next, &err) == -1 ||
         proxy_credentials_prepare(p, next, &credentials, &err) == -1) {
         snapshot_files_unref(next);
-        reload_failed(p, diag, &err);
+        report_reload_failed(&p->reload, p->log, diag, &err);
     } else {
         p->reload.ok++;
         p->reload.last_failed = false;

@@ -289,16 +289,6 @@ void proxy_credentials_stop(struct proxy *p)
 }
 
 /* --- what is told ----------------------------------------------------------------------------- */
-static json_t *time_or_null(int64_t at_s)
-{
-    char text[32];
-    if (at_s == 0) {
-        return json_null();
-    }
-    os_time_text(at_s, text, sizeof(text));
-    return json_string(text);
-}
-
 static json_t *one(const struct credential_status *st)
 {
     char text[600] = "";
@@ -306,11 +296,11 @@ static json_t *one(const struct credential_status *st)
     json_object_set_new(o, "name", json_string(st->name));
     json_object_set_new(o, "kind", json_string(st->kind));
     json_object_set_new(o, "in_force", json_boolean(st->in_force));
-    json_object_set_new(o, "loaded_at", time_or_null(st->loaded_s));
+    json_object_set_new(o, "loaded_at", report_time_or_null(st->loaded_s));
     if (st->is_trust) {
         json_object_set_new(o, "authorities", json_integer((json_int_t)st->n_authorities));
         json_object_set_new(o, "revocation_lists", json_integer((json_int_t)st->n_crls));
-        json_object_set_new(o, "next_update", time_or_null(st->end_s));
+        json_object_set_new(o, "next_update", report_time_or_null(st->end_s));
     } else {
         bool has = st->own != NULL;
         if (has) {
@@ -319,7 +309,7 @@ static json_t *one(const struct credential_status *st)
         json_object_set_new(o, "names",
                             has ? json_stringn_nocheck(text, strlen(text)) : json_null());
         json_object_set_new(o, "serial", has ? json_string(st->own->serial) : json_null());
-        json_object_set_new(o, "not_after", time_or_null(st->end_s));
+        json_object_set_new(o, "not_after", report_time_or_null(st->end_s));
         json_object_set_new(o, "expires_in_s",
                             has ? json_integer(st->end_s - os_wall_s()) : json_null());
     }

@@ -6,6 +6,8 @@
 #ifndef POSTERN_PROXY_PRIV_H
 #define POSTERN_PROXY_PRIV_H
 
+#include "report_priv.h"
+
 #include <postern/admin.h>
 #include <postern/conn.h>
 #include <postern/credential.h>
@@ -17,13 +19,6 @@
 #include <postern/probes.h>
 #include <postern/state_client.h>
 #include <postern/target_check.h>
-
-struct proxy_reload_result {
-    uint64_t ok, failed;
-    int64_t at_s; /* of the last one; 0: none yet */
-    bool last_failed;
-    char error[600]; /* of the last one */
-};
 
 /* The running process's side of a take-over (proxy_take_over.c). */
 struct proxy_heir {
@@ -79,7 +74,7 @@ struct proxy {
     struct admin *admin;
     struct probes *probes;              /* NULL: none are configured */
     struct snapshot_files *probes_from; /* their configuration, referenced */
-    struct proxy_reload_result reload;
+    struct report_reload reload;
 
     struct hardening *hardening;
     struct key_heap_status key_heap;

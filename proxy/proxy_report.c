@@ -23,21 +23,6 @@ bool proxy_report_ready(void *arg, struct buf *out)
 
 /* --- status ----------------------------------------------------------------------------------- */
 
-static json_t *text_or_null(const char *s)
-{
-    return s != NULL && s[0] != '\0' ? json_string(s) : json_null();
-}
-
-static json_t *time_or_null(int64_t at_s)
-{
-    char text[32];
-    if (at_s == 0) {
-        return json_null();
-    }
-    os_time_text(at_s, text, sizeof(text));
-    return json_string(text);
-}
-
 /* Of every trust domain: while an authority is exchanged there is one more. */
 static json_int_t count_roots(const struct x509_trust *trust)
 {
@@ -62,10 +47,10 @@ static json_t *identity(const struct proxy *p)
         err_text(&st.last_error, error, sizeof(error));
     }
     json_t *o = json_object();
-    json_object_set_new(o, "spiffe_id", text_or_null(i != NULL ? i->own_id : NULL));
-    json_object_set_new(o, "serial", text_or_null(i != NULL ? i->serial : NULL));
-    json_object_set_new(o, "not_before", time_or_null(i != NULL ? i->not_before_s : 0));
-    json_object_set_new(o, "not_after", time_or_null(i != NULL ? i->not_after_s : 0));
+    json_object_set_new(o, "spiffe_id", report_text_or_null(i != NULL ? i->own_id : NULL));
+    json_object_set_new(o, "serial", report_text_or_null(i != NULL ? i->serial : NULL));
+    json_object_set_new(o, "not_before", report_time_or_null(i != NULL ? i->not_before_s : 0));
+    json_object_set_new(o, "not_after", report_time_or_null(i != NULL ? i->not_after_s : 0));
     json_object_set_new(o, "expires_in_s",
                         i != NULL ? json_integer(i->not_after_s - os_wall_s()) : json_null());
     json_object_set_new(o, "key",
@@ -78,10 +63,10 @@ static json_t *identity(const struct proxy *p)
     char agent[108];
     bool named =
         identity_socket_path(p->files->conf->identity.socket, agent, sizeof(agent), NULL) == 0;
-    json_object_set_new(o, "agent", text_or_null(named ? agent : NULL));
+    json_object_set_new(o, "agent", report_text_or_null(named ? agent : NULL));
     json_object_set_new(o, "agent_connected", json_boolean(st.connected));
     json_object_set_new(o, "failures_in_row", json_integer(st.failures_in_row));
-    json_object_set_new(o, "last_error", text_or_null(error));
+    json_object_set_new(o, "last_error", report_text_or_null(error));
     return o;
 }
 
@@ -127,28 +112,13 @@ static json_t *connections(const struct proxy *p)
 
 static json_t *hardening(const struct proxy *p)
 {
-    struct buf text = BUF_INIT(16384);
-    json_t *o = NULL;
-    if (buf_printf(&text, "{") && hardening_write_status(p->hardening, &text) &&
-        buf_printf(&text, "}")) {
-        o = json_loadb((const char *)buf_head(&text), buf_len(&text), 0, NULL);
+    json_t *o = report_hardening(p->hardening);
+    if (json_is_object(o)) {
+        json_object_set_new(o, "key_memory",
+                            json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)p->key_heap.bytes,
+                                      "used", (json_int_t)key_heap_used(), "locked",
+                                      p->key_heap.locked));
     }
-    buf_reset(&text);
-    if (o == NULL) {
-        return json_null();
-    }
-    json_object_set_new(o, "key_memory",
-                        json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)p->key_heap.bytes, "used",
-                                  (json_int_t)key_heap_used(), "locked", p->key_heap.locked));
-    return o;
-}
-
-static json_t *reload_result(const struct proxy *p)
-{
-    json_t *o = json_object();
-    json_object_set_new(o, "at", time_or_null(p->reload.at_s));
-    json_object_set_new(o, "ok", json_boolean(!p->reload.last_failed));
-    json_object_set_new(o, "error", text_or_null(p->reload.error));
     return o;
 }
 
@@ -172,7 +142,7 @@ static json_t *state(const struct proxy *p)
     json_object_set_new(o, "age_s",
                         s != NULL ? json_integer((json_int_t)(st.age_ms / 1000)) : json_null());
     json_object_set_new(o, "refused_generation", json_integer((json_int_t)st.refused_generation));
-    json_object_set_new(o, "last_error", text_or_null(error));
+    json_object_set_new(o, "last_error", report_text_or_null(error));
     json_object_set_new(o, "rules",
                         s != NULL && s->has_policy ? json_integer((json_int_t)s->n_rules)
                                                    : json_null());
@@ -194,7 +164,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     const struct conf_proxy *conf = p->files->conf;
     json_t *o = json_object();
     json_object_set_new(o, "role", json_string(p->role->name));
-    json_object_set_new(o, "name", text_or_null(conf->name));
+    json_object_set_new(o, "name", report_text_or_null(conf->name));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - p->started_s));
     json_object_set_new(o, "ready", json_boolean(proxy_is_ready(p)));
@@ -210,18 +180,18 @@ bool proxy_report_status(void *arg, struct buf *out)
     }
     json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
     json_t *policy = json_object();
-    json_object_set_new(policy, "file", text_or_null(conf->policy_path));
+    json_object_set_new(policy, "file", report_text_or_null(conf->policy_path));
     json_object_set_new(policy, "rules", json_integer((json_int_t)p->files->n_rules));
     json_object_set_new(policy, "generation", json_integer((json_int_t)p->files->generation));
     json_object_set_new(o, "policy", policy);
     json_t *mesh = json_object();
-    json_object_set_new(mesh, "file", text_or_null(conf->mesh_path));
+    json_object_set_new(mesh, "file", report_text_or_null(conf->mesh_path));
     json_object_set_new(mesh, "services", json_integer((json_int_t)route_count(p->files->routes)));
     json_object_set_new(mesh, "unlisted",
                         json_string(route_passthrough(p->files->routes) ? "passthrough" : "deny"));
     json_object_set_new(o, "mesh", mesh);
     json_object_set_new(o, "state", state(p));
-    json_object_set_new(o, "last_reload", reload_result(p));
+    json_object_set_new(o, "last_reload", report_reload(&p->reload));
     json_object_set_new(o, "workers", json_integer(p->n_workers));
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "connections", connections(p));

@@ -243,20 +243,6 @@ static int apply(struct rotate *r, struct conf_rotate *conf, struct err *err)
 
 /* --- reload ------------------------------------------------------------------------------------
  */
-static void reload_failed(struct rotate *r, const struct conf_diag *diag, const struct err *err)
-{
-    size_t n = conf_diag_count(diag);
-    r->reload.failed++;
-    r->reload.last_failed = true;
-    err_text(n > 0 ? conf_diag_get(diag, 0) : err, r->reload.error, sizeof(r->reload.error));
-    for (size_t i = 0; i < n; i++) {
-        log_failure(r->log, LOG_ERROR, "reload_failed", conf_diag_get(diag, i));
-    }
-    if (n == 0) {
-        log_failure(r->log, LOG_ERROR, "reload_failed", err);
-    }
-}
-
 /* As a whole or not at all; all sets are renewed with it. */
 static void reload(struct rotate *r)
 {
@@ -270,7 +256,7 @@ static void reload(struct rotate *r)
     if (conf_load_rotate(r->path, diag, &conf) == -1 || !rotate_covers(r, conf, &err) ||
         apply(r, conf, &err) == -1) {
         conf_rotate_free(conf);
-        reload_failed(r, diag, &err);
+        report_reload_failed(&r->reload, r->log, diag, &err);
     } else {
         struct log_line l;
         r->reload.ok++;

@@ -220,21 +220,6 @@ bool rotate_actions_forward(struct rotate *r, int signo)
 }
 
 /* --- documents -------------------------------------------------------------------------------- */
-static json_t *text_or_null(const char *s)
-{
-    return s[0] != '\0' ? json_string(s) : json_null();
-}
-
-static json_t *time_or_null(int64_t at_s)
-{
-    char text[32];
-    if (at_s == 0) {
-        return json_null();
-    }
-    os_time_text(at_s, text, sizeof(text));
-    return json_string(text);
-}
-
 /* It need not be UTF-8: it is what the log would show. */
 static json_t *strangers_text(const char *s)
 {
@@ -252,7 +237,7 @@ static json_t *one_action(const struct conf_after *a, const struct actions_resul
     json_object_set_new(o, "target", json_string(conf_after_target(a)));
     json_object_set_new(o, "state", json_string(actions_state_name(result->state)));
     json_object_set_new(o, "generation", json_integer((json_int_t)result->generation));
-    json_object_set_new(o, "at", time_or_null(result->at_s));
+    json_object_set_new(o, "at", report_time_or_null(result->at_s));
     json_object_set_new(o, "tries", json_integer(result->tries));
     json_object_set_new(o, "error", strangers_text(result->text));
     return o;
@@ -270,10 +255,10 @@ static json_t *verified(const struct conf_rotate_output *o, const struct actions
                         v->known ? json_string(actions_verdict_name(v->verdict)) : json_null());
     json_object_set_new(j, "generation",
                         v->known ? json_integer((json_int_t)v->generation) : json_null());
-    json_object_set_new(j, "at", time_or_null(v->at_s));
+    json_object_set_new(j, "at", report_time_or_null(v->at_s));
     json_object_set_new(j, "took_ms",
                         v->known ? json_integer((json_int_t)v->took_ms) : json_null());
-    json_object_set_new(j, "seen_sha256", text_or_null(seen));
+    json_object_set_new(j, "seen_sha256", report_text_or_null(seen));
     json_object_set_new(j, "error", strangers_text(v->text));
     return j;
 }

@@ -6,6 +6,8 @@
 #ifndef POSTERN_ROTATE_ROLE_PRIV_H
 #define POSTERN_ROTATE_ROLE_PRIV_H
 
+#include "report_priv.h"
+
 #include <jansson.h>
 #include <postern/actions.h>
 #include <postern/admin.h>
@@ -13,13 +15,6 @@
 #include <postern/log.h>
 #include <postern/rotate.h>
 #include <postern/service_manager.h>
-
-struct rotate_reload_result {
-    uint64_t ok, failed;
-    int64_t at_s; /* of the last one; 0: none yet */
-    bool last_failed;
-    char error[600]; /* of the last one */
-};
 
 struct rotate {
     char *path; /* of the configuration; owned */
@@ -36,7 +31,7 @@ struct rotate {
     struct service_manager manager;
     struct loop_timer watchdog, timeout;
     struct hardening *hardening;
-    struct rotate_reload_result reload;
+    struct report_reload reload;
     bool once, told_ready, stopping;
     uint64_t timeout_s; /* of --once; 0: none */
     int64_t started_s;

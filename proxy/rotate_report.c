@@ -14,33 +14,17 @@ bool rotate_report_ready(void *arg, struct buf *out)
 
 /* --- status ------------------------------------------------------------------------------------
  */
-static json_t *text_or_null(const char *s)
-{
-    json_t *j = s != NULL && s[0] != '\0' ? json_string(s) : json_null();
-    return j != NULL ? j : json_string("?"); /* a path that is not UTF-8 */
-}
-
-static json_t *time_or_null(int64_t at_s)
-{
-    char text[32];
-    if (at_s == 0) {
-        return json_null();
-    }
-    os_time_text(at_s, text, sizeof(text));
-    return json_string(text);
-}
-
 void rotate_report_set(json_t *o, const struct rotate_set *set, enum rotate_freshness freshness,
                        int64_t now_s)
 {
     int64_t ends_s = set != NULL ? rotate_set_ends_s(set) : 0;
     json_object_set_new(o, "state", json_string(rotate_freshness_name(freshness)));
-    json_object_set_new(o, "spiffe_id", text_or_null(set != NULL ? set->spiffe_id : NULL));
-    json_object_set_new(o, "serial", text_or_null(set != NULL ? set->serial : NULL));
+    json_object_set_new(o, "spiffe_id", report_text_or_null(set != NULL ? set->spiffe_id : NULL));
+    json_object_set_new(o, "serial", report_text_or_null(set != NULL ? set->serial : NULL));
     json_object_set_new(o, "generation",
                         set != NULL ? json_integer((json_int_t)set->generation) : json_null());
-    json_object_set_new(o, "written", time_or_null(set != NULL ? set->written_s : 0));
-    json_object_set_new(o, "not_after", time_or_null(ends_s));
+    json_object_set_new(o, "written", report_time_or_null(set != NULL ? set->written_s : 0));
+    json_object_set_new(o, "not_after", report_time_or_null(ends_s));
     json_object_set_new(o, "expires_in_s",
                         ends_s != 0 ? json_integer(ends_s - now_s) : json_null());
 }
@@ -55,7 +39,7 @@ static json_t *output(const struct rotate *r, size_t index)
         err_text(st.write_error, error, sizeof(error));
     }
     json_t *o = json_object();
-    json_object_set_new(o, "write_error", text_or_null(error));
+    json_object_set_new(o, "write_error", report_text_or_null(error));
     if (error[0] == '\0' && (st.x509.failures_in_row > 0 || st.x509.denied || st.x509.gave_up)) {
         err_text(&st.x509.last_error, error, sizeof(error));
     }
@@ -66,21 +50,9 @@ static json_t *output(const struct rotate *r, size_t index)
     json_object_set_new(o, "write_failures", json_integer((json_int_t)st.n_write_failures));
     json_object_set_new(o, "agent_connected",
                         st.needs_x509 ? json_boolean(st.x509.connected) : json_null());
-    json_object_set_new(o, "last_error", text_or_null(error));
+    json_object_set_new(o, "last_error", report_text_or_null(error));
     rotate_actions_report(r, index, o);
     return o;
-}
-
-static json_t *hardening(const struct rotate *r)
-{
-    struct buf text = BUF_INIT(65536);
-    json_t *o = NULL;
-    if (buf_printf(&text, "{") && hardening_write_status(r->hardening, &text) &&
-        buf_printf(&text, "}")) {
-        o = json_loadb((const char *)buf_head(&text), buf_len(&text), 0, NULL);
-    }
-    buf_reset(&text);
-    return o != NULL ? o : json_null();
 }
 
 bool rotate_report_status(void *arg, struct buf *out)
@@ -88,7 +60,7 @@ bool rotate_report_status(void *arg, struct buf *out)
     const struct rotate *r = (const struct rotate *)arg;
     json_t *o = json_object();
     json_object_set_new(o, "role", json_string("rotate"));
-    json_object_set_new(o, "name", text_or_null(r->conf->name));
+    json_object_set_new(o, "name", report_text_or_null(r->conf->name));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "uptime_s", json_integer(os_wall_s() - r->started_s));
     json_object_set_new(o, "ready", json_boolean(rotate_is_ready(r)));
@@ -99,12 +71,8 @@ bool rotate_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "outputs", outputs);
     json_object_set_new(o, "child_pid",
                         r->child_pid != 0 ? json_integer(r->child_pid) : json_null());
-    json_t *reload = json_object();
-    json_object_set_new(reload, "at", time_or_null(r->reload.at_s));
-    json_object_set_new(reload, "ok", json_boolean(!r->reload.last_failed));
-    json_object_set_new(reload, "error", text_or_null(r->reload.error));
-    json_object_set_new(o, "last_reload", reload);
-    json_object_set_new(o, "hardening", hardening(r));
+    json_object_set_new(o, "last_reload", report_reload(&r->reload));
+    json_object_set_new(o, "hardening", report_hardening(r->hardening));
     char *text = json_dumps(o, JSON_INDENT(2));
     bool ok = text != NULL && buf_printf(out, "%s\n", text);
     free(text);
