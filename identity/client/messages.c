@@ -6,42 +6,22 @@
 #include <postern/identity_client.h>
 
 #include "identity_client_priv.h"
-#include <malloc.h>
 #include <postern/proto.h>
 #include <stdlib.h>
 
-/* --- memory for messages: they hold keys, so it is wiped when it goes ------------------------- */
-
-static void *wiped_alloc(void *data, size_t size)
-{
-    (void)data;
-    return malloc(size);
-}
-
-static void wiped_free(void *data, void *p)
-{
-    (void)data;
-    if (p != NULL) {
-        mem_wipe(p, malloc_usable_size(p));
-        free(p);
-    }
-}
-
-static ProtobufCAllocator wiped = {.alloc = wiped_alloc, .free = wiped_free};
-
 static void svids_free(Workload__X509SVIDResponse *m)
 {
-    workload__x509_svidresponse__free_unpacked(m, &wiped);
+    workload__x509_svidresponse__free_unpacked(m, proto_wiping());
 }
 
 static void bundles_free(Workload__X509BundlesResponse *m)
 {
-    workload__x509_bundles_response__free_unpacked(m, &wiped);
+    workload__x509_bundles_response__free_unpacked(m, proto_wiping());
 }
 
 static void signed_free(Postern__V1__SignX509SVIDResponse *m)
 {
-    postern__v1__sign_x509_svidresponse__free_unpacked(m, &wiped);
+    postern__v1__sign_x509_svidresponse__free_unpacked(m, proto_wiping());
 }
 
 MEM_DEFINE_CLEANUP(Workload__X509SVIDResponse, svids_free)
@@ -91,7 +71,8 @@ int client_read_bundles(struct str message, const char *own_id, struct x509_trus
 {
     struct err warning = ERR_INIT;
     mem_auto(bundles_free) Workload__X509BundlesResponse *m =
-        workload__x509_bundles_response__unpack(&wiped, message.n, (const uint8_t *)message.p);
+        workload__x509_bundles_response__unpack(proto_wiping(), message.n,
+                                                (const uint8_t *)message.p);
     if (m == NULL) {
         return refuse(err, "X509BundlesResponse", "cannot be decoded");
     }
@@ -201,7 +182,7 @@ int client_read_svids(struct str message, const char *wanted, struct x509_svid *
     struct err warning = ERR_INIT;
     const Workload__X509SVID *chosen = NULL;
     mem_auto(svids_free) Workload__X509SVIDResponse *m =
-        workload__x509_svidresponse__unpack(&wiped, message.n, (const uint8_t *)message.p);
+        workload__x509_svidresponse__unpack(proto_wiping(), message.n, (const uint8_t *)message.p);
     if (m == NULL) {
         return refuse(err, "X509SVIDResponse", "cannot be decoded");
     }
@@ -243,7 +224,8 @@ int client_read_signed(struct str message, const char *wanted, EVP_PKEY *key,
                        struct x509_svid **ret_svid, struct err *err)
 {
     mem_auto(signed_free) Postern__V1__SignX509SVIDResponse *m =
-        postern__v1__sign_x509_svidresponse__unpack(&wiped, message.n, (const uint8_t *)message.p);
+        postern__v1__sign_x509_svidresponse__unpack(proto_wiping(), message.n,
+                                                    (const uint8_t *)message.p);
     if (m == NULL) {
         return refuse(err, "SignX509SVIDResponse", "cannot be decoded");
     }

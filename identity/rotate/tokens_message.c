@@ -3,35 +3,15 @@
  * for what it was asked. */
 #include "rotate_priv.h"
 
-#include <malloc.h>
 #include <postern/jwt.h>
 #include <postern/mem.h>
 #include <postern/proto.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- memory for messages: they hold tokens, so it is wiped when it goes ------------------------
- */
-static void *wiped_alloc(void *data, size_t size)
-{
-    (void)data;
-    return malloc(size);
-}
-
-static void wiped_free(void *data, void *p)
-{
-    (void)data;
-    if (p != NULL) {
-        mem_wipe(p, malloc_usable_size(p));
-        free(p);
-    }
-}
-
-static ProtobufCAllocator wiped = {.alloc = wiped_alloc, .free = wiped_free};
-
 static void token_response_free(Workload__JWTSVIDResponse *m)
 {
-    workload__jwtsvidresponse__free_unpacked(m, &wiped);
+    workload__jwtsvidresponse__free_unpacked(m, proto_wiping());
 }
 
 static void bundles_response_free(Workload__JWTBundlesResponse *m)
@@ -77,7 +57,7 @@ int rotate_read_token(struct str message, const char *wanted, const struct conf_
                       int64_t now_s, struct rotate_token_text *ret, struct err *err)
 {
     mem_auto(token_response_free) Workload__JWTSVIDResponse *m =
-        workload__jwtsvidresponse__unpack(&wiped, message.n, (const uint8_t *)message.p);
+        workload__jwtsvidresponse__unpack(proto_wiping(), message.n, (const uint8_t *)message.p);
     mem_auto(jwt_token_free) struct jwt_token *token = NULL;
     if (m == NULL || m->n_svids == 0) {
         return err_set(err, ERR_PROTOCOL, "JWTSVIDResponse: %s",

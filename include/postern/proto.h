@@ -43,4 +43,8 @@
 /* What the services on the socket are made of, for reflection: a FileDescriptorSet. */
 struct str proto_reflection_set(void);
 
+/* For messages that hold keys or tokens: unpack and free them with it, and their memory is wiped.
+ * Nothing in it changes; protobuf-c asks for a pointer that is not const. */
+ProtobufCAllocator *proto_wiping(void);
+
 #endif
