@@ -12,6 +12,7 @@
 
 #include <openssl/x509.h>
 #include <postern/credential.h>
+#include <postern/file_mark.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -22,16 +23,6 @@ int credential_crypto_failed(struct err *err, const char *what);
 int credential_own(STACK_OF(X509) * chain, EVP_PKEY *key, struct x509_svid **ret, struct err *err);
 
 /* --- file.c ----------------------------------------------------------------------------------- */
-/* Which file stands behind a name, as far as stat tells. */
-struct file_mark {
-    dev_t dev;
-    ino_t ino; /* 0: there is none */
-    off_t size;
-    struct timespec changed, modified;
-};
-struct file_mark file_mark_now(const char *path);
-bool file_mark_same(const struct file_mark *a, const struct file_mark *b);
-
 /* A file's bytes, in memory for secrets. */
 struct file_bytes {
     char *p; /* owned: mem_secret_free */

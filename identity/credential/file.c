@@ -8,32 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct file_mark mark_of(const struct stat *st)
-{
-    return (struct file_mark){.dev = st->st_dev,
-                              .ino = st->st_ino,
-                              .size = st->st_size,
-                              .changed = st->st_ctim,
-                              .modified = st->st_mtim};
-}
-
-struct file_mark file_mark_now(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 ? mark_of(&st) : (struct file_mark){.ino = 0};
-}
-
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
-bool file_mark_same(const struct file_mark *a, const struct file_mark *b)
-{
-    return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-           same_time(&a->changed, &b->changed) && same_time(&a->modified, &b->modified);
-}
-
 /* Whoever owns it may have put it there; nobody else may have changed it. */
 static int check(const struct stat *st, size_t max, struct err *err)
 {
@@ -80,7 +54,7 @@ int file_read(const char *path, size_t max, struct file_bytes *ret, struct err *
     int r = fd != -1 && fstat(fd, &st) == 0 ? check(&st, max, err)
                                             : err_sys(err, "it cannot be opened");
     if (r == 0) {
-        b.mark = mark_of(&st);
+        b.mark = file_mark_of(&st);
         b.mode = st.st_mode;
         r = read_whole(fd, &b, (size_t)st.st_size, err);
     }

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <poll.h>
+#include <postern/file_mark.h>
 #include <postern/ipc.h>
 #include <postern/log.h>
 #include <postern/os.h>
@@ -145,21 +146,15 @@ static bool pause_for(int ms)
     return poll(&p, 1, ms) == 1;
 }
 
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
 /* True: the asker is gone. */
-static bool wait_for_pin(const char *path, const struct stat *before)
+static bool wait_for_pin(const char *path, const struct file_mark *before)
 {
-    struct stat now;
-    while (stat(path, &now) == -1 ||
-           (now.st_ino == before->st_ino && same_time(&now.st_ctim, &before->st_ctim) &&
-            same_time(&now.st_mtim, &before->st_mtim))) {
+    struct file_mark now = file_mark_now(path);
+    while (now.ino == 0 || file_mark_same(&now, before)) {
         if (pause_for(WATCH_MS)) {
             return true;
         }
+        now = file_mark_now(path);
     }
     return false;
 }
@@ -168,10 +163,9 @@ static void watch(struct token_process *p)
 {
     int pause_ms = PAUSE_MIN_MS;
     for (;;) {
-        struct stat pin = {.st_ino = 0};
+        struct file_mark pin = file_mark_now(p->pin_file);
         uint64_t started_ms = os_now_ms();
         int status = 0;
-        (void)stat(p->pin_file, &pin);
         pid_t pid = fork();
         if (pid == 0) {
             work(p);

@@ -6,6 +6,7 @@
 #include "supervisor_priv.h"
 
 #include <postern/dir_watch.h>
+#include <postern/file_mark.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -16,18 +17,10 @@ enum {
     LOOK_MS = 5000, /* between looks without an event */
 };
 
-/* Which file stands behind a name, as far as stat tells. */
-struct signature {
-    dev_t dev;
-    ino_t ino; /* 0: there is none */
-    off_t size;
-    struct timespec changed, modified;
-};
-
 struct source {
     const char *path; /* lent */
     bool *changed;    /* lent */
-    struct signature read, seen;
+    struct file_mark read, seen;
 };
 
 struct supervisor_watch {
@@ -37,31 +30,6 @@ struct supervisor_watch {
     uint64_t due_ms; /* the next look */
     bool by_event;   /* it is because of events */
 };
-
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
-static bool same_file(const struct signature *a, const struct signature *b)
-{
-    return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-           same_time(&a->changed, &b->changed) && same_time(&a->modified, &b->modified);
-}
-
-static struct signature look(const char *path)
-{
-    struct stat st;
-
-    if (stat(path, &st) == -1) {
-        return (struct signature){.ino = 0};
-    }
-    return (struct signature){.dev = st.st_dev,
-                              .ino = st.st_ino,
-                              .size = st.st_size,
-                              .changed = st.st_ctim,
-                              .modified = st.st_mtim};
-}
 
 /* --- looking ---------------------------------------------------------------------------------- */
 static void watch_all(struct supervisor_watch *w)
@@ -78,10 +46,11 @@ static void look_at_all(struct supervisor_watch *w)
     watch_all(w); /* first: what changes after the look is then an event */
     for (size_t i = 0; i < w->n_sources; i++) {
         struct source *src = &w->sources[i];
-        struct signature now = look(src->path);
+        struct file_mark now = file_mark_now(src->path);
 
         /* Without an event nobody says that the writer is done: it has to look the same twice. */
-        if (!same_file(&now, &src->read) && (w->by_event || same_file(&now, &src->seen))) {
+        if (!file_mark_same(&now, &src->read) &&
+            (w->by_event || file_mark_same(&now, &src->seen))) {
             *src->changed = true;
         }
         src->seen = now;
@@ -134,7 +103,7 @@ void supervisor_watch_taken(struct supervisor *s, const bool *changed)
         struct source *src = &s->watch->sources[i];
 
         if (src->changed == changed) {
-            src->read = src->seen = look(src->path);
+            src->read = src->seen = file_mark_now(src->path);
         }
     }
 }
