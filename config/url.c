@@ -33,7 +33,9 @@ static bool copy(struct str s, char *ret, size_t size)
     if (s.n >= size) {
         return false;
     }
-    memcpy(ret, s.p, s.n);
+    if (s.n > 0) {
+        memcpy(ret, s.p, s.n);
+    }
     ret[s.n] = '\0';
     return true;
 }

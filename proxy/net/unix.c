@@ -128,8 +128,8 @@ int net_listen_unix(const struct net_unix_spec *spec, int *ret_fd, struct net_un
 {
     struct sockaddr_un un;
     struct stat st;
-    uid_t uid;
-    gid_t gid;
+    uid_t uid = (uid_t)-1; /* stays as it is */
+    gid_t gid = (gid_t)-1;
     bool stale = false;
     if (make_address(spec->path, &un, err) == -1 || find_user(spec->owner, &uid, err) == -1 ||
         find_group(spec->group, &gid, err) == -1 || check_place(&un, &stale, err) == -1) {
