@@ -16,9 +16,9 @@ def gateways(lab, build):
 
 
 def files(gateways, name):
-    cert, key = gateways.pki.issue(name, name)
+    cert, key = gateways.pki.issue(name, cn=name, dns=[name])
     return (
-        f"trust: [{{name: ca, ca: {gateways.pki.ca}}}]\n"
+        f"trust: [{{name: ca, ca: {gateways.pki.pem}}}]\n"
         f"credentials: [{{name: own, cert: {cert}, key: {key}}}]\n"
     )
 

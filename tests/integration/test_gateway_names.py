@@ -32,9 +32,9 @@ def gw(lab, build):
 @pytest.fixture
 def web(gw):
     """A credential of the gateway's for web.example, and the client's."""
-    gw.pki.issue("web", "web.example", "*.web.example")
-    cert, key = gw.pki.issue("client", "client.example")
-    gw.client = ["--cert", cert, "--key", key, "--cacert", gw.pki.ca]
+    gw.pki.issue("web", cn="web", dns=["web.example", "*.web.example"])
+    cert, key = gw.pki.issue("client", cn="client", dns=["client.example"])
+    gw.client = ["--cert", cert, "--key", key, "--cacert", gw.pki.pem]
     return "credentials: [{name: web, cert: web.pem, key: web-key.pem}]\n" + TRUST
 
 
@@ -45,7 +45,7 @@ def connect(gw, port, host="127.0.0.1"):
 
 def tls_connect(gw, port, name):
     """Without a certificate of its own."""
-    context = ssl.create_default_context(cafile=gw.pki.ca)
+    context = ssl.create_default_context(cafile=gw.pki.pem)
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     return context.wrap_socket(connect(gw, port), server_hostname=name)
 
@@ -65,8 +65,8 @@ def ends(s):
 
 def test_routes(gw, web):
     """Each name to its target with its certificate; others are refused; one goes through untouched."""
-    gw.pki.issue("old", "old.example")
-    tls_cert, tls_key = gw.pki.issue("inner", "inner.example")
+    gw.pki.issue("old", cn="old", dns=["old.example"])
+    tls_cert, tls_key = gw.pki.issue("inner", cn="inner", dns=["inner.example"])
     port, inner = free_port(), free_port()
     serve = [
         "openssl", "s_server", "-accept", f"127.0.0.1:{inner}", "-cert", tls_cert, "-key", tls_key, "-www", "-naccept", "2",
@@ -94,7 +94,7 @@ def test_routes(gw, web):
             assert r.returncode == 0 and f"Host: {name}:{port}" in r.stdout, r.stderr
             assert server.accepted == before + 1
         # Without a certificate a route that terminates lets nobody in.
-        r = gw.curl("--cacert", gw.pki.ca, "--resolve", f"web.example:{port}:127.0.0.1", f"https://web.example:{port}/")
+        r = gw.curl("--cacert", gw.pki.pem, "--resolve", f"web.example:{port}:127.0.0.1", f"https://web.example:{port}/")
         assert r.returncode != 0
         gateway.wait_event("handshake_failed", step="no_certificate", server_name="web.example")
         # What goes through is between client and target: no certificate of the client's, theirs is the target's own.
@@ -102,7 +102,7 @@ def test_routes(gw, web):
             "the target behind",
             lambda: (
                 p := gw.curl(
-                    "--cacert", gw.pki.ca, "--resolve", f"inner.example:{port}:127.0.0.1", f"https://inner.example:{port}/"
+                    "--cacert", gw.pki.pem, "--resolve", f"inner.example:{port}:127.0.0.1", f"https://inner.example:{port}/"
                 )
             ).returncode
             == 0

@@ -1,72 +1,38 @@
 """Unmodified servers behind a gateway's `server` listener, their ordinary clients at a `client` listener: nginx,
 PostgreSQL, Redis and MariaDB, over TCP and over Unix sockets, with SVIDs and with certificates of an ordinary CA."""
 
-import json
 import subprocess
 
 import pytest
 import tls_servers
-from lab import admin_ask, free_port, run, wait_for
-from node import TD, UIDS, spiffe_id
-
-POLICY = f"""kind: Policy
-level: 1
-rules:
-  - name: clients
-    action: ALLOW
-    from: [{{principals: ["{spiffe_id("client")}"]}}]
-"""
-
-
-class Gateway:
-    """A gateway process under one of the node's identities, with a directory of its own for Unix sockets."""
-
-    def __init__(self, node, name, listeners, more="", identity=True):
-        self.uid = UIDS[name]
-        self.dir = node.lab.private_dir(f"gateway-{name}", self.uid, 0o755)
-        self.admin = self.dir / "admin.sock"
-        own = f"identity: {{socket: 'unix:{node.socket}'}}\n" if identity else ""
-        conf = node.conf / f"gateway-{name}.yaml"
-        (node.conf / "gateway-policy.yaml").write_text(POLICY)
-        conf.write_text(
-            f"kind: Gateway\nlevel: 1\nname: {name}\n{own}{more}listeners:\n{listeners(self.dir)}"
-            f"admin:\n  socket: {self.admin}\n  allow_uids: [0]\n"
-        )
-        self.process = node.lab.start(f"gateway-{name}", [node.postern, "gateway", conf], uid=self.uid)
-
-        def ready():
-            assert self.process.alive(), self.process.err()[-3000:]
-            return admin_ask(self.admin, "ready").strip() != "" and '"event":"ready"' in self.said() if identity else self.started()
-
-        wait_for(f"the gateway of {name}", ready)
-
-    def said(self):
-        return (self.process.out() + self.process.err()).replace(" ", "")
-
-    def started(self):
-        return '"event":"started"' in self.said()
-
-    def status(self):
-        return json.loads(admin_ask(self.admin, "status"))
+from gateway import HOST, Ca, start_gateway
+from lab import free_port, run, wait_for
+from node import ALLOW_CLIENT, TD, UIDS, spiffe_id
 
 
 def pair(node, to, name="client"):
-    """`to` is where the server is. Returns (port, socket path, gateways): where its clients go."""
+    """`to` is where the server is. Returns (port, socket path, gateway at the server): where its clients go."""
     tls, plain = free_port(), free_port()
-    server = Gateway(
+    sockets = node.lab.private_dir("gateway-sockets", UIDS[name])
+    path = sockets / ".s.PGSQL.5432"
+    server = start_gateway(
         node,
         "server",
-        lambda d: f"  - {{name: in, type: server, address: '127.0.0.1:{tls}', to: '{to}'}}\n",
-        more="policy: gateway-policy.yaml\n",
+        f"listeners:\n  - {{name: in, type: server, address: '127.0.0.1:{tls}', to: '{to}'}}\n",
+        identity="server",
+        policy=ALLOW_CLIENT,
+        netns=HOST,
     )
     target = f"to: '127.0.0.1:{tls}', identities: ['{spiffe_id('server')}']"
-    client = Gateway(
+    start_gateway(
         node,
         name,
-        lambda d: f"  - {{name: tcp, type: client, address: '127.0.0.1:{plain}', {target}}}\n"
-        f"  - {{name: unix, type: client, address: 'unix:{d}/.s.PGSQL.5432', socket: {{mode: '0666'}}, {target}}}\n",
+        f"listeners:\n  - {{name: tcp, type: client, address: '127.0.0.1:{plain}', {target}}}\n"
+        f"  - {{name: unix, type: client, address: 'unix:{path}', socket: {{mode: '0666'}}, {target}}}\n",
+        identity=name,
+        netns=HOST,
     )
-    return plain, client.dir / ".s.PGSQL.5432", (server, client)
+    return plain, path, server
 
 
 def need(*what):
@@ -145,58 +111,44 @@ def test_mariadb(agent):
 def test_a_stranger_reaches_none_of_them(agent):
     need("redis")
     redis = tls_servers.Redis(agent.lab)
-    port, _, (server, _) = pair(agent, f"127.0.0.1:{redis.port}", name="stranger")
+    port, _, server = pair(agent, f"127.0.0.1:{redis.port}", name="stranger")
     p = run("redis-cli", "-p", port, "ping", check=False)
     assert "PONG" not in p.stdout
-    wait_for("the refusal in the log", lambda: "policy_denied" in server.said() and spiffe_id("stranger") in server.said())
+    wait_for("the refusal in the log", lambda: server.events("connection", reason="policy_denied", peer_id=spiffe_id("stranger")))
     # And the same with the identity that may.
     assert run("redis-cli", "-p", redis.port, "ping").stdout.strip() == "PONG"
-
-
-def ordinary(directory, owner):
-    """A CA as any company has one, and two certificates of it with names and no SPIFFE ID."""
-    def openssl(*argv):
-        return run("openssl", *argv, cwd=directory)
-
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=any CA", "-days", "2",
-            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    for name in ("db.example", "app.example"):
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (directory / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}\nextendedKeyUsage=serverAuth,clientAuth\nkeyUsage=digitalSignature\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
-        run("chown", str(owner[name]), directory / f"{name}.key")
 
 
 def test_postgresql_with_an_ordinary_authority(node):
     """No agent, no SPIFFE: files alone, names in certificates, and the names decide."""
     need("postgres")
     certs = node.lab.private_dir("certs")
-    ordinary(certs, {"db.example": UIDS["server"], "app.example": UIDS["client"]})
+    ca = Ca(certs, uid=UIDS["stranger"])  # whom gateways without an identity of the agent run as
     postgres = tls_servers.Postgres(node.lab, None)
     tls, plain, wrong = free_port(), free_port(), free_port()
-    trust = f"trust: [{{name: company, ca: {certs}/ca.pem}}]\n"
 
-    def credentials(name):
-        return f"credentials: [{{name: own, cert: {certs}/{name}.pem, key: {certs}/{name}.key}}]\n"
+    def files(name):
+        cert, key = ca.issue(name, dns=[name])
+        return f"trust: [{{name: company, ca: {ca.pem}}}]\ncredentials: [{{name: own, cert: {cert}, key: {key}}}]\nlisteners:\n"
 
-    Gateway(
+    start_gateway(
         node,
         "server",
-        lambda d: f"  - {{name: in, type: server, address: '127.0.0.1:{tls}', to: '127.0.0.1:{postgres.port}', credentials: [own],"
+        files("db.example")
+        + f"  - {{name: in, type: server, address: '127.0.0.1:{tls}', to: '127.0.0.1:{postgres.port}', credentials: [own],"
         f" trust: company, allow: {{dns: [app.example]}}}}\n",
-        more=trust + credentials("db.example"),
-        identity=False,
+        netns=HOST,
     )
     leg = f"to: '127.0.0.1:{tls}', credentials: [own], trust: company"
-    client = Gateway(
+    client = start_gateway(
         node,
         "client",
-        lambda d: f"  - {{name: out, type: client, address: '127.0.0.1:{plain}', {leg}, server_name: db.example}}\n"
+        files("app.example") + f"  - {{name: out, type: client, address: '127.0.0.1:{plain}', {leg}, server_name: db.example}}\n"
         f"  - {{name: wrong, type: client, address: '127.0.0.1:{wrong}', {leg}, server_name: other.example}}\n",
-        more=trust + credentials("app.example"),
-        identity=False,
+        netns=HOST,
     )
     psql = [tls_servers.POSTGRES.parent / "psql", "-U", "postgres", "-At", "-h", "127.0.0.1", "-c", "select 7"]
     assert run(*psql, "-p", plain).stdout.strip() == "7"
     assert run(*psql, "-p", wrong, check=False).returncode != 0
-    assert "other.example" in client.said() and TD not in client.said()
+    said = client.process.out() + client.process.err()
+    assert "other.example" in said and TD not in said

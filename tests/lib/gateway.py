@@ -133,9 +133,12 @@ class Gateway(Proxy):
         self.conf.write_text(change(self.conf.read_text()))
 
 
+HOST = ""  # where the test itself is
+
+
 def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=True, netns=None, env=None):
     """`body`: listeners and all that is not said here. identity: the agent's identity of that name
-    (see node.UIDS) is taken, and the process runs as its user; None: the file has none."""
+    (see node.UIDS) is taken, and the process runs as its user; None: the file has none. netns: the node's own; HOST."""
     node.proxies += 1
     uid = uid if uid is not None else UIDS[identity] if identity else UIDS["stranger"]
     tag = f"{name}{node.proxies}"
@@ -148,7 +151,7 @@ def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=T
         (node.conf / f"{tag}-policy.yaml").write_text(policy.format(td=TD))
         text += f"policy: {tag}-policy.yaml\n"
     conf.write_text(text + f"admin:\n  socket: {admin_dir}/admin.sock\n  allow_uids: [0, {uid}]\n" + body)
-    process = node.lab.start(tag, [node.postern, "gateway", conf], netns=netns or node.netns, uid=uid, **({"env": env} if env else {}))
+    process = node.lab.start(tag, [node.postern, "gateway", conf], netns=node.netns if netns is None else netns or None, uid=uid, **({"env": env} if env else {}))
     g = Gateway(node, name, process, admin_dir / "admin.sock", conf)
     g.policy_path = node.conf / f"{tag}-policy.yaml"
     if wait:

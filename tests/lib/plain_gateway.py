@@ -1,38 +1,7 @@
-"""plain_gateway: gateways with certificates from files, in a namespace of their own, and a small PKI of openssl's."""
+"""plain_gateway: gateways with certificates from files, in a namespace of their own."""
 
-from lab import run
+from gateway import Ca
 from node import Proxy
-
-
-class Pki:
-    """One ordinary CA; certificates with names."""
-
-    def __init__(self, directory, name="ca"):
-        self.dir = directory
-        self.ca = directory / f"{name}.pem"
-        self.ca_key = directory / f"{name}-key.pem"
-        run(
-            *("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2").split(),
-            "-keyout", self.ca_key, "-out", self.ca, "-subj", f"/CN={name}",
-            "-addext", "basicConstraints=critical,CA:true", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-        )  # fmt: skip
-
-    def issue(self, name, *dns, cn=None):
-        """(certificate, key); their paths are what is returned."""
-        cert, key, csr = (self.dir / f"{name}{s}" for s in (".pem", "-key.pem", ".csr"))
-        ext = self.dir / f"{name}.ext"
-        san = "subjectAltName=" + ",".join(f"DNS:{d}" for d in dns) + "\n" if dns else ""
-        ext.write_text(san + "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n")
-        run(
-            *("openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes").split(),
-            "-keyout", key, "-out", csr, "-subj", f"/CN={cn or name}",
-        )  # fmt: skip
-        run(
-            *("openssl x509 -req -days 1 -CAcreateserial").split(),
-            "-in", csr, "-CA", self.ca, "-CAkey", self.ca_key, "-out", cert, "-extfile", ext,
-        )  # fmt: skip
-        key.chmod(0o600)
-        return cert, key
 
 
 class Gateways:
@@ -42,7 +11,7 @@ class Gateways:
         self.lab, self.build = lab, build
         self.netns = lab.netns("gw")
         self.conf = lab.private_dir("conf")
-        self.pki = Pki(self.conf)
+        self.pki = Ca(self.conf)
         self.n = 0
 
     def start(self, text, wait=True, with_hosts=False):
