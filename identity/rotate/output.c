@@ -154,7 +154,7 @@ static char *read_passphrase(const struct rotate_output *out, struct err *err)
     char *ret = mem_secret_alloc(PASSPHRASE_MAX + 2);
     POSTERN_ASSERT(ret != NULL);
     ssize_t len = read_all(fd, ret, PASSPHRASE_MAX + 1);
-    if (len == -1) {
+    if (len < 0) {
         err_sys(err, "cannot read the passphrase");
     } else if (len > PASSPHRASE_MAX) {
         err_set(err, ERR_LIMIT, "a passphrase has at most %d bytes", PASSPHRASE_MAX);
