@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from lab import admin_ask, wait_for
+from lab import admin_ask, log_events, wait_for
 from node import UIDS, spiffe_id
 from pushing import PushingAgent
 from rotation_readers import Reader
@@ -56,15 +56,7 @@ class Rotate:
         )
 
     def events(self, event, **want):
-        found = []
-        for line in self.process.err().splitlines():
-            try:
-                o = json.loads(line)
-            except ValueError:
-                continue
-            if o.get("event") == event and all(o.get(k) == v for k, v in want.items()):
-                found.append(o)
-        return found
+        return log_events(self.process.err(), event, **want)
 
     def wait_event(self, event, timeout=20, **want):
         def seen():

@@ -7,10 +7,10 @@ import os
 import socket
 import ssl
 import subprocess
-import threading
 
 from gateway import Ca
 from lab import free_port, in_netns, wait_for
+from servers import TcpServer
 
 REAL = os.environ.get("POSTERN_GHOSTUNNEL", "")
 UID = 48191
@@ -123,7 +123,7 @@ def says(s, data=b"ping"):
         return False
 
 
-class TlsServer:
+class TlsServer(TcpServer):
     """Echoes, over TLS, to clients of `ca`; where ca is None, to anybody."""
 
     def __init__(self, place, cert, key, ca=None):
@@ -132,42 +132,14 @@ class TlsServer:
         if ca is not None:
             self.c.load_verify_locations(str(ca.pem))
             self.c.verify_mode = ssl.CERT_REQUIRED
-        with in_netns(place.netns):
-            self.sock = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self.sock.getsockname()[1]
         self.peers = []
-        threading.Thread(target=self._run, daemon=True).start()
+        super().__init__(place.netns, self._echo)
 
-    def _run(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._one, args=(conn,), daemon=True).start()
-
-    def _one(self, conn):
-        with conn:
-            try:
-                with self.c.wrap_socket(conn, server_side=True) as s:
-                    self.peers.append(s.getpeercert())
-                    while data := s.recv(65536):
-                        s.sendall(data)
-            except OSError:
-                pass
-
-    def close(self):
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.sock.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    def _echo(self, conn):
+        with self.c.wrap_socket(conn, server_side=True) as s:
+            self.peers.append(s.getpeercert())
+            while data := s.recv(65536):
+                s.sendall(data)
 
 
 __all__ = ["Place", "REAL", "TlsServer", "UID", "says"]

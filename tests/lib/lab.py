@@ -6,6 +6,7 @@ Nothing here sleeps for a fixed time: wait_for() polls a condition up to a deadl
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import secrets
@@ -38,6 +39,19 @@ def wait_for(what, condition, timeout=20.0, interval=0.02):
         if time.monotonic() > end:
             raise LabError(f"waited {timeout:.0f} s for {what}" + (f" ({last})" if last else ""))
         time.sleep(interval)
+
+
+def log_events(text, event, **want):
+    """The lines of a JSON log with this event and these values."""
+    found = []
+    for line in text.splitlines():
+        try:
+            o = json.loads(line)
+        except ValueError:
+            continue
+        if o.get("event") == event and all(o.get(k) == v for k, v in want.items()):
+            found.append(o)
+    return found
 
 
 def run(*argv, check=True, timeout=30, **kw):

@@ -6,7 +6,7 @@ server-side proxy (mTLS in, plain out) in front of a server that the test plays 
 
 import json
 
-from lab import admin_ask, in_netns, wait_for
+from lab import admin_ask, in_netns, log_events, wait_for
 
 TD = "test.example"
 UIDS = {"client": 48101, "server": 48102, "stranger": 48103}
@@ -36,15 +36,7 @@ class Proxy:
         return admin_ask(self.admin, "metrics")
 
     def events(self, event, **want):
-        found = []
-        for line in (self.process.out() + self.process.err()).splitlines():
-            try:
-                o = json.loads(line)
-            except ValueError:
-                continue
-            if o.get("event") == event and all(o.get(k) == v for k, v in want.items()):
-                found.append(o)
-        return found
+        return log_events(self.process.out() + self.process.err(), event, **want)
 
     def wait_event(self, event, timeout=10, **want):
         return wait_for(f"{self.name}: {event} {want}", lambda: self.events(event, **want), timeout)[-1]

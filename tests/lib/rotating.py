@@ -7,7 +7,7 @@ import signal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from lab import admin_ask, wait_for
+from lab import admin_ask, log_events, wait_for
 
 TTL = "1h"
 
@@ -44,15 +44,7 @@ class Rotating:
         return self.node.lab.run_in([self.node.postern, "rotate", *argv, self.conf], timeout=timeout)
 
     def events(self, event, **want):
-        found = []
-        for line in self.process.err().splitlines():
-            try:
-                o = json.loads(line)
-            except ValueError:
-                continue
-            if o.get("event") == event and all(o.get(k) == v for k, v in want.items()):
-                found.append(o)
-        return found
+        return log_events(self.process.err(), event, **want)
 
     def wait_event(self, event, timeout=30, at_least=1, **want):
         def seen():
