@@ -6,6 +6,7 @@
  *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
  *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
  *   record.c    log lines                                       dial.c      connecting upstream
+ *   leg.c       an end of a connection, of any kind
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  */
@@ -87,6 +88,12 @@ struct conn_worker {
     struct buf emit; /* a head and what goes out with it */
 };
 
+/* What the bytes of a leg go through. */
+enum conn_leg_kind {
+    CONN_LEG_PLAIN,
+    CONN_LEG_TLS, /* of its own */
+};
+
 /* One end of a connection, with what watches it. */
 struct conn_leg {
     union {
@@ -95,7 +102,7 @@ struct conn_leg {
     };
     struct loop_io *io; /* owned; goes before the stream */
     unsigned ready;     /* LOOP_*: became possible, not yet used */
-    bool is_tls;
+    enum conn_leg_kind kind;
 };
 
 struct conn_http;
@@ -222,17 +229,23 @@ void conn_close(struct conn *c, enum conn_reason reason);
 void conn_use_current(struct conn *c);
 void conn_release_snapshot(struct conn_worker *w, struct worker_snapshot *s);
 
-/* Opens a leg over fd; false: no memory (fd is the leg's in any case). */
+/* The driver: runs the connection's state until it has to wait. Called with what became ready. */
+void conn_drive(struct conn *c);
+void conn_linger_step(struct conn *c);
+
+/* --- leg.c -------------------------------------------------------------------------------------
+ * Whatever its kind. Readiness comes as LOOP_* in leg->ready and a call of conn_drive. */
+/* Before anything is wanted of it; false: no memory (what is open is the leg's in any case). */
 bool conn_leg_watch(struct conn *c, struct conn_leg *leg);
 /* What is wanted of each side, by state; called after every step. */
 void conn_leg_want(struct conn_leg *leg, unsigned events);
 void conn_leg_close(struct conn_leg *leg, bool reset);
 /* The same; unless it is reset TLS is ended in order. */
 void conn_leg_end(struct conn_leg *leg, bool reset);
-
-/* The driver: runs the connection's state until it has to wait. Called with what became ready. */
-void conn_drive(struct conn *c);
-void conn_linger_step(struct conn *c);
+/* The TLS that its bytes go through; NULL: none. Lent. */
+const struct tls_stream *conn_leg_tls(const struct conn_leg *leg);
+/* Who was verified at its other end; NULL: nobody (yet). Lent, while the leg is open. */
+const struct tls_peer *conn_leg_peer(const struct conn_leg *leg);
 
 /* --- tls_leg.c ---------------------------------------------------------------------------------
  */

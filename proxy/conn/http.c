@@ -40,8 +40,8 @@ bool conn_http_start(struct conn *c)
     h->retry = (struct buf)BUF_INIT(NET_SCRATCH_SIZE);
     h->facts = (struct buf)BUF_INIT(HTTP1_MAX_TARGET + HTTP1_MAX_HOST + 256);
     h->held = (struct buf)BUF_INIT(2 * NET_SCRATCH_SIZE + CONF_REQUEST_HEAD_MAX);
-    const struct tls_peer *peer = c->peer.tls.peer;
-    for (size_t i = 0; i < 32 && peer->id_len > 0; i++) {
+    const struct tls_peer *peer = conn_leg_peer(&c->peer);
+    for (size_t i = 0; i < 32 && peer != NULL && peer->id_len > 0; i++) {
         snprintf(h->peer_hash + 2 * i, 3, "%02x", peer->cert_sha256[i]);
     }
     /* The address alone: "1.2.3.4" of "1.2.3.4:5", "fd00::1" of "[fd00::1]:5". */

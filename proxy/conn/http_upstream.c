@@ -203,7 +203,7 @@ bool http_upstream_ensure(struct conn *c)
 bool http_upstream_refused(struct conn *c)
 {
     struct conn_leg *up = conn_upstream(c);
-    if (!up->is_tls || up->tls.failure == NULL || up->s.bytes_read > 0) {
+    if (up->kind != CONN_LEG_TLS || up->tls.failure == NULL || up->s.bytes_read > 0) {
         return false;
     }
     conn_record_handshake(c, up, NULL, NULL);

@@ -12,14 +12,9 @@ void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT])
              (unsigned long long)++w->decision_count);
 }
 
-static const struct tls_peer *peer_of(const struct conn_leg *leg)
-{
-    return leg->is_tls && leg->s.ops != NULL ? leg->tls.peer : NULL;
-}
-
 static struct str id_of(const struct conn_leg *leg)
 {
-    const struct tls_peer *p = peer_of(leg);
+    const struct tls_peer *p = conn_leg_peer(leg);
     return p != NULL ? (struct str){p->id, p->id_len} : STR_NONE;
 }
 
@@ -67,7 +62,7 @@ static void query(const struct conn *c, struct policy_query *ret)
 
 static bool is_denied(const struct conn *c, const struct conn_leg *leg)
 {
-    const struct tls_peer *p = peer_of(leg);
+    const struct tls_peer *p = conn_leg_peer(leg);
     return p != NULL && snapshot_denies(conn_snapshot(c), id_of(leg), p->serial);
 }
 
@@ -160,7 +155,7 @@ static bool rebase_handshake(struct conn *c)
     if (c->state == CONN_HANDSHAKE) {
         return conn_tls_rebase(c, &c->peer);
     }
-    bool handshake = c->relay && c->app.is_tls && !c->app.tls.established;
+    bool handshake = c->relay && c->app.kind == CONN_LEG_TLS && !c->app.tls.established;
     return !handshake || conn_tls_rebase(c, &c->app);
 }
 

@@ -23,25 +23,27 @@ static void tell_addresses(const struct conn *c, struct proxy_protocol *h)
 
 static void tell_tls(const struct conn *c, struct proxy_protocol *h)
 {
-    if (!c->peer.is_tls) { /* passed through: only the name is known */
+    const struct tls_stream *tls = conn_leg_tls(&c->peer);
+    if (tls == NULL) { /* passed through: only the name is known */
         h->authority = c->hello != NULL ? (struct str){c->hello->said.server_name,
                                                        c->hello->said.server_name_len}
                                         : STR_NONE;
         return;
     }
-    h->authority = tls_server_name(&c->peer.tls);
-    h->alpn = tls_alpn(&c->peer.tls);
+    h->authority = tls_server_name(tls);
+    h->alpn = tls_alpn(tls);
     h->has_tls = true;
     h->tls.used = true;
-    h->tls.version = str_of(tls_version(&c->peer.tls));
-    h->tls.cipher = str_of(tls_suite(&c->peer.tls));
+    h->tls.version = str_of(tls_version(tls));
+    h->tls.cipher = str_of(tls_suite(tls));
 }
 
 /* Of the certificate that was verified. */
 static void tell_cert(const struct conn *c, struct proxy_protocol *h, char cn[CN_MAX],
                       uint8_t **ret_der)
 {
-    X509 *cert = c->peer.is_tls ? tls_peer_certificate(&c->peer.tls) : NULL;
+    const struct tls_stream *tls = conn_leg_tls(&c->peer);
+    X509 *cert = tls != NULL ? tls_peer_certificate(tls) : NULL;
     if (cert == NULL) {
         return;
     }

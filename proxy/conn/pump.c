@@ -21,7 +21,7 @@ void conn_count_bytes(struct conn *c)
 /* Why a side that failed did so. */
 static enum conn_reason broken(struct conn *c, const struct conn_leg *leg)
 {
-    if (leg->is_tls && leg->tls.failure != NULL && leg->s.bytes_read == 0) {
+    if (leg->kind == CONN_LEG_TLS && leg->tls.failure != NULL && leg->s.bytes_read == 0) {
         /* In TLS 1.3 a client has finished before the server judges its certificate: the refusal
          * comes as an alert in place of the first bytes. */
         conn_record_handshake(c, leg, NULL, NULL);

@@ -104,9 +104,10 @@ void conn_record_close(struct conn *c)
     log_uint(&l, "bytes_up", c->up_bytes);
     log_uint(&l, "bytes_down", c->down_bytes);
     log_uint(&l, "duration_ms", loop_now_ms(c->worker->loop) - c->opened_ms);
-    if (c->peer.is_tls && c->peer.s.ops != NULL) {
-        log_str(&l, "tls_version", tls_version(&c->peer.tls));
-        log_str(&l, "tls_suite", tls_suite(&c->peer.tls));
+    const struct tls_stream *tls = conn_leg_tls(&c->peer);
+    if (tls != NULL) {
+        log_str(&l, "tls_version", tls_version(tls));
+        log_str(&l, "tls_suite", tls_suite(tls));
     }
     log_end(&l);
 }
@@ -135,7 +136,7 @@ static void record_shown(struct log_line *l, const struct tls_failure *f)
 void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const char *step,
                            const struct err *err)
 {
-    const struct tls_failure *f = leg->is_tls ? leg->tls.failure : NULL;
+    const struct tls_failure *f = leg->kind == CONN_LEG_TLS ? leg->tls.failure : NULL;
     enum tls_step at = f != NULL ? f->step : TLS_STEP_CLOSED;
     bool upstream = leg == conn_upstream(c);
     enum conf_direction side = upstream ? CONF_OUTBOUND : CONF_INBOUND;

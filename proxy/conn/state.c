@@ -238,8 +238,9 @@ void conn_close(struct conn *c, enum conn_reason reason)
     conn_set_state(c, CONN_CLOSED);
     /* A side whose alert or last answer was not waited for gets it in order. */
     bool reset = reasons[c->reason].end != CONN_END_ORDER && !lingered;
-    bool alerted = c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.is_tls;
-    bool alerted_up = c->reason == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED && c->app.is_tls;
+    bool alerted = c->reason == CONN_CLOSE_HANDSHAKE_FAILED && c->peer.kind == CONN_LEG_TLS;
+    bool alerted_up =
+        c->reason == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED && c->app.kind == CONN_LEG_TLS;
     conn_leg_end(&c->app, reset && !alerted_up);
     conn_leg_end(&c->peer, reset && !alerted);
     unlist(c);
@@ -272,53 +273,6 @@ void conn_linger_step(struct conn *c)
     }
     down->ready = 0;
     conn_leg_want(down, LOOP_READ | (stream_blocked(&down->s) ? LOOP_WRITE : 0U));
-}
-
-/* --- legs ------------------------------------------------------------------------------------- */
-
-static void on_app(void *arg, unsigned ready)
-{
-    struct conn *c = (struct conn *)arg;
-    c->app.ready |= ready;
-    conn_drive(c);
-}
-
-static void on_peer(void *arg, unsigned ready)
-{
-    struct conn *c = (struct conn *)arg;
-    c->peer.ready |= ready;
-    conn_drive(c);
-}
-
-bool conn_leg_watch(struct conn *c, struct conn_leg *leg)
-{
-    if (leg->io == NULL) {
-        leg->io = loop_io_new(c->worker->loop, leg->s.fd, leg == &c->app ? on_app : on_peer, c);
-    }
-    return leg->io != NULL;
-}
-
-void conn_leg_want(struct conn_leg *leg, unsigned events)
-{
-    if (leg->io != NULL) {
-        loop_io_want(leg->io, events);
-    }
-}
-
-void conn_leg_close(struct conn_leg *leg, bool reset)
-{
-    leg->io = loop_io_free(leg->io);
-    leg->ready = 0;
-    stream_deinit(&leg->s, reset);
-    leg->is_tls = false;
-}
-
-void conn_leg_end(struct conn_leg *leg, bool reset)
-{
-    if (!reset && leg->is_tls && stream_is_open(&leg->s)) {
-        (void)stream_shut(&leg->s); /* without the end of TLS it would look cut short */
-    }
-    conn_leg_close(leg, reset);
 }
 
 /* --- the driver ------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ static bool hand_over(struct conn *c, struct conn_leg *leg)
 bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
 {
     int fd = leg->s.fd;
-    leg->is_tls = true;
+    leg->kind = CONN_LEG_TLS;
     if (tls_stream_init_server(&leg->tls, &c->worker->tls, party(c, leg), fd) == -1 ||
         !conn_leg_watch(c, leg) || !hand_over(c, leg)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
@@ -57,7 +57,8 @@ bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
  */
 static bool pass_alpn_on(struct conn *c, struct conn_leg *leg)
 {
-    struct str chosen = c->relay ? tls_alpn(&c->peer.tls) : STR_NONE;
+    const struct tls_stream *client = c->relay ? conn_leg_tls(&c->peer) : NULL;
+    struct str chosen = client != NULL ? tls_alpn(client) : STR_NONE;
     return chosen.n == 0 || str_eq(chosen, tls_alpn_postern) || tls_offer_alpn(&leg->tls, chosen);
 }
 
@@ -70,7 +71,7 @@ bool conn_tls_connect(struct conn *c, struct conn_leg *leg)
         conn_close(c, CONN_CLOSE_NO_IDENTITY);
         return false;
     }
-    leg->is_tls = true;
+    leg->kind = CONN_LEG_TLS;
     if (tls_stream_init_client(&leg->tls, &c->worker->tls, by, r->identities, r->n_identities,
                                fd) == -1 ||
         !pass_alpn_on(c, leg)) {
@@ -123,6 +124,7 @@ bool conn_tls_holds(struct conn *c, const struct conn_leg *leg)
 {
     const struct tls_party *now = party(c, leg);
     /* A peer is judged in the middle of its handshake, and may take its time for the rest. */
-    return !leg->is_tls || !stream_is_open(&leg->s) || leg->tls.peer == NULL ||
-           (now != NULL && tls_peer_verdict(&leg->tls, now) == X509_OK);
+    const struct tls_stream *tls = conn_leg_tls(leg);
+    return tls == NULL || tls->peer == NULL ||
+           (now != NULL && tls_peer_verdict(tls, now) == X509_OK);
 }
