@@ -123,7 +123,8 @@ static void start_victim(struct place *p, const struct how *how)
     p->victim = fork();
     assert_int_not_equal(p->victim, -1);
     if (p->victim == 0) {
-        bool ok = dup2(in[0], 0) == 0;
+        /* Whoever runs this may ignore it (nohup does). */
+        bool ok = dup2(in[0], 0) == 0 && signal(SIGHUP, SIG_DFL) != SIG_ERR;
 
         if (how != NULL && how->mount_over != NULL) {
             ok = ok && unshare(CLONE_NEWNS) == 0 &&
