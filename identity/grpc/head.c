@@ -128,10 +128,19 @@ size_t grpc_message_decode(struct str s, char *out, size_t size)
             c = (unsigned char)(hex_value(s.p[i + 1]) * 16 + hex_value(s.p[i + 2]));
             i += 2;
         }
-        out[n++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
+        out[n++] = (char)c;
     }
-    out[n] = '\0';
-    return n;
+    /* Decoded first: a control character may be written in either way. */
+    struct str text = {out, n};
+    size_t kept = 0;
+    for (size_t i = 0; i < text.n;) {
+        size_t control = str_control(text, i);
+        char c = control > 0 ? '?' : out[i];
+        i += control > 0 ? control : 1;
+        out[kept++] = c;
+    }
+    out[kept] = '\0';
+    return kept;
 }
 
 const char *grpc_status_name(enum grpc_status status)

@@ -11,6 +11,7 @@
 #include <postern/proto.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { NAME_MAX_BYTES = 64, VERSION_MAX_BYTES = 64, ERROR_MAX_BYTES = 512, DIGEST_BYTES = 32 };
 enum { REFUSALS_LOGGED = 5, REFUSALS_PAUSE_MS = 60000 };
@@ -180,9 +181,12 @@ static bool choose(void *data, struct service_job *job, char *ret_text, size_t s
 /* Cut to what is kept; what is no text for a log is a '?'. */
 static void keep_text(char *to, size_t size, const char *from)
 {
+    struct str s = {from, strlen(from)};
     size_t n = 0;
-    for (; n < size - 1 && from[n] != '\0'; n++) {
-        to[n] = (unsigned char)from[n] < 0x20 || from[n] == 0x7f ? '?' : from[n];
+    for (size_t i = 0; i < s.n && n < size - 1;) {
+        size_t control = str_control(s, i);
+        to[n++] = control > 0 ? '?' : from[i];
+        i += control > 0 ? control : 1;
     }
     to[n] = '\0';
 }

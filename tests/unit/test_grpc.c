@@ -1049,6 +1049,9 @@ static void test_message_text(void **state)
     assert_string_equal(out, "a");
     (void)grpc_message_decode(STR_LIT("%C3%A9%0A%zz%2"), out, sizeof(out));
     assert_string_equal(out, "\xc3\xa9?%zz%2");
+    /* What a terminal would take for an order, written in either way. */
+    (void)grpc_message_decode(STR_LIT("a%C2%9B1m\xc2\x85z"), out, sizeof(out));
+    assert_string_equal(out, "a?1m?z");
     (void)grpc_message_decode(STR_LIT("12345"), out, 4);
     assert_string_equal(out, "123");
     assert_string_equal(grpc_status_name(GRPC_UNAVAILABLE), "Unavailable");
