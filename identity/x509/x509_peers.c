@@ -225,12 +225,12 @@ static enum x509_verdict judge_path(const struct x509_peers *p, const struct x50
         v = tell_path(ctx, ask, err);
     } else {
         STACK_OF(X509) *path = X509_STORE_CTX_get0_chain(ctx);
-        ret->not_after_s = INT64_MAX;
-        for (int i = 0; i < sk_X509_num(path); i++) {
-            int64_t end_s = x509_not_after_s(sk_X509_value(path, i));
-            ret->not_after_s = end_s < ret->not_after_s ? end_s : ret->not_after_s;
+        if (!x509_path_read(path, ret)) {
+            x509_err_crypto(err, "cannot read the path's keys");
+            v = X509_BAD_CHAIN;
+        } else if (p->crls != NULL) {
+            v = x509_crls_judge(p->crls, path, ask, err);
         }
-        v = p->crls != NULL ? x509_crls_judge(p->crls, path, ask, err) : X509_OK;
     }
     ERR_clear_error();
     return v;

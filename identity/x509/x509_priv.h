@@ -4,6 +4,7 @@
 
 #include <openssl/x509v3.h>
 #include <postern/x509.h>
+#include <stdbool.h>
 
 enum {
     X509_CHAIN_MAX = 16,   /* certificates that one side may send */
@@ -41,6 +42,10 @@ int x509_ca_check(X509 *cert, bool anchor, struct err *err);
  * path. Roots may be shared by trust domains, so this is what keeps the authority of one from
  * minting names of another. */
 int x509_ca_domain_check(X509 *cert, struct str trust_domain, struct err *err);
+
+/* --- x509_path.c --- */
+/* What a verified path says besides: when all of it is valid, and whose keys vouch for it. */
+bool x509_path_read(STACK_OF(X509) * path, struct x509_peer *ret);
 
 /* --- x509_issue.c --- */
 /* What may be asked for, whoever signs. */

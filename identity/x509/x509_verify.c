@@ -160,17 +160,14 @@ static enum x509_verdict refuse_path(const struct judgement *j, X509_STORE_CTX *
     return refuse(j, X509_BAD_CHAIN);
 }
 
-/* What OpenSSL does not ask of the path that it found; and its earliest end. */
+/* What OpenSSL does not ask of the path that it found; and what that says besides. */
 static enum x509_verdict judge_signers(const struct judgement *j, X509_STORE_CTX *ctx)
 {
     STACK_OF(X509) *path = X509_STORE_CTX_get0_chain(ctx);
     int n_path = sk_X509_num(path);
-    int64_t not_after_s = x509_not_after_s(j->leaf);
     for (int i = 1; i < n_path; i++) {
         X509 *cert = sk_X509_value(path, i);
         bool anchor = i == n_path - 1;
-        int64_t end_s = x509_not_after_s(cert);
-        not_after_s = end_s < not_after_s ? end_s : not_after_s;
         /* Section 3.2 lets a root sign the authorities of several domains, but not their leaves. */
         if (x509_ca_check(cert, anchor, j->err) == -1 ||
             ((!anchor || i == 1) && x509_ca_domain_check(cert, j->id.trust_domain, j->err) == -1)) {
@@ -180,7 +177,10 @@ static enum x509_verdict judge_signers(const struct judgement *j, X509_STORE_CTX
             return refuse(j, X509_BAD_CHAIN);
         }
     }
-    j->peer->not_after_s = not_after_s;
+    if (!x509_path_read(path, j->peer)) {
+        x509_err_crypto(j->err, "cannot read the path's keys");
+        return refuse(j, X509_BAD_CHAIN);
+    }
     return X509_OK;
 }
 
@@ -243,7 +243,8 @@ enum x509_verdict x509_verify_svid(const struct x509_trust *trust, X509 *leaf,
                           .err = err};
     ret_peer->id[0] = '\0';
     ret_peer->id_len = 0;
-    ret_peer->not_after_s = 0;
+    ret_peer->not_before_s = ret_peer->not_after_s = 0;
+    ret_peer->n_issuers = 0;
     ret_peer->serial[0] = '\0';
     if (leaf == NULL) {
         err_set(err, ERR_PROTOCOL, "the peer sent no certificate");

@@ -104,14 +104,26 @@ struct tls_failure {
 };
 
 /* --- streams ---------------------------------------------------------------------------------- */
-/* Who the verified peer is; of one that was not asked, all is empty. */
+/* Who the verified peer is; of one that was not asked, all is empty. Immutable. Connections of one
+ * worker whose peers sent the same chain share one: it is counted plainly, and stays there. */
 struct tls_peer {
-    int64_t not_after_s; /* the earliest of its chain; 0: not asked */
+    unsigned refs;
+    int64_t not_before_s, not_after_s; /* of its whole path; not_after_s 0: not asked */
     char serial[48];
     uint8_t cert_sha256[32];
+    uint8_t chain_sha256[32];    /* of all certificates as they were sent, leaf first */
+    STACK_OF(X509) * chain;      /* these; references; NULL: not asked */
+    struct x509_key_id *issuers; /* owned; whose keys vouch for it, nearest first */
+    size_t n_issuers;
     size_t id_len;
     char id[]; /* the principal (x509_peers.h), NUL-terminated */
 };
+struct tls_peer *tls_peer_ref(struct tls_peer *p);
+struct tls_peer *tls_peer_unref(struct tls_peer *p);
+/* Judges it again, by a party of the same side: X509_OK, or why its chain, its certificate's state
+ * or its names would be refused today. Not asked about: expiry, which was judged at the handshake,
+ * who is expected, and who is quarantined. */
+enum x509_verdict tls_peer_judge(const struct tls_peer *p, const struct tls_party *party);
 
 struct tls_stream {
     struct stream base; /* first: its operations get a struct stream */
@@ -121,7 +133,7 @@ struct tls_stream {
     const struct str *expected;    /* lent likewise; client only: any of these; none: the party's */
     size_t n_expected;
     const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
-    struct tls_peer *peer;       /* owned; set when verified */
+    struct tls_peer *peer;       /* a reference; set when verified */
     struct tls_failure *failure; /* owned; set when something failed that has a story */
     const uint8_t *in;           /* ciphertext that OpenSSL has not taken yet */
     size_t in_len;
@@ -150,9 +162,7 @@ bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n);
  * or on its way, so close in order). Not called again after OK or FAILED. */
 enum stream_outcome tls_handshake(struct tls_stream *s);
 
-/* Judges the peer of an established stream again, by a party of the same side: X509_OK, or why its
- * chain, its certificate's state or its names would be refused today. Expiry is not asked about: it
- * was judged at the handshake. The caller asks about `expected` (route_still_allows). */
+/* tls_peer_judge of an established stream's peer. */
 enum x509_verdict tls_peer_verdict(const struct tls_stream *s, const struct tls_party *party);
 
 /* "TLSv1.3" and "TLS_AES_128_GCM_SHA256", once established; else NULL. */

@@ -77,11 +77,20 @@ enum x509_verdict {
 };
 const char *x509_verdict_name(enum x509_verdict v);
 
+/* An authority's key: SHA-256 of its SubjectPublicKeyInfo. */
+struct x509_key_id {
+    uint8_t sha256[32];
+};
+enum { X509_ISSUERS_MAX = 10 };
+
 struct x509_peer {
     char id[SPIFFE_ID_MAX + 1]; /* as shown, even if the verdict is no (may be empty) */
     size_t id_len;
-    int64_t not_after_s; /* the earliest of the verified chain */
     char serial[48];
+    /* Of the verified path, leaf and anchor included; only if the verdict is yes. */
+    int64_t not_before_s, not_after_s;            /* when all of it is valid */
+    struct x509_key_id issuers[X509_ISSUERS_MAX]; /* all above the leaf, nearest first */
+    size_t n_issuers;
 };
 /* leaf and the certificates that came with it (may be NULL), judged at now_s against the bundle of
  * the ID's own trust domain only. is_server: the peer acts as TLS server (EKU, if present). */

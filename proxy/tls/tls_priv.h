@@ -25,8 +25,15 @@ struct tls_party {
 int tls_verify_callback(X509_STORE_CTX *store, void *arg);
 /* Remembers alerts. */
 void tls_info_callback(const SSL *ssl, int where, int ret);
+
+/* --- tls_peer.c --- */
+/* SHA-256 of the certificates' DER, one after another. */
+bool tls_chain_hash(STACK_OF(X509) * chain, uint8_t ret[32]);
+/* Of a chain that was judged to be `peer`. NULL: no memory. */
+struct tls_peer *tls_peer_new(STACK_OF(X509) * chain, const uint8_t sha256[32],
+                              const struct x509_peer *peer);
 /* The peer of a party that asks for no certificate. */
-bool tls_peer_unknown(struct tls_stream *s);
+struct tls_peer *tls_peer_new_unknown(void);
 
 /* Fills s->failure (once: the first story is the true one) from what is known and OpenSSL's queue.
  */

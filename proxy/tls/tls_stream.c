@@ -77,7 +77,10 @@ enum stream_outcome tls_handshake(struct tls_stream *s)
     int why = r == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, r);
     if (r == 1) {
         s->established = true;
-        if (s->peer == NULL && (s->party->peers != NULL || !tls_peer_unknown(s))) {
+        if (s->peer == NULL && s->party->peers == NULL) {
+            s->peer = tls_peer_new_unknown();
+        }
+        if (s->peer == NULL) {
             r = -1; /* cannot be: the verify callback ran or the handshake failed */
             why = SSL_ERROR_SSL;
         }
@@ -205,8 +208,7 @@ static void tls_deinit(struct stream *base)
     SSL_free(s->ssl);
     s->ssl = NULL;
     buf_reset(&s->rest);
-    free(s->peer);
-    s->peer = NULL;
+    s->peer = tls_peer_unref(s->peer);
     free(s->failure);
     s->failure = NULL;
 }

@@ -86,27 +86,14 @@ static bool is_expected(const struct tls_stream *s, struct str id)
     return false;
 }
 
-static bool remember_peer(struct tls_stream *s, X509 *leaf, const struct x509_peer *peer)
+static bool remember_peer(struct tls_stream *s, STACK_OF(X509) * chain,
+                          const struct x509_peer *peer)
 {
-    struct tls_peer *p = (struct tls_peer *)calloc(1, sizeof(*p) + peer->id_len + 1);
-    unsigned n = 0;
-    if (p == NULL || X509_digest(leaf, EVP_sha256(), p->cert_sha256, &n) != 1) {
-        free(p);
-        return false;
-    }
-    p->not_after_s = peer->not_after_s;
-    memcpy(p->serial, peer->serial, sizeof(p->serial));
-    p->id_len = peer->id_len;
-    memcpy(p->id, peer->id, p->id_len);
-    free(s->peer);
+    uint8_t sha256[32];
+    struct tls_peer *p = tls_chain_hash(chain, sha256) ? tls_peer_new(chain, sha256, peer) : NULL;
+    tls_peer_unref(s->peer);
     s->peer = p;
-    return true;
-}
-
-bool tls_peer_unknown(struct tls_stream *s)
-{
-    s->peer = (struct tls_peer *)calloc(1, sizeof(*s->peer) + 1);
-    return s->peer != NULL;
+    return p != NULL;
 }
 
 /* Which identities a client waits for. Where none are said, names are; where neither are, nobody is
@@ -164,40 +151,12 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
         X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
         return 0;
     }
-    if (!remember_peer(s, ask.leaf, &peer)) {
+    if (!remember_peer(s, ask.chain, &peer)) {
         X509_STORE_CTX_set_error(store, X509_V_ERR_OUT_OF_MEM);
         return 0;
     }
     X509_STORE_CTX_set_error(store, X509_V_OK);
     return 1;
-}
-
-enum x509_verdict tls_peer_verdict(const struct tls_stream *s, const struct tls_party *party)
-{
-    X509 *leaf = SSL_get0_peer_certificate(s->ssl);
-    if (s->peer == NULL) {
-        return X509_NO_CERTIFICATE;
-    }
-    if (party->peers == NULL) {
-        return leaf == NULL ? X509_OK : X509_NOT_ALLOWED; /* who had a name would lose it */
-    }
-    if (leaf == NULL) {
-        return X509_NO_CERTIFICATE;
-    }
-    int64_t now_s = os_wall_s();
-    struct x509_peer peer;
-    const struct x509_ask ask = {.leaf = leaf,
-                                 .chain = SSL_get_peer_cert_chain(s->ssl),
-                                 .is_server = !party->server,
-                                 .again = true,
-                                 .now_s = now_s < s->peer->not_after_s ? now_s
-                                                                       : s->peer->not_after_s - 1};
-    enum x509_verdict v = x509_peers_verify(party->peers, party->names, &ask, &peer, NULL);
-    struct str was = {s->peer->id, s->peer->id_len};
-    if (v == X509_OK && !str_eq((struct str){peer.id, peer.id_len}, was)) {
-        return X509_NOT_ALLOWED; /* by another name: what was decided by the old one is void */
-    }
-    return v;
 }
 
 void tls_info_callback(const SSL *ssl, int where, int ret)

@@ -316,6 +316,22 @@ static void pour(struct stream *from, struct stream *to, size_t total, unsigned 
     free(got);
 }
 
+/* What is known of the whole path: its time, and whose key vouches for it. */
+static void check_path(const struct world *w, const struct tls_peer *p,
+                       const struct certs_pair *leaf)
+{
+    uint8_t sha256[32];
+    unsigned char *der = NULL;
+    int n = i2d_PUBKEY(w->root.key, &der);
+    assert_true(n > 0 && EVP_Digest(der, (size_t)n, sha256, NULL, EVP_sha256(), NULL) == 1);
+    assert_int_equal(p->n_issuers, 1);
+    assert_memory_equal(p->issuers[0].sha256, sha256, sizeof(sha256));
+    OPENSSL_free(der);
+    assert_int_equal(p->not_after_s, x509_not_after_s(leaf->cert)); /* the root's are wider */
+    assert_int_equal(p->not_before_s, x509_not_before_s(leaf->cert));
+    assert_memory_equal(p->chain_sha256, p->cert_sha256, 32); /* of one certificate */
+}
+
 static void test_good(void **state)
 {
     struct world *w = *state;
@@ -331,6 +347,7 @@ static void test_good(void **state)
     assert_int_equal(l.server_is, STREAM_OK);
     assert_string_equal(l.server.peer->id, CLIENT);
     assert_string_equal(l.client.peer->id, SERVER);
+    check_path(w, l.server.peer, &cc);
     assert_string_equal(tls_version(&l.client), "TLSv1.3");
     assert_string_equal(tls_suite(&l.server), "TLS_AES_128_GCM_SHA256");
     assert_int_equal(SSL_session_reused(l.client.ssl), 0);
