@@ -8,7 +8,8 @@
 #include "config_priv.h"
 
 static const char *const words_unlisted[] = {"deny", "passthrough", NULL};
-static const char *const words_transport[] = {"direct", "disable", NULL};
+/* As enum conf_transport. */
+static const char *const words_transport[] = {"direct", "disable", "hbone", "auto", NULL};
 
 static void check_service(struct context *c, const struct node *map, void *value);
 
@@ -36,14 +37,22 @@ static const struct field fields_service[] = {
      LIST_AT(struct conf_service, identities.items, identities.n),
      .empty_advice = "name them, or say 'transport: disable' to reach it in plaintext",
      .doc = "Whom to expect there: the server shows one of them, or there is no connection. "
-            "Required with `transport: direct`."},
+            "Required unless `transport` is `disable`."},
     {.name = "transport",
      .type = TYPE_WORD,
      .words = words_transport,
      AT(struct conf_service, transport),
      .def = "direct",
-     .doc = "`direct`: one mTLS connection each. `disable`: plaintext; nobody is verified, and "
-            "metrics say so."},
+     .doc = "`direct`: one mTLS connection each. `hbone`: streams of shared mTLS connections to "
+            "`hbone_port` (HTTP/2 CONNECT), as Istio's ambient mesh speaks it. `auto`: `hbone` "
+            "where that is known to be taken, else `direct`; never plaintext. `disable`: "
+            "plaintext; nobody is verified, and metrics say so."},
+    {.name = "hbone_port",
+     .type = TYPE_PORT,
+     AT(struct conf_service, hbone_port),
+     .def_doc = "15008",
+     .doc = "Where it takes HBONE, with `transport: hbone` or `auto`. With `auto` a named port "
+            "says that it does; without one that is tried and learned."},
 };
 static const struct table table_service = {
     .name = "a service",
@@ -84,18 +93,26 @@ static void check_service(struct context *c, const struct node *map, void *value
     const struct conf_service *s = value;
     const struct node *identities = node_get(map, "identities");
     const struct node *transport = node_get(map, "transport");
+    const struct node *hbone_port = node_get(map, "hbone_port");
     bool disabled = s->transport == CONF_TRANSPORT_DISABLE;
+    bool takes_hbone = s->transport == CONF_TRANSPORT_HBONE || s->transport == CONF_TRANSPORT_AUTO;
+    const char *word = words_transport[s->transport];
     if (disabled && identities != NULL) {
         report(c, identities->key, NULL,
                "remove 'identities', or say 'transport: direct' to have them verified",
                "with 'transport: disable' nobody's identity is verified");
     }
     bool known = transport == NULL ||
-                 (transport->kind == NODE_SCALAR && str_eq(transport->text, STR_LIT("direct")));
-    if (known && identities == NULL) {
+                 (transport->kind == NODE_SCALAR && str_eq(transport->text, str_of(word)));
+    if (known && !takes_hbone && hbone_port != NULL) {
+        report(c, hbone_port->key, NULL,
+               "remove 'hbone_port', or say 'transport: hbone' or 'transport: auto'",
+               "with 'transport: %s' no HBONE is spoken", word);
+    }
+    if (known && !disabled && identities == NULL) {
         report(c, map, "the SPIFFE IDs that may answer there",
                "'transport: disable' reaches it in plaintext",
-               "missing key 'identities' of a service with 'transport: direct'");
+               "missing key 'identities' of a service with 'transport: %s'", word);
     }
     schema_check_unique(c, node_get(map, "ports"), "port", "port");
 }

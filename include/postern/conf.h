@@ -293,7 +293,14 @@ struct conf_proxy {
 };
 
 /* --- Mesh ------------------------------------------------------------------------------------- */
-enum conf_transport { CONF_TRANSPORT_DIRECT, CONF_TRANSPORT_DISABLE };
+enum conf_transport {
+    CONF_TRANSPORT_DIRECT,
+    CONF_TRANSPORT_DISABLE,
+    CONF_TRANSPORT_HBONE,
+    CONF_TRANSPORT_AUTO, /* direct or hbone: never a connection's own, which has chosen */
+    CONF_TRANSPORT_COUNT
+};
+enum { CONF_HBONE_PORT = 15008 };
 
 struct conf_service {
     char *name;
@@ -302,6 +309,7 @@ struct conf_service {
     size_t n_ports;
     struct conf_strings identities;
     enum conf_transport transport;
+    uint16_t hbone_port; /* 0: not named */
 };
 
 struct conf_mesh {

@@ -19,6 +19,8 @@
 struct route {
     const char *service; /* its name in the mesh map, or the explicit listener's */
     enum conf_transport transport;
+    uint16_t hbone_port;          /* where its addresses take HBONE */
+    bool hbone_declared;          /* the map names that port: with auto it does take HBONE there */
     const struct str *identities; /* the set that the peer must be of; empty: plaintext only */
     size_t n_identities;
 };
@@ -35,8 +37,11 @@ const struct route *route_lookup(const struct route_table *t, const struct net_a
 bool route_passthrough(const struct route_table *t);
 size_t route_count(const struct route_table *t);
 
+/* Whether what was said of one transport holds for the other: both are plaintext, or both are forms
+ * of mTLS, which demand the same identities. */
+bool route_transports_alike(enum conf_transport a, enum conf_transport b);
 /* Whether two routes lead to the same: a live connection made by one may stay under the other if
- * `peer` (empty: plaintext) is still among the expected. */
+ * `peer` (empty: plaintext) is still among the expected. It stays by the transport that it has. */
 bool route_still_allows(const struct route *now, enum conf_transport transport, struct str peer);
 
 /* A route of an explicit listener; owned by the caller. */

@@ -109,7 +109,7 @@ static bool route_holds(struct conn *c, bool listed)
     if (!listed) {
         return c->route == NULL ? passthrough : c->route->transport == CONF_TRANSPORT_DISABLE;
     }
-    if (c->route == NULL || c->route->transport != c->transport) {
+    if (c->route == NULL || !route_transports_alike(c->route->transport, c->transport)) {
         return false;
     }
     if (c->state != CONN_PUMP && conn_peer_id(c).n == 0) {

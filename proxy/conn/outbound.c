@@ -28,6 +28,13 @@ static bool find_route(struct conn *c)
         return false;
     }
     c->transport = c->route != NULL ? c->route->transport : CONF_TRANSPORT_DISABLE;
+    if (c->transport == CONF_TRANSPORT_AUTO) {
+        c->transport = CONF_TRANSPORT_DIRECT;
+    }
+    if (c->transport == CONF_TRANSPORT_HBONE) { /* until there is one who carries it */
+        conn_close(c, CONN_CLOSE_CONNECT_FAILED);
+        return false;
+    }
     return true;
 }
 
@@ -58,7 +65,7 @@ static void connected(struct conn *c)
         conn_set_state(c, CONN_TUNNEL);
         loop_timer_arm(&c->timer, conn_conf(c)->timeouts.connect_ms);
         tunnel(c, conn_tunnel_start(c, &c->peer));
-    } else if (c->transport == CONF_TRANSPORT_DIRECT) {
+    } else if (c->transport != CONF_TRANSPORT_DISABLE) {
         start_handshake(c);
     } else {
         struct conn_counters *n = &c->worker->counters;
@@ -79,7 +86,7 @@ void conn_outbound_start(struct conn *c)
     if (!find_route(c)) {
         return;
     }
-    if (c->transport == CONF_TRANSPORT_DIRECT && !conn_hold(c, true)) {
+    if (c->transport != CONF_TRANSPORT_DISABLE && !conn_hold(c, true)) {
         return;
     }
     if (conn_dial(c, &c->peer)) {

@@ -183,6 +183,8 @@ static void fill_service(struct service *s, const struct conf_service *c)
     }
     s->route = (struct route){.service = s->name,
                               .transport = c->transport,
+                              .hbone_port = c->hbone_port != 0 ? c->hbone_port : CONF_HBONE_PORT,
+                              .hbone_declared = c->hbone_port != 0,
                               .identities = s->identities,
                               .n_identities = c->identities.n};
 }
@@ -286,9 +288,14 @@ size_t route_count(const struct route_table *t)
     return t->n_services;
 }
 
+bool route_transports_alike(enum conf_transport a, enum conf_transport b)
+{
+    return (a == CONF_TRANSPORT_DISABLE) == (b == CONF_TRANSPORT_DISABLE);
+}
+
 bool route_still_allows(const struct route *now, enum conf_transport transport, struct str peer)
 {
-    if (now == NULL || now->transport != transport) {
+    if (now == NULL || !route_transports_alike(now->transport, transport)) {
         return false;
     }
     if (transport == CONF_TRANSPORT_DISABLE) {

@@ -46,10 +46,11 @@ static bool among(struct str id, const struct route *r)
     return false;
 }
 
-/* Whether the file expects nobody at this destination but those whom the agent expects there. */
+/* Whether the file expects nobody at this destination but those whom the agent expects there. Which
+ * form of mTLS it takes there is the file's to say. */
 static bool is_narrower(const struct route *file, const struct route *told)
 {
-    if (file->transport != told->transport) {
+    if (!route_transports_alike(file->transport, told->transport)) {
         return false;
     }
     for (size_t i = 0; i < file->n_identities; i++) {

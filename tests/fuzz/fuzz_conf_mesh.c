@@ -8,7 +8,7 @@ static void check(const struct conf_mesh *conf)
     for (size_t i = 0; i < conf->n_services; i++) {
         const struct conf_service *s = &conf->services[i];
         assert(s->name != NULL && s->addresses.n >= 1);
-        assert((s->identities.n > 0) == (s->transport == CONF_TRANSPORT_DIRECT));
+        assert((s->identities.n > 0) == (s->transport != CONF_TRANSPORT_DISABLE));
         conf_fuzz_check_texts(&s->identities);
     }
 }

@@ -311,6 +311,24 @@ static const struct bad_case bad_mesh[] = {
                "['spiffe://td/a']}\n",
      "4:56: with 'transport: disable' nobody's identity is verified; remove 'identities', or say "
      "'transport: direct' to have them verified\n"},
+    /* No form of mTLS goes without identities, and only those with HBONE have a port for it. */
+    {MESH,
+     MESH_HEAD "- {name: a, addresses: [10.0.0.1], transport: auto}\n"
+               "- {name: b, addresses: [10.0.0.2], transport: hbone, hbone_port: 0}\n"
+               "- {name: c, addresses: [10.0.0.3], transport: disable, hbone_port: 15008}\n"
+               "- {name: d, addresses: [10.0.0.4], identities: ['spiffe://td/d'], hbone_port: 1}\n"
+               "- {name: e, addresses: [10.0.0.5], transport: hboen}\n",
+     "4:3: missing key 'identities' of a service with 'transport: auto', expected the SPIFFE IDs "
+     "that may answer there; 'transport: disable' reaches it in plaintext\n"
+     "5:3: missing key 'identities' of a service with 'transport: hbone', expected the SPIFFE IDs "
+     "that may answer there; 'transport: disable' reaches it in plaintext\n"
+     "5:66: 'hbone_port' is '0', too little, expected a port from 1 to 65535\n"
+     "6:56: with 'transport: disable' no HBONE is spoken; remove 'hbone_port', or say "
+     "'transport: hbone' or 'transport: auto'\n"
+     "7:67: with 'transport: direct' no HBONE is spoken; remove 'hbone_port', or say "
+     "'transport: hbone' or 'transport: auto'\n"
+     "8:47: 'transport' is 'hboen', no such value, expected direct, disable, hbone or auto; did "
+     "you mean 'hbone'?\n"},
     {MESH, MESH_HEAD "- {name: a, addresses: [10.0.0.1/8], transport: disable}\n",
      "4:25: 'addresses' is '10.0.0.1/8', which has bits beyond its prefix, expected such as "
      "10.0.0.7, 10.0.0.0/8 or fd00::/8; did you mean '10.0.0.0/8'?\n"},
@@ -975,14 +993,21 @@ static void test_policy_and_mesh(void **state)
         "- {name: a, addresses: [10.0.0.1], ports: [{port: 1}], transport: disable}\n"
         "- {name: b, addresses: [10.0.0.1], ports: [{port: 2}], transport: disable}\n"
         "- {name: c, addresses: [10.0.0.0/24], ports: [{port: 1}], transport: disable}\n"
-        "- {name: d, addresses: [0.0.0.0/0, '::/0'], identities: ['spiffe://td/d']}\n";
+        "- {name: d, addresses: [0.0.0.0/0, '::/0'], identities: ['spiffe://td/d']}\n"
+        "- {name: e, addresses: [10.0.0.2], identities: ['spiffe://td/e'], transport: hbone,\n"
+        "   hbone_port: 15009}\n"
+        "- {name: f, addresses: [10.0.0.3], identities: ['spiffe://td/f'], transport: auto}\n";
     struct conf_mesh *m = NULL;
     diag = conf_diag_new();
     assert_int_equal(conf_parse_mesh("m", mesh_text, strlen(mesh_text), diag, &m), 0);
     assert_no_errors(diag);
     assert_true(m->passthrough);
-    assert_int_equal(m->n_services, 4);
+    assert_int_equal(m->n_services, 6);
     assert_int_equal(m->services[3].transport, CONF_TRANSPORT_DIRECT);
+    assert_int_equal(m->services[4].transport, CONF_TRANSPORT_HBONE);
+    assert_int_equal(m->services[4].hbone_port, 15009);
+    assert_int_equal(m->services[5].transport, CONF_TRANSPORT_AUTO);
+    assert_int_equal(m->services[5].hbone_port, 0);
     conf_mesh_free(m);
 }
 

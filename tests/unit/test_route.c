@@ -28,6 +28,15 @@ static const char MESH[] = "kind: Mesh\n"
                            "    identities: [\"spiffe://a.b/admin\"]\n"
                            "  - name: net\n"
                            "    addresses: [10.0.0.0/24, \"fd00::/64\"]\n"
+                           "    identities: [\"spiffe://a.b/net\"]\n"
+                           "  - name: pooled\n"
+                           "    addresses: [10.1.0.0/24]\n"
+                           "    transport: auto\n"
+                           "    identities: [\"spiffe://a.b/net\"]\n"
+                           "  - name: declared\n"
+                           "    addresses: [10.2.0.0/24]\n"
+                           "    transport: auto\n"
+                           "    hbone_port: 15008\n"
                            "    identities: [\"spiffe://a.b/net\"]\n";
 
 static struct route_table *load(const char *text)
@@ -88,7 +97,7 @@ static void test_lookup(void **state)
     };
     struct route_table *t = load(MESH);
     assert_non_null(t);
-    assert_int_equal(route_count(t), 4);
+    assert_int_equal(route_count(t), 6);
     assert_false(route_passthrough(t));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct net_addr a = addr(cases[i].ip, cases[i].port);
@@ -105,6 +114,39 @@ static void test_lookup(void **state)
     assert_false(route_still_allows(r, CONF_TRANSPORT_DISABLE, STR_NONE));
     assert_false(route_still_allows(NULL, CONF_TRANSPORT_DIRECT, STR_LIT("spiffe://a.b/orders")));
     assert_true(route_still_allows(r, CONF_TRANSPORT_DIRECT, STR_LIT("spiffe://a.b/orders-2")));
+    route_table_free(t);
+}
+
+static void test_transports(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *ip;
+        enum conf_transport transport;
+        bool declared;
+    } cases[] = {
+        {"10.3.0.1", CONF_TRANSPORT_DISABLE, false}, /* wide */
+        {"10.0.0.3", CONF_TRANSPORT_DIRECT, false},
+        {"10.1.0.1", CONF_TRANSPORT_AUTO, false},
+        {"10.2.0.1", CONF_TRANSPORT_AUTO, true},
+    };
+    struct route_table *t = load(MESH);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct net_addr a = addr(cases[i].ip, 80);
+        const struct route *r = route_lookup(t, &a);
+        assert_int_equal(r->transport, cases[i].transport);
+        assert_int_equal(r->hbone_declared, cases[i].declared);
+        assert_int_equal(r->hbone_port, 15008);
+        /* A live connection stays by another form of mTLS, for whoever is expected by both; one in
+         * plaintext never becomes one, nor the other way round. */
+        for (unsigned had = 0; had < CONF_TRANSPORT_AUTO; had++) {
+            bool plain = had == CONF_TRANSPORT_DISABLE;
+            bool stays = plain == (cases[i].transport == CONF_TRANSPORT_DISABLE);
+            struct str peer = plain ? STR_NONE : STR_LIT("spiffe://a.b/net");
+            assert_int_equal(route_still_allows(r, (enum conf_transport)had, peer), stays);
+            assert_false(!plain && route_still_allows(r, (enum conf_transport)had, STR_NONE));
+        }
+    }
     route_table_free(t);
 }
 
@@ -147,6 +189,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_transports),
         cmocka_unit_test(test_two_claim_one_port),
         cmocka_unit_test(test_empty),
     };

@@ -21,6 +21,9 @@
 #define ALLOW_ALL "{\"name\": \"all\", \"action\": \"ALLOW\"}"
 #define SERVICE(name, address, ids)                                                                \
     "{\"name\": \"" name "\", \"addresses\": [\"" address "\"], \"identities\": [" ids "]}"
+#define VIA(transport, name, address, ids)                                                         \
+    "{\"name\": \"" name "\", \"addresses\": [\"" address "\"], \"identities\": [" ids             \
+    "], \"transport\": \"" transport "\"}"
 #define PLAIN(name, address)                                                                       \
     "{\"name\": \"" name "\", \"addresses\": [\"" address "\"], \"transport\": \"disable\"}"
 
@@ -204,7 +207,19 @@ static void test_routes(void **state)
         {MESH(), MESH(PASS), NULL, "-"},
         {MESH(), MESH(LIST(SERVICE("f", "10.0.0.1", A))), NULL, "-"},
         {MESH(PASS), MESH(LIST(PLAIN("f", "10.0.0.1"))), NULL, "-"},
+        /* which form of mTLS is the file's to say, as long as it is one */
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A ", " B))),
+         MESH(LIST(VIA("hbone", "f", "10.0.0.1", A))), NULL, "f:1"},
+        {MESH(LIST(VIA("auto", "t", "10.0.0.1", A))), MESH(LIST(SERVICE("f", "10.0.0.1", A))), NULL,
+         "f:1"},
+        {MESH(LIST(VIA("auto", "t", "10.0.0.1", A))), MESH(LIST(SERVICE("f", "10.0.0.1", B))), NULL,
+         "-"},
+        {MESH(LIST(VIA("auto", "t", "10.0.0.1", A))), MESH(LIST(PLAIN("f", "10.0.0.1"))), NULL,
+         "-"},
+        {MESH(LIST(PLAIN("t", "10.0.0.1"))), MESH(LIST(VIA("hbone", "f", "10.0.0.1", A))), NULL,
+         "-"},
         /* no plaintext, whatever a map says */
+        {MESH(LIST(VIA("auto", "t", "10.0.0.1", A))), NULL, NEVER, "t:1"},
         {MESH(PASS), MESH(PASS), NEVER, "-"},
         {MESH(LIST(PLAIN("t", "10.0.0.1"))), NULL, NEVER, "-"},
         {NULL, MESH(PASS LIST(PLAIN("f", "10.0.0.1"))), NEVER, "-"},
