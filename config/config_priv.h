@@ -239,6 +239,9 @@ extern const struct table table_proxy, table_gateway, table_mesh, table_policy, 
 extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes, table_probes;
 void probes_check(struct context *c, const struct node *map, const struct conf_proxy *p);
+extern const struct table table_proxy_interception;
+void interception_check(struct context *c, const struct node *map, const struct conf_proxy *p);
+void transparent_check(struct context *c, const struct node *map, const struct conf_listener *l);
 extern const struct table table_agent_limits;
 /* Sections that a Proxy and a Gateway have alike. */
 extern const struct table table_proxy_identity, table_proxy_state, table_proxy_timeouts,

@@ -128,6 +128,13 @@ static const struct field fields_listener[] = {
      LIST_AT(struct conf_listener, ports, n_ports),
      .def_doc = "every port, as `tcp`",
      .doc = "Intercepted inbound only: what the workload's ports speak. Others are `tcp`."},
+    {.name = "transparent",
+     .type = TYPE_BOOL,
+     AT(struct conf_listener, transparent),
+     .def = "false",
+     .doc =
+         "Intercepted inbound only, with `postern intercept --inbound-mode tproxy`: the workload "
+         "sees the client's address and not the proxy's. Needs CAP_NET_RAW."},
     {.name = "to",
      .type = TYPE_ADDRESS,
      AT(struct conf_listener, to.address),
@@ -191,6 +198,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
             }
         }
     }
+    transparent_check(c, map, l);
     schema_check_unique(c, node_get(map, "ports"), "port", "port");
 }
 
@@ -400,6 +408,10 @@ static const struct field fields_proxy[] = {
      .table = &table_probes,
      .def_doc = "none",
      .doc = "What a kubelet would ask of the workload."},
+    {.name = "interception",
+     .type = TYPE_MAP,
+     .table = &table_proxy_interception,
+     .doc = "How the proxy looks after the redirection."},
     {.name = "log",
      .type = TYPE_MAP,
      .table = &table_proxy_log,
@@ -425,6 +437,7 @@ static void check_proxy(struct context *c, const struct node *map, void *value)
         listeners_check_addresses(c, list, p);
     }
     probes_check(c, map, p);
+    interception_check(c, map, p);
     proxy_finish(p);
 }
 

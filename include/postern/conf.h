@@ -174,6 +174,7 @@ struct conf_listener {
     struct conf_bind bind;         /* of a Proxy: an address */
     struct conf_port *ports;       /* intercepted inbound only */
     size_t n_ports;
+    bool transparent;               /* intercepted inbound only: the client's address is kept */
     struct conf_target to;          /* explicit only; of a Proxy: an address */
     struct conf_strings identities; /* of a Proxy: explicit outbound only, at least one there */
     enum conf_protocol protocol;    /* explicit only */
@@ -245,6 +246,8 @@ struct conf_probe {
 
 enum { CONF_REQUEST_HEAD_MAX = 128 * 1024 }; /* a worker's buffers are made for it */
 
+enum conf_canary { CONF_CANARY_OFF, CONF_CANARY_ON };
+
 /* Of a Proxy file and of a Gateway file: one data plane. */
 struct conf_proxy {
     char *path; /* the file itself, absolute */
@@ -288,6 +291,10 @@ struct conf_proxy {
         struct conf_probe *items;
         size_t n;
     } probes; /* Proxy only */
+    struct {
+        enum conf_canary canary;
+        uint32_t interval_ms;
+    } interception; /* likewise */
     enum log_level log_level;
     enum conf_access_log access_log;
 };
