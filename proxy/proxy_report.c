@@ -189,6 +189,10 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(mesh, "services", json_integer((json_int_t)route_count(p->files->routes)));
     json_object_set_new(mesh, "unlisted",
                         json_string(route_passthrough(p->files->routes) ? "passthrough" : "deny"));
+    json_t *learned = json_object();
+    json_object_set_new(learned, "hbone", json_integer((json_int_t)SUM(p, learned[0])));
+    json_object_set_new(learned, "direct", json_integer((json_int_t)SUM(p, learned[1])));
+    json_object_set_new(mesh, "learned", learned);
     json_object_set_new(o, "mesh", mesh);
     json_object_set_new(o, "state", state(p));
     json_object_set_new(o, "last_reload", report_reload(&p->reload));
@@ -245,6 +249,27 @@ static const char *step_name(size_t i)
     return tls_step_name((enum tls_step)i);
 }
 
+static void transport_metrics(const struct proxy *p, struct buf *out)
+{
+    const char *help = "Outbound connections over mTLS, by its form and why it was chosen.";
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t why = CONN_WHY_DECLARED; why < CONN_WHY_COUNT; why++) {
+            char labels[80];
+            snprintf(labels, sizeof(labels), "transport=\"%s\",why=\"%s\"",
+                     i == 0 ? "direct" : "hbone", conn_why_token((enum conn_why)why));
+            size_t at = MEMBER(transports) + (i * CONN_WHY_COUNT + why) * sizeof(uint64_t);
+            (void)metrics_write_value(out, "postern_transport_connections", METRIC_COUNTER, help,
+                                      labels, (double)sum(p, at));
+            help = NULL;
+        }
+    }
+    help = "Destinations of `transport: auto` that are known to take HBONE, or not to.";
+    (void)metrics_write_value(out, "postern_transport_learned", METRIC_GAUGE, help,
+                              "transport=\"hbone\"", (double)SUM(p, learned[0]));
+    (void)metrics_write_value(out, "postern_transport_learned", METRIC_GAUGE, NULL,
+                              "transport=\"direct\"", (double)SUM(p, learned[1]));
+}
+
 static void connection_metrics(const struct proxy *p, struct buf *out)
 {
     family(p, out, "postern_connections_accepted", METRIC_COUNTER, "Connections accepted.",
@@ -271,6 +296,7 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
                               "by=\"passthrough\"", (double)SUM(p, plaintext_passthrough));
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
                               "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
+    transport_metrics(p, out);
     one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",
         SUM(p, rejudged));
     one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",

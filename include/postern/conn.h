@@ -102,6 +102,19 @@ enum conn_reason {
 const char *conn_reason_token(enum conn_reason r);
 const char *conn_reason_text(enum conn_reason r);
 
+/* Why an outbound connection goes the way it goes (docs/transport.md). */
+enum conn_why {
+    CONN_WHY_NONE,
+    CONN_WHY_DECLARED,  /* the mesh map or the listener says so */
+    CONN_WHY_TRIED,     /* nothing was known: HBONE was tried and taken */
+    CONN_WHY_LEARNED,   /* by what an earlier try has shown */
+    CONN_WHY_REFUSED,   /* direct, since its own try found nobody, */
+    CONN_WHY_SILENT,    /* no answer in time, */
+    CONN_WHY_NOT_HBONE, /* or something else */
+    CONN_WHY_COUNT
+};
+const char *conn_why_token(enum conn_why why);
+
 /* --- counters ----------------------------------------------------------------------------------
  * Written by their worker alone (relaxed, no lock prefix), read by main at any time. The first
  * index is enum conf_direction. */
@@ -116,7 +129,9 @@ struct conn_counters {
     _Atomic uint64_t bytes_up[2];   /* from the side that opened towards the other */
     _Atomic uint64_t bytes_down[2]; /* and back */
     _Atomic uint64_t plaintext_disabled, plaintext_passthrough; /* outbound connections */
-    _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
+    _Atomic uint64_t transports[2][CONN_WHY_COUNT]; /* outbound, mTLS: direct, HBONE; and why */
+    _Atomic uint64_t learned[2];    /* a gauge: destinations that take HBONE; that do not */
+    _Atomic uint64_t plaintext_sni; /* inbound: passed through by name */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t rejudged, rejudged_closed;

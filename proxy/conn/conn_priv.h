@@ -9,6 +9,7 @@
  *   leg.c       an end of a connection, of any kind
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
+ *   transport.c direct or HBONE, and why                        learned.c   who takes HBONE
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -26,6 +27,7 @@ enum {
     CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
     CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
     CONN_DECISION_TEXT = 33,
+    CONN_TRY_MS = 1000, /* that a connection waits for HBONE which it does not know to be there */
 };
 
 struct conn;
@@ -43,6 +45,8 @@ struct worker_listener {
     struct loop_io *io;
     char *activated; /* owned; the service manager's name for it; NULL: it did not open it */
 };
+
+struct learned;
 
 struct conn_worker {
     unsigned index, n_workers;
@@ -65,7 +69,8 @@ struct conn_worker {
     struct conn *conns; /* newest first */
     size_t n_conns, n_held;
     uint64_t next_id;
-    uint32_t dial_turn; /* which address of several comes first */
+    struct learned *learned; /* owned; who takes HBONE; NULL: nothing was learned */
+    uint32_t dial_turn;      /* which address of several comes first */
     uint64_t decision_prefix, decision_count;
 
     struct conn *rejudge_at; /* the next one to judge again; NULL: none */
@@ -157,6 +162,7 @@ struct conn {
     struct conn_leg peer; /* the mesh's side: TLS, or plain by name */
 
     struct policy_verdict verdict; /* of the connection; rule is lent by snap */
+    uint8_t transport_why;         /* outbound; enum conn_why */
     bool judged;
     bool relay;       /* inbound, and TLS upstream */
     bool passthrough; /* inbound, and not terminated here */
@@ -310,6 +316,25 @@ bool conn_has_identity(const struct conn *c);
 void conn_resume_held(struct conn_worker *w);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
+
+/* --- transport.c ------------------------------------------------------------------------------
+ */
+/* By its route, and what was learned of where it goes (upstream): transport and transport_why. */
+void conn_transport_choose(struct conn *c);
+/* How long it may wait for a session that is not known to come to be; 0: as long as any handshake
+ * may take. After that: conn_transport_fall_back(c, CONN_WHY_SILENT). */
+uint32_t conn_transport_try_ms(const struct conn *c);
+/* There is no HBONE where it goes: REFUSED, SILENT or NOT_HBONE (no TLS, or not h2). True: it goes
+ * on directly instead. False: its route takes HBONE only. Never to be called when somebody was
+ * there who is not the expected peer, or who refused us or the stream: that is an answer. */
+bool conn_transport_fall_back(struct conn *c, enum conn_why outcome);
+/* What a try has shown of address and HBONE port: TRIED: a CONNECT was answered there (with
+ * whatever status); else as above. */
+void conn_transport_tell(struct conn_worker *w, const struct net_addr *at, enum conn_why outcome);
+/* It carries bytes from now on. */
+void conn_transport_count(struct conn *c);
+/* What the log says; NULL: nothing. */
+const char *conn_transport_text(const struct conn *c);
 
 /* --- pump.c ----------------------------------------------------------------------------------- */
 void conn_pump_start(struct conn *c);

@@ -10,6 +10,7 @@ static bool find_route(struct conn *c)
         c->original = c->upstream = c->target->address;
         c->route = conn_listener(c)->explicit_route;
         c->transport = CONF_TRANSPORT_DIRECT;
+        c->transport_why = CONN_WHY_DECLARED;
         return true;
     }
     if (c->original.len == 0 && !net_original_dst(c->app.s.fd, &c->original)) {
@@ -27,11 +28,9 @@ static bool find_route(struct conn *c)
         conn_close(c, CONN_CLOSE_UNLISTED);
         return false;
     }
-    c->transport = c->route != NULL ? c->route->transport : CONF_TRANSPORT_DISABLE;
-    if (c->transport == CONF_TRANSPORT_AUTO) {
-        c->transport = CONF_TRANSPORT_DIRECT;
-    }
-    if (c->transport == CONF_TRANSPORT_HBONE) { /* until there is one who carries it */
+    conn_transport_choose(c);
+    if (c->transport == CONF_TRANSPORT_HBONE && /* until there is one who carries it */
+        !conn_transport_fall_back(c, CONN_WHY_NONE)) {
         conn_close(c, CONN_CLOSE_CONNECT_FAILED);
         return false;
     }
@@ -105,6 +104,7 @@ void conn_outbound_step(struct conn *c)
     if (c->state == CONN_TUNNEL) {
         tunnel(c, conn_tunnel_step(c, &c->peer));
     } else if (conn_handshake(c)) {
+        conn_transport_count(c);
         conn_pump_start(c);
     }
 }

@@ -81,12 +81,9 @@ void conn_record_close(struct conn *c)
     struct log_line l;
     log_begin(&l, c->worker->log, level, "connection");
     conn_record_common(&l, c);
-    if (c->passthrough) {
-        log_str(&l, "transport", "passthrough");
-    }
-    if (c->direction == CONF_OUTBOUND && c->transport == CONF_TRANSPORT_DISABLE &&
-        c->upstream.len > 0) {
-        log_str(&l, "transport", c->route != NULL ? "plaintext" : "passthrough");
+    log_str(&l, "transport", conn_transport_text(c));
+    if (c->transport_why != CONN_WHY_NONE) {
+        log_str(&l, "transport_why", conn_why_token((enum conn_why)c->transport_why));
     }
     log_str(&l, "reason", conn_reason_token(c->reason));
     log_str(&l, "message", conn_reason_text(c->reason));

@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "learned_priv.h"
+
 enum {
     STACK_BYTES = 256 * 1024,    /* a handshake needs a quarter of it; the rest stays unbacked */
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
@@ -385,6 +387,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     free(w->request);
     free(w->response);
     buf_reset(&w->emit);
+    learned_free(w->learned);
     log_free(w->log);
     free(w);
     return NULL;
