@@ -113,13 +113,15 @@ void net_unix_file_deinit(struct net_unix_file *f, bool remove);
 enum {
     NET_SCRATCH_SIZE = 128 * 1024,                 /* one read, one write */
     NET_SEALED_SIZE = NET_SCRATCH_SIZE + 8 * 1024, /* the same with TLS records around it */
-    NET_READ_MIN = 16 * 1024,                      /* a read's size while nothing is known */
+    NET_HEADROOM = 4096,
+    NET_READ_MIN = 16 * 1024, /* a read's size while nothing is known */
 };
 
 /* A worker's shared buffers: nothing in them outlives the call that filled them, but `plain`, which
  * belongs to whoever called stream_read. Pages that were never used cost nothing. */
 struct net_scratch {
-    uint8_t *plain;  /* NET_SCRATCH_SIZE: for callers of stream_read */
+    uint8_t *plain;  /* NET_SCRATCH_SIZE: for callers of stream_read; before it lie
+                        NET_HEADROOM bytes more, for a header of what was read */
     uint8_t *raw;    /* NET_SCRATCH_SIZE: ciphertext as read */
     uint8_t *sealed; /* NET_SEALED_SIZE: ciphertext to write */
     size_t sealed_len;
@@ -142,6 +144,7 @@ struct stream_ops {
     enum stream_outcome (*read)(struct stream *s, uint8_t *dst, size_t cap, size_t *ret_n);
     enum stream_outcome (*write)(struct stream *s, const uint8_t *src, size_t n);
     enum stream_outcome (*shut)(struct stream *s);
+    enum stream_outcome (*flush)(struct stream *s); /* NULL: `out` goes to the descriptor */
     bool (*has_input)(const struct stream *s);
     void (*deinit)(struct stream *s);
 };
@@ -149,7 +152,7 @@ struct stream_ops {
 struct stream {
     const struct stream_ops *ops; /* NULL: not open */
     struct net_scratch *scratch;
-    int fd;             /* owned */
+    int fd;             /* owned; -1: it has none of its own */
     int sys_errno;      /* of the system call that failed; 0: none did */
     uint32_t read_size; /* of the next read: grows with the flow, shrinks when it stops */
     bool eof;           /* read side: ended in order */

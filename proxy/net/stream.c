@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const size_t SCRATCH_TOTAL = 2 * NET_SCRATCH_SIZE + NET_SEALED_SIZE;
+static const size_t SCRATCH_TOTAL = NET_HEADROOM + 2 * NET_SCRATCH_SIZE + NET_SEALED_SIZE;
 
 int net_scratch_init(struct net_scratch *s, struct err *err)
 {
@@ -14,7 +14,7 @@ int net_scratch_init(struct net_scratch *s, struct err *err)
     if (p == MAP_FAILED) {
         return err_sys(err, "no memory for a worker's buffers");
     }
-    uint8_t *base = (uint8_t *)p;
+    uint8_t *base = (uint8_t *)p + NET_HEADROOM;
     *s = (struct net_scratch){.plain = base,
                               .raw = base + NET_SCRATCH_SIZE,
                               .sealed = base + (size_t)2 * NET_SCRATCH_SIZE};
@@ -24,14 +24,14 @@ int net_scratch_init(struct net_scratch *s, struct err *err)
 void net_scratch_deinit(struct net_scratch *s)
 {
     if (s->plain != NULL) {
-        munmap(s->plain, SCRATCH_TOTAL);
+        munmap(s->plain - NET_HEADROOM, SCRATCH_TOTAL);
         *s = (struct net_scratch){.plain = NULL};
     }
 }
 
 void net_scratch_trim(struct net_scratch *s)
 {
-    (void)madvise(s->plain, SCRATCH_TOTAL, MADV_DONTNEED);
+    (void)madvise(s->plain - NET_HEADROOM, SCRATCH_TOTAL, MADV_DONTNEED);
 }
 
 static enum stream_outcome fail(struct stream *s, int sys_errno)
@@ -81,6 +81,9 @@ enum stream_outcome stream_send(struct stream *s, const uint8_t *src, size_t n)
 
 enum stream_outcome stream_flush(struct stream *s)
 {
+    if (s->ops->flush != NULL) {
+        return s->ops->flush(s);
+    }
     while (s->out.len > 0) {
         ssize_t r = send(s->fd, buf_head(&s->out), buf_len(&s->out), MSG_NOSIGNAL);
         if (r == -1 && errno == EINTR) {
