@@ -22,10 +22,11 @@ bool x509_path_read(STACK_OF(X509) * path, struct x509_peer *ret)
         int64_t begin_s = x509_not_before_s(cert), end_s = x509_not_after_s(cert);
         ret->not_before_s = begin_s > ret->not_before_s ? begin_s : ret->not_before_s;
         ret->not_after_s = end_s < ret->not_after_s ? end_s : ret->not_after_s;
-        if (i > 0 && (ret->n_issuers == X509_ISSUERS_MAX ||
-                      !key_id(cert, &ret->issuers[ret->n_issuers++]))) {
+        if (i > 0 &&
+            (ret->n_issuers == X509_ISSUERS_MAX || !key_id(cert, &ret->issuers[ret->n_issuers]))) {
             return false;
         }
+        ret->n_issuers += i > 0 ? 1 : 0;
     }
     return true;
 }

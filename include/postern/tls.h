@@ -3,8 +3,9 @@
  *
  * The peer is judged by x509_peers_verify and nothing else, inside the handshake, against the
  * authorities, names and identities of the stream's party: a wrong peer fails the handshake with a
- * proper alert. No tickets, no session cache, no early data, no renegotiation: every connection
- * proves its identity anew. TLS 1.2 only where a party says so, then with forward secrecy and AEAD.
+ * proper alert. What one worker has verified it need not verify again. No tickets, no session
+ * cache, no early data, no renegotiation: every connection proves its identity anew. TLS 1.2 only
+ * where a party says so, then with forward secrecy and AEAD.
  *
  * OpenSSL never sees the socket. A BIO of ours hands it what one recv brought into the worker's
  * scratch, and collects all records of a write for one send.
@@ -68,9 +69,11 @@ const struct x509_peers *tls_party_peers(const struct tls_party *p);
 extern const struct str tls_alpn_postern;
 
 /* --- a worker's part -------------------------------------------------------------------------- */
+struct tls_chains;
 struct tls_worker {
     struct net_scratch *scratch; /* lent */
     BIO_METHOD *method;          /* owned */
+    struct tls_chains *chains;   /* owned: those that were verified (docs/handshakes.md) */
 };
 int tls_worker_init(struct tls_worker *w, struct net_scratch *scratch, struct err *err);
 void tls_worker_deinit(struct tls_worker *w);

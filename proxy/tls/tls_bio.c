@@ -55,7 +55,12 @@ int tls_worker_init(struct tls_worker *w, struct net_scratch *scratch, struct er
         BIO_meth_free(m);
         return err_set(err, ERR_CRYPTO, "no memory for TLS");
     }
-    *w = (struct tls_worker){.scratch = scratch, .method = m};
+    struct tls_chains *chains = tls_chains_new();
+    if (chains == NULL) {
+        BIO_meth_free(m);
+        return err_set(err, ERR_SYSTEM, "no memory for TLS");
+    }
+    *w = (struct tls_worker){.scratch = scratch, .method = m, .chains = chains};
     return 0;
 }
 
@@ -63,6 +68,7 @@ void tls_worker_deinit(struct tls_worker *w)
 {
     BIO_meth_free(w->method);
     w->method = NULL;
+    w->chains = tls_chains_free(w->chains);
 }
 
 BIO *tls_bio_new(struct tls_worker *w, struct tls_stream *s)

@@ -9,6 +9,7 @@
 
 #include <openssl/err.h>
 #include <postern/mem.h>
+#include <postern/os.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -224,6 +225,7 @@ int tls_party_new(const struct tls_party_spec *spec, struct tls_party **ret, str
     POSTERN_ASSERT(spec->server || spec->peers != NULL);
     mem_auto(tls_party_unref) struct tls_party *p = mem_must_new(struct tls_party);
     atomic_init(&p->refs, 1);
+    os_random(p->id, sizeof(p->id));
     p->server = spec->server;
     p->server_name = spec->server_name != NULL ? mem_must_strdup(spec->server_name) : NULL;
     if (take_alpn(p, spec, err) == -1) {

@@ -5,8 +5,11 @@
 #include <postern/tls.h>
 #include <stdatomic.h>
 
+enum { TLS_PARTY_ID_LEN = 16 };
+
 struct tls_party {
     atomic_uint refs;
+    uint8_t id[TLS_PARTY_ID_LEN]; /* random: no other party, before or after, has the same */
     bool server;
     SSL_CTX **ctx; /* owned; one an own certificate, the first is the default; at least one */
     size_t n_ctx;
@@ -34,6 +37,21 @@ struct tls_peer *tls_peer_new(STACK_OF(X509) * chain, const uint8_t sha256[32],
                               const struct x509_peer *peer);
 /* The peer of a party that asks for no certificate. */
 struct tls_peer *tls_peer_new_unknown(void);
+
+/* --- tls_chains.c --- */
+struct tls_chains;
+struct tls_chains *tls_chains_new(void);
+struct tls_chains *tls_chains_free(struct tls_chains *c);
+size_t tls_chains_count(const struct tls_chains *c);
+/* What x509_peers_verify says by this party, which asks for certificates. Of X509_OK *ret is the
+ * caller's reference, and *ret_shown may be empty; else that is what was shown. ask->chain is all
+ * that was sent, leaf first; ask->again is not for this one. */
+enum x509_verdict tls_chains_judge(struct tls_chains *c, const struct tls_party *party,
+                                   const struct x509_ask *ask, struct tls_peer **ret,
+                                   struct x509_peer *ret_shown, struct err *err);
+/* Who sent that chain, if it was verified by this party and holds now; lent; else NULL. */
+struct tls_peer *tls_chains_find(struct tls_chains *c, const struct tls_party *party,
+                                 const uint8_t sha256[32], int64_t now_s);
 
 /* Fills s->failure (once: the first story is the true one) from what is known and OpenSSL's queue.
  */

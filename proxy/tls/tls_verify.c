@@ -55,7 +55,7 @@ static int64_t asn1_time_s(const ASN1_TIME *t)
 }
 
 static void remember_refusal(struct tls_stream *s, enum tls_step step, enum x509_verdict verdict,
-                             X509 *leaf, const struct x509_peer *peer, const struct err *err)
+                             X509 *leaf, struct str id, const struct err *err)
 {
     struct tls_failure *f = tls_failure_get(s);
     if (f == NULL) {
@@ -64,11 +64,10 @@ static void remember_refusal(struct tls_stream *s, enum tls_step step, enum x509
     f->step = step;
     f->verdict = verdict;
     f->err = *err;
-    size_t n = peer->id_len;
-    if (n > sizeof(f->shown_id) - 1) {
-        n = sizeof(f->shown_id) - 1;
+    size_t n = id.n < sizeof(f->shown_id) - 1 ? id.n : sizeof(f->shown_id) - 1;
+    if (n > 0) {
+        memcpy(f->shown_id, id.p, n);
     }
-    memcpy(f->shown_id, peer->id, n);
     f->shown_id[n] = '\0';
     if (leaf != NULL) {
         f->shown_not_before_s = asn1_time_s(X509_get0_notBefore(leaf));
@@ -84,16 +83,6 @@ static bool is_expected(const struct tls_stream *s, struct str id)
         }
     }
     return false;
-}
-
-static bool remember_peer(struct tls_stream *s, STACK_OF(X509) * chain,
-                          const struct x509_peer *peer)
-{
-    uint8_t sha256[32];
-    struct tls_peer *p = tls_chain_hash(chain, sha256) ? tls_peer_new(chain, sha256, peer) : NULL;
-    tls_peer_unref(s->peer);
-    s->peer = p;
-    return p != NULL;
 }
 
 /* Which identities a client waits for. Where none are said, names are; where neither are, nobody is
@@ -117,6 +106,27 @@ static void tell_unexpected(const struct tls_stream *s, struct str id, struct er
     err_advise(err, "if it is the right workload, list its identity in the mesh map");
 }
 
+/* What is asked of a right chain at each handshake, in this order. X509_V_OK, or what makes OpenSSL
+ * send the alert that fits. */
+static int judge_peer(struct tls_stream *s, X509 *leaf, const struct tls_peer *peer)
+{
+    struct err err = ERR_INIT;
+    struct str id = {peer->id, peer->id_len};
+    if (deny_set_has(s->deny, id, str_of(peer->serial))) {
+        err_set(&err, ERR_DENIED, "the peer is quarantined: %.*s, serial %s", STR_ARG(id),
+                peer->serial);
+        err_advise(&err, "`postern quarantine list` on this node says why and until when");
+        remember_refusal(s, TLS_STEP_QUARANTINED, X509_OK, leaf, id, &err);
+        return X509_V_ERR_CERT_REVOKED;
+    }
+    if (!is_right(s, id)) {
+        tell_unexpected(s, id, &err);
+        remember_refusal(s, TLS_STEP_EXPECTED, X509_OK, leaf, id, &err);
+        return X509_V_ERR_CERT_REJECTED;
+    }
+    return X509_V_OK;
+}
+
 int tls_verify_callback(X509_STORE_CTX *store, void *arg)
 {
     (void)arg;
@@ -126,36 +136,24 @@ int tls_verify_callback(X509_STORE_CTX *store, void *arg)
                                  .chain = X509_STORE_CTX_get0_untrusted(store),
                                  .is_server = !s->party->server,
                                  .now_s = os_wall_s()};
-    struct x509_peer peer;
+    struct tls_peer *peer = NULL;
+    struct x509_peer shown;
     struct err err = ERR_INIT;
-    peer.id_len = 0;
-    enum x509_verdict v = x509_peers_verify(s->party->peers, s->party->names, &ask, &peer, &err);
+    enum x509_verdict v = tls_chains_judge(s->worker->chains, s->party, &ask, &peer, &shown, &err);
+    s->peer = tls_peer_unref(s->peer);
     if (v != X509_OK) {
         remember_refusal(s, v == X509_NOT_ALLOWED ? TLS_STEP_EXPECTED : TLS_STEP_IDENTITY, v,
-                         ask.leaf, &peer, &err);
+                         ask.leaf, (struct str){shown.id, shown.id_len}, &err);
         X509_STORE_CTX_set_error(store, alert_reason(v));
         return 0;
     }
-    struct str id = {peer.id, peer.id_len};
-    if (deny_set_has(s->deny, id, str_of(peer.serial))) {
-        err_set(&err, ERR_DENIED, "the peer is quarantined: %.*s, serial %s", STR_ARG(id),
-                peer.serial);
-        err_advise(&err, "`postern quarantine list` on this node says why and until when");
-        remember_refusal(s, TLS_STEP_QUARANTINED, v, ask.leaf, &peer, &err);
-        X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
+    int why = judge_peer(s, ask.leaf, peer);
+    X509_STORE_CTX_set_error(store, why);
+    if (why != X509_V_OK) {
+        tls_peer_unref(peer);
         return 0;
     }
-    if (!is_right(s, id)) {
-        tell_unexpected(s, id, &err);
-        remember_refusal(s, TLS_STEP_EXPECTED, v, ask.leaf, &peer, &err);
-        X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
-        return 0;
-    }
-    if (!remember_peer(s, ask.chain, &peer)) {
-        X509_STORE_CTX_set_error(store, X509_V_ERR_OUT_OF_MEM);
-        return 0;
-    }
-    X509_STORE_CTX_set_error(store, X509_V_OK);
+    s->peer = peer;
     return 1;
 }
 
