@@ -109,9 +109,10 @@ enum field_type {
     TYPE_ID_TEMPLATE, /* a SPIFFE ID, maybe with variables */
     TYPE_TRUST_DOMAIN,
     TYPE_PATH,
-    TYPE_UNIX,   /* unix:/path */
-    TYPE_LISTEN, /* struct conf_bind */
-    TYPE_TARGET, /* struct conf_target */
+    TYPE_UNIX,     /* unix:/path */
+    TYPE_LISTEN,   /* struct conf_bind */
+    TYPE_TARGET,   /* struct conf_target */
+    TYPE_ENDPOINT, /* likewise: an address or a name, its port may be absent */
     TYPE_DNS_NAME,
     TYPE_DNS_PATTERN, /* or *. and a name */
     TYPE_SELECTOR,
@@ -198,6 +199,8 @@ bool value_parse_selector(struct context *c, const struct field *f, const struct
                           void *dst);
 bool value_parse_listen(struct context *c, const struct field *f, const struct node *n, void *dst);
 bool value_parse_target(struct context *c, const struct field *f, const struct node *n, void *dst);
+bool value_parse_endpoint(struct context *c, const struct field *f, const struct node *n,
+                          void *dst);
 bool value_parse_dns_name(struct context *c, const struct field *f, const struct node *n,
                           void *dst);
 bool value_is_lower_dns_name(struct str text);
@@ -262,6 +265,11 @@ void proxy_finish(struct conf_proxy *p);
 extern const char *const words_identity_key[];
 /* Who may use the admin socket when the file does not say. */
 void admin_finish(struct conf_admin *admin);
+
+/* Of a Mesh file (mesh_outbound.c). */
+extern const struct table table_unlisted_entry, table_ejection, table_service_limits;
+void mesh_check_endpoints(struct context *c, const struct node *map, const struct conf_service *s);
+void mesh_check_unlisted(struct context *c, const struct node *map, struct conf_mesh *m);
 
 extern const char *const words_protocol[];
 extern const char *const words_log_level[];

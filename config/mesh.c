@@ -7,9 +7,9 @@
 
 #include "config_priv.h"
 
-static const char *const words_unlisted[] = {"deny", "passthrough", NULL};
 /* As enum conf_transport. */
 static const char *const words_transport[] = {"direct", "disable", "hbone", "auto", NULL};
+static const char *const words_unlisted[] = {"deny", "passthrough", "list", "pass", NULL};
 
 static void check_service(struct context *c, const struct node *map, void *value);
 
@@ -53,6 +53,24 @@ static const struct field fields_service[] = {
      .def_doc = "15008",
      .doc = "Where it takes HBONE, with `transport: hbone` or `auto`. With `auto` a named port "
             "says that it does; without one that is tried and learned."},
+    {.name = "endpoints",
+     .type = TYPE_ENDPOINT,
+     LIST_AT(struct conf_service, endpoints, n_endpoints),
+     .def_doc = "the address that was dialled",
+     .empty_advice = "leave 'endpoints' out to connect to the address that was dialled",
+     .doc = "Where connections really go, one of them each: `addresses` are then only what "
+            "clients dial. Without a port: the one that was dialled. Names are looked up again and "
+            "again, outside the workers. Whichever is chosen has to show one of `identities`."},
+    {.name = "ejection",
+     .type = TYPE_MAP,
+     .table = &table_ejection,
+     AT(struct conf_service, ejection),
+     .doc = "When an endpoint that fails is left out for a while."},
+    {.name = "limits",
+     .type = TYPE_MAP,
+     .table = &table_service_limits,
+     AT(struct conf_service, limits),
+     .doc = "How much of it this proxy takes."},
 };
 static const struct table table_service = {
     .name = "a service",
@@ -68,10 +86,17 @@ static const struct field fields_mesh[] = {
     {.name = "unlisted",
      .type = TYPE_WORD,
      .words = words_unlisted,
-     AT(struct conf_mesh, passthrough),
+     AT(struct conf_mesh, unlisted),
      .def = "deny",
-     .doc = "Destinations that are no service's. `deny`: refused. `passthrough`: forwarded as "
-            "plain TCP, and counted."},
+     .doc = "Destinations that are no service's. `deny`: refused. `passthrough` (or `pass`): "
+            "forwarded as plain TCP, and counted. `list`: those that `allow_unlisted` names are. "
+            "Addresses of instance metadata are refused in each, unless they are named."},
+    {.name = "allow_unlisted",
+     .type = TYPE_MAP,
+     .table = &table_unlisted_entry,
+     LIST_AT(struct conf_mesh, allow_unlisted, n_allow_unlisted),
+     .empty_advice = "say 'unlisted: deny' to reach nothing but services",
+     .doc = "Who may be reached in plaintext without being a service; not with `unlisted: deny`."},
     {.name = "services",
      .type = TYPE_MAP,
      .table = &table_service,
@@ -115,6 +140,7 @@ static void check_service(struct context *c, const struct node *map, void *value
                "missing key 'identities' of a service with 'transport: %s'", word);
     }
     schema_check_unique(c, node_get(map, "ports"), "port", "port");
+    mesh_check_endpoints(c, map, s);
 }
 
 /* One address block and port of one service. */
@@ -196,9 +222,10 @@ static void report_overlap(struct context *c, const struct conf_mesh *m, const s
 static void check_mesh(struct context *c, const struct node *map, void *value)
 {
     enum { PLACES_MAX = 1 << 18 };
-    const struct conf_mesh *m = value;
+    struct conf_mesh *m = value;
     const struct node *list = node_get(map, "services");
     schema_check_unique(c, list, "name", "service");
+    mesh_check_unlisted(c, map, m);
     size_t total = 0;
     for (size_t i = 0; i < m->n_services; i++) {
         const struct conf_service *s = &m->services[i];

@@ -149,12 +149,60 @@ static bool looks_like_address(struct str text)
     return true;
 }
 
+/* A name, and behind a colon its port. */
+static bool parse_host_port(struct context *c, const struct field *f, const struct node *n,
+                            bool port_needed, struct conf_target *t)
+{
+    struct str text = n->text;
+    uint64_t port = 0;
+    const char *colon = memchr(text.p, ':', text.n);
+    struct str host = {text.p, colon != NULL ? (size_t)(colon - text.p) : text.n};
+    if (!is_dns_name(host)) {
+        value_fail(c, f, n, NULL, "not an address and not a host's name");
+        return false;
+    }
+    if (colon == NULL ? port_needed
+                      : !str_to_u64((struct str){colon + 1, text.n - host.n - 1}, 65535, &port) ||
+                            port == 0) {
+        value_fail(c, f, n, colon != NULL ? "ports go from 1 to 65535" : NULL,
+                   colon != NULL ? "not a port at the end" : "which has no port");
+        return false;
+    }
+    t->kind = CONF_TARGET_HOST;
+    t->host = lower_dup(host);
+    t->port = (uint16_t)port;
+    return true;
+}
+
+/* An address without a port has no brackets, so one that has is meant to have a port as well. */
+static bool has_port(struct str text)
+{
+    const char *colon = memchr(text.p, ':', text.n);
+    return text.p[0] == '[' ||
+           (colon != NULL && memchr(colon + 1, ':', text.n - (size_t)(colon - text.p) - 1) == NULL);
+}
+
+bool value_parse_endpoint(struct context *c, const struct field *f, const struct node *n, void *dst)
+{
+    struct conf_target *t = dst;
+    struct field address = *f;
+    address.size = sizeof(t->address);
+    if (n->text.n == 0 || !looks_like_address(n->text)) {
+        return parse_host_port(c, f, n, false, t);
+    }
+    if (has_port(n->text) ? !value_parse_address(c, &address, n, &t->address)
+                          : !value_parse_ip(c, &address, n, &t->address)) {
+        return false;
+    }
+    t->kind = CONF_TARGET_ADDRESS;
+    return true;
+}
+
 bool value_parse_target(struct context *c, const struct field *f, const struct node *n, void *dst)
 {
     struct conf_target *t = dst;
     struct str text = n->text;
     struct str path;
-    uint64_t port;
     if (value_is_unix(text)) {
         if (!value_take_unix(c, f, n, &path)) {
             return false;
@@ -172,20 +220,5 @@ bool value_parse_target(struct context *c, const struct field *f, const struct n
         t->kind = CONF_TARGET_ADDRESS;
         return true;
     }
-    const char *colon = memchr(text.p, ':', text.n);
-    struct str host = {text.p, colon != NULL ? (size_t)(colon - text.p) : text.n};
-    if (!is_dns_name(host)) {
-        value_fail(c, f, n, NULL, "not an address and not a host's name");
-        return false;
-    }
-    if (colon == NULL || !str_to_u64((struct str){colon + 1, text.n - host.n - 1}, 65535, &port) ||
-        port == 0) {
-        value_fail(c, f, n, colon != NULL ? "ports go from 1 to 65535" : NULL,
-                   colon != NULL ? "not a port at the end" : "which has no port");
-        return false;
-    }
-    t->kind = CONF_TARGET_HOST;
-    t->host = lower_dup(host);
-    t->port = (uint16_t)port;
-    return true;
+    return parse_host_port(c, f, n, true, t);
 }

@@ -421,6 +421,9 @@ static const struct {
     [TYPE_TARGET] = {"address with port, host with port, or Unix socket",
                      "such as 127.0.0.1:8080, db.example:5432 or unix:/run/app.sock",
                      value_parse_target, false},
+    [TYPE_ENDPOINT] = {"address or host, maybe with port",
+                       "such as 10.0.0.2, 10.0.0.2:8080, [fd00::2]:8080 or orders.internal:8080",
+                       value_parse_endpoint, false},
     [TYPE_DNS_NAME] = {"DNS name", "a DNS name such as db.example", value_parse_dns_name, true},
     [TYPE_DNS_PATTERN] = {"DNS name, or `*.` and one",
                           "a DNS name such as db.example or *.db.example", value_parse_dns_pattern,
@@ -453,7 +456,7 @@ void value_clear(const struct field *f, void *dst)
         free(b->path);
         free(b->activation);
         b->path = b->activation = NULL;
-    } else if (f->type == TYPE_TARGET) {
+    } else if (f->type == TYPE_TARGET || f->type == TYPE_ENDPOINT) {
         struct conf_target *t = dst;
         free(t->host);
         free(t->path);

@@ -309,6 +309,13 @@ enum conf_transport {
 };
 enum { CONF_HBONE_PORT = 15008 };
 
+/* When an endpoint that fails is left out, and for how long: docs/outbound.md. */
+struct conf_ejection {
+    uint32_t after; /* failures in a row; 0: never */
+    uint32_t time_ms, max_time_ms;
+};
+
+enum { CONF_ENDPOINTS_MAX = 256 }; /* of one service */
 struct conf_service {
     char *name;
     struct conf_cidrs addresses;
@@ -317,11 +324,44 @@ struct conf_service {
     struct conf_strings identities;
     enum conf_transport transport;
     uint16_t hbone_port; /* 0: not named */
+    struct conf_target *endpoints; /* ADDRESS or HOST, port 0: the dialled one; none: the address
+                                      that was dialled */
+    size_t n_endpoints;
+    struct conf_ejection ejection;
+    struct {
+        uint32_t connections; /* open ones of this process; 0: any */
+    } limits;
+};
+
+/* Destinations that are no service's. */
+enum conf_unlisted { CONF_UNLISTED_DENY, CONF_UNLISTED_PASS, CONF_UNLISTED_LIST };
+enum conf_unlisted_class {
+    CONF_UNLISTED_OTHER, /* an entry without a preset, or no entry */
+    CONF_UNLISTED_DNS,
+    CONF_UNLISTED_API_SERVER,
+    CONF_UNLISTED_METADATA,
+    CONF_N_UNLISTED_CLASSES,
+};
+const char *conf_unlisted_class_name(enum conf_unlisted_class c);
+/* Whether instances of clouds are told about themselves, and given credentials, at this address
+ * (4 or 16 bytes in network order). */
+bool conf_is_metadata(int family, const uint8_t *addr);
+/* One destination, or several, that may be reached without being a service. What its preset adds is
+ * filled in. */
+struct conf_unlisted_entry {
+    char *name;
+    enum conf_unlisted_class preset;
+    struct conf_cidrs addresses;
+    struct conf_strings hosts; /* DNS names in lower case: their addresses, as resolved */
+    uint16_t *ports;           /* none: every port */
+    size_t n_ports;
 };
 
 struct conf_mesh {
     char *path;
-    bool passthrough; /* unlisted: passthrough */
+    enum conf_unlisted unlisted;
+    struct conf_unlisted_entry *allow_unlisted;
+    size_t n_allow_unlisted;
     struct conf_service *services;
     size_t n_services;
 };

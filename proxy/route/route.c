@@ -203,7 +203,7 @@ int route_table_new(const struct conf_mesh *mesh, struct route_table **ret, stru
     }
     t->buckets = (struct block **)mem_must_calloc(t->n_buckets, sizeof(*t->buckets));
     t->services = (struct service *)mem_must_calloc(n + 1, sizeof(*t->services));
-    t->passthrough = mesh != NULL && mesh->passthrough;
+    t->passthrough = mesh != NULL && mesh->unlisted == CONF_UNLISTED_PASS;
     for (size_t i = 0; i < n; i++) {
         const struct conf_service *c = &mesh->services[i];
         fill_service(&t->services[i], c);

@@ -1002,7 +1002,7 @@ static void test_policy_and_mesh(void **state)
     diag = conf_diag_new();
     assert_int_equal(conf_parse_mesh("m", mesh_text, strlen(mesh_text), diag, &m), 0);
     assert_no_errors(diag);
-    assert_true(m->passthrough);
+    assert_int_equal(m->unlisted, CONF_UNLISTED_PASS);
     assert_int_equal(m->n_services, 6);
     assert_int_equal(m->services[3].transport, CONF_TRANSPORT_DIRECT);
     assert_int_equal(m->services[4].transport, CONF_TRANSPORT_HBONE);
