@@ -243,11 +243,10 @@ static void check_entry(struct context *c, const struct node *map, void *value)
 
 void mesh_check_unlisted(struct context *c, const struct node *map, struct conf_mesh *m)
 {
-    enum { PASS_IN_SHORT = CONF_UNLISTED_LIST + 1 };
     const struct node *list = node_get(map, "allow_unlisted");
     size_t hosts = 0;
     size_t blocks = 0;
-    if (m->unlisted == PASS_IN_SHORT) {
+    if (schema_word_is(map, "unlisted", "pass")) {
         m->unlisted = CONF_UNLISTED_PASS;
     }
     if (list == NULL) {

@@ -160,6 +160,9 @@ static json_t *state(const struct proxy *p)
 
 bool proxy_report_status(void *arg, struct buf *out)
 {
+    static const char *const unlisted[] = {[CONF_UNLISTED_DENY] = "deny",
+                                           [CONF_UNLISTED_PASS] = "passthrough",
+                                           [CONF_UNLISTED_LIST] = "list"};
     const struct proxy *p = (const struct proxy *)arg;
     const struct conf_proxy *conf = p->files->conf;
     json_t *o = json_object();
@@ -187,8 +190,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_t *mesh = json_object();
     json_object_set_new(mesh, "file", report_text_or_null(conf->mesh_path));
     json_object_set_new(mesh, "services", json_integer((json_int_t)route_count(p->files->routes)));
-    json_object_set_new(mesh, "unlisted",
-                        json_string(route_passthrough(p->files->routes) ? "passthrough" : "deny"));
+    json_object_set_new(mesh, "unlisted", json_string(unlisted[route_unlisted(p->files->routes)]));
     json_t *learned = json_object();
     json_object_set_new(learned, "hbone", json_integer((json_int_t)SUM(p, learned[0])));
     json_object_set_new(learned, "direct", json_integer((json_int_t)SUM(p, learned[1])));
@@ -270,6 +272,21 @@ static void transport_metrics(const struct proxy *p, struct buf *out)
                               "transport=\"direct\"", (double)SUM(p, learned[1]));
 }
 
+static void unlisted_metrics(const struct proxy *p, struct buf *out)
+{
+    for (size_t i = 0; i < 2 * (size_t)CONF_N_UNLISTED_CLASSES; i++) {
+        char labels[80];
+        size_t class = i % CONF_N_UNLISTED_CLASSES;
+        snprintf(labels, sizeof(labels), "class=\"%s\",verdict=\"%s\"",
+                 conf_unlisted_class_name((enum conf_unlisted_class) class),
+                 i < CONF_N_UNLISTED_CLASSES ? "refused" : "passed");
+        (void)metrics_write_value(
+            out, "postern_unlisted_connections", METRIC_COUNTER,
+            i == 0 ? "Outbound connections to destinations that are no service's." : NULL, labels,
+            (double)sum(p, MEMBER(unlisted) + i * sizeof(uint64_t)));
+    }
+}
+
 static void connection_metrics(const struct proxy *p, struct buf *out)
 {
     family(p, out, "postern_connections_accepted", METRIC_COUNTER, "Connections accepted.",
@@ -297,6 +314,7 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
                               "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
     transport_metrics(p, out);
+    unlisted_metrics(p, out);
     one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",
         SUM(p, rejudged));
     one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",

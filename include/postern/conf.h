@@ -323,7 +323,7 @@ struct conf_service {
     size_t n_ports;
     struct conf_strings identities;
     enum conf_transport transport;
-    uint16_t hbone_port; /* 0: not named */
+    uint16_t hbone_port;           /* 0: not named */
     struct conf_target *endpoints; /* ADDRESS or HOST, port 0: the dialled one; none: the address
                                       that was dialled */
     size_t n_endpoints;

@@ -130,8 +130,10 @@ struct conn_counters {
     _Atomic uint64_t bytes_down[2]; /* and back */
     _Atomic uint64_t plaintext_disabled, plaintext_passthrough; /* outbound connections */
     _Atomic uint64_t transports[2][CONN_WHY_COUNT]; /* outbound, mTLS: direct, HBONE; and why */
-    _Atomic uint64_t learned[2];    /* a gauge: destinations that take HBONE; that do not */
-    _Atomic uint64_t plaintext_sni; /* inbound: passed through by name */
+    _Atomic uint64_t learned[2]; /* a gauge: destinations that take HBONE; that do not */
+    /* Outbound to what is no service's: refused, let through; by class. */
+    _Atomic uint64_t unlisted[2][CONF_N_UNLISTED_CLASSES];
+    _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t rejudged, rejudged_closed;

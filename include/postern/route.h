@@ -12,6 +12,7 @@
 
 #include <postern/conf.h>
 #include <postern/net.h>
+#include <postern/resolve.h>
 #include <postern/str.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +24,25 @@ struct route {
     bool hbone_declared;          /* the map names that port: with auto it does take HBONE there */
     const struct str *identities; /* the set that the peer must be of; empty: plaintext only */
     size_t n_identities;
+    /* Where its connections go instead of the address that was dialled; none: there. Lent by the
+     * table, immutable: which of them is chosen is the business of balance.h. */
+    const struct route_endpoint *endpoints;
+    size_t n_endpoints;
+    struct conf_ejection ejection;
+    uint32_t max_connections; /* open ones of the process; 0: any */
+};
+
+struct route_endpoint {
+    const char *host;        /* NULL: address says it */
+    struct net_addr address; /* port 0: the one that was dialled */
+    uint16_t port;           /* the same, also of a host */
+};
+
+/* What lets a destination through that is no service's. */
+struct route_pass {
+    const char *name; /* of its entry; NULL: all are let through */
+    enum conf_unlisted_class preset;
+    bool by_host; /* because a name of the entry resolves to it */
 };
 
 struct route_table;
@@ -33,9 +53,23 @@ struct route_table *route_table_free(struct route_table *t);
 
 /* NULL: unlisted. What is returned lives as long as the table. */
 const struct route *route_lookup(const struct route_table *t, const struct net_addr *dst);
-/* Whether unlisted destinations are forwarded as plain TCP. */
-bool route_passthrough(const struct route_table *t);
 size_t route_count(const struct route_table *t);
+/* The i-th, in the order of the file. */
+const struct route *route_at(const struct route_table *t, size_t i);
+/* Names that have to be resolved, of endpoints and of unlisted destinations; some maybe twice. */
+void route_hosts(const struct route_table *t, void (*fn)(void *arg, const char *host), void *arg);
+
+/* --- unlisted destinations (pass.c) ---
+ * Asked of those that route_lookup does not know. Instance metadata is let through only where it is
+ * named: by an address of full length, or the preset. By a name never, nor is loopback: who answers
+ * for a name would choose them. */
+enum conf_unlisted route_unlisted(const struct route_table *t);
+/* What lets it through as plain TCP; NULL: nothing does. `before` is what did when the connection
+ * was made, under whichever table, or NULL: an entry that had it by name has it still, whatever the
+ * name means by now. */
+const struct route_pass *route_pass(const struct route_table *t, const struct net_addr *dst,
+                                    const struct resolve_state *resolved,
+                                    const struct route_pass *before);
 
 /* Whether what was said of one transport holds for the other: both are plaintext, or both are forms
  * of mTLS, which demand the same identities. */

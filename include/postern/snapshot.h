@@ -184,9 +184,11 @@ struct snapshot *snapshot_unref(struct snapshot *s);
 /* *ret_by (may be NULL) is the policy that decided, lent: for policy_near_miss. */
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by);
-/* NULL: unlisted; *ret_passthrough says whether it is forwarded as plain TCP then. */
+/* NULL: unlisted; *ret_pass says what lets it through as plain TCP then, NULL: nothing does.
+ * `before` is for route_pass. */
 const struct route *snapshot_route(const struct snapshot *s, const struct net_addr *dst,
-                                   bool *ret_passthrough);
+                                   const struct route_pass *before,
+                                   const struct route_pass **ret_pass);
 /* Whether a peer with this identity and serial is quarantined. */
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 

@@ -152,6 +152,7 @@ struct conn {
     struct worker_snapshot *snap;
     const struct snapshot_target *target; /* explicit; lent by snap; NULL: upstream is all */
     const struct route *route;            /* outbound; lent by snap; NULL: passthrough */
+    const struct route_pass *pass;        /* outbound without a route; lent by snap */
     enum conf_transport transport;        /* outbound */
 
     struct net_addr source;   /* who opened it */

@@ -99,15 +99,15 @@ static bool is_expected(const struct route *r, enum conf_transport transport, st
 
 /* An outbound connection stays if the route still leads to the peer that it has. `listed`: it had a
  * route before, and was not passed through. */
-static bool route_holds(struct conn *c, bool listed)
+static bool route_holds(struct conn *c, bool listed, const struct route_pass *before)
 {
     const struct snapshot_listener *l = conn_listener(c);
-    bool passthrough = false;
+    c->pass = NULL;
     c->route = l->explicit_route != NULL
                    ? l->explicit_route
-                   : snapshot_route(conn_snapshot(c), &c->original, &passthrough);
+                   : snapshot_route(conn_snapshot(c), &c->original, before, &c->pass);
     if (!listed) {
-        return c->route == NULL ? passthrough : c->route->transport == CONF_TRANSPORT_DISABLE;
+        return c->route == NULL ? c->pass != NULL : c->route->transport == CONF_TRANSPORT_DISABLE;
     }
     if (c->route == NULL || !route_transports_alike(c->route->transport, c->transport)) {
         return false;
@@ -165,15 +165,17 @@ static enum conn_reason rejudge_inbound(struct conn *c)
     return ok ? CONN_CLOSE_DONE : CONN_CLOSE_POLICY_CHANGED;
 }
 
-enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
+static enum conn_reason rejudge(struct conn *c, bool *ret_verified)
 {
     bool listed = c->route != NULL;
+    const struct route_pass *before = c->pass;
     const struct snapshot *next = c->worker->current->snapshot;
     bool trust_changed = !judges_alike(c, next);
     bool moved = !same_target(c, next);
     conn_use_current(c);
     /* What was lent by the old snapshot. */
     c->route = NULL;
+    c->pass = NULL;
     c->verdict.rule = NULL;
     if (c->state == CONN_NEW || c->state == CONN_HELLO || c->state == CONN_HELD ||
         c->state == CONN_LINGER) {
@@ -182,7 +184,8 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
     if (conn_quarantined(c)) {
         return CONN_CLOSE_QUARANTINED;
     }
-    if (moved || !relay_holds(c) || (c->direction == CONF_OUTBOUND && !route_holds(c, listed))) {
+    if (moved || !relay_holds(c) ||
+        (c->direction == CONF_OUTBOUND && !route_holds(c, listed, before))) {
         return CONN_CLOSE_ROUTE_CHANGED;
     }
     if (!rebase_handshake(c)) {
@@ -195,4 +198,13 @@ enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
         }
     }
     return c->direction == CONF_OUTBOUND ? CONN_CLOSE_DONE : rejudge_inbound(c);
+}
+
+enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
+{
+    struct worker_snapshot *old = c->snap; /* what it lends is compared with */
+    old->uses++;
+    enum conn_reason r = rejudge(c, ret_verified);
+    conn_release_snapshot(c->worker, old);
+    return r;
 }

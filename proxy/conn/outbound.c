@@ -2,6 +2,18 @@
  * waiting for an identity and shaking hands. */
 #include "conn_priv.h"
 
+static void count_unlisted(struct conn *c)
+{
+    const struct net_addr *a = &c->original;
+    bool v4 = a->sa.sa_family == AF_INET;
+    const void *addr = v4 ? (const void *)&a->in4.sin_addr : (const void *)&a->in6.sin6_addr;
+    enum conf_unlisted_class class = c->pass != NULL ? c->pass->preset
+                                     : conf_is_metadata(a->sa.sa_family, (const uint8_t *)addr)
+                                         ? CONF_UNLISTED_METADATA
+                                         : CONF_UNLISTED_OTHER;
+    counter_add(&c->worker->counters.unlisted[c->pass != NULL][class], 1);
+}
+
 /* Where the application wanted to go, and the route there. False: closed. */
 static bool find_route(struct conn *c)
 {
@@ -22,9 +34,11 @@ static bool find_route(struct conn *c)
         conn_close(c, CONN_CLOSE_LOOP);
         return false;
     }
-    bool passthrough = false;
-    c->route = snapshot_route(conn_snapshot(c), &c->original, &passthrough);
-    if (c->route == NULL && !passthrough) {
+    c->route = snapshot_route(conn_snapshot(c), &c->original, NULL, &c->pass);
+    if (c->route == NULL) {
+        count_unlisted(c);
+    }
+    if (c->route == NULL && c->pass == NULL) {
         conn_close(c, CONN_CLOSE_UNLISTED);
         return false;
     }

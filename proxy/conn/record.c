@@ -85,6 +85,10 @@ void conn_record_close(struct conn *c)
     if (c->transport_why != CONN_WHY_NONE) {
         log_str(&l, "transport_why", conn_why_token((enum conn_why)c->transport_why));
     }
+    if (c->pass != NULL) {
+        log_str(&l, "unlisted", c->pass->name);
+        log_str(&l, "class", conf_unlisted_class_name(c->pass->preset));
+    }
     log_str(&l, "reason", conn_reason_token(c->reason));
     log_str(&l, "message", conn_reason_text(c->reason));
     log_str(&l, "verdict", verdict_text(c));

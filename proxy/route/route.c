@@ -5,6 +5,8 @@
  */
 #include <postern/route.h>
 
+#include "route_priv.h"
+
 #include <postern/mem.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +15,10 @@ struct service {
     struct route route;
     struct str *identities; /* owned, with their text behind them */
     struct conf_port *ports;
-    size_t n_ports; /* 0: every port */
-    char *name;     /* owned */
+    size_t n_ports;                   /* 0: every port */
+    char *name;                       /* owned */
+    struct route_endpoint *endpoints; /* owned, as are their hosts */
+    size_t n_endpoints;
 };
 
 struct block {
@@ -27,7 +31,7 @@ struct block {
 };
 
 struct route_table {
-    bool passthrough;
+    struct passes passes;
     struct service *services;
     size_t n_services;
     struct block **buckets; /* a power of two */
@@ -172,6 +176,24 @@ static struct str *copy_ids(const struct conf_strings *ids)
     return out;
 }
 
+static void fill_endpoints(struct service *s, const struct conf_service *c)
+{
+    s->n_endpoints = c->n_endpoints;
+    s->endpoints =
+        (struct route_endpoint *)mem_must_calloc(c->n_endpoints + 1, sizeof(*s->endpoints));
+    for (size_t i = 0; i < c->n_endpoints; i++) {
+        const struct conf_target *t = &c->endpoints[i];
+        struct route_endpoint *e = &s->endpoints[i];
+        e->port = t->port;
+        if (t->kind == CONF_TARGET_HOST) {
+            e->host = mem_must_strdup(t->host);
+        } else if (net_addr_from((const struct sockaddr *)&t->address.ss, t->address.len,
+                                 &e->address)) {
+            e->port = net_addr_port(&e->address);
+        }
+    }
+}
+
 static void fill_service(struct service *s, const struct conf_service *c)
 {
     s->name = mem_must_strdup(c->name);
@@ -181,12 +203,17 @@ static void fill_service(struct service *s, const struct conf_service *c)
         s->ports = (struct conf_port *)mem_must_calloc(c->n_ports, sizeof(*s->ports));
         memcpy(s->ports, c->ports, c->n_ports * sizeof(*s->ports));
     }
+    fill_endpoints(s, c);
     s->route = (struct route){.service = s->name,
                               .transport = c->transport,
                               .hbone_port = c->hbone_port != 0 ? c->hbone_port : CONF_HBONE_PORT,
                               .hbone_declared = c->hbone_port != 0,
                               .identities = s->identities,
-                              .n_identities = c->identities.n};
+                              .n_identities = c->identities.n,
+                              .endpoints = s->endpoints,
+                              .n_endpoints = s->n_endpoints,
+                              .ejection = c->ejection,
+                              .max_connections = c->limits.connections};
 }
 
 int route_table_new(const struct conf_mesh *mesh, struct route_table **ret, struct err *err)
@@ -203,7 +230,7 @@ int route_table_new(const struct conf_mesh *mesh, struct route_table **ret, stru
     }
     t->buckets = (struct block **)mem_must_calloc(t->n_buckets, sizeof(*t->buckets));
     t->services = (struct service *)mem_must_calloc(n + 1, sizeof(*t->services));
-    t->passthrough = mesh != NULL && mesh->unlisted == CONF_UNLISTED_PASS;
+    passes_fill(&t->passes, mesh);
     for (size_t i = 0; i < n; i++) {
         const struct conf_service *c = &mesh->services[i];
         fill_service(&t->services[i], c);
@@ -237,7 +264,12 @@ struct route_table *route_table_free(struct route_table *t)
         free(t->services[i].identities);
         free(t->services[i].ports);
         free(t->services[i].name);
+        for (size_t k = 0; k < t->services[i].n_endpoints; k++) {
+            free((void *)(uintptr_t)t->services[i].endpoints[k].host);
+        }
+        free(t->services[i].endpoints);
     }
+    passes_clear(&t->passes);
     free(t->services);
     free(t->buckets);
     free(t);
@@ -272,15 +304,45 @@ const struct route *route_lookup(const struct route_table *t, const struct net_a
         mask(addr, v4 ? 4 : 16, lengths[i], masked);
         const struct block *b = find(t, v4 ? AF_INET : AF_INET6, lengths[i], masked);
         if (b != NULL) {
-            return in_block(b, net_addr_port(dst));
+            const struct route *r = in_block(b, net_addr_port(dst));
+            /* A wide block without TLS does not name what happens to lie in it. */
+            bool named = r == NULL || r->transport != CONF_TRANSPORT_DISABLE ||
+                         lengths[i] == (v4 ? 32 : 128) ||
+                         !conf_is_metadata(dst->sa.sa_family, addr);
+            return named ? r : NULL;
         }
     }
     return NULL;
 }
 
-bool route_passthrough(const struct route_table *t)
+const struct route_pass *route_pass(const struct route_table *t, const struct net_addr *dst,
+                                    const struct resolve_state *resolved,
+                                    const struct route_pass *before)
 {
-    return t->passthrough;
+    return passes_find(&t->passes, dst, resolved, before);
+}
+
+enum conf_unlisted route_unlisted(const struct route_table *t)
+{
+    return t->passes.unlisted;
+}
+
+const struct route *route_at(const struct route_table *t, size_t i)
+{
+    POSTERN_ASSERT(i < t->n_services);
+    return &t->services[i].route;
+}
+
+void route_hosts(const struct route_table *t, void (*fn)(void *arg, const char *host), void *arg)
+{
+    for (size_t i = 0; i < t->n_services; i++) {
+        for (size_t k = 0; k < t->services[i].n_endpoints; k++) {
+            if (t->services[i].endpoints[k].host != NULL) {
+                fn(arg, t->services[i].endpoints[k].host);
+            }
+        }
+    }
+    passes_hosts(&t->passes, fn, arg);
 }
 
 size_t route_count(const struct route_table *t)

@@ -61,41 +61,56 @@ static bool is_narrower(const struct route *file, const struct route *told)
     return true;
 }
 
-static const struct route *narrow(const struct snapshot *s, const struct net_addr *dst,
-                                  bool *ret_passthrough)
+/* What one map says. */
+struct word {
+    const struct route *route;
+    const struct route_pass *pass; /* without a route */
+};
+
+static struct word ask(const struct snapshot *s, const struct route_table *t,
+                       const struct net_addr *dst, const struct route_pass *before)
 {
-    const struct route *told = route_lookup(s->state->routes, dst);
-    bool passthrough = route_passthrough(s->state->routes);
-    if (s->files->conf->mesh_path != NULL) {
-        const struct route *file = route_lookup(s->files->routes, dst);
-        bool silent = file == NULL && route_passthrough(s->files->routes);
-        if (told == NULL) {
-            passthrough = passthrough && silent;
-        } else if (!silent) {
-            passthrough = false;
-            told = file != NULL && is_narrower(file, told) ? file : NULL;
-        }
+    struct word w = {.route = route_lookup(t, dst)};
+    if (w.route == NULL) {
+        w.pass = route_pass(t, dst, s->resolved, before);
     }
-    *ret_passthrough = passthrough;
+    return w;
+}
+
+static struct word narrow(const struct snapshot *s, const struct net_addr *dst,
+                          const struct route_pass *before)
+{
+    struct word told = ask(s, s->state->routes, dst, before);
+    if (s->files->conf->mesh_path == NULL) {
+        return told;
+    }
+    struct word file = ask(s, s->files->routes, dst, before);
+    if (told.route == NULL) {
+        /* Both have to let it through; what the more telling one calls it. */
+        bool named = told.pass != NULL && told.pass->name != NULL;
+        told.pass = file.pass == NULL || told.pass == NULL ? NULL : named ? told.pass : file.pass;
+    } else if (file.route != NULL) {
+        told.route = is_narrower(file.route, told.route) ? file.route : NULL;
+    } else if (file.pass == NULL) {
+        told.route = NULL;
+    }
     return told;
 }
 
 const struct route *snapshot_route(const struct snapshot *s, const struct net_addr *dst,
-                                   bool *ret_passthrough)
+                                   const struct route_pass *before,
+                                   const struct route_pass **ret_pass)
 {
-    const struct route *r;
+    *ret_pass = NULL;
     if (s->wants_state && s->state == NULL) {
-        *ret_passthrough = false;
         return NULL;
     }
-    if (s->wants_state && s->state->has_mesh) {
-        r = narrow(s, dst, ret_passthrough);
-    } else {
-        r = route_lookup(s->files->routes, dst);
-        *ret_passthrough = route_passthrough(s->files->routes);
-    }
+    struct word w = s->wants_state && s->state->has_mesh ? narrow(s, dst, before)
+                                                         : ask(s, s->files->routes, dst, before);
+    const struct route *r = w.route;
+    *ret_pass = w.pass;
     if (s->wants_state && s->state->no_plaintext) {
-        *ret_passthrough = false;
+        *ret_pass = NULL;
         if (r != NULL && r->transport == CONF_TRANSPORT_DISABLE) {
             r = NULL;
         }

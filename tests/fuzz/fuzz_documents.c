@@ -58,18 +58,44 @@ static void check_policy(struct str text, const struct conf_policy *want)
     conf_diag_free(diag);
 }
 
+static void same_entry(const struct conf_unlisted_entry *a, const struct conf_unlisted_entry *b)
+{
+    assert(same_text(a->name, b->name) && a->preset == b->preset);
+    assert(a->addresses.n == b->addresses.n && a->n_ports == b->n_ports);
+    same_texts(&a->hosts, &b->hosts);
+}
+
+static void same_leading(const struct conf_service *a, const struct conf_service *b)
+{
+    assert(a->n_endpoints == b->n_endpoints && a->limits.connections == b->limits.connections);
+    assert(memcmp(&a->ejection, &b->ejection, sizeof(a->ejection)) == 0);
+    for (size_t i = 0; i < a->n_endpoints; i++) {
+        const struct conf_target *x = &a->endpoints[i];
+        const struct conf_target *y = &b->endpoints[i];
+        assert(x->kind == y->kind && x->port == y->port && x->address.len == y->address.len);
+        assert(memcmp(&x->address.ss, &y->address.ss, x->address.len) == 0);
+        assert((x->host == NULL) == (y->host == NULL));
+        assert(x->host == NULL || strcmp(x->host, y->host) == 0);
+    }
+}
+
 static void check_mesh(struct str text, const struct conf_mesh *want)
 {
     struct conf_diag *diag = conf_diag_new();
     struct conf_mesh *got = NULL;
     assert(conf_parse_mesh("/f.yaml", text.p, text.n, diag, &got) == 0);
-    assert(got->n_services == want->n_services && got->passthrough == want->passthrough);
+    assert(got->n_services == want->n_services && got->unlisted == want->unlisted);
+    assert(got->n_allow_unlisted == want->n_allow_unlisted);
+    for (size_t i = 0; i < want->n_allow_unlisted; i++) {
+        same_entry(&want->allow_unlisted[i], &got->allow_unlisted[i]);
+    }
     for (size_t i = 0; i < want->n_services; i++) {
         const struct conf_service *a = &want->services[i];
         const struct conf_service *b = &got->services[i];
         assert(same_text(a->name, b->name) && a->transport == b->transport);
         assert(a->addresses.n == b->addresses.n && a->n_ports == b->n_ports);
         same_texts(&a->identities, &b->identities);
+        same_leading(a, b);
     }
     conf_mesh_free(got);
     conf_diag_free(diag);

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -98,7 +99,7 @@ static void test_lookup(void **state)
     struct route_table *t = load(MESH);
     assert_non_null(t);
     assert_int_equal(route_count(t), 6);
-    assert_false(route_passthrough(t));
+    assert_int_equal(route_unlisted(t), CONF_UNLISTED_DENY);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct net_addr a = addr(cases[i].ip, cases[i].port);
         const struct route *r = route_lookup(t, &a);
@@ -185,6 +186,178 @@ static void test_empty(void **state)
     assert_null(route_table_free(NULL));
 }
 
+/* --- what is no service's --------------------------------------------------------------------- */
+static struct resolve_host hosts[] = {{.host = NULL}, {.host = NULL}};
+
+/* `a.x` and `evil.x`, with these addresses. */
+static const struct resolve_state *resolved(struct net_addr *a, size_t n_a, struct net_addr *evil,
+                                            size_t n_evil)
+{
+    static char name_a[] = "a.x";
+    static char name_evil[] = "evil.x";
+    static struct resolve_state s;
+    hosts[0] = (struct resolve_host){.host = name_a, .addrs = a, .n_addrs = n_a};
+    hosts[1] = (struct resolve_host){.host = name_evil, .addrs = evil, .n_addrs = n_evil};
+    s.hosts = hosts;
+    s.n_hosts = 2;
+    return &s;
+}
+
+/* The name of what lets it through, "*" for everything, "-" for nothing. */
+static const char *through(const struct route_table *t, const char *ip, uint16_t port,
+                           const struct resolve_state *r)
+{
+    struct net_addr a = addr(ip, port);
+    assert_null(route_lookup(t, &a));
+    const struct route_pass *p = route_pass(t, &a, r, NULL);
+    return p == NULL ? "-" : p->name == NULL ? "*" : p->name;
+}
+
+static const char *const METADATA[] = {"169.254.169.254", "169.254.170.2",         "169.254.170.23",
+                                       "168.63.129.16",   "100.100.100.200",       "fd00:ec2::254",
+                                       "fd20:ce::254",    "::ffff:169.254.169.254"};
+enum { N_METADATA = sizeof(METADATA) / sizeof(METADATA[0]) };
+
+static void test_metadata(void **state)
+{
+    static const char *const maps[] = {
+        "kind: Mesh\nlevel: 1\nunlisted: passthrough\n",
+        "kind: Mesh\nlevel: 1\nunlisted: passthrough\nservices:\n"
+        "- {name: all, addresses: ['0.0.0.0/0', '::/0'], transport: disable}\n",
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted:\n"
+        "- {name: all, addresses: ['0.0.0.0/0', '::/0', 169.254.0.0/16]}\n",
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted:\n"
+        "- {name: link, addresses: [169.254.169.252/30]}\n",
+        "kind: Mesh\nlevel: 1\n",
+    };
+    (void)state;
+    for (size_t m = 0; m < sizeof(maps) / sizeof(maps[0]); m++) {
+        struct route_table *t = load(maps[m]);
+        for (size_t i = 0; i < N_METADATA; i++) {
+            assert_string_equal(through(t, METADATA[i], 80, NULL), "-");
+        }
+        route_table_free(t);
+    }
+    /* By the preset all of them, on its port; by its very address this one. */
+    struct route_table *t = load("kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted:\n"
+                                 "- {name: meta, preset: metadata}\n");
+    for (size_t i = 0; i < N_METADATA; i++) {
+        assert_string_equal(through(t, METADATA[i], 80, NULL), "meta");
+        assert_string_equal(through(t, METADATA[i], 81, NULL), "-");
+    }
+    route_table_free(t);
+    t = load("kind: Mesh\nlevel: 1\nunlisted: passthrough\nallow_unlisted:\n"
+             "- {name: aws, addresses: [169.254.169.254]}\nservices:\n"
+             "- {name: azure, addresses: [168.63.129.16], transport: disable}\n");
+    assert_string_equal(through(t, "169.254.169.254", 1, NULL), "aws");
+    assert_string_equal(through(t, "100.100.100.200", 1, NULL), "-");
+    assert_string_equal(through(t, "192.0.2.1", 1, NULL), "*");
+    struct net_addr a = addr("168.63.129.16", 80);
+    assert_non_null(route_lookup(t, &a));
+    route_table_free(t);
+}
+
+static void test_list(void **state)
+{
+    static const struct {
+        const char *ip;
+        uint16_t port;
+        const char *want;
+    } cases[] = {
+        {"10.96.0.10", 53, "dns"},   {"10.96.0.10", 54, "-"},     {"10.96.0.11", 53, "-"},
+        {"192.0.2.0", 443, "block"}, {"192.0.2.7", 443, "block"}, {"192.0.2.8", 443, "-"},
+        {"192.0.2.7", 80, "-"},      {"192.0.1.255", 443, "-"},   {"2001:db8::7f", 8443, "block"},
+        {"2001:db8::80", 443, "-"},  {"203.0.113.1", 1, "any"},   {"203.0.113.2", 1, "-"},
+    };
+    struct route_table *t =
+        load("kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted:\n"
+             "- {name: dns, preset: dns, addresses: [10.96.0.10]}\n"
+             "- {name: block, addresses: [192.0.2.0/29, '2001:db8::/121'], ports: [443, 8443]}\n"
+             "- {name: any, addresses: [203.0.113.1]}\n");
+    (void)state;
+    assert_int_equal(route_unlisted(t), CONF_UNLISTED_LIST);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *got = through(t, cases[i].ip, cases[i].port, NULL);
+        if (strcmp(got, cases[i].want) != 0) {
+            fail_msg("%s:%u: %s, not %s", cases[i].ip, cases[i].port, got, cases[i].want);
+        }
+    }
+    route_table_free(t);
+}
+
+/* Whoever answers for a name can point it at what is not to be reached. */
+static void test_hosts(void **state)
+{
+    struct net_addr good[] = {addr("192.0.2.1", 0), addr("2001:db8::1", 0)};
+    struct net_addr bad[] = {addr("169.254.169.254", 0), addr("127.0.0.1", 0), addr("::1", 0),
+                             addr("0.0.0.0", 0), addr("fd00:ec2::254", 0)};
+    const struct resolve_state *r = resolved(good, 2, bad, 5);
+    struct route_table *t = load("kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted:\n"
+                                 "- {name: a, hosts: [a.x, none.x], ports: [443]}\n"
+                                 "- {name: evil, hosts: [evil.x]}\n");
+    (void)state;
+    assert_string_equal(through(t, "192.0.2.1", 443, r), "a");
+    assert_string_equal(through(t, "2001:db8::1", 443, r), "a");
+    assert_string_equal(through(t, "192.0.2.1", 80, r), "-");
+    assert_string_equal(through(t, "192.0.2.1", 443, NULL), "-"); /* not resolved yet */
+    for (size_t i = 0; i < 5; i++) {
+        char text[NET_ADDR_TEXT_MAX];
+        net_addr_set_port(&bad[i], 443);
+        assert_ptr_equal(route_pass(t, &bad[i], r, NULL), NULL);
+        assert_non_null(net_addr_text(&bad[i], text));
+    }
+    /* What came by a name stays by it, while the entry is there: not by another's, and not what
+     * came by a block. */
+    struct net_addr a = addr("192.0.2.1", 443);
+    const struct route_pass *before = route_pass(t, &a, r, NULL);
+    assert_true(before->by_host);
+    assert_string_equal(route_pass(t, &a, resolved(NULL, 0, NULL, 0), before)->name, "a");
+    static const char *const later[] = {
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted: [{name: b, hosts: [a.x]}]\n",
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted: [{name: a, addresses: "
+        "[10.0.0.1]}]\n",
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted: [{name: a, hosts: [a.x], ports: "
+        "[80]}]\n",
+    };
+    for (size_t i = 0; i < 3; i++) {
+        struct route_table *next = load(later[i]);
+        assert_null(route_pass(next, &a, resolved(NULL, 0, NULL, 0), before));
+        route_table_free(next);
+    }
+    const struct route_pass block = {.name = "a"};
+    assert_null(route_pass(t, &a, resolved(NULL, 0, NULL, 0), &block));
+    route_table_free(t);
+}
+
+static void count_host(void *arg, const char *host)
+{
+    (void)host;
+    ++*(size_t *)arg;
+}
+
+static void test_endpoints(void **state)
+{
+    struct route_table *t = load(
+        "kind: Mesh\nlevel: 1\nunlisted: list\nallow_unlisted: [{name: x, hosts: [x.x, y.y]}]\n"
+        "services: [{name: s, addresses: [10.0.0.1], identities: ['spiffe://t/s'], ports: "
+        "[{port: 80}], endpoints: ['10.0.0.2:81', 'fd00::1', h.x, 'h.y:82'], limits: "
+        "{connections: 7}}]\n");
+    size_t n = 0;
+    (void)state;
+    const struct route *r = route_at(t, 0);
+    assert_int_equal(r->n_endpoints, 4);
+    assert_int_equal(r->endpoints[0].port, 81);
+    assert_int_equal(r->endpoints[1].port, 0);
+    assert_int_equal(r->endpoints[1].address.sa.sa_family, AF_INET6);
+    assert_string_equal(r->endpoints[2].host, "h.x");
+    assert_int_equal(r->endpoints[3].port, 82);
+    assert_int_equal(r->max_connections, 7);
+    assert_int_equal(r->ejection.after, 3);
+    route_hosts(t, count_host, &n);
+    assert_int_equal(n, 4);
+    route_table_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +365,10 @@ int main(void)
         cmocka_unit_test(test_transports),
         cmocka_unit_test(test_two_claim_one_port),
         cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_endpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,12 +160,12 @@ static void route_text(const struct snapshot *s, char ret[64])
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(1)};
     struct net_addr to;
-    bool passthrough = true;
+    const struct route_pass *pass = NULL;
     inet_pton(AF_INET, "10.0.0.1", &in.sin_addr);
     assert_true(net_addr_from((const struct sockaddr *)&in, sizeof(in), &to));
-    const struct route *r = snapshot_route(s, &to, &passthrough);
+    const struct route *r = snapshot_route(s, &to, NULL, &pass);
     if (r == NULL) {
-        snprintf(ret, 64, "%s", passthrough ? "=" : "-");
+        snprintf(ret, 64, "%s", pass != NULL ? "=" : "-");
     } else {
         snprintf(ret, 64, "%s%s%zu", r->service, r->transport == CONF_TRANSPORT_DISABLE ? "!" : ":",
                  r->n_identities);
@@ -176,6 +176,9 @@ static void test_routes(void **state)
 {
 #define PASS ", \"unlisted\": \"passthrough\""
 #define LIST(x) ", \"services\": [" x "]"
+#define ONLY(address)                                                                              \
+    ", \"unlisted\": \"list\", \"allow_unlisted\": [{\"name\": \"o\", \"addresses\": [\"" address  \
+    "\"]}]"
 #define NEVER "{\"kind\": \"Modes\", \"level\": 1, \"plaintext\": \"never\"}"
     static const struct {
         const char *told, *file, *modes, *want;
@@ -218,6 +221,20 @@ static void test_routes(void **state)
          "-"},
         {MESH(LIST(PLAIN("t", "10.0.0.1"))), MESH(LIST(VIA("hbone", "f", "10.0.0.1", A))), NULL,
          "-"},
+        /* lists: both have to let it through */
+        {MESH(ONLY("10.0.0.1")), NULL, NULL, "="},
+        {MESH(ONLY("10.0.0.2")), NULL, NULL, "-"},
+        {MESH(ONLY("10.0.0.1")), MESH(PASS), NULL, "="},
+        {MESH(ONLY("10.0.0.1")), MESH(ONLY("10.0.0.0/24")), NULL, "="},
+        {MESH(ONLY("10.0.0.0/24")), MESH(ONLY("10.0.0.2")), NULL, "-"},
+        {MESH(ONLY("10.0.0.2")), MESH(PASS), NULL, "-"},
+        {MESH(PASS), MESH(ONLY("10.0.0.1")), NULL, "="},
+        {MESH(), MESH(ONLY("10.0.0.1")), NULL, "-"},
+        {MESH(ONLY("10.0.0.1")), MESH(), NULL, "-"},
+        /* a list is silent about what it names, and about nothing else */
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(ONLY("10.0.0.1")), NULL, "t:1"},
+        {MESH(LIST(SERVICE("t", "10.0.0.1", A))), MESH(ONLY("10.0.0.2")), NULL, "-"},
+        {MESH(ONLY("10.0.0.1")), NULL, NEVER, "-"},
         /* no plaintext, whatever a map says */
         {MESH(LIST(VIA("auto", "t", "10.0.0.1", A))), NULL, NEVER, "t:1"},
         {MESH(PASS), MESH(PASS), NEVER, "-"},
