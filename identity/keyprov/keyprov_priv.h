@@ -4,6 +4,7 @@
  *   away_key.c   the provider itself, and making a key
  *   keymgmt.c    keys as OpenSSL wants to see them: a public half, and a callback
  *   signature.c  signing
+ *   handshake.c  the content of a CertificateVerify, written and read
  */
 #ifndef POSTERN_KEYPROV_PRIV_H
 #define POSTERN_KEYPROV_PRIV_H

@@ -15,6 +15,11 @@ struct context {
     enum away_hash hash;
     bool pss;
     int salt_len; /* RSA_PSS_SALTLEN_DIGEST, or a number */
+    /* Of a key for handshakes alone, in the place of md: the message itself, as long as it may be
+     * one. */
+    bool too_long;
+    size_t content_len;
+    uint8_t content[AWAY_HANDSHAKE_MAX];
 };
 
 static void *new_context(void *provctx, const char *properties)
@@ -124,6 +129,27 @@ static int set_params(void *context, const OSSL_PARAM params[])
 }
 
 /* --- signing ---------------------------------------------------------------------------------- */
+static bool take_key(struct context *c, struct keyprov_key *k)
+{
+    if (k != c->key) {
+        keyprov_key_unref(c->key);
+        c->key = keyprov_key_ref(k);
+    }
+    return true;
+}
+
+/* Nothing is hashed: the message has to be seen whole. RFC 8446, 4.2.3: a curve goes with a hash.
+ */
+static int handshake_init(struct context *c, struct keyprov_key *k, const OSSL_PARAM params[])
+{
+    int bits = EVP_PKEY_get_bits(k->public_key);
+    c->too_long = false;
+    c->content_len = 0;
+    return !k->rsa &&
+           ((bits == 256 && c->hash == AWAY_SHA256) || (bits == 384 && c->hash == AWAY_SHA384)) &&
+           take_key(c, k) && set_params(c, params);
+}
+
 static int sign_init(void *context, const char *hash_name, void *key, const OSSL_PARAM params[])
 {
     struct context *c = (struct context *)context;
@@ -131,22 +157,35 @@ static int sign_init(void *context, const char *hash_name, void *key, const OSSL
     if (k == NULL || !k->has_signer || !hash_of(hash_name, &c->hash)) {
         return 0;
     }
+    if (k->signer.sign_handshake != NULL) {
+        return handshake_init(c, k, params);
+    }
     EVP_MD *md = EVP_MD_fetch(NULL, hash_name, NULL);
     EVP_MD_CTX_free(c->md);
     c->md = EVP_MD_CTX_new();
     bool ok = md != NULL && c->md != NULL && EVP_DigestInit_ex2(c->md, md, NULL) == 1;
     EVP_MD_free(md);
-    if (ok && k != c->key) {
-        keyprov_key_unref(c->key);
-        c->key = keyprov_key_ref(k);
-    }
-    return ok && set_params(c, params);
+    return ok && take_key(c, k) && set_params(c, params);
+}
+
+static bool for_handshakes(const struct context *c)
+{
+    return c->key != NULL && c->key->signer.sign_handshake != NULL;
 }
 
 static int sign_update(void *context, const unsigned char *data, size_t n)
 {
     struct context *c = (struct context *)context;
-    return c->md != NULL && EVP_DigestUpdate(c->md, data, n) == 1;
+    if (!for_handshakes(c)) {
+        return c->md != NULL && EVP_DigestUpdate(c->md, data, n) == 1;
+    }
+    c->too_long = c->too_long || n > sizeof(c->content) - c->content_len;
+    if (c->too_long) {
+        return 0;
+    }
+    memcpy(c->content + c->content_len, data, n);
+    c->content_len += n;
+    return 1;
 }
 
 /* r and s to DER, as signatures are in TLS. */
@@ -172,6 +211,21 @@ static int put_ecdsa(const uint8_t *rs, size_t n, unsigned char *sig, size_t *si
     return len > 0;
 }
 
+static int handshake_final(struct context *c, unsigned char *sig, size_t *sig_len, size_t size)
+{
+    struct away_handshake what;
+    uint8_t out[AWAY_SIGNATURE_MAX];
+    size_t n = 0;
+    if (c->too_long || !away_handshake_parse(c->content, c->content_len, &what) ||
+        c->key->signer.sign_handshake(c->key->signer.arg, &what, out, &n) == -1 || n == 0 ||
+        n > sizeof(out) || n > size) {
+        return 0;
+    }
+    memcpy(sig, out, n);
+    *sig_len = n;
+    return 1;
+}
+
 static int sign_final(void *context, unsigned char *sig, size_t *sig_len, size_t size)
 {
     struct context *c = (struct context *)context;
@@ -186,6 +240,9 @@ static int sign_final(void *context, unsigned char *sig, size_t *sig_len, size_t
     if (sig == NULL) {
         *sig_len = most;
         return 1;
+    }
+    if (for_handshakes(c)) {
+        return handshake_final(c, sig, sig_len, size);
     }
     if (c->md == NULL || EVP_DigestFinal_ex(c->md, ask.digest, &digest_len) != 1) {
         return 0;

@@ -22,9 +22,6 @@ STACK_OF(X509) * x509_ders_parse(struct str ders, int min, int max, struct err *
 void x509_stack_free(STACK_OF(X509) * certs);
 int64_t x509_time_s(const ASN1_TIME *t);
 
-/* --- x509_key.c --- */
-EVP_PKEY *x509_key_of_point(const uint8_t point[X509_POINT_LEN], struct err *err);
-
 /* --- x509_name.c --- */
 /* The one URI among the certificate's names, as it stands there: a view that *ret_names keeps
  * alive, which is the caller's (GENERAL_NAMES_free). Names of other types don't count. */

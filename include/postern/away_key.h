@@ -15,6 +15,7 @@
 
 #include <openssl/evp.h>
 #include <postern/err.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,10 +35,31 @@ struct away_ask {
     uint8_t digest[AWAY_HASH_MAX];
     size_t salt_len; /* PSS only */
 };
+
+/* What a CertificateVerify of TLS 1.3 says (RFC 8446, 4.4.3). */
+enum away_role { AWAY_SERVER, AWAY_CLIENT };
+enum {
+    AWAY_TRANSCRIPT_MAX = 48,                              /* 32 or 48: of the suite's hash */
+    AWAY_HANDSHAKE_MAX = 64 + 33 + 1 + AWAY_TRANSCRIPT_MAX /* bytes of content */
+};
+struct away_handshake {
+    enum away_role role; /* whose signature it is */
+    size_t transcript_len;
+    uint8_t transcript[AWAY_TRANSCRIPT_MAX];
+};
+/* The bytes that are signed; how many. `what` is sound. */
+size_t away_handshake_write(const struct away_handshake *what, uint8_t ret[AWAY_HANDSHAKE_MAX]);
+/* The reverse. False: they are anything else. A pure function. */
+bool away_handshake_parse(const uint8_t *bytes, size_t len, struct away_handshake *ret);
+
 struct away_signer {
     /* 0 and the signature; -1: no, or not in time: the handshake fails. */
     int (*sign)(void *arg, const struct away_ask *ask, uint8_t ret[AWAY_SIGNATURE_MAX],
                 size_t *ret_len);
+    /* In its place, for a key that signs handshakes of TLS 1.3 and nothing else: EC alone, with
+     * the curve's own hash. The signature is DER, as in TLS. NULL: `sign` is asked. */
+    int (*sign_handshake)(void *arg, const struct away_handshake *what,
+                          uint8_t ret[AWAY_SIGNATURE_MAX], size_t *ret_len);
     /* With the last use of the key; NULL: nothing to do. */
     void (*release)(void *arg);
     void *arg;

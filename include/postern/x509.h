@@ -121,6 +121,8 @@ int x509_csr_new(EVP_PKEY *key, uint8_t **ret, size_t *ret_len, struct err *err)
 int x509_csr_check(struct str der, uint8_t ret_point[65], struct err *err);
 /* The same form for a key of ours. */
 int x509_key_point(EVP_PKEY *key, uint8_t ret_point[65], struct err *err);
+/* The reverse: a public key. EVP_PKEY_free. */
+EVP_PKEY *x509_key_of_point(const uint8_t point[65], struct err *err);
 
 /* --- making certificates (keeper) ---------------------------------------------------------------
  */

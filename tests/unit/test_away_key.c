@@ -19,6 +19,7 @@ struct holder {
     enum { HONEST, REFUSES, LIES, SHORT } how;
     unsigned n_asked, n_released;
     struct away_ask last;
+    struct away_handshake last_handshake;
 };
 
 static size_t raw_ecdsa(const uint8_t *der, size_t n, size_t half, uint8_t *ret)
@@ -224,6 +225,135 @@ static void test_handshakes(void **state)
     }
 }
 
+/* --- keys for handshakes of TLS 1.3 alone ------------------------------------------------------
+ */
+/* Signs what it builds itself, as the process does that has the key. */
+static int sign_handshake(void *arg, const struct away_handshake *what,
+                          uint8_t ret[AWAY_SIGNATURE_MAX], size_t *ret_len)
+{
+    struct holder *h = arg;
+    uint8_t content[AWAY_HANDSHAKE_MAX];
+    size_t n = away_handshake_write(what, content);
+    h->n_asked++;
+    h->last_handshake = *what;
+    if (h->how == REFUSES) {
+        return -1;
+    }
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    *ret_len = AWAY_SIGNATURE_MAX;
+    assert_int_equal(
+        EVP_DigestSignInit(c, NULL, EVP_PKEY_get_bits(h->key) == 256 ? EVP_sha256() : EVP_sha384(),
+                           NULL, h->key),
+        1);
+    assert_int_equal(EVP_DigestSign(c, ret, ret_len, content, n), 1);
+    EVP_MD_CTX_free(c);
+    ret[*ret_len / 2] ^= h->how == LIES ? 1 : 0;
+    *ret_len = h->how == SHORT ? 0 : *ret_len;
+    return 0;
+}
+
+static EVP_PKEY *away_for_handshakes(const struct world *w, const struct certs_pair *leaf,
+                                     struct holder *h)
+{
+    const struct away_signer signer = {
+        .sign = sign, .sign_handshake = sign_handshake, .release = release, .arg = h};
+    EVP_PKEY *key = away_key_new(w->keys, X509_get0_pubkey(leaf->cert), &signer, NULL);
+    assert_non_null(key);
+    return key;
+}
+
+/* What such a key does with a text. */
+static bool signs(EVP_PKEY *key, const EVP_MD *md, const uint8_t *text, size_t n)
+{
+    uint8_t sig[AWAY_SIGNATURE_MAX];
+    size_t len = sizeof(sig);
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    bool ok = EVP_DigestSignInit(c, NULL, md, NULL, key) == 1 &&
+              EVP_DigestSign(c, sig, &len, text, n) == 1;
+    EVP_MD_CTX_free(c);
+    ERR_clear_error();
+    return ok;
+}
+
+/* Another text, another hash, a digest, a request, TLS 1.2: refused, and nobody was asked. */
+static void test_handshakes_only(void **state)
+{
+    struct world *w = *state;
+    struct certs_pair leaf = leaf_of(w, CERTS_P256);
+    struct holder h = {.key = leaf.key};
+    EVP_PKEY *key = away_for_handshakes(w, &leaf, &h);
+    struct away_handshake what = {.role = AWAY_SERVER, .transcript_len = 32};
+    uint8_t content[AWAY_HANDSHAKE_MAX + 1] = {0};
+    size_t n = away_handshake_write(&what, content);
+    assert_true(signs(key, EVP_sha256(), content, n));
+    assert_int_equal(h.n_asked, 1);
+    for (size_t i = 0; i < n - 32; i++) { /* each byte before the hash counts */
+        content[i] ^= 1;
+        assert_false(signs(key, EVP_sha256(), content, n));
+        content[i] ^= 1;
+    }
+    for (size_t len = 0; len <= sizeof(content); len++) {
+        assert_true(len == n || len == n + 16 || !signs(key, EVP_sha256(), content, len));
+    }
+    assert_false(signs(key, EVP_sha384(), content, n));
+    assert_false(signs(key, EVP_sha1(), content, n));
+    assert_false(signs(key, EVP_sha256(), (const uint8_t *)"text", 4));
+    h.n_asked = 0;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    uint8_t sig[AWAY_SIGNATURE_MAX];
+    size_t len = sizeof(sig);
+    assert_true(ctx == NULL || EVP_PKEY_sign_init(ctx) != 1 ||
+                EVP_PKEY_sign(ctx, sig, &len, content, 32) != 1);
+    EVP_PKEY_CTX_free(ctx);
+    X509_REQ *req = X509_REQ_new();
+    assert_int_equal(X509_REQ_set_pubkey(req, leaf.key), 1);
+    assert_int_equal(X509_REQ_sign(req, key, EVP_sha256()), 0);
+    X509_REQ_free(req);
+    ERR_clear_error();
+    assert_false(handshake(key, leaf.cert, w->root.cert, TLS1_2_VERSION));
+    assert_int_equal(h.n_asked, 0);
+    EVP_PKEY_free(key);
+    assert_int_equal(h.n_released, 1);
+    certs_free(&leaf);
+}
+
+static void test_handshakes_of_tls_1_3(void **state)
+{
+    struct world *w = *state;
+    static const enum certs_key kinds[] = {CERTS_P256, CERTS_P384};
+    for (size_t i = 0; i < 2; i++) {
+        struct certs_pair leaf = leaf_of(w, kinds[i]);
+        struct holder h = {.key = leaf.key};
+        EVP_PKEY *key = away_for_handshakes(w, &leaf, &h);
+        assert_int_equal(X509_check_private_key(leaf.cert, key), 1);
+        for (int how = REFUSES; how <= SHORT; how++) {
+            h.how = how;
+            assert_false(handshake(key, leaf.cert, w->root.cert, TLS1_3_VERSION));
+        }
+        h.how = HONEST;
+        h.n_asked = 0;
+        assert_true(handshake(key, leaf.cert, w->root.cert, TLS1_3_VERSION));
+        assert_int_equal(h.n_asked, 1);
+        assert_int_equal(h.last_handshake.role, AWAY_SERVER);
+        assert_true(h.last_handshake.transcript_len == 32 || h.last_handshake.transcript_len == 48);
+        EVP_PKEY_free(key);
+        certs_free(&leaf);
+    }
+}
+
+/* There is no way for an RSA key: its signature in TLS 1.3 has a salt, which is not asked for. */
+static void test_handshakes_not_rsa(void **state)
+{
+    struct world *w = *state;
+    struct certs_pair leaf = leaf_of(w, CERTS_RSA2048);
+    struct holder h = {.key = leaf.key};
+    EVP_PKEY *key = away_for_handshakes(w, &leaf, &h);
+    assert_false(handshake(key, leaf.cert, w->root.cert, TLS1_3_VERSION));
+    assert_int_equal(h.n_asked, 0);
+    EVP_PKEY_free(key);
+    certs_free(&leaf);
+}
+
 /* It is the certificate's, and no other's; there is no way to the private half. */
 static void test_fits(void **state)
 {
@@ -266,6 +396,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_kinds_that_cannot_be, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_holders, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handshakes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_handshakes_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_handshakes_of_tls_1_3, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_handshakes_not_rsa, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_others, setup, teardown),
     };
