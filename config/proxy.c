@@ -95,6 +95,8 @@ static const struct field fields_listener_port[] = {
 static const struct table table_listener_port = {
     .name = "a port of a listener", .size = sizeof(struct conf_port), FIELDS(fields_listener_port)};
 
+static const char *const words_undeclared[] = {"detect", "tcp", NULL};
+
 static void check_listener(struct context *c, const struct node *map, void *value);
 
 static const struct field fields_listener[] = {
@@ -126,8 +128,8 @@ static const struct field fields_listener[] = {
      .type = TYPE_MAP,
      .table = &table_listener_port,
      LIST_AT(struct conf_listener, ports, n_ports),
-     .def_doc = "every port, as `tcp`",
-     .doc = "Intercepted inbound only: what the workload's ports speak. Others are `tcp`."},
+     .def_doc = "none: see `undeclared`",
+     .doc = "Intercepted inbound only: what the workload's ports speak."},
     {.name = "transparent",
      .type = TYPE_BOOL,
      AT(struct conf_listener, transparent),
@@ -135,6 +137,16 @@ static const struct field fields_listener[] = {
      .doc =
          "Intercepted inbound only, with `postern intercept --inbound-mode tproxy`: the workload "
          "sees the client's address and not the proxy's. Needs CAP_NET_RAW."},
+    {.name = "undeclared",
+     .type = TYPE_WORD,
+     .words = words_undeclared,
+     AT(struct conf_listener, undeclared),
+     .def = "detect",
+     .doc =
+         "Intercepted inbound only: ports that are not in `ports`. `detect`: where the policy has "
+         "rules about requests for a port, only HTTP/1 goes through, and each request is judged; "
+         "others are judged as connections, and what they carry is told in log and metrics. "
+         "`tcp`: as if declared so."},
     {.name = "to",
      .type = TYPE_ADDRESS,
      AT(struct conf_listener, to.address),
@@ -170,6 +182,8 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                            "an address with port to connect to");
         schema_refuse_key(c, map, "ports", "an explicit listener",
                           "it has one destination, 'to', and says 'protocol'");
+        schema_refuse_key(c, map, "undeclared", "an explicit listener",
+                          "it has one destination, 'to', and says 'protocol'");
         if (outbound) {
             schema_require_key(c, map, "identities", "an explicit outbound listener",
                                "the SPIFFE IDs that may answer at 'to'");
@@ -190,6 +204,8 @@ static void check_listener(struct context *c, const struct node *map, void *valu
         if (outbound) {
             schema_refuse_key(c, map, "ports", "an outbound listener",
                               "they are said in the mesh map");
+            schema_refuse_key(c, map, "undeclared", "an outbound listener",
+                              "nothing is judged there but who answers");
             const struct node *address = node_get(map, "address");
             if (l->bind.address.len > 0 && !sockaddr_is_loopback(&l->bind.address)) {
                 report(c, address, "a loopback address such as 127.0.0.1:15001 or [::1]:15001",

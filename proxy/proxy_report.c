@@ -287,6 +287,23 @@ static void unlisted_metrics(const struct proxy *p, struct buf *out)
     }
 }
 
+static void detected_metrics(const struct proxy *p, struct buf *out)
+{
+    for (size_t i = 0; i < DETECT_PROTOCOL_COUNT; i++) {
+        for (size_t k = 0; k < DETECT_HOW_COUNT; k++) {
+            char labels[64];
+            snprintf(labels, sizeof(labels), "protocol=\"%s\",how=\"%s\"",
+                     detect_protocol_name((enum detect_protocol)i),
+                     detect_how_name((enum detect_how)k));
+            (void)metrics_write_value(
+                out, "postern_connections_detected", METRIC_COUNTER,
+                i + k == 0 ? "Inbound connections, by what they speak and how it is known." : NULL,
+                labels,
+                (double)sum(p, MEMBER(detected) + (i * DETECT_HOW_COUNT + k) * sizeof(uint64_t)));
+        }
+    }
+}
+
 static void connection_metrics(const struct proxy *p, struct buf *out)
 {
     family(p, out, "postern_connections_accepted", METRIC_COUNTER, "Connections accepted.",
@@ -315,6 +332,7 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
                               "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
     transport_metrics(p, out);
     unlisted_metrics(p, out);
+    detected_metrics(p, out);
     one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",
         SUM(p, rejudged));
     one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",

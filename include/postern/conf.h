@@ -84,6 +84,9 @@ enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
 enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT };
 enum conf_key_mode { CONF_KEY_AUTO, CONF_KEY_CSR, CONF_KEY_AGENT };
 
+/* How inbound ports that are not declared are taken: docs/detection.md. */
+enum conf_undeclared { CONF_UNDECLARED_DETECT, CONF_UNDECLARED_TCP };
+
 struct conf_port {
     uint16_t port;
     enum conf_protocol protocol;
@@ -174,10 +177,11 @@ struct conf_listener {
     struct conf_bind bind;         /* of a Proxy: an address */
     struct conf_port *ports;       /* intercepted inbound only */
     size_t n_ports;
-    bool transparent;               /* intercepted inbound only: the client's address is kept */
-    struct conf_target to;          /* explicit only; of a Proxy: an address */
-    struct conf_strings identities; /* of a Proxy: explicit outbound only, at least one there */
-    enum conf_protocol protocol;    /* explicit only */
+    bool transparent;                /* intercepted inbound only: the client's address is kept */
+    enum conf_undeclared undeclared; /* intercepted inbound only */
+    struct conf_target to;           /* explicit only; of a Proxy: an address */
+    struct conf_strings identities;  /* of a Proxy: explicit outbound only, at least one there */
+    enum conf_protocol protocol;     /* explicit only */
 
     /* The rest: of a Gateway only. */
     struct conf_tls_side downstream;                 /* server, relay */

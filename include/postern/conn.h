@@ -8,6 +8,7 @@
 #ifndef POSTERN_CONN_H
 #define POSTERN_CONN_H
 
+#include <postern/detect.h>
 #include <postern/err.h>
 #include <postern/log.h>
 #include <postern/rate.h>
@@ -31,6 +32,7 @@
     X(TUNNEL, "tunnel")       /* asks an HTTP proxy for a way on */                                \
     X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
     X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
+    X(DETECT, "detect")                         /* reads whether a request comes */                \
     X(HTTP, "http")                             /* requests, one after the other */                \
     X(PUMP, "pump")                             /* bytes both ways */                              \
     X(LINGER, "linger")                         /* said why, waits for the peer to have read it */ \
@@ -56,6 +58,10 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(UPSTREAM_RESET, "upstream_reset", RESET, INFO, "the side that was called reset it")          \
     X(TRUNCATED, "truncated", RESET, WARN, "TCP ended without the end of TLS")                     \
     X(DENIED, "policy_denied", RESET, WARN, "the policy does not allow it")                        \
+    X(NOT_HTTP, "not_http", RESET, WARN,                                                           \
+      "the policy judges by request on this port, and what came is no HTTP/1")                     \
+    X(PROTOCOL_UNKNOWN, "protocol_unknown", RESET, WARN,                                           \
+      "the policy judges by request on this port, and no request came in time")                    \
     X(POLICY_CHANGED, "policy_changed", RESET, WARN, "no longer allowed after a change")           \
     X(TRUST_CHANGED, "trust_changed", RESET, WARN, "its peer is no longer vouched for")            \
     X(ROUTE_CHANGED, "route_changed", RESET, WARN, "its route no longer leads to this peer")       \
@@ -136,6 +142,7 @@ struct conn_counters {
     _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
+    _Atomic uint64_t detected[DETECT_PROTOCOL_COUNT][DETECT_HOW_COUNT]; /* inbound connections */
     _Atomic uint64_t rejudged, rejudged_closed;
     _Atomic uint64_t accept_errors;
     _Atomic uint64_t generation; /* of the snapshot that it runs: a gauge */

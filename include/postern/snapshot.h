@@ -184,6 +184,9 @@ struct snapshot *snapshot_unref(struct snapshot *s);
 /* *ret_by (may be NULL) is the policy that decided, lent: for policy_near_miss. */
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by);
+/* Whether any of what decides has a rule about requests that can speak of this port: it is then not
+ * to be judged as a connection, unless it was declared one. */
+bool snapshot_wants_requests(const struct snapshot *s, struct str target, uint16_t port);
 /* NULL: unlisted; *ret_pass says what lets it through as plain TCP then, NULL: nothing does.
  * `before` is for route_pass. */
 const struct route *snapshot_route(const struct snapshot *s, const struct net_addr *dst,

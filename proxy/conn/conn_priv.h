@@ -10,6 +10,7 @@
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   transport.c direct or HBONE, and why                        learned.c   who takes HBONE
+ *   detect.c    which protocol an undeclared port carries
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -165,6 +166,9 @@ struct conn {
     struct policy_verdict verdict; /* of the connection; rule is lent by snap */
     uint8_t transport_why;         /* outbound; enum conn_why */
     bool judged;
+    bool undeclared; /* inbound, and its port is not declared: how it is judged depends */
+    bool detecting;  /* pumps, and what it carries is looked at */
+    struct detect_race race;
     bool relay;       /* inbound, and TLS upstream */
     bool passthrough; /* inbound, and not terminated here */
     uint8_t dial_left, dial_at, dial_tried;
@@ -343,7 +347,25 @@ void conn_pump_step(struct conn *c);
 /* What the streams have moved since the last time, into the counters. */
 void conn_count_bytes(struct conn *c);
 
+/* --- detect.c ----------------------------------------------------------------------------------
+ * What a port carries that nobody declared: docs/detection.md. */
+/* Whether it has to be found out before anything is judged. */
+bool conn_detect_wanted(const struct conn *c);
+void conn_detect_start(struct conn *c);
+void conn_detect_step(struct conn *c); /* DETECT */
+void conn_detect_timeout(struct conn *c);
+/* What is declared needs no finding out. */
+void conn_detect_declared(struct conn *c);
+/* Of a pump with c->detecting: what was read from one side. */
+void conn_detect_look(struct conn *c, const struct conn_leg *from, const uint8_t *data, size_t n);
+/* It ends: whatever was not found out counts as such. */
+void conn_detect_end(struct conn *c);
+/* False: it was judged as a connection, and would not be any more. */
+bool conn_detect_holds(const struct conn *c);
+
 /* --- judge.c ---------------------------------------------------------------------------------- */
+/* For what is said of a refusal; NULL: no memory. Lent. */
+struct conn_denial *conn_denial_new(struct conn *c);
 /* The connection by itself; fills verdict, and for a denial decision and near miss. */
 bool conn_judge(struct conn *c);
 void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT]);

@@ -405,7 +405,8 @@ bool conn_http_rejudge(struct conn *c)
 void conn_http_drain(struct conn *c)
 {
     struct conn_http *h = c->http;
-    if (c->state == CONN_HTTP && h->req_phase == REQ_HEAD && h->in.len == 0) {
+    if ((c->state == CONN_HTTP || c->state == CONN_DETECT) && h->req_phase == REQ_HEAD &&
+        h->in.len == 0) {
         conn_close(c, CONN_CLOSE_ANSWERED);
     }
 }

@@ -40,6 +40,7 @@ static bool find_workload(struct conn *c)
             net_addr_set_port(&c->upstream, net_addr_port(&c->original));
         }
     }
+    c->undeclared = p == NULL && l->conf->undeclared == CONF_UNDECLARED_DETECT;
     return true;
 }
 
@@ -150,6 +151,11 @@ void conn_inbound_step(struct conn *c)
     if (!conn_handshake(c)) {
         return;
     }
+    if (conn_detect_wanted(c)) {
+        conn_detect_start(c);
+        return;
+    }
+    conn_detect_declared(c);
     if (c->protocol == CONF_PROTOCOL_HTTP) {
         conn_set_state(c, CONN_HTTP);
         if (conn_http_start(c)) {

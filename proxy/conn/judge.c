@@ -71,6 +71,17 @@ bool conn_quarantined(const struct conn *c)
     return conn_snapshot(c)->own_quarantined || is_denied(c, &c->peer) || is_denied(c, &c->app);
 }
 
+struct conn_denial *conn_denial_new(struct conn *c)
+{
+    if (c->denial == NULL) {
+        c->denial = (struct conn_denial *)calloc(1, sizeof(*c->denial));
+    }
+    if (c->denial != NULL) {
+        conn_decision_new(c->worker, c->denial->decision);
+    }
+    return c->denial;
+}
+
 bool conn_judge(struct conn *c)
 {
     const struct policy *policy = NULL;
@@ -79,12 +90,9 @@ bool conn_judge(struct conn *c)
     snapshot_decide(conn_snapshot(c), &q, &c->verdict, &policy);
     c->judged = true;
     if (!c->verdict.allow) {
-        if (c->denial == NULL) {
-            c->denial = (struct conn_denial *)calloc(1, sizeof(*c->denial));
-        }
-        if (c->denial != NULL) {
-            conn_decision_new(c->worker, c->denial->decision);
-            policy_near_miss(policy, &q, c->denial->near_miss, sizeof(c->denial->near_miss));
+        struct conn_denial *denial = conn_denial_new(c);
+        if (denial != NULL) {
+            policy_near_miss(policy, &q, denial->near_miss, sizeof(denial->near_miss));
         }
     }
     return c->verdict.allow;
@@ -161,7 +169,8 @@ static bool rebase_handshake(struct conn *c)
 
 static enum conn_reason rejudge_inbound(struct conn *c)
 {
-    bool ok = c->http != NULL ? conn_http_rejudge(c) : !c->judged || conn_judge(c);
+    bool ok = c->http != NULL ? conn_http_rejudge(c)
+                              : !c->judged || (conn_detect_holds(c) && conn_judge(c));
     return ok ? CONN_CLOSE_DONE : CONN_CLOSE_POLICY_CHANGED;
 }
 

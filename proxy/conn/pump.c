@@ -41,6 +41,9 @@ static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
     size_t n = 0;
     switch (stream_read(&from->s, scratch->plain, NET_SCRATCH_SIZE, &n)) {
     case STREAM_OK:
+        if (c->detecting) {
+            conn_detect_look(c, from, scratch->plain, n);
+        }
         if (stream_write(&to->s, scratch->plain, n) == STREAM_FAILED) {
             conn_close(c, broken(c, to));
             return false;
@@ -118,6 +121,7 @@ void conn_pump_step(struct conn *c)
 void conn_pump_start(struct conn *c)
 {
     conn_set_state(c, CONN_PUMP);
+    c->detecting = c->undeclared && c->http == NULL;
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.idle_tcp_ms);
     /* The side that opened it has mostly sent something while we were busy. */
     conn_downstream(c)->ready |= LOOP_READ;

@@ -91,6 +91,10 @@ void conn_record_close(struct conn *c)
     }
     log_str(&l, "reason", conn_reason_token(c->reason));
     log_str(&l, "message", conn_reason_text(c->reason));
+    if (c->race.how != DETECT_BY_NONE || c->detecting) {
+        log_str(&l, "protocol", detect_protocol_name((enum detect_protocol)c->race.protocol));
+        log_str(&l, "protocol_by", detect_how_name((enum detect_how)c->race.how));
+    }
     log_str(&l, "verdict", verdict_text(c));
     if (c->judged) {
         log_str(&l, "rule", c->verdict.rule);

@@ -33,8 +33,9 @@ static const unsigned edges[CONN_STATE_COUNT] = {
     [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
-    [CONN_HANDSHAKE] = TO(DIAL) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_HANDSHAKE] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
+    [CONN_DETECT] = TO(HTTP) | TO(CLOSED),
     [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_PUMP] = TO(CLOSED),
     [CONN_LINGER] = TO(CLOSED),
@@ -195,7 +196,8 @@ static void unlist(struct conn *c)
     if (w->shared->listeners != NULL) {
         struct conn_shared_listener *l = &w->shared->listeners[c->listener];
         atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
-        if (c->reason == CONN_CLOSE_DENIED || c->reason == CONN_CLOSE_HANDSHAKE_FAILED) {
+        if (c->reason == CONN_CLOSE_DENIED || c->reason == CONN_CLOSE_NOT_HTTP ||
+            c->reason == CONN_CLOSE_PROTOCOL_UNKNOWN || c->reason == CONN_CLOSE_HANDSHAKE_FAILED) {
             atomic_fetch_add_explicit(&l->denied, 1, memory_order_relaxed);
         }
     }
@@ -226,6 +228,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
         c->closing = true;
         c->reason = reason;
         conn_count_bytes(c);
+        conn_detect_end(c);
         counter_add(&c->worker->counters.closed[c->direction][reason], 1);
         conn_record_close(c);
         if (reasons[reason].end == CONN_END_LINGER && c->direction == CONF_INBOUND &&
@@ -293,6 +296,9 @@ void conn_drive(struct conn *c)
             conn_outbound_step(c);
         }
         break;
+    case CONN_DETECT:
+        conn_detect_step(c);
+        break;
     case CONN_HTTP:
         conn_http_step(c);
         break;
@@ -348,6 +354,9 @@ static void on_timer(void *arg)
         conn_record_handshake(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app, "timeout", &err);
         conn_close(c, c->state == CONN_HANDSHAKE ? CONN_CLOSE_HANDSHAKE_TIMEOUT
                                                  : CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT);
+        break;
+    case CONN_DETECT:
+        conn_detect_timeout(c);
         break;
     case CONN_HTTP:
         conn_http_timeout(c);

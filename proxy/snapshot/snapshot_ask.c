@@ -36,6 +36,13 @@ void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
     }
 }
 
+bool snapshot_wants_requests(const struct snapshot *s, struct str target, uint16_t port)
+{
+    bool told = s->wants_state && s->state != NULL && s->state->has_policy &&
+                policy_wants_requests(s->state->policy, target, port);
+    return told || policy_wants_requests(s->files->policy, target, port);
+}
+
 static bool among(struct str id, const struct route *r)
 {
     for (size_t i = 0; i < r->n_identities; i++) {

@@ -285,6 +285,16 @@ static const struct bad_case bad_listeners[] = {
      "10:3: an explicit listener has no 'ports'; it has one destination, 'to', and says "
      "'protocol'\n"},
     {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: intercepted\n"
+                "  address: 127.0.0.1:1\n  undeclared: tcp\n"
+                "- name: b\n  direction: inbound\n  capture: explicit\n  address: 127.0.0.1:2\n"
+                "  to: 127.0.0.1:3\n  undeclared: tcp\n- name: c\n  direction: inbound\n"
+                "  capture: intercepted\n  address: 127.0.0.1:4\n  undeclared: http\n",
+     "8:3: an outbound listener has no 'undeclared'; nothing is judged there but who answers\n"
+     "14:3: an explicit listener has no 'undeclared'; it has one destination, 'to', and says "
+     "'protocol'\n"
+     "19:15: 'undeclared' is 'http', no such value, expected detect or tcp\n"},
+    {PROXY,
      PROXY_HEAD LISTENER "- {name: a, direction: inbound, capture: explicit, address: "
                          "'127.0.0.1:1', to: '127.0.0.1:1'}\n",
      "5:10: listener 'a' twice; the first is at line 4, column 10\n"

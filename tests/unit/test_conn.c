@@ -5,7 +5,7 @@
  */
 #include <postern/conn.h>
 
-#include "certs.h"
+#include "conn_world.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -21,8 +21,6 @@
 
 #include <cmocka.h>
 
-enum { WAIT_MS = 10000 };
-
 static const char ALLOW[] = "kind: Policy\nlevel: 1\nrules:\n  - name: client-may\n"
                             "    action: ALLOW\n    from:\n"
                             "      - principals: [\"spiffe://a.b/client\"]\n";
@@ -34,317 +32,6 @@ static const char ALLOW_NOBODY[] = "kind: Policy\nlevel: 1\nrules:\n  - name: no
                                    "    action: ALLOW\n    from:\n"
                                    "      - principals: [\"spiffe://a.b/nobody\"]\n";
 
-/* --- one side --------------------------------------------------------------------------------- */
-struct side {
-    char dir[64];
-    uint64_t generation;
-    struct snapshot_files *files;
-    struct snapshot_identity *identity;
-    struct conn_shared shared;
-    struct conn_worker *worker;
-    int log_wake, log_fd;
-    char log_path[96];
-};
-
-static void write_file(const char *dir, const char *name, const char *text)
-{
-    char path[160];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static struct snapshot_files *load_files(struct side *s)
-{
-    char path[160];
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_proxy *conf = NULL;
-    struct snapshot_files *files = NULL;
-    struct err err = ERR_INIT;
-    snprintf(path, sizeof(path), "%s/proxy.yaml", s->dir);
-    if (conf_load_proxy(path, diag, &conf) == -1 ||
-        snapshot_files_new(conf, ++s->generation, diag, &files, &err) == -1) {
-        char text[1000] = "";
-        if (conf_diag_count(diag) > 0) {
-            err_text(conf_diag_get(diag, 0), text, sizeof(text));
-        }
-        fail_msg("%s %s", err.what, text);
-    }
-    conf_diag_free(diag);
-    return files;
-}
-
-static void post(struct side *s)
-{
-    struct snapshot *snap =
-        snapshot_new(++s->generation,
-                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
-    conn_worker_post_snapshot(s->worker, snap);
-    snapshot_unref(snap);
-}
-
-static void side_start(struct side *s, const char *conf, const char *policy)
-{
-    struct err err = ERR_INIT;
-    strcpy(s->dir, "/tmp/postern-test-conn-XXXXXX");
-    assert_non_null(mkdtemp(s->dir));
-    write_file(s->dir, "proxy.yaml", conf);
-    if (policy != NULL) {
-        write_file(s->dir, "policy.yaml", policy);
-    }
-    s->files = load_files(s);
-    s->log_wake = eventfd(0, EFD_NONBLOCK);
-    snprintf(s->log_path, sizeof(s->log_path), "%s/log", s->dir);
-    FILE *f = fopen(s->log_path, "w+");
-    s->log_fd = dup(fileno(f));
-    fclose(f);
-    struct snapshot *snap =
-        snapshot_new(++s->generation,
-                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
-    struct conn_worker_spec spec = {.role = "proxy",
-                                    .n_workers = 1,
-                                    .shared = &s->shared,
-                                    .first = snap,
-                                    .log_wake_fd = s->log_wake};
-    if (conn_worker_new(&spec, &s->worker, &err) == -1 ||
-        conn_worker_start(s->worker, &err) == -1) {
-        fail_msg("%s", err.what);
-    }
-    snapshot_unref(snap);
-}
-
-static void side_stop(struct side *s)
-{
-    char path[160];
-    conn_worker_stop(s->worker);
-    conn_worker_free(s->worker);
-    snapshot_files_unref(s->files);
-    snapshot_identity_unref(s->identity);
-    assert_int_equal(s->shared.open, 0);
-    close(s->log_wake);
-    close(s->log_fd);
-    static const char *const names[] = {"proxy.yaml", "policy.yaml", "log"};
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
-        unlink(path);
-    }
-    rmdir(s->dir);
-}
-
-/* Waits until a line of the log holds all of the words, and returns it. */
-static char *log_line(struct side *s, const char *a, const char *b)
-{
-    static char text[1 << 20];
-    uint64_t end = os_now_ms() + WAIT_MS;
-    while (os_now_ms() < end) {
-        log_drain(conn_worker_log(s->worker), s->log_fd);
-        ssize_t n = pread(s->log_fd, text, sizeof(text) - 1, 0);
-        text[n > 0 ? n : 0] = '\0';
-        char *save = NULL;
-        for (char *l = strtok_r(text, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save)) {
-            if (strstr(l, a) != NULL && strstr(l, b) != NULL) {
-                return l;
-            }
-        }
-        struct pollfd p = {.fd = s->log_wake, .events = POLLIN};
-        poll(&p, 1, 20);
-        uint64_t drop;
-        (void)!read(s->log_wake, &drop, sizeof(drop));
-    }
-    fail_msg("no line with %s and %s", a, b);
-    return NULL;
-}
-
-/* --- the world -------------------------------------------------------------------------------- */
-struct world {
-    struct side client, server;
-    int workload;                /* listening */
-    uint16_t port, tls, backend; /* where the client connects, and so on */
-    struct certs_pair root;
-    struct x509_trust *trust;
-};
-
-static int listen_any(uint16_t *ret_port)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
-    assert_int_equal(listen(fd, 16), 0);
-    getsockname(fd, (struct sockaddr *)&a, &len);
-    *ret_port = ntohs(a.sin_port);
-    return fd;
-}
-
-static struct snapshot_identity *make_identity(struct world *w, const char *id)
-{
-    struct certs_spec spec = certs_leaf(id);
-    spec.not_before_s = os_wall_s() - 60;
-    spec.not_after_s = os_wall_s() + 3600;
-    struct certs_pair leaf = certs_make(&spec, &w->root);
-    size_t len = 0;
-    uint8_t *der = certs_der(&leaf.cert, 1, &len);
-    struct x509_svid *svid = NULL;
-    struct snapshot_identity *i = NULL;
-    struct err err = ERR_INIT;
-    if (x509_svid_new((struct str){(char *)der, len}, leaf.key, &svid, &err) == -1 ||
-        snapshot_identity_new(svid, w->trust, &i, &err) == -1) {
-        fail_msg("%s", err.what);
-    }
-    x509_svid_free(svid);
-    free(der);
-    certs_free(&leaf);
-    return i;
-}
-
-static struct world *world_new(const char *protocol, const char *policy, bool identities)
-{
-    struct world *w = calloc(1, sizeof(*w));
-    struct certs_spec spec = certs_ca("spiffe://a.b");
-    spec.not_before_s = os_wall_s() - 3600;
-    spec.not_after_s = os_wall_s() + 86400;
-    w->root = certs_make(&spec, NULL);
-    w->trust = x509_trust_new();
-    size_t len = 0;
-    uint8_t *der = certs_der(&w->root.cert, 1, &len);
-    assert_int_equal(x509_trust_add(w->trust, STR_LIT("a.b"), (struct str){(char *)der, len}, NULL),
-                     0);
-    free(der);
-    w->workload = listen_any(&w->backend);
-    close(listen_any(&w->port));
-    close(listen_any(&w->tls));
-    if (identities) {
-        w->client.identity = make_identity(w, "spiffe://a.b/client");
-        w->server.identity = make_identity(w, "spiffe://a.b/server");
-    }
-    char conf[1200];
-    snprintf(conf, sizeof(conf),
-             "kind: Proxy\nlevel: 1\nname: server\nidentity:\n  socket: unix:/nowhere\n%s"
-             "listeners:\n  - name: in\n    direction: inbound\n    capture: explicit\n"
-             "    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n    protocol: %s\n"
-             "timeouts:\n  handshake: 2s\n  request_head: 1s\n",
-             policy != NULL ? "policy: policy.yaml\n" : "", w->tls, w->backend, protocol);
-    side_start(&w->server, conf, policy);
-    snprintf(conf, sizeof(conf),
-             "kind: Proxy\nlevel: 1\nname: client\nidentity:\n  socket: unix:/nowhere\n"
-             "  wait: 2s\nlisteners:\n  - name: out\n    direction: outbound\n"
-             "    capture: explicit\n    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n"
-             "    identities: [\"spiffe://a.b/server\"]\n    protocol: tcp\n",
-             w->port, w->tls);
-    side_start(&w->client, conf, NULL);
-    return w;
-}
-
-static void world_free(struct world *w)
-{
-    side_stop(&w->client);
-    side_stop(&w->server);
-    close(w->workload);
-    certs_free(&w->root);
-    x509_trust_unref(w->trust);
-    free(w);
-}
-
-static void set_timeouts(int fd)
-{
-    struct timeval t = {.tv_sec = WAIT_MS / 1000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
-}
-
-static int dial(uint16_t port)
-{
-    struct sockaddr_in a = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    set_timeouts(fd);
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    return fd;
-}
-
-static int take(struct world *w)
-{
-    struct pollfd p = {.fd = w->workload, .events = POLLIN};
-    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-    int fd = accept(w->workload, NULL, NULL);
-    assert_int_not_equal(fd, -1);
-    set_timeouts(fd);
-    return fd;
-}
-
-static bool nobody_came(struct world *w)
-{
-    struct pollfd p = {.fd = w->workload, .events = POLLIN};
-    return poll(&p, 1, 0) == 0;
-}
-
-static void say(int fd, const char *text)
-{
-    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-static void hear(int fd, const char *text)
-{
-    char got[4096];
-    size_t n = 0;
-    while (n < strlen(text)) {
-        ssize_t r = recv(fd, got + n, strlen(text) - n, 0);
-        if (r <= 0) {
-            fail_msg("instead of '%s': %s", text, r == 0 ? "the end" : strerror(errno));
-        }
-        n += (size_t)r;
-    }
-    got[n] = '\0';
-    assert_string_equal(got, text);
-}
-
-static void hear_end(int fd)
-{
-    char c;
-    ssize_t n = recv(fd, &c, 1, 0);
-    if (n != 0) {
-        fail_msg("instead of the end: %s", n > 0 ? "a byte" : strerror(errno));
-    }
-}
-
-static void hear_reset(int fd)
-{
-    char c;
-    ssize_t n;
-    while ((n = recv(fd, &c, 1, 0)) > 0) {
-    }
-    if (n != -1 || errno != ECONNRESET) {
-        fail_msg("instead of a reset: %s", n == 0 ? "the end" : strerror(errno));
-    }
-    close(fd);
-}
-
-/* Everything until the end, or until the text has come. */
-static const char *hear_until(int fd, const char *text)
-{
-    static char got[65536];
-    size_t n = 0;
-    for (;;) {
-        ssize_t r = recv(fd, got + n, sizeof(got) - 1 - n, 0);
-        n += r > 0 ? (size_t)r : 0;
-        got[n] = '\0';
-        if (r <= 0 || strstr(got, text) != NULL) {
-            return got;
-        }
-    }
-}
-
-static void expect_in(const char *text, const char *part)
-{
-    assert_non_null(text);
-    assert_non_null(part);
-    if (strstr(text, part) == NULL) {
-        fail_msg("no '%s' in '%s'", part, text);
-    }
-}
-
 /* --- TCP -------------------------------------------------------------------------------------- */
 
 static void test_denied(void **state)
@@ -355,7 +42,7 @@ static void test_denied(void **state)
         const char *says;
     } cases[] = {{NULL, "policy"}, {ALLOW_NOBODY, "nobody"}, {ALLOW_GET, "client-reads"}};
     for (size_t i = 0; i < 3; i++) {
-        struct world *w = world_new("tcp", cases[i].policy, true);
+        struct world *w = world_new_explicit("tcp", cases[i].policy, true);
         int c = dial(w->port);
         hear_reset(c);
         const char *l = log_line(&w->server, "\"connection\"", "policy_denied");
@@ -371,7 +58,7 @@ static void test_denied(void **state)
 static void test_tcp(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     /* The server speaks first; then each way; the client ends, the server goes on. */
     int c = dial(w->port);
     int s = take(w);
@@ -417,7 +104,7 @@ static void test_tcp_bulk(void **state)
 {
     (void)state;
     enum { TOTAL = 24 << 20 };
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     int c = dial(w->port);
     int s = take(w);
     uint8_t *out = malloc(1 << 20);
@@ -459,10 +146,10 @@ static void test_tcp_bulk(void **state)
 static void test_wrong_peer(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     struct snapshot_identity *good = w->server.identity;
     w->server.identity = make_identity(w, "spiffe://a.b/other");
-    post(&w->server);
+    side_post(&w->server);
     int c = dial(w->port);
     hear_reset(c);
     const char *l = log_line(&w->client, "handshake_failed", "\"step\":\"expected\"");
@@ -486,19 +173,19 @@ static void test_wrong_peer(void **state)
 static void test_held(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, false);
+    struct world *w = world_new_explicit("tcp", ALLOW, false);
     int c = dial(w->port);
     say(c, "early");
     w->server.identity = make_identity(w, "spiffe://a.b/server");
-    post(&w->server);
+    side_post(&w->server);
     w->client.identity = make_identity(w, "spiffe://a.b/client");
-    post(&w->client);
+    side_post(&w->client);
     int s = take(w);
     hear(s, "early");
     close(s);
     close(c);
     world_free(w);
-    w = world_new("tcp", ALLOW, false);
+    w = world_new_explicit("tcp", ALLOW, false);
     c = dial(w->port);
     hear_reset(c); /* after identity.wait */
     log_line(&w->client, "\"connection\"", "no_identity");
@@ -508,7 +195,7 @@ static void test_held(void **state)
 static void test_rejudged(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     int c = dial(w->port);
     int s = take(w);
     say(c, "x");
@@ -516,15 +203,15 @@ static void test_rejudged(void **state)
     /* Rotation: nothing happens to it. */
     snapshot_identity_unref(w->server.identity);
     w->server.identity = make_identity(w, "spiffe://a.b/server");
-    post(&w->server);
+    side_post(&w->server);
     say(c, "y");
     hear(s, "y");
-    write_file(w->server.dir, "policy.yaml", ALLOW_NOBODY);
-    struct snapshot_files *next = load_files(&w->server);
+    side_write(&w->server, "policy.yaml", ALLOW_NOBODY);
+    struct snapshot_files *next = side_load(&w->server);
     assert_int_equal(snapshot_files_compatible(w->server.files, next, NULL), 0);
     snapshot_files_unref(w->server.files);
     w->server.files = next;
-    post(&w->server);
+    side_post(&w->server);
     hear_reset(c);
     hear_reset(s);
     const char *l = log_line(&w->server, "\"connection\"", "policy_changed");
@@ -536,7 +223,7 @@ static void test_rejudged(void **state)
 static void test_drain(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     int c = dial(w->port);
     int s = take(w);
     conn_worker_post_drain(w->server.worker, 1, 60000);
@@ -558,7 +245,7 @@ static void test_drain(void **state)
 static void test_trust_withdrawn(void **state)
 {
     (void)state;
-    struct world *w = world_new("tcp", ALLOW, true);
+    struct world *w = world_new_explicit("tcp", ALLOW, true);
     int c = dial(w->port);
     int s = take(w);
     say(c, "x");
@@ -578,7 +265,7 @@ static void test_trust_withdrawn(void **state)
     free(der);
     snapshot_identity_unref(w->server.identity);
     w->server.identity = make_identity(w, "spiffe://a.b/server");
-    post(&w->server);
+    side_post(&w->server);
     hear_reset(c);
     hear_reset(s);
     log_line(&w->server, "\"connection\"", "trust_changed");
@@ -617,7 +304,7 @@ static void test_states(void **state)
 static void test_http(void **state)
 {
     (void)state;
-    struct world *w = world_new("http", ALLOW_GET, true);
+    struct world *w = world_new_explicit("http", ALLOW_GET, true);
     int c = dial(w->port);
     say(c, "GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
     const char *got = hear_until(c, "\n\0");
@@ -698,7 +385,7 @@ static void test_http_refusals(void **state)
         {"GET /pub HTTP/2.0\r\nHost: a\r\n\r\n", "HTTP/1.1 505"},
         {"GET /pub HT", "HTTP/1.1 408"}, /* and no more */
     };
-    struct world *w = world_new("http", ALLOW_GET, true);
+    struct world *w = world_new_explicit("http", ALLOW_GET, true);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int c = dial(w->port);
         say(c, cases[i].request);
@@ -741,7 +428,7 @@ static void test_http_bad_workload(void **state)
         {"", "HTTP/1.1 502"},
         {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", NULL},
     };
-    struct world *w = world_new("http", ALLOW_GET, true);
+    struct world *w = world_new_explicit("http", ALLOW_GET, true);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int c = dial(w->port);
         say(c, "GET /pub HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -762,7 +449,7 @@ static void test_http_bad_workload(void **state)
 static void test_http_upgrade(void **state)
 {
     (void)state;
-    struct world *w = world_new("http", ALLOW_GET, true);
+    struct world *w = world_new_explicit("http", ALLOW_GET, true);
     int c = dial(w->port);
     say(c, "GET /pub HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     int s = take(w);
@@ -772,11 +459,11 @@ static void test_http_upgrade(void **state)
     say(c, "raw");
     hear(s, "raw");
     /* What was allowed as a request is judged again as one. */
-    write_file(w->server.dir, "policy.yaml", ALLOW_NOBODY);
-    struct snapshot_files *next = load_files(&w->server);
+    side_write(&w->server, "policy.yaml", ALLOW_NOBODY);
+    struct snapshot_files *next = side_load(&w->server);
     snapshot_files_unref(w->server.files);
     w->server.files = next;
-    post(&w->server);
+    side_post(&w->server);
     hear_reset(c);
     hear_reset(s);
     log_line(&w->server, "\"connection\"", "policy_changed");
@@ -786,7 +473,7 @@ static void test_http_upgrade(void **state)
 static void test_http_drain(void **state)
 {
     (void)state;
-    struct world *w = world_new("http", ALLOW_GET, true);
+    struct world *w = world_new_explicit("http", ALLOW_GET, true);
     int c = dial(w->port);
     say(c, "GET /pub HTTP/1.1\r\nHost: a\r\n\r\n");
     int s = take(w);

@@ -1,0 +1,70 @@
+/*
+ * conn_world: whole connections in a test: a client-side and a server-side worker in this process,
+ * each with its own thread, between a client and a workload that the test plays over loopback.
+ * Identities come from the certificate factory; everything else is what the product runs. Asserts
+ * instead of failing.
+ */
+#ifndef POSTERN_TESTS_CONN_WORLD_H
+#define POSTERN_TESTS_CONN_WORLD_H
+
+#include "certs.h"
+
+#include <postern/conn.h>
+
+enum { WAIT_MS = 10000 };
+
+/* --- one side --- */
+struct side {
+    char dir[64];
+    uint64_t generation;
+    struct snapshot_files *files;
+    struct snapshot_identity *identity;
+    struct conn_shared shared;
+    struct conn_worker *worker;
+    int log_wake, log_fd;
+    char log_path[96];
+};
+struct world {
+    struct side client, server;
+    int workload;                /* listening */
+    uint16_t port, tls, backend; /* where the client connects, and so on */
+    struct certs_pair root;
+    struct x509_trust *trust;
+};
+
+/* A file of this side's directory: "policy.yaml" is what world_new was given. */
+void side_write(const struct side *s, const char *name, const char *text);
+/* Its files once more, as a reload reads them. */
+struct snapshot_files *side_load(struct side *s);
+/* Puts files and identity of the side in force. */
+void side_post(struct side *s);
+/* "policy.yaml" anew, in force. */
+void side_policy(struct side *s, const char *policy);
+/* Waits until a line of the log holds both words, and returns it. */
+char *log_line(struct side *s, const char *a, const char *b);
+
+/* --- the world ---
+ * `listener` is what the server's inbound listener says behind direction and address; of an
+ * explicit one that is known: its protocol. policy NULL: none. identities: at once. */
+struct world *world_new(const char *listener, const char *policy, bool identities);
+struct world *world_new_explicit(const char *protocol, const char *policy, bool identities);
+void world_free(struct world *w);
+/* One that w->trust vouches for, from now on. */
+struct snapshot_identity *make_identity(struct world *w, const char *id);
+
+/* The client, and the workload's next connection. */
+int dial(uint16_t port);
+int take(struct world *w);
+bool nobody_came(struct world *w);
+
+/* --- what both do --- */
+void say(int fd, const char *text);
+void hear(int fd, const char *text);
+void hear_end(int fd);
+/* Reads on until a reset, and closes. */
+void hear_reset(int fd);
+/* Everything until the end, or until the text has come. */
+const char *hear_until(int fd, const char *text);
+void expect_in(const char *text, const char *part);
+
+#endif
