@@ -245,6 +245,11 @@ void probes_check(struct context *c, const struct node *map, const struct conf_p
 extern const struct table table_proxy_interception;
 void interception_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 void transparent_check(struct context *c, const struct node *map, const struct conf_listener *l);
+
+/* --- mesh.c ----------------------------------------------------------------------------------- */
+extern const char *const words_transport[]; /* as enum conf_transport */
+void listener_transport_check(struct context *c, const struct node *map,
+                              const struct conf_listener *l);
 extern const struct table table_agent_limits;
 /* Sections that a Proxy and a Gateway have alike. */
 extern const struct table table_proxy_identity, table_proxy_state, table_proxy_timeouts,

@@ -8,7 +8,7 @@
 #include "config_priv.h"
 
 /* As enum conf_transport. */
-static const char *const words_transport[] = {"direct", "disable", "hbone", "auto", NULL};
+const char *const words_transport[] = {"direct", "disable", "hbone", "auto", NULL};
 static const char *const words_unlisted[] = {"deny", "passthrough", "list", "pass", NULL};
 
 static void check_service(struct context *c, const struct node *map, void *value);
@@ -112,6 +112,27 @@ const struct table table_mesh = {
     FIELDS(fields_mesh),
     .check = check_mesh,
 };
+
+void listener_transport_check(struct context *c, const struct node *map,
+                              const struct conf_listener *l)
+{
+    const struct node *transport = node_get(map, "transport");
+    const struct node *hbone_port = node_get(map, "hbone_port");
+    bool outbound = schema_word_is(map, "direction", "outbound");
+    if (!outbound || !schema_word_is(map, "capture", "explicit")) {
+        const char *what = outbound ? "an intercepted listener" : "an inbound listener";
+        const char *advice = outbound ? "it is said in the mesh map" : "its peers choose";
+        schema_refuse_key(c, map, "transport", what, advice);
+        schema_refuse_key(c, map, "hbone_port", what, advice);
+    } else if (transport != NULL && schema_word_is(map, "transport", "disable")) {
+        report(c, transport, "direct, hbone or auto", NULL,
+               "an explicit listener with 'transport: disable'");
+    } else if (hbone_port != NULL && l->transport == CONF_TRANSPORT_DIRECT) {
+        report(c, hbone_port->key, NULL,
+               "remove 'hbone_port', or say 'transport: hbone' or 'transport: auto'",
+               "with 'transport: direct' no HBONE is spoken");
+    }
+}
 
 static void check_service(struct context *c, const struct node *map, void *value)
 {

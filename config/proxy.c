@@ -162,6 +162,17 @@ static const struct field fields_listener[] = {
      AT(struct conf_listener, protocol),
      .def = "tcp",
      .doc = "Explicit only: what is spoken."},
+    {.name = "transport",
+     .type = TYPE_WORD,
+     .words = words_transport,
+     AT(struct conf_listener, transport),
+     .def = "direct",
+     .doc = "Explicit outbound only, as in a Mesh file; not `disable`."},
+    {.name = "hbone_port",
+     .type = TYPE_PORT,
+     AT(struct conf_listener, hbone_port),
+     .def_doc = "15008",
+     .doc = "Likewise: where the address of `to` takes HBONE."},
 };
 static const struct table table_listener = {
     .name = "a listener",
@@ -215,6 +226,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
         }
     }
     transparent_check(c, map, l);
+    listener_transport_check(c, map, l);
     schema_check_unique(c, node_get(map, "ports"), "port", "port");
 }
 

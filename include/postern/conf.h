@@ -169,6 +169,15 @@ struct conf_target_check {
     uint16_t status;   /* HTTP */
 };
 
+enum conf_transport {
+    CONF_TRANSPORT_DIRECT,
+    CONF_TRANSPORT_DISABLE,
+    CONF_TRANSPORT_HBONE,
+    CONF_TRANSPORT_AUTO, /* direct or hbone: never a connection's own, which has chosen */
+    CONF_TRANSPORT_COUNT
+};
+enum { CONF_HBONE_PORT = 15008 };
+
 struct conf_listener {
     char *name;
     enum conf_listener_type type;
@@ -182,6 +191,8 @@ struct conf_listener {
     struct conf_target to;           /* explicit only; of a Proxy: an address */
     struct conf_strings identities;  /* of a Proxy: explicit outbound only, at least one there */
     enum conf_protocol protocol;     /* explicit only */
+    enum conf_transport transport;   /* of a Proxy: explicit outbound only; not DISABLE */
+    uint16_t hbone_port;             /* likewise; 0: not named */
 
     /* The rest: of a Gateway only. */
     struct conf_tls_side downstream;                 /* server, relay */
@@ -304,15 +315,6 @@ struct conf_proxy {
 };
 
 /* --- Mesh ------------------------------------------------------------------------------------- */
-enum conf_transport {
-    CONF_TRANSPORT_DIRECT,
-    CONF_TRANSPORT_DISABLE,
-    CONF_TRANSPORT_HBONE,
-    CONF_TRANSPORT_AUTO, /* direct or hbone: never a connection's own, which has chosen */
-    CONF_TRANSPORT_COUNT
-};
-enum { CONF_HBONE_PORT = 15008 };
-
 /* When an endpoint that fails is left out, and for how long: docs/outbound.md. */
 struct conf_ejection {
     uint32_t after; /* failures in a row; 0: never */

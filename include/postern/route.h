@@ -80,6 +80,8 @@ bool route_still_allows(const struct route *now, enum conf_transport transport, 
 
 /* A route of an explicit listener; owned by the caller. */
 struct route *route_new_explicit(const char *name, const struct conf_strings *identities);
+/* By which transport a route goes; port 0: not named. */
+void route_set_transport(struct route *r, enum conf_transport transport, uint16_t hbone_port);
 struct route *route_free_explicit(struct route *r);
 
 #endif

@@ -21,8 +21,7 @@ static bool find_route(struct conn *c)
     if (c->target != NULL) {
         c->original = c->upstream = c->target->address;
         c->route = conn_listener(c)->explicit_route;
-        c->transport = CONF_TRANSPORT_DIRECT;
-        c->transport_why = CONN_WHY_DECLARED;
+        conn_transport_choose(c);
         return true;
     }
     if (c->original.len == 0 && !net_original_dst(c->app.s.fd, &c->original)) {

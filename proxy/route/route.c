@@ -194,6 +194,13 @@ static void fill_endpoints(struct service *s, const struct conf_service *c)
     }
 }
 
+void route_set_transport(struct route *r, enum conf_transport transport, uint16_t hbone_port)
+{
+    r->transport = transport;
+    r->hbone_port = hbone_port != 0 ? hbone_port : CONF_HBONE_PORT;
+    r->hbone_declared = hbone_port != 0;
+}
+
 static void fill_service(struct service *s, const struct conf_service *c)
 {
     s->name = mem_must_strdup(c->name);
@@ -205,15 +212,13 @@ static void fill_service(struct service *s, const struct conf_service *c)
     }
     fill_endpoints(s, c);
     s->route = (struct route){.service = s->name,
-                              .transport = c->transport,
-                              .hbone_port = c->hbone_port != 0 ? c->hbone_port : CONF_HBONE_PORT,
-                              .hbone_declared = c->hbone_port != 0,
                               .identities = s->identities,
                               .n_identities = c->identities.n,
                               .endpoints = s->endpoints,
                               .n_endpoints = s->n_endpoints,
                               .ejection = c->ejection,
                               .max_connections = c->limits.connections};
+    route_set_transport(&s->route, c->transport, c->hbone_port);
 }
 
 int route_table_new(const struct conf_mesh *mesh, struct route_table **ret, struct err *err)
@@ -377,7 +382,7 @@ struct route *route_new_explicit(const char *name, const struct conf_strings *id
     r->service = mem_must_strdup(name);
     r->identities = copy_ids(identities);
     r->n_identities = identities->n;
-    r->transport = CONF_TRANSPORT_DIRECT;
+    route_set_transport(r, CONF_TRANSPORT_DIRECT, 0);
     return r;
 }
 

@@ -53,6 +53,7 @@ static void fill_listeners(struct snapshot_files *f)
         const struct conf_strings *ids = expected(l->conf);
         if (ids != NULL) {
             l->explicit_route = route_new_explicit(l->conf->name, ids);
+            route_set_transport(l->explicit_route, l->conf->transport, l->conf->hbone_port);
         }
     }
 }

@@ -284,6 +284,21 @@ static const struct bad_case bad_listeners[] = {
      "9:3: an inbound listener has no 'identities'; who may come in is said in the policy\n"
      "10:3: an explicit listener has no 'ports'; it has one destination, 'to', and says "
      "'protocol'\n"},
+    /* HBONE is said where a route is: in the map, or of an explicit listener that has its own. */
+    {PROXY,
+     PROXY_HEAD "listeners:\n- {name: a, direction: inbound, capture: explicit, address: "
+                "'127.0.0.1:1', to: '127.0.0.1:2', transport: hbone}\n"
+                "- {name: b, direction: outbound, capture: intercepted, address: '127.0.0.1:3', "
+                "hbone_port: 1}\n"
+                "- {name: c, direction: outbound, capture: explicit, address: '127.0.0.1:4', to: "
+                "'127.0.0.1:5', identities: ['spiffe://td/c'], transport: disable}\n"
+                "- {name: d, direction: outbound, capture: explicit, address: '127.0.0.1:6', to: "
+                "'127.0.0.1:5', identities: ['spiffe://td/c'], hbone_port: 7}\n",
+     "4:95: an inbound listener has no 'transport'; its peers choose\n"
+     "5:80: an intercepted listener has no 'hbone_port'; it is said in the mesh map\n"
+     "6:138: an explicit listener with 'transport: disable', expected direct, hbone or auto\n"
+     "7:127: with 'transport: direct' no HBONE is spoken; remove 'hbone_port', or say "
+     "'transport: hbone' or 'transport: auto'\n"},
     {PROXY,
      PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: intercepted\n"
                 "  address: 127.0.0.1:1\n  undeclared: tcp\n"
