@@ -74,14 +74,15 @@ class Leaf:
 
 
 class Ca:
-    def __init__(self, name="root", parent=None):
+    def __init__(self, name="root", parent=None, uri=None, path_length=None):
         self.name, self.parent = name, parent
         self.key = new_key()
         self.cert = self._sign(
             subject(name), self.key.public_key(), parent or self, now() - DAY, now() + 365 * DAY,
             [
-                (x509.BasicConstraints(ca=True, path_length=None), True),
+                (x509.BasicConstraints(ca=True, path_length=path_length), True),
                 (x509.KeyUsage(False, False, False, False, False, True, True, False, False), True),
+                *([(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), False)] if uri else []),
             ],
         )
 
@@ -102,6 +103,12 @@ class Ca:
     @property
     def pem(self):
         return self.cert.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self):
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
 
     def leaf(self, dns=(), uris=(), ips=(), cn=None, ou=(), kind="ec", eku=BOTH, life=DAY, public_key=None):
         key = None if public_key else new_key(kind)
