@@ -3,9 +3,10 @@
  *
  * The peer is judged by x509_peers_verify and nothing else, inside the handshake, against the
  * authorities, names and identities of the stream's party: a wrong peer fails the handshake with a
- * proper alert. What one worker has verified it need not verify again. No tickets, no session
- * cache, no early data, no renegotiation: every connection proves its identity anew. TLS 1.2 only
- * where a party says so, then with forward secrecy and AEAD.
+ * proper alert. What one worker has verified it need not verify again. No early data,
+ * no renegotiation. Sessions are resumed only where party and caller say so, and then by what is in
+ * force at that moment (docs/handshakes.md). TLS 1.2 only where a party says so, then with forward
+ * secrecy and AEAD.
  *
  * OpenSSL never sees the socket. A BIO of ours hands it what one recv brought into the worker's
  * scratch, and collects all records of a write for one send.
@@ -54,6 +55,9 @@ struct tls_party_spec {
     size_t n_alpn;
     bool alpn_required;
     const char *server_name; /* client: said in the hello; NULL: none */
+    /* Sessions may be resumed, where the stream is given tickets as well. Without effect where
+     * TLS 1.2 is allowed, or no certificate is asked for. */
+    bool resumption;
 };
 enum { TLS_OWN_MAX = 64, TLS_ALPN_BYTES = 255 };
 
@@ -68,15 +72,31 @@ const struct x509_peers *tls_party_peers(const struct tls_party *p);
 /* The protocol of posterns among themselves: what a sidecar's parties offer. */
 extern const struct str tls_alpn_postern;
 
+/* --- tickets
+ * -------------------------------------------------------------------------------------- Keys of
+ * one generation, immutable, reference-counted (atomic), made by the main thread anew at every
+ * change that takes anything away, and every TLS_TICKETS_LIFE_S. */
+enum { TLS_TICKETS_LIFE_S = 3600 };
+struct tls_tickets;
+struct tls_tickets *tls_tickets_new(void);
+struct tls_tickets *tls_tickets_ref(const struct tls_tickets *t);
+struct tls_tickets *tls_tickets_unref(struct tls_tickets *t);
+bool tls_tickets_too_old(const struct tls_tickets *t, uint64_t now_ms);
+
 /* --- a worker's part -------------------------------------------------------------------------- */
 struct tls_chains;
+struct tls_sessions;
+struct tls_resume;
 struct tls_worker {
-    struct net_scratch *scratch; /* lent */
-    BIO_METHOD *method;          /* owned */
-    struct tls_chains *chains;   /* owned: those that were verified (docs/handshakes.md) */
+    struct net_scratch *scratch;   /* lent */
+    BIO_METHOD *method;            /* owned */
+    struct tls_chains *chains;     /* owned: those that were verified (docs/handshakes.md) */
+    struct tls_sessions *sessions; /* owned: that its clients may resume; NULL: none */
 };
 int tls_worker_init(struct tls_worker *w, struct net_scratch *scratch, struct err *err);
 void tls_worker_deinit(struct tls_worker *w);
+/* When the tickets are others. */
+void tls_worker_forget_sessions(struct tls_worker *w);
 
 /* --- failures --------------------------------------------------------------------------------- */
 /* The step of a handshake that said no. */
@@ -135,10 +155,12 @@ struct tls_stream {
     const struct tls_party *party; /* lent, while the handshake runs */
     const struct str *expected;    /* lent likewise; client only: any of these; none: the party's */
     size_t n_expected;
-    const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
-    struct tls_peer *peer;       /* a reference; set when verified */
-    struct tls_failure *failure; /* owned; set when something failed that has a story */
-    const uint8_t *in;           /* ciphertext that OpenSSL has not taken yet */
+    const struct deny_set *deny;       /* lent likewise; NULL: nobody is quarantined */
+    const struct tls_tickets *tickets; /* lent likewise; NULL: nothing is resumed */
+    struct tls_resume *resume;         /* owned; NULL: likewise */
+    struct tls_peer *peer;             /* a reference; set when verified */
+    struct tls_failure *failure;       /* owned; set when something failed that has a story */
+    const uint8_t *in;                 /* ciphertext that OpenSSL has not taken yet */
     size_t in_len;
     struct buf rest; /* the same, kept between calls: what came behind the handshake */
     bool started, established;
@@ -155,6 +177,13 @@ int tls_stream_init_client(struct tls_stream *s, struct tls_worker *w,
  * of the two asks the peer for a certificate and the other does not, and what was said cannot be
  * taken back. Nothing changed. */
 bool tls_stream_rebase(struct tls_stream *s, const struct tls_party *party);
+/* Before the first step of a handshake, once all else is set: it may resume a session, and will be
+ * resumed, if its party allows that and there are tickets. destination: where a client's session is
+ * good for. False: no memory. */
+bool tls_resume(struct tls_stream *s, const struct tls_tickets *tickets, struct str destination);
+/* With tls_stream_rebase: these are in force now. */
+void tls_resume_rebase(struct tls_stream *s, const struct tls_tickets *tickets);
+bool tls_resumed(const struct tls_stream *s);
 /* Client, before the first step of its handshake: this protocol is offered, and no other. */
 bool tls_offer_alpn(struct tls_stream *s, struct str protocol);
 /* Before the first step of a server's handshake: bytes that were read off the socket already. */

@@ -68,6 +68,7 @@ void tls_worker_deinit(struct tls_worker *w)
 {
     BIO_meth_free(w->method);
     w->method = NULL;
+    tls_worker_forget_sessions(w);
     w->chains = tls_chains_free(w->chains);
 }
 

@@ -181,7 +181,8 @@ static SSL_CTX *make(const struct tls_party *p, const struct tls_party_spec *spe
         crypto_failed(err, "cannot make a TLS context");
         return NULL;
     }
-    bool ok = set_strictness(c, spec) && set_callbacks(c, p);
+    bool ok = set_strictness(c, spec) && set_callbacks(c, p) &&
+              (!p->resumption || tls_resume_set_up(c, p));
     if (!ok) {
         crypto_failed(err, "this OpenSSL cannot do TLS as Postern needs it");
     }
@@ -227,6 +228,7 @@ int tls_party_new(const struct tls_party_spec *spec, struct tls_party **ret, str
     atomic_init(&p->refs, 1);
     os_random(p->id, sizeof(p->id));
     p->server = spec->server;
+    p->resumption = spec->resumption && spec->peers != NULL && spec->min == TLS_MIN_1_3;
     p->server_name = spec->server_name != NULL ? mem_must_strdup(spec->server_name) : NULL;
     if (take_alpn(p, spec, err) == -1) {
         return -1;

@@ -22,12 +22,45 @@ struct tls_party {
     size_t alpn_len;
     bool alpn_required;
     char *server_name; /* owned; NULL: none */
+    bool resumption;
 };
 
 /* For SSL_CTX_set_cert_verify_callback: judges the peer of the stream that the SSL belongs to. */
 int tls_verify_callback(X509_STORE_CTX *store, void *arg);
 /* Remembers alerts. */
 void tls_info_callback(const SSL *ssl, int where, int ret);
+
+/* Whether whoever was verified once would be let in now: time, quarantine, expectation. Fills the
+ * stream's failure if not. */
+bool tls_peer_holds_now(struct tls_stream *s, const struct tls_peer *peer);
+
+/* --- tls_tickets.c, tls_sessions.c, tls_resume.c --- */
+enum { TLS_TICKETS_NAME_LEN = 16 };
+/* What a stream has to do with resumption; only where its party has any. */
+struct tls_resume {
+    uint8_t key[32];                 /* client: where its sessions are kept */
+    uint8_t server_name[32];         /* server: hash of what this hello says; zeros: none */
+    uint8_t party[TLS_PARTY_ID_LEN]; /* by which `peer` was judged */
+    struct tls_peer *peer;           /* a reference: whose session was offered or accepted */
+};
+struct tls_resume *tls_resume_free(struct tls_resume *r);
+/* Of a party's context. */
+bool tls_resume_set_up(SSL_CTX *c, const struct tls_party *p);
+bool tls_tickets_set_up(SSL_CTX *c, const struct tls_party *p);
+const uint8_t *tls_tickets_name(const struct tls_tickets *t);
+/* Takes the reference: the session of this peer is the one that is offered, or accepted. */
+void tls_resume_take(struct tls_stream *s, struct tls_peer *peer);
+/* The end of a handshake. False: it was resumed, and must not be. */
+bool tls_resume_finish(struct tls_stream *s);
+struct tls_sessions;
+struct tls_sessions *tls_sessions_free(struct tls_sessions *s);
+size_t tls_sessions_count(const struct tls_sessions *s);
+/* Takes the session if true; makes *at when needed. */
+bool tls_sessions_keep(struct tls_sessions **at, const uint8_t key[32], SSL_SESSION *session,
+                       struct tls_peer *peer);
+/* Both are the caller's; NULL: there is none. */
+SSL_SESSION *tls_sessions_take(struct tls_sessions *s, const uint8_t key[32],
+                               struct tls_peer **ret_peer);
 
 /* --- tls_peer.c --- */
 /* SHA-256 of the certificates' DER, one after another. */

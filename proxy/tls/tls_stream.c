@@ -80,7 +80,8 @@ enum stream_outcome tls_handshake(struct tls_stream *s)
         if (s->peer == NULL && s->party->peers == NULL) {
             s->peer = tls_peer_new_unknown();
         }
-        if (s->peer == NULL) {
+        if (!tls_resume_finish(s) || s->peer == NULL) {
+            s->worker->scratch->sealed_len = 0;
             r = -1; /* cannot be: the verify callback ran or the handshake failed */
             why = SSL_ERROR_SSL;
         }
@@ -209,6 +210,7 @@ static void tls_deinit(struct stream *base)
     s->ssl = NULL;
     buf_reset(&s->rest);
     s->peer = tls_peer_unref(s->peer);
+    s->resume = tls_resume_free(s->resume);
     free(s->failure);
     s->failure = NULL;
 }

@@ -127,6 +127,21 @@ static int judge_peer(struct tls_stream *s, X509 *leaf, const struct tls_peer *p
     return X509_V_OK;
 }
 
+bool tls_peer_holds_now(struct tls_stream *s, const struct tls_peer *peer)
+{
+    X509 *leaf = sk_X509_value(peer->chain, 0);
+    int64_t now_s = os_wall_s();
+    if (now_s >= peer->not_before_s && now_s < peer->not_after_s) {
+        return judge_peer(s, leaf, peer) == X509_V_OK;
+    }
+    struct err err = ERR_INIT;
+    err_set(&err, ERR_DENIED,
+            "the peer's certificate has expired since the session that it resumes");
+    remember_refusal(s, TLS_STEP_IDENTITY, X509_EXPIRED, leaf, (struct str){peer->id, peer->id_len},
+                     &err);
+    return false;
+}
+
 int tls_verify_callback(X509_STORE_CTX *store, void *arg)
 {
     (void)arg;
