@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -131,6 +132,8 @@ static const struct some_row some_rows[] = {
      {ARG_IS(0, AF_INET6), ARG_HAS(1, SOCK_TYPE, SOCK_STREAM), ARG_IS(2, IPPROTO_TCP)}},
     {SANDBOX_STREAM_SOCKETS, "sendto", 1, {ARG_HAS(3, MSG_FASTOPEN, 0)}},
     {SANDBOX_STREAM_SOCKETS, "sendmsg", 1, {ARG_HAS(2, MSG_FASTOPEN, 0)}},
+    {SANDBOX_NETLINK_SOCKETS, "socket", 2, {ARG_IS(0, AF_NETLINK), ARG_IS(2, NETLINK_NETFILTER)}},
+    {SANDBOX_NETLINK_SOCKETS, "socket", 2, {ARG_IS(0, AF_NETLINK), ARG_IS(2, NETLINK_ROUTE)}},
     {SANDBOX_ASKING, "prctl", 1, {ARG_IS(0, PR_GET_NO_NEW_PRIVS)}},
     {SANDBOX_ASKING, "prctl", 1, {ARG_IS(0, PR_GET_DUMPABLE)}},
     {SANDBOX_ASKING, "prctl", 1, {ARG_IS(0, PR_GET_SECCOMP)}},

@@ -95,13 +95,14 @@ int sandbox_landlock(struct sandbox_plan *plan, int max_abi, struct sandbox_land
 /* --- system calls: seccomp -------------------------------------------------------------------- */
 /* Calls that are allowed with certain arguments only; not to be in the list as well. */
 enum sandbox_some {
-    SANDBOX_THREADS = 1 << 0,        /* clone for a thread of this process; no clone3 (ENOSYS) */
-    SANDBOX_DATA_MEMORY = 1 << 1,    /* mmap, mprotect: nothing executable */
-    SANDBOX_OPEN_READ = 1 << 2,      /* open, openat: nothing made, nothing written */
-    SANDBOX_STREAM_SOCKETS = 1 << 3, /* socket: TCP and Unix; sendto, sendmsg: no TCP fast open,
-                                      * which would connect past Landlock */
-    SANDBOX_OWN_SIGNALS = 1 << 4,    /* tgkill: this process only */
-    SANDBOX_ASKING = 1 << 5,         /* prctl: questions, and a thread's name */
+    SANDBOX_THREADS = 1 << 0,         /* clone for a thread of this process; no clone3 (ENOSYS) */
+    SANDBOX_DATA_MEMORY = 1 << 1,     /* mmap, mprotect: nothing executable */
+    SANDBOX_OPEN_READ = 1 << 2,       /* open, openat: nothing made, nothing written */
+    SANDBOX_STREAM_SOCKETS = 1 << 3,  /* socket: TCP and Unix; sendto, sendmsg: no TCP fast open,
+                                       * which would connect past Landlock */
+    SANDBOX_OWN_SIGNALS = 1 << 4,     /* tgkill: this process only */
+    SANDBOX_ASKING = 1 << 5,          /* prctl: questions, and a thread's name */
+    SANDBOX_NETLINK_SOCKETS = 1 << 6, /* socket: to the kernel about packet filters and routes */
 };
 enum sandbox_unlisted {
     SANDBOX_REFUSE, /* EPERM; the kernel's audit log has it */

@@ -69,38 +69,53 @@ static size_t put_differences(struct buf *out, const struct str *want, size_t n_
     return count;
 }
 
+bool compare_listings(struct str want, struct str have, struct buf *out)
+{
+    mem_autofree struct str *want_lines = mem_must_calloc(LINES_MAX, sizeof(struct str));
+    mem_autofree struct str *have_lines = mem_must_calloc(LINES_MAX, sizeof(struct str));
+    size_t n_want = split_lines(want, want_lines);
+    size_t n_have = split_lines(have, have_lines);
+    return put_differences(out, want_lines, n_want, have_lines, n_have) > 0;
+}
+
+/* The table asked for, as the kernel lists it. The shadow goes at once: not every process that
+ * compares ends soon. */
+static int list_wanted(struct kernel *k, const struct intercept_options *o,
+                       const struct intercept_cgroup *cgroup, struct buf *ret, struct err *err)
+{
+    struct buf batch = BUF_INIT(INTERCEPT_TEXT_MAX);
+    char shadow[40];
+    char command[80];
+    bool there = false;
+    snprintf(shadow, sizeof(shadow), "postern_check_%ld", (long)getpid());
+    intercept_table(o, cgroup, shadow, true, &batch);
+    POSTERN_ASSERT(buf_append(&batch, "", 1));
+    int rc = kernel_run(k, (const char *)buf_head(&batch), err);
+    if (rc == 0) {
+        rc = kernel_list(k, shadow, ret, &there, err);
+        snprintf(command, sizeof(command), "delete table inet %s\n", shadow);
+        rc = kernel_run(k, command, rc == 0 ? err : NULL) == 0 ? rc : -1;
+    }
+    buf_reset(&batch);
+    return rc;
+}
+
 int compare_tables(struct kernel *k, const struct intercept_options *o,
                    const struct intercept_cgroup *cgroup, struct buf *out, struct err *err)
 {
-    struct buf batch = BUF_INIT(INTERCEPT_TEXT_MAX);
-    struct buf want = BUF_INIT(INTERCEPT_TEXT_MAX * 2);
-    struct buf have = BUF_INIT(INTERCEPT_TEXT_MAX * 2);
-    mem_autofree struct str *want_lines = mem_must_calloc(LINES_MAX, sizeof(struct str));
-    mem_autofree struct str *have_lines = mem_must_calloc(LINES_MAX, sizeof(struct str));
-    char shadow[40];
+    struct buf want = BUF_INIT(INTERCEPT_TEXT_MAX * 4);
+    struct buf have = BUF_INIT(INTERCEPT_TEXT_MAX * 4);
     bool there = false;
-    bool there_shadow = false;
-    int rc = -1;
-    snprintf(shadow, sizeof(shadow), "postern_check_%ld", (long)getpid());
-    if (kernel_list(k, "postern", &have, &there, err) != 0) {
-        goto out;
-    }
-    if (!there) {
+    int rc = kernel_list(k, "postern", &have, &there, err);
+    if (rc == 0 && !there) {
         buf_printf(out, "there is no table 'inet postern': nothing is redirected\n");
         rc = 1;
-        goto out;
+    } else if (rc == 0) {
+        rc = list_wanted(k, o, cgroup, &want, err);
+        if (rc == 0) {
+            rc = compare_listings(buf_str(&want), buf_str(&have), out) ? 1 : 0;
+        }
     }
-    intercept_table(o, cgroup, shadow, true, &batch);
-    POSTERN_ASSERT(buf_append(&batch, "", 1));
-    if (kernel_run(k, (const char *)buf_head(&batch), err) != 0 ||
-        kernel_list(k, shadow, &want, &there_shadow, err) != 0) {
-        goto out;
-    }
-    size_t n_want = split_lines(buf_str(&want), want_lines);
-    size_t n_have = split_lines(buf_str(&have), have_lines);
-    rc = put_differences(out, want_lines, n_want, have_lines, n_have) > 0 ? 1 : 0;
-out:
-    buf_reset(&batch);
     buf_reset(&want);
     buf_reset(&have);
     return rc;

@@ -15,6 +15,7 @@
 
 struct kernel {
     struct nft_ctx *nft;
+    bool from_memory;
 };
 
 struct kernel *kernel_open(struct err *err)
@@ -58,7 +59,10 @@ static const char *missing_part(const char *rule)
         {"socket cgroupv2", "the kernel may lack CONFIG_NFT_SOCKET with cgroups (modprobe "
                             "nft_socket); name the proxy by --proxy-uid instead"},
         {"reject", "the kernel may lack CONFIG_NFT_REJECT_INET (modprobe nft_reject_inet)"},
+        {"tproxy", "the kernel may lack CONFIG_NFT_TPROXY (modprobe nft_tproxy); without it "
+                   "--inbound-mode redirect remains"},
         {"ct status", "the kernel may lack CONFIG_NFT_CT (modprobe nft_ct)"},
+        {"type route", "the kernel may lack route chains of family inet (5.2 has them)"},
         {"type nat", "the kernel may lack CONFIG_NFT_NAT (modprobe nft_nat nft_chain_nat)"},
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -95,6 +99,9 @@ static int explain(const char *text, struct err *err)
 static int run_as_file(struct kernel *k, const char *batch)
 {
     char path[40];
+    if (k->from_memory) {
+        return nft_run_cmd_from_buffer(k->nft, batch);
+    }
     os_autofd int fd = memfd_create("batch", MFD_CLOEXEC);
     if (fd == -1 || os_write_all(fd, batch, strlen(batch)) != 0) {
         return nft_run_cmd_from_buffer(k->nft, batch);
@@ -104,6 +111,11 @@ static int run_as_file(struct kernel *k, const char *batch)
         return nft_run_cmd_from_buffer(k->nft, batch);
     }
     return nft_run_cmd_from_filename(k->nft, path);
+}
+
+void kernel_from_memory(struct kernel *k)
+{
+    k->from_memory = true;
 }
 
 int kernel_run(struct kernel *k, const char *batch, struct err *err)

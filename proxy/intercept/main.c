@@ -29,20 +29,29 @@ static void write_out(FILE *to, const struct buf *b)
 static int print_rules(const struct intercept_options *o, const struct intercept_cgroup *cgroup)
 {
     struct buf batch = BUF_INIT(INTERCEPT_TEXT_MAX);
+    if (intercept_needs_routes(o)) {
+        routes_print(o, &batch);
+    }
     intercept_batch(o, cgroup, &batch);
     write_out(stdout, &batch);
     buf_reset(&batch);
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
-static int apply_rules(struct kernel *k, const struct intercept_options *o,
-                       const struct intercept_cgroup *cgroup, struct err *err)
+int apply_rules(struct kernel *k, const struct intercept_options *o,
+                const struct intercept_cgroup *cgroup, struct err *err)
 {
+    if (intercept_needs_routes(o) && routes_apply(o, err) != 0) {
+        return -1;
+    }
     struct buf batch = BUF_INIT(INTERCEPT_TEXT_MAX + 1);
     intercept_batch(o, cgroup, &batch);
     POSTERN_ASSERT(buf_append(&batch, "", 1));
     int rc = kernel_run(k, (const char *)buf_head(&batch), err);
     buf_reset(&batch);
+    if (rc == 0 && !intercept_needs_routes(o)) {
+        routes_remove(); /* what another mode may have left */
+    }
     return rc;
 }
 
@@ -60,7 +69,18 @@ static void tell_applied(const struct intercept_options *o)
     }
     fprintf(stderr, "postern intercept: TCP is redirected: %s\n", text);
     fprintf(stderr, "postern intercept: connections that were open before are cut\n");
-    fprintf(stderr, "postern intercept: UDP is not redirected: it leaves and arrives as it is\n");
+    if (intercept_needs_routes(o)) {
+        fprintf(stderr, "postern intercept: the workload sees its clients' addresses, where the "
+                        "listener is `transparent: true`\n");
+    }
+    if (o->udp_drop || o->drop_all) {
+        fprintf(stderr, "postern intercept: UDP is not redirected: %s\n",
+                !o->udp_drop ? "it arrives as it is, and does not leave"
+                             : "it neither leaves nor arrives, but for what is listed");
+    } else {
+        fprintf(stderr,
+                "postern intercept: UDP is not redirected: it leaves and arrives as it is\n");
+    }
     if (o->ipv4_only) {
         fprintf(stderr,
                 "postern intercept: IPv6 is not redirected: it leaves and arrives as it is\n");
@@ -81,6 +101,9 @@ static int remove_rules(struct kernel *k, struct err *err)
         rc = kernel_run(k, "add table inet postern\ndelete table inet postern\n", err);
     }
     if (rc == 0) {
+        routes_remove();
+    }
+    if (rc == 0) {
         fprintf(stderr, "postern intercept: %s\n",
                 there ? "removed: nothing is redirected" : "there was nothing to remove");
     }
@@ -92,6 +115,10 @@ static int check_rules(struct kernel *k, const struct intercept_options *o,
 {
     struct buf said = BUF_INIT(4 * INTERCEPT_TEXT_MAX);
     int rc = compare_tables(k, o, cgroup, &said, err);
+    if (rc >= 0 && intercept_needs_routes(o)) {
+        int ways = routes_check(o, &said, err);
+        rc = ways == -1 ? -1 : rc | ways;
+    }
     if (rc == 1) {
         fprintf(stderr, "postern intercept: the rules in the kernel are not those asked for\n");
         write_out(stderr, &said);
@@ -137,7 +164,8 @@ static int run(struct intercept_options *o, struct err *err)
     }
     struct kernel *k = kernel_open(err);
     int rc = k == NULL ? -1 : 0;
-    if (rc == 0 && o->action == INTERCEPT_APPLY && by_cgroup != NULL) {
+    bool applies = o->action == INTERCEPT_APPLY || o->action == INTERCEPT_WATCH;
+    if (rc == 0 && applies && by_cgroup != NULL) {
         rc = cgroup_prove(k, by_cgroup, err);
     }
     if (rc == 0 && o->action == INTERCEPT_APPLY) {
@@ -145,6 +173,9 @@ static int run(struct intercept_options *o, struct err *err)
         if (rc == 0) {
             tell_applied(o);
         }
+    } else if (rc == 0 && o->action == INTERCEPT_WATCH) {
+        tell_applied(o);
+        rc = watch_rules(k, o, by_cgroup, err);
     } else if (rc == 0) {
         rc =
             o->action == INTERCEPT_CHECK ? check_rules(k, o, by_cgroup, err) : remove_rules(k, err);

@@ -1,8 +1,7 @@
 /* options: the command line of `postern intercept`. Everything that reaches the ruleset passes
  * through here as a number, an address or a checked path, so no text of the caller's does. */
-#include <postern/intercept.h>
+#include "options_priv.h"
 
-#include <arpa/inet.h>
 #include <getopt.h>
 #include <postern/str.h>
 #include <stdio.h>
@@ -17,9 +16,20 @@ enum option_id {
     OPT_EXCLUDE_INBOUND_PORTS,
     OPT_EXCLUDE_OUTBOUND_PORTS,
     OPT_EXCLUDE_OUTBOUND_CIDRS,
+    OPT_EXCLUDE_UIDS,
+    OPT_INCLUDE_OUTBOUND_PORTS,
+    OPT_INCLUDE_OUTBOUND_CIDRS,
+    OPT_INBOUND_MODE,
+    OPT_TPROXY_MARK,
+    OPT_UDP,
+    OPT_UDP_PORTS,
+    OPT_DROP_ALL,
     OPT_NO_INBOUND,
     OPT_NO_OUTBOUND,
     OPT_IPV4_ONLY,
+    OPT_ONCE,
+    OPT_WATCH,
+    OPT_WATCH_INTERVAL,
     OPT_CHECK,
     OPT_REMOVE,
     OPT_PRINT,
@@ -34,9 +44,20 @@ static const struct option long_options[] = {
     {"exclude-inbound-ports", required_argument, NULL, OPT_EXCLUDE_INBOUND_PORTS},
     {"exclude-outbound-ports", required_argument, NULL, OPT_EXCLUDE_OUTBOUND_PORTS},
     {"exclude-outbound-cidrs", required_argument, NULL, OPT_EXCLUDE_OUTBOUND_CIDRS},
+    {"exclude-uids", required_argument, NULL, OPT_EXCLUDE_UIDS},
+    {"include-outbound-ports", required_argument, NULL, OPT_INCLUDE_OUTBOUND_PORTS},
+    {"include-outbound-cidrs", required_argument, NULL, OPT_INCLUDE_OUTBOUND_CIDRS},
+    {"inbound-mode", required_argument, NULL, OPT_INBOUND_MODE},
+    {"tproxy-mark", required_argument, NULL, OPT_TPROXY_MARK},
+    {"udp", required_argument, NULL, OPT_UDP},
+    {"udp-ports", required_argument, NULL, OPT_UDP_PORTS},
+    {"drop-all", no_argument, NULL, OPT_DROP_ALL},
     {"no-inbound", no_argument, NULL, OPT_NO_INBOUND},
     {"no-outbound", no_argument, NULL, OPT_NO_OUTBOUND},
     {"ipv4-only", no_argument, NULL, OPT_IPV4_ONLY},
+    {"once", no_argument, NULL, OPT_ONCE},
+    {"watch", no_argument, NULL, OPT_WATCH},
+    {"watch-interval", required_argument, NULL, OPT_WATCH_INTERVAL},
     {"check", no_argument, NULL, OPT_CHECK},
     {"remove", no_argument, NULL, OPT_REMOVE},
     {"print", no_argument, NULL, OPT_PRINT},
@@ -58,193 +79,29 @@ const char *intercept_usage(void)
            "  --exclude-outbound-ports LIST  destination ports left alone: 22,8000-8010\n"
            "  --exclude-outbound-cidrs LIST  destinations left alone: 10.0.0.0/8,fd00::/8\n"
            "  --exclude-inbound-ports LIST   own ports left alone\n"
+           "  --exclude-uids LIST            users whose connections are left alone: "
+           "998,2000-2099\n"
+           "  --include-outbound-ports LIST  with either of these two nothing else is redirected\n"
+           "  --include-outbound-cidrs LIST  of what leaves\n"
+           "  --inbound-mode redirect|tproxy tproxy: the workload sees its clients' addresses\n"
+           "                                 (the listener is `transparent: true`)\n"
+           "  --tproxy-mark N                of packets that are routed back to this machine "
+           "(0x15006)\n"
+           "  --udp pass|drop                what is not TCP leaves and arrives as it is, or not\n"
+           "  --udp-ports LIST|none          UDP that leaves all the same (53)\n"
+           "  --drop-all                     what leaves and is neither captured nor excluded is\n"
+           "                                 refused, whatever it is\n"
            "  --no-outbound, --no-inbound    one direction only\n"
            "  --ipv4-only                    leave IPv6 alone\n"
            "\n"
+           "  --once     apply and end (so without any of these)\n"
+           "  --watch    apply, stay, and apply again whenever the rules in the kernel are others\n"
+           "  --watch-interval SECONDS  how often to look without being called (30)\n"
            "  --check    do the rules in the kernel match the other options? 0 yes, 1 no\n"
            "  --remove   take the rules away\n"
            "  --print    write the rules and do nothing\n"
            "\n"
            "Applied at once and as a whole; applied again, it changes nothing.\n";
-}
-
-static int parse_port(struct str text, uint16_t *ret)
-{
-    uint64_t v;
-    if (!str_to_u64(text, 65535, &v) || v == 0) {
-        return -1;
-    }
-    *ret = (uint16_t)v;
-    return 0;
-}
-
-static int option_port(const char *name, const char *arg, uint16_t *ret, struct err *err)
-{
-    if (parse_port(str_of(arg), ret) != 0) {
-        err_set(err, ERR_USAGE, "--%s %s: not a port", name, arg);
-        return err_expected(err, "a number from 1 to 65535");
-    }
-    return 0;
-}
-
-/* Cuts the next element of a list with commas; false: none is left. */
-static bool next_element(struct str *rest, struct str *ret)
-{
-    if (rest->p == NULL) {
-        return false;
-    }
-    const char *comma = memchr(rest->p, ',', rest->n);
-    if (comma == NULL) {
-        *ret = *rest;
-        *rest = STR_NONE;
-        return true;
-    }
-    *ret = (struct str){rest->p, (size_t)(comma - rest->p)};
-    *rest = (struct str){comma + 1, rest->n - ret->n - 1};
-    return true;
-}
-
-/* --- port ranges ------------------------------------------------------------------------------ */
-static int compare_ports(const void *pa, const void *pb)
-{
-    const struct intercept_ports *a = pa;
-    const struct intercept_ports *b = pb;
-    return a->first != b->first ? (a->first < b->first ? -1 : 1) : 0;
-}
-
-/* nftables refuses elements that overlap; a person may well name a port twice. */
-static size_t merge_ports(struct intercept_ports *list, size_t n)
-{
-    size_t out = 0;
-    qsort(list, n, sizeof(*list), compare_ports);
-    for (size_t i = 0; i < n; i++) {
-        if (out > 0 && list[i].first <= list[out - 1].last) {
-            if (list[i].last > list[out - 1].last) {
-                list[out - 1].last = list[i].last;
-            }
-        } else {
-            list[out++] = list[i];
-        }
-    }
-    return out;
-}
-
-static int option_ports(const char *name, const char *arg, struct intercept_ports *list, size_t *n,
-                        struct err *err)
-{
-    struct str rest = str_of(arg);
-    struct str e;
-    while (next_element(&rest, &e)) {
-        struct str last = e;
-        const char *dash = memchr(e.p, '-', e.n);
-        if (dash != NULL) {
-            last = (struct str){dash + 1, e.n - (size_t)(dash - e.p) - 1};
-            e.n = (size_t)(dash - e.p);
-        }
-        struct intercept_ports r;
-        if (parse_port(e, &r.first) != 0 || parse_port(last, &r.last) != 0 || r.first > r.last) {
-            err_set(err, ERR_USAGE, "--%s %s: not a list of ports", name, arg);
-            return err_expected(err, "ports and ranges with commas, such as 22,8000-8010");
-        }
-        if (*n == INTERCEPT_RANGES_MAX) {
-            return err_set(err, ERR_USAGE, "--%s: more than %d elements", name,
-                           INTERCEPT_RANGES_MAX);
-        }
-        list[(*n)++] = r;
-    }
-    *n = merge_ports(list, *n);
-    return 0;
-}
-
-/* --- address blocks --------------------------------------------------------------------------- */
-static int parse_block(struct str text, struct intercept_block *ret)
-{
-    char z[INET6_ADDRSTRLEN];
-    struct intercept_block b = {0};
-    const char *slash = memchr(text.p, '/', text.n);
-    size_t n = slash != NULL ? (size_t)(slash - text.p) : text.n;
-    if (n == 0 || n >= sizeof(z)) {
-        return -1;
-    }
-    memcpy(z, text.p, n);
-    z[n] = '\0';
-    if (inet_pton(AF_INET, z, b.addr) == 1) {
-        b.family = AF_INET;
-    } else if (inet_pton(AF_INET6, z, b.addr) == 1) {
-        b.family = AF_INET6;
-    } else {
-        return -1;
-    }
-    unsigned bits = b.family == AF_INET ? 32 : 128;
-    uint64_t prefix = bits;
-    if (slash != NULL && !str_to_u64((struct str){slash + 1, text.n - n - 1}, bits, &prefix)) {
-        return -1;
-    }
-    b.prefix_len = (uint8_t)prefix;
-    for (unsigned i = b.prefix_len; i < bits; i++) {
-        if ((b.addr[i / 8] & (0x80u >> (i % 8))) != 0) {
-            return -1; /* 10.0.0.1/8 could be meant in two ways */
-        }
-    }
-    *ret = b;
-    return 0;
-}
-
-static bool block_holds(const struct intercept_block *outer, const struct intercept_block *inner)
-{
-    if (outer->family != inner->family || outer->prefix_len > inner->prefix_len) {
-        return false;
-    }
-    size_t whole = outer->prefix_len / 8;
-    unsigned rest = outer->prefix_len % 8;
-    uint8_t mask = (uint8_t)(0xff00u >> rest);
-    return memcmp(outer->addr, inner->addr, whole) == 0 &&
-           (rest == 0 || ((outer->addr[whole] ^ inner->addr[whole]) & mask) == 0);
-}
-
-static int compare_blocks(const void *pa, const void *pb)
-{
-    const struct intercept_block *a = pa;
-    const struct intercept_block *b = pb;
-    if (a->family != b->family) {
-        return a->family < b->family ? -1 : 1;
-    }
-    int r = memcmp(a->addr, b->addr, sizeof(a->addr));
-    return r != 0 ? r : (int)a->prefix_len - (int)b->prefix_len;
-}
-
-/* Sorted, a block comes right after those that hold it. */
-static size_t merge_blocks(struct intercept_block *list, size_t n)
-{
-    size_t out = 0;
-    qsort(list, n, sizeof(*list), compare_blocks);
-    for (size_t i = 0; i < n; i++) {
-        if (out == 0 || !block_holds(&list[out - 1], &list[i])) {
-            list[out++] = list[i];
-        }
-    }
-    return out;
-}
-
-static int option_blocks(const char *name, const char *arg, struct intercept_options *o,
-                         struct err *err)
-{
-    struct str rest = str_of(arg);
-    struct str e;
-    while (next_element(&rest, &e)) {
-        if (o->n_exclude_blocks == INTERCEPT_RANGES_MAX) {
-            return err_set(err, ERR_USAGE, "--%s: more than %d elements", name,
-                           INTERCEPT_RANGES_MAX);
-        }
-        if (parse_block(e, &o->exclude_blocks[o->n_exclude_blocks]) != 0) {
-            err_set(err, ERR_USAGE, "--%s %.*s: not an address block", name, STR_ARG(e));
-            return err_expected(err, "blocks with commas, such as 10.0.0.0/8,fd00::/8, with no "
-                                     "bit set beyond the prefix");
-        }
-        o->n_exclude_blocks++;
-    }
-    o->n_exclude_blocks = merge_blocks(o->exclude_blocks, o->n_exclude_blocks);
-    return 0;
 }
 
 /* --- the whole -------------------------------------------------------------------------------- */
@@ -276,10 +133,52 @@ static int option_cgroup(const char *arg, struct intercept_options *o, struct er
     return 0;
 }
 
+static int option_mode(const char *arg, struct intercept_options *o, struct err *err)
+{
+    if (strcmp(arg, "redirect") != 0 && strcmp(arg, "tproxy") != 0) {
+        err_set(err, ERR_USAGE, "--inbound-mode %s: no such mode", arg);
+        return err_expected(err, "redirect or tproxy");
+    }
+    o->mode = arg[0] == 't' ? INTERCEPT_TPROXY : INTERCEPT_REDIRECT;
+    return 0;
+}
+
+static int option_mark(const char *arg, struct intercept_options *o, struct err *err)
+{
+    uint64_t v;
+    if (!str_to_u64(str_of(arg), UINT32_MAX, &v) || v == 0) {
+        err_set(err, ERR_USAGE, "--tproxy-mark %s: not a mark", arg);
+        return err_expected(err, "a number from 1 to 4294967295");
+    }
+    o->tproxy_mark = (uint32_t)v;
+    return 0;
+}
+
+static int option_udp(const char *arg, struct intercept_options *o, struct err *err)
+{
+    if (strcmp(arg, "pass") != 0 && strcmp(arg, "drop") != 0) {
+        err_set(err, ERR_USAGE, "--udp %s: cannot be done with it", arg);
+        return err_expected(err, "pass or drop");
+    }
+    o->udp_drop = arg[0] == 'd';
+    return 0;
+}
+
+static int option_interval(const char *arg, struct intercept_options *o, struct err *err)
+{
+    uint64_t v;
+    if (!str_to_u64(str_of(arg), 86400, &v) || v == 0) {
+        err_set(err, ERR_USAGE, "--watch-interval %s: not a number of seconds", arg);
+        return err_expected(err, "a number from 1 to 86400");
+    }
+    o->watch_s = (uint32_t)v;
+    return 0;
+}
+
 static int set_action(struct intercept_options *o, enum intercept_action action, struct err *err)
 {
     if (o->action != INTERCEPT_APPLY && o->action != action) {
-        return err_set(err, ERR_USAGE, "more than one of --check, --remove and --print");
+        return err_set(err, ERR_USAGE, "more than one of --watch, --check, --remove and --print");
     }
     o->action = action;
     return 0;
@@ -303,7 +202,31 @@ static int take_option(int id, const char *arg, struct intercept_options *o, str
         return option_ports("exclude-outbound-ports", arg, o->exclude_outbound,
                             &o->n_exclude_outbound, err);
     case OPT_EXCLUDE_OUTBOUND_CIDRS:
-        return option_blocks("exclude-outbound-cidrs", arg, o, err);
+        return option_blocks("exclude-outbound-cidrs", arg, o->exclude_blocks, &o->n_exclude_blocks,
+                             err);
+    case OPT_EXCLUDE_UIDS:
+        return option_uids(arg, o, err);
+    case OPT_INCLUDE_OUTBOUND_PORTS:
+        return option_ports("include-outbound-ports", arg, o->include_outbound,
+                            &o->n_include_outbound, err);
+    case OPT_INCLUDE_OUTBOUND_CIDRS:
+        return option_blocks("include-outbound-cidrs", arg, o->include_blocks, &o->n_include_blocks,
+                             err);
+    case OPT_INBOUND_MODE:
+        return option_mode(arg, o, err);
+    case OPT_TPROXY_MARK:
+        return option_mark(arg, o, err);
+    case OPT_UDP:
+        return option_udp(arg, o, err);
+    case OPT_UDP_PORTS:
+        o->n_udp_ports = o->has_udp_ports ? o->n_udp_ports : 0;
+        o->has_udp_ports = true;
+        return strcmp(arg, "none") == 0
+                   ? 0
+                   : option_ports("udp-ports", arg, o->udp_ports, &o->n_udp_ports, err);
+    case OPT_DROP_ALL:
+        o->drop_all = true;
+        return 0;
     case OPT_NO_INBOUND:
         o->inbound = false;
         return 0;
@@ -313,6 +236,12 @@ static int take_option(int id, const char *arg, struct intercept_options *o, str
     case OPT_IPV4_ONLY:
         o->ipv4_only = true;
         return 0;
+    case OPT_ONCE:
+        return 0;
+    case OPT_WATCH:
+        return set_action(o, INTERCEPT_WATCH, err);
+    case OPT_WATCH_INTERVAL:
+        return option_interval(arg, o, err);
     case OPT_CHECK:
         return set_action(o, INTERCEPT_CHECK, err);
     case OPT_REMOVE:
@@ -343,6 +272,13 @@ static int check_together(const struct intercept_options *o, struct err *err)
                 "back to it");
         return err_advise(err, "run the proxy under a uid of its own and name that");
     }
+    if (o->mode == INTERCEPT_TPROXY && !o->inbound) {
+        return err_set(err, ERR_USAGE, "--inbound-mode tproxy with --no-inbound");
+    }
+    if (o->drop_all && !o->outbound) {
+        err_set(err, ERR_USAGE, "--drop-all with --no-outbound: nothing at all would leave");
+        return err_advise(err, "that is not for a sidecar's rules to say");
+    }
     if (o->outbound && o->inbound && o->outbound_port == o->inbound_port) {
         return err_set(err, ERR_USAGE, "--outbound-port and --inbound-port are both %u",
                        o->inbound_port);
@@ -352,8 +288,14 @@ static int check_together(const struct intercept_options *o, struct err *err)
 
 int intercept_options_parse(int argc, char **argv, struct intercept_options *ret, struct err *err)
 {
-    struct intercept_options o = {
-        .outbound = true, .inbound = true, .outbound_port = 15001, .inbound_port = 15006};
+    struct intercept_options o = {.outbound = true,
+                                  .inbound = true,
+                                  .outbound_port = 15001,
+                                  .inbound_port = 15006,
+                                  .tproxy_mark = 86022,
+                                  .watch_s = 30,
+                                  .udp_ports = {{53, 53}},
+                                  .n_udp_ports = 1};
     optind = 0; /* from the start, also when asked again */
     opterr = 0;
     for (;;) {

@@ -9,7 +9,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "lib"))
 
-from lab import Lab  # noqa: E402
+from interception import cgroup2_mount  # noqa: E402
+from lab import Lab, wait_for  # noqa: E402
 from node import Node  # noqa: E402
 
 # A system call that a process's list does not name ends it, wherever tests start one.
@@ -42,3 +43,28 @@ def lab():
 def node(lab, build):
     """An agent in a namespace of its own, and what is needed to put proxies beside it."""
     return Node(lab, build)
+
+
+@pytest.fixture
+def cgroup(lab):
+    """A service's cgroup in a slice of its own."""
+    mount = cgroup2_mount()
+    if mount is None:
+        pytest.skip("no cgroup v2 hierarchy on this machine")
+    outer = mount / f"postern-{lab.prefix}"
+    inner = outer / "proxy.service"
+    try:
+        inner.mkdir(parents=True)
+    except OSError as e:
+        pytest.skip(f"cgroups are not writable here: {e}")
+    yield inner
+    for d in (inner, outer):
+        wait_for(f"{d} to be empty", lambda d=d: not d.exists() or remove_dir(d))
+
+
+def remove_dir(d):
+    try:
+        d.rmdir()
+        return True
+    except OSError:
+        return False

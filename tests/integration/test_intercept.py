@@ -1,142 +1,19 @@
 """postern intercept: what its rules do to real connections, and how it tells whether they stand.
 
-Two namespaces on a switch: `app`, whose traffic is redirected, and `peer`. Instead of a proxy stands a
-listener that answers each connection with what SO_ORIGINAL_DST says, so that these tests need none of
-the data plane."""
+None of the data plane is needed: see tests/lib/interception.py. What other modes do, and what is refused,
+is in test_intercept_modes.py."""
 
 import json
-import pathlib
 import socket
-import struct
-import subprocess
-import sys
 
 import pytest
-from lab import in_netns, run, wait_for
-
-PROXY_UID = 64711
-OUT, IN = 15001, 15006
-
-LISTENER = r"""
-import json, selectors, socket, struct, sys
-s = selectors.DefaultSelector()
-for host, port in (a.rsplit(",", 1) for a in sys.argv[1:]):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    l = socket.socket(family)
-    l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        l.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    l.bind((host, int(port)))
-    l.listen(64)
-    s.register(l, selectors.EVENT_READ, int(port))
-u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-u.bind(("::", 5353))
-s.register(u, selectors.EVENT_READ, None)
-print("ready", flush=True)
-while True:
-    for key, _ in s.select():
-        if key.data is None:
-            data, who = u.recvfrom(100)
-            u.sendto(b"udp:" + data, who)
-            continue
-        c, _ = key.fileobj.accept()
-        original = None
-        try:
-            if c.family == socket.AF_INET:
-                port, host = struct.unpack("!2xH4s8x", c.getsockopt(socket.SOL_IP, 80, 16))
-            else:
-                port, host = struct.unpack("!2xH4x16s4x", c.getsockopt(socket.IPPROTO_IPV6, 80, 28))
-            original = [socket.inet_ntop(c.family, host), port]
-            if original == list(c.getsockname()[:2]):
-                original = None  # tracked by the kernel, and left as it was
-        except OSError:
-            pass
-        c.sendall(json.dumps({"port": key.data, "original": original}).encode())
-        c.close()
-"""
-
-ASK = r"""
-import socket, sys
-try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5) as s:
-        print(s.makefile().read())
-except OSError as e:
-    print(type(e).__name__)
-"""
-
-
-class World:
-    def __init__(self, lab, build):
-        self.lab = lab
-        self.tool = build / "libexec" / "postern-intercept"
-        self.app = lab.netns("app")
-        self.peer = lab.netns("peer")
-        _, addresses = lab.bridge_net("net", [self.app, self.peer])
-        self.app4, self.app6 = addresses[self.app]
-        self.peer4, self.peer6 = addresses[self.peer]
-        self.listen("peer", self.peer, [f"{h},{p}" for h in ("0.0.0.0", "::") for p in (80, 81, 8100, OUT, IN)])
-        self.listen("workload", self.app, [f"{h},{p}" for h in ("0.0.0.0", "::") for p in (80, 81)])
-
-    def listen(self, name, ns, where, uid=None):
-        p = self.lab.start(name, [sys.executable, "-c", LISTENER, *where], netns=ns, uid=uid)
-        wait_for(f"the listener {name}", lambda: "ready" in p.out() or p.err())
-        assert "ready" in p.out(), p.err()
-        return p
-
-    def proxy(self):
-        """What stands where the sidecar would. Its UDP socket is the workload's: so it has none."""
-        script = LISTENER.replace('u.bind(("::", 5353))', 'u.bind(("::", 0))')
-        where = [f"127.0.0.1,{OUT}", f"::1,{OUT}", f"0.0.0.0,{IN}", f"::,{IN}"]
-        p = self.lab.start("proxy", [sys.executable, "-c", script, *where], netns=self.app, uid=PROXY_UID)
-        wait_for("the proxy's listeners", lambda: "ready" in p.out() or p.err())
-        assert "ready" in p.out(), p.err()
-        return p
-
-    def intercept(self, *options, want=0, uid=None, netns=None):
-        argv = self.lab.argv_in([self.tool, *options], netns or self.app, uid)
-        p = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert "Sanitizer" not in p.stderr and "runtime error" not in p.stderr, p.stderr
-        assert p.returncode == want, f"exit {p.returncode}: {p.stderr}"
-        return p
-
-    def apply(self, *options):
-        return self.intercept("--proxy-uid", str(PROXY_UID), *options)
-
-    def check(self, *options, want=0):
-        return self.intercept("--check", "--proxy-uid", str(PROXY_UID), *options, want=want)
-
-    def ask(self, ns, host, port, uid=None):
-        """Who answers a connection: a dict of the listener, or the name of an exception."""
-        argv = self.lab.argv_in([sys.executable, "-c", ASK, host, str(port)], ns, uid)
-        text = run(*argv).stdout.strip()
-        return json.loads(text) if text.startswith("{") else text
-
-    def nft(self, command):
-        """Without the nft program, which nothing here needs: the library alone, in a child."""
-        script = (
-            "import ctypes, sys\n"
-            "l = ctypes.CDLL('libnftables.so.1')\n"
-            "l.nft_ctx_new.restype = ctypes.c_void_p\n"
-            "sys.exit(-l.nft_run_cmd_from_buffer(ctypes.c_void_p(l.nft_ctx_new(0)), sys.argv[1].encode()))\n"
-        )
-        p = run(*self.lab.argv_in([sys.executable, "-c", script, command], self.app))
-        return p.stdout
+from interception import IN, OUT, PROXY_UID, REFUSED, World, by_peer, cgroup2_mount, connected, redirected, tcp_segment, works
+from lab import in_netns
 
 
 @pytest.fixture
 def world(lab, build):
     return World(lab, build)
-
-
-REFUSED = "ConnectionRefusedError"
-
-
-def by_peer(port):
-    return {"port": port, "original": None}
-
-
-def redirected(listener, host, port):
-    return {"port": listener, "original": [host, port]}
 
 
 def test_both_directions_and_families(world):
@@ -259,7 +136,8 @@ def test_check_says_what_differs(world):
 
     # A rule deleted, one added, a chain emptied: each is seen, and applying heals it.
     for harm, says in (
-        ("flush chain inet postern outbound", "missing:    meta l4proto tcp redirect to :15001"),
+        ("flush chain inet postern outbound", "missing:    goto outbound_rest"),
+        ("flush chain inet postern outbound_rest", "missing:    meta l4proto tcp redirect to :15001"),
         ("flush chain inet postern guard", "missing:    tcp dport 15001"),
         ("insert rule inet postern outbound ip daddr 10.0.0.0/8 accept", "unexpected: ip daddr 10.0.0.0/8 accept"),
         ("add chain inet postern more", "unexpected: chain more"),
@@ -295,26 +173,6 @@ def test_print_applies_nothing(world):
     world.intercept("--check", "--proxy-uid", "7")
 
 
-def connected(server_ns, client_ns, host, port, dial=None):
-    """Both ends of a connection, and the listener."""
-    with in_netns(server_ns):
-        listener = socket.create_server((host, port))
-    with in_netns(client_ns):
-        client = socket.create_connection(dial or (host, port), timeout=5)
-    with listener:
-        server, _ = listener.accept()
-    server.settimeout(5)
-    return server, client
-
-
-def works(server, client):
-    try:
-        client.sendall(b"a")
-        return server.recv(1) == b"a"
-    except OSError:
-        return False
-
-
 def test_connections_survive_another_apply(world):
     world.apply("--exclude-outbound-ports", "7000")
     by_rule = connected(world.app, world.app, "127.0.0.1", OUT, dial=(world.peer4, 9))
@@ -337,16 +195,6 @@ def test_what_came_in_before_is_cut(world):
     assert works(*tracked)
     world.apply()
     assert not works(*tracked)
-
-
-def tcp_segment(source, target, sport, dport, flags, options=b""):
-    options += bytes(-len(options) % 4)
-    head = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, (20 + len(options)) // 4 << 4, flags, 1024, 0, 0) + options
-    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, 6, len(head))
-    total = sum(struct.unpack(f"!{len(pseudo + head) // 2}H", pseudo + head))
-    total = (total >> 16) + (total & 0xFFFF)
-    check = ~(total + (total >> 16)) & 0xFFFF
-    return head[:16] + struct.pack("!H", check) + head[18:]
 
 
 @pytest.mark.parametrize("rules_first", [True, False])
@@ -394,57 +242,19 @@ def test_wrong_command_lines(world, options):
 
 
 # --- by cgroup ---
-def cgroup2_mount():
-    for d in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if (pathlib.Path(d) / "cgroup.procs").exists() and (pathlib.Path(d) / "cgroup.controllers").exists():
-            return pathlib.Path(d)
-    return None
-
-
-@pytest.fixture
-def cgroup(lab):
-    mount = cgroup2_mount()
-    if mount is None:
-        pytest.skip("no cgroup v2 hierarchy on this machine")
-    outer = mount / f"postern-{lab.prefix}"
-    inner = outer / "proxy.service"
-    try:
-        inner.mkdir(parents=True)
-    except OSError as e:
-        pytest.skip(f"cgroups are not writable here: {e}")
-    yield inner
-    for d in (inner, outer):
-        wait_for(f"{d} to be empty", lambda d=d: not d.exists() or remove_dir(d))
-
-
-def remove_dir(d):
-    try:
-        d.rmdir()
-        return True
-    except OSError:
-        return False
-
-
-def ask_inside(world, cgroup, host, port):
-    enter = f"open({str(cgroup / 'cgroup.procs')!r}, 'w').write('0')\n"
-    argv = world.lab.argv_in([sys.executable, "-c", enter + ASK, host, str(port)], world.app)
-    text = run(*argv).stdout.strip()
-    return json.loads(text) if text.startswith("{") else text
-
-
 def test_own_traffic_is_known_by_cgroup(world, cgroup):
     world.proxy()
     world.intercept("--proxy-cgroup", str(cgroup))
     assert [p.name for p in cgroup.iterdir() if p.is_dir()] == [], "the proof cleans up"
     for theirs in (world.peer4, world.peer6):
-        assert ask_inside(world, cgroup, theirs, 80) == by_peer(80)
-        assert ask_inside(world, cgroup.parent, theirs, 80) == redirected(OUT, theirs, 80)
+        assert world.ask_inside(cgroup, theirs, 80) == by_peer(80)
+        assert world.ask_inside(cgroup.parent, theirs, 80) == redirected(OUT, theirs, 80)
         assert world.ask(world.app, theirs, 80) == redirected(OUT, theirs, 80)
     world.intercept("--check", "--proxy-cgroup", str(cgroup))
     # As /proc/PID/cgroup writes it; and the outer one holds the inner one.
     short = "/" + str(cgroup.parent.relative_to(cgroup2_mount()))
     world.intercept("--proxy-cgroup", short)
-    assert ask_inside(world, cgroup, world.peer4, 80) == by_peer(80)
+    assert world.ask_inside(cgroup, world.peer4, 80) == by_peer(80)
     assert "postern_probe" not in world.nft("list tables")
 
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(units.TOOL is None, reason="no systemd-analyze h
 EXPOSURE = {
     "postern-agent.service": 3.5,
     "postern-gateway@.service": 2.0,
+    "postern-intercept.service": 2.0,
     "postern-proxy@.service": 2.0,
     "postern-rotate@.service": 2.0,
 }
@@ -106,7 +107,8 @@ def test_a_removal_leaves_nothing_running():
     assert all(line[0] == "stop" for line in told)
     stopped = [unit for line in told for unit in line[1:]]
     assert set(stopped) == {
-        "postern-gateway@*.service", "postern-proxy@*.service", "postern-rotate@*.service", "postern-agent.socket", "postern-agent.service",
+        "postern-gateway@*.service", "postern-proxy@*.service", "postern-rotate@*.service", "postern-intercept.service",
+        "postern-agent.socket", "postern-agent.service",
     }  # fmt: skip
     assert stopped[-2:] == ["postern-agent.socket", "postern-agent.service"]
     assert maintain("prerm", "upgrade", "2") == []
