@@ -13,7 +13,7 @@ const char *const words_protocol[] = {"tcp", "http", NULL};
 const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
 static const char *const words_access[] = {"all", "denied", NULL};
 static const char *const words_direction[] = {"outbound", "inbound", NULL};
-static const char *const words_capture[] = {"intercepted", "explicit", NULL};
+static const char *const words_capture[] = {"intercepted", "explicit", "hbone", NULL};
 const char *const words_identity_key[] = {"auto", "csr", "agent", NULL};
 
 /* --- shared pieces ---------------------------------------------------------------------------- */
@@ -118,18 +118,19 @@ static const struct field fields_listener[] = {
      .required = true,
      AT(struct conf_listener, capture),
      .doc = "`intercepted`: takes connections that the kernel redirected (`postern intercept`) "
-            "and no others. `explicit`: clients connect to it knowingly."},
+            "and no others. `explicit`: clients connect to it knowingly. `hbone`: inbound; other "
+            "proxies carry their clients' connections in one, as streams (docs/hbone.md)."},
     {.name = "address",
      .type = TYPE_ADDRESS,
-     .required = true,
      AT(struct conf_listener, bind.address),
+     .def_doc = "0.0.0.0:15008 with `capture: hbone`; else it is required",
      .doc = "Where it listens. An intercepted outbound listener stands on loopback."},
     {.name = "ports",
      .type = TYPE_MAP,
      .table = &table_listener_port,
      LIST_AT(struct conf_listener, ports, n_ports),
      .def_doc = "none: see `undeclared`",
-     .doc = "Intercepted inbound only: what the workload's ports speak."},
+     .doc = "Inbound, not explicit: what the workload's ports speak."},
     {.name = "transparent",
      .type = TYPE_BOOL,
      AT(struct conf_listener, transparent),
@@ -182,6 +183,23 @@ static const struct table table_listener = {
     .check = check_listener,
 };
 
+/* Sessions come to the workload's own address, whatever that is. */
+static void check_hbone(struct context *c, const struct node *map, struct conf_listener *l,
+                        bool outbound)
+{
+    enum { PORT = 15008 };
+    if (outbound) {
+        report(c, node_get(map, "capture"), "capture: intercepted",
+               "that a service is reached by HBONE is said in the mesh map ('transport: hbone')",
+               "an outbound listener with 'capture: hbone'");
+    }
+    if (node_get(map, "address") == NULL) {
+        struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(PORT)};
+        memcpy(&l->bind.address.ss, &any, sizeof(any));
+        l->bind.address.len = sizeof(any);
+    }
+}
+
 static void check_listener(struct context *c, const struct node *map, void *value)
 {
     struct conf_listener *l = value;
@@ -204,8 +222,14 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                               "who may come in is said in the policy");
         }
     }
-    if (schema_word_is(map, "capture", "intercepted")) {
-        const char *what = "an intercepted listener";
+    bool hbone = schema_word_is(map, "capture", "hbone");
+    if (hbone) {
+        check_hbone(c, map, l, outbound);
+    } else {
+        schema_require_key(c, map, "address", "a listener", "an address with port to listen on");
+    }
+    if (hbone || schema_word_is(map, "capture", "intercepted")) {
+        const char *what = hbone ? "an HBONE listener" : "an intercepted listener";
         schema_refuse_key(c, map, "to", what,
                           "it connects to each connection's original destination");
         schema_refuse_key(c, map, "identities", what, "who lives where is said in the mesh map");

@@ -90,6 +90,9 @@ static void put_gateway(const struct proxy *p, size_t i, json_t *o)
         json_integer((json_int_t)atomic_load_explicit(&n->denied, memory_order_relaxed)));
 }
 
+static const char *const CAPTURES[] = {
+    [CONF_INTERCEPTED] = "intercepted", [CONF_EXPLICIT] = "explicit", [CONF_HBONE] = "hbone"};
+
 json_t *proxy_listeners_report(const struct proxy *p)
 {
     json_t *a = json_array();
@@ -98,9 +101,7 @@ json_t *proxy_listeners_report(const struct proxy *p)
         json_t *o = json_object();
         json_object_set_new(o, "name", json_string(l->conf->name));
         json_object_set_new(o, "direction", json_string(DIRECTIONS[l->conf->direction]));
-        json_object_set_new(
-            o, "capture",
-            json_string(l->conf->capture == CONF_EXPLICIT ? "explicit" : "intercepted"));
+        json_object_set_new(o, "capture", json_string(CAPTURES[l->conf->capture]));
         json_object_set_new(o, "address", address(l));
         if (l->conf->to.kind != CONF_TARGET_NONE) {
             json_object_set_new(o, "to", target(&l->conf->to));

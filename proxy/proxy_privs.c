@@ -64,8 +64,8 @@ static void plan_url(struct sandbox_plan *plan, const char *url)
 
 static void plan_listener(struct sandbox_plan *plan, const struct conf_listener *l)
 {
-    if (l->capture == CONF_INTERCEPTED) {
-        sandbox_plan_connect_any(plan, "destinations are what was intercepted");
+    if (l->capture != CONF_EXPLICIT) {
+        sandbox_plan_connect_any(plan, "destinations are what was asked for by connections");
         return;
     }
     plan_target(plan, &l->to);

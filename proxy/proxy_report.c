@@ -304,6 +304,17 @@ static void detected_metrics(const struct proxy *p, struct buf *out)
     }
 }
 
+static void hbone_metrics(const struct proxy *p, struct buf *out)
+{
+    family(p, out, "postern_hbone_sessions", METRIC_COUNTER,
+           "HBONE sessions that stood; how many do now: postern_connections, state session.",
+           MEMBER(sessions), 1, NULL, NULL);
+    family(p, out, "postern_hbone_streams", METRIC_COUNTER, "Streams in them.", MEMBER(streams), 1,
+           NULL, NULL);
+    one(out, "postern_hbone_bad_requests", METRIC_COUNTER,
+        "What was asked of inbound sessions and is no CONNECT.", SUM(p, streams_bad));
+}
+
 static void connection_metrics(const struct proxy *p, struct buf *out)
 {
     family(p, out, "postern_connections_accepted", METRIC_COUNTER, "Connections accepted.",
@@ -331,6 +342,7 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
                               "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
     transport_metrics(p, out);
+    hbone_metrics(p, out);
     unlisted_metrics(p, out);
     detected_metrics(p, out);
     one(out, "postern_rejudged", METRIC_COUNTER, "Live connections judged again after a change.",

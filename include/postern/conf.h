@@ -81,7 +81,7 @@ enum conf_access_log { CONF_ACCESS_ALL, CONF_ACCESS_DENIED };
 
 /* --- Proxy ------------------------------------------------------------------------------------ */
 enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
-enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT };
+enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT, CONF_HBONE };
 enum conf_key_mode { CONF_KEY_AUTO, CONF_KEY_CSR, CONF_KEY_AGENT };
 
 /* How inbound ports that are not declared are taken: docs/detection.md. */

@@ -31,6 +31,8 @@
     X(DIAL, "dial")           /* connects to the next hop */                                       \
     X(TUNNEL, "tunnel")       /* asks an HTTP proxy for a way on */                                \
     X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
+    X(SESSION, "session")     /* carries streams, each a connection */                             \
+    X(OPENING, "opening")     /* is, or will be, a stream that was not answered */                 \
     X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
     X(DETECT, "detect")                         /* reads whether a request comes */                \
     X(HTTP, "http")                             /* requests, one after the other */                \
@@ -97,6 +99,16 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(ANSWERED, "answered", LINGER, INFO, "closed after an answer that ends the connection")       \
     X(DRAINED, "drained", RESET, INFO, "still open when the drain time was over")                  \
     X(STOPPED, "stopped", RESET, INFO, "the proxy stopped")                                        \
+    X(BAD_AUTHORITY, "bad_authority", RESET, WARN,                                                 \
+      "the stream asks for another address than its session was made to")                          \
+    X(STREAM_REFUSED, "stream_refused", RESET, WARN, "the other proxy refused the stream")         \
+    X(SESSION_LOST, "session_lost", RESET, WARN, "the session that carried it is gone")            \
+    X(SESSION_SILENT, "session_silent", RESET, WARN, "no answer to a PING")                        \
+    X(SESSION_ABUSED, "session_abused", RESET, WARN, "what came is no acceptable HTTP/2")          \
+    X(SESSION_NOT_H2, "session_not_h2", RESET, WARN, "the other side did not agree to HTTP/2")     \
+    X(SESSION_SPENT, "session_spent", ORDER, INFO,                                                 \
+      "its certificate or trust is out of date, or it was told to leave, and its last stream "     \
+      "ended")                                                                                     \
     X(NO_MEMORY, "no_memory", RESET, ERROR, "out of memory or descriptors")
 
 enum conn_reason {
@@ -143,6 +155,8 @@ struct conn_counters {
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t detected[DETECT_PROTOCOL_COUNT][DETECT_HOW_COUNT]; /* inbound connections */
+    _Atomic uint64_t sessions[2], streams[2];                           /* HBONE: that began */
+    _Atomic uint64_t streams_bad; /* HBONE: requests that were no CONNECT */
     _Atomic uint64_t rejudged, rejudged_closed;
     _Atomic uint64_t accept_errors;
     _Atomic uint64_t generation; /* of the snapshot that it runs: a gauge */

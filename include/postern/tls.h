@@ -71,6 +71,8 @@ bool tls_party_judges_alike(const struct tls_party *a, const struct tls_party *b
 const struct x509_peers *tls_party_peers(const struct tls_party *p);
 /* The protocol of posterns among themselves: what a sidecar's parties offer. */
 extern const struct str tls_alpn_postern;
+/* HTTP/2: what sessions that carry streams are. */
+extern const struct str tls_alpn_h2;
 
 /* --- tickets
  * -------------------------------------------------------------------------------------- Keys of
@@ -155,7 +157,8 @@ struct tls_stream {
     const struct tls_party *party; /* lent, while the handshake runs */
     const struct str *expected;    /* lent likewise; client only: any of these; none: the party's */
     size_t n_expected;
-    const struct deny_set *deny;       /* lent likewise; NULL: nobody is quarantined */
+    const struct str *alpn_only; /* lent: server: see tls_require_alpn; NULL: as the party says */
+    const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
     const struct tls_tickets *tickets; /* lent likewise; NULL: nothing is resumed */
     struct tls_resume *resume;         /* owned; NULL: likewise */
     struct tls_peer *peer;             /* a reference; set when verified */
@@ -186,6 +189,9 @@ void tls_resume_rebase(struct tls_stream *s, const struct tls_tickets *tickets);
 bool tls_resumed(const struct tls_stream *s);
 /* Client, before the first step of its handshake: this protocol is offered, and no other. */
 bool tls_offer_alpn(struct tls_stream *s, struct str protocol);
+/* Server, before its first step: this protocol; a client that offers only others is refused, and
+ * one that offers none is not. protocol is lent for the handshake. */
+void tls_require_alpn(struct tls_stream *s, const struct str *protocol);
 /* Before the first step of a server's handshake: bytes that were read off the socket already. */
 bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n);
 

@@ -8,6 +8,8 @@
  *   record.c    log lines                                       dial.c      connecting upstream
  *   leg.c       an end of a connection, of any kind
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
+ *   session.c   a connection that carries streams               stream.c    one that is a stream
+ *   pool.c      which session a stream takes
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   transport.c direct or HBONE, and why                        learned.c   who takes HBONE
  *   detect.c    which protocol an undeclared port carries
@@ -16,6 +18,7 @@
 #define POSTERN_CONN_PRIV_H
 
 #include <postern/conn.h>
+#include <postern/hbone.h>
 #include <postern/http1.h>
 #include <postern/loop.h>
 #include <pthread.h>
@@ -28,6 +31,7 @@ enum {
     CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
     CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
     CONN_DECISION_TEXT = 33,
+    CONN_POOL_BUCKETS = 64,
     CONN_TRY_MS = 1000, /* that a connection waits for HBONE which it does not know to be there */
 };
 
@@ -76,6 +80,7 @@ struct conn_worker {
 
     struct conn *rejudge_at; /* the next one to judge again; NULL: none */
     struct loop_timer rejudge_timer;
+    struct conn_carrier *pool[CONN_POOL_BUCKETS]; /* outbound sessions, by address */
     struct loop_timer age_timer; /* while there are connections with an end (ends_ms) */
     bool ageing;
 
@@ -97,14 +102,16 @@ struct conn_worker {
 /* What the bytes of a leg go through. */
 enum conn_leg_kind {
     CONN_LEG_PLAIN,
-    CONN_LEG_TLS, /* of its own */
+    CONN_LEG_TLS,    /* of its own */
+    CONN_LEG_STREAM, /* of a session; the TLS is that of the connection that carries it */
 };
 
 /* One end of a connection, with what watches it. */
 struct conn_leg {
     union {
         struct stream s;
-        struct tls_stream tls; /* its base is s */
+        struct tls_stream tls;  /* its base is s */
+        struct hbone_stream hs; /* likewise */
     };
     struct loop_io *io; /* owned; goes before the stream */
     unsigned ready;     /* LOOP_*: became possible, not yet used */
@@ -112,6 +119,25 @@ struct conn_leg {
 };
 
 struct conn_http;
+
+/* What a connection has that carries others. */
+struct conn_carrier {
+    struct conn *conn;
+    struct hbone_session *hbone; /* owned; NULL: it does not stand yet */
+    struct loop_deferred turn;
+    struct conn *users; /* those that are its streams, or wait to be */
+    size_t n_users;
+    uint64_t total; /* of them, ever */
+    uint64_t idle_since_ms;
+    uint64_t leave_ms; /* when the next GOAWAY is due; 0: none is */
+    uint8_t leaving;   /* how many were said */
+    bool told;         /* what the try of it has shown */
+    /* Outbound: its place in the pool. */
+    bool pooled;
+    struct conn_carrier *pool_prev, *pool_next;
+    struct tls_party *party; /* a reference: what it was made by */
+    struct route route;      /* with identities of its own */
+};
 
 /* A client's first message, where the listener chooses by server name. */
 struct conn_hello {
@@ -173,12 +199,16 @@ struct conn {
     bool passthrough; /* inbound, and not terminated here */
     uint8_t dial_left, dial_at, dial_tried;
     uint64_t dial_end_ms;
-    struct conn_hello *hello;   /* owned; of listeners that choose by name */
-    struct conn_tunnel *tunnel; /* owned; of those that ask a proxy */
+    struct conn_hello *hello;     /* owned; of listeners that choose by name */
+    struct conn_tunnel *tunnel;   /* owned; of those that ask a proxy */
+    struct conn_carrier *carrier; /* owned; of one that carries streams */
+    struct conn_carrier *via;     /* whose stream it is, or will be */
+    struct conn *via_prev, *via_next;
     struct conn_denial *denial; /* owned; of a connection that was denied */
     enum conn_reason reason;
-    bool closing;  /* reason is set */
-    bool upgraded; /* pumps what an HTTP upgrade switched to */
+    bool closing;         /* reason is set */
+    bool upgraded;        /* pumps what an HTTP upgrade switched to */
+    uint16_t peer_status; /* that refused its stream; 0: none did */
     uint32_t linger_bytes;
     int sys_errno;
     uint64_t opened_ms, active_ms;
@@ -227,7 +257,8 @@ static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
 }
 
 /* --- state.c ---------------------------------------------------------------------------------- */
-/* Takes fd. NULL: no memory, fd is gone. The connection is in state NEW and on the worker's list.
+/* Takes fd; -1: it has none yet. NULL: no memory, fd is gone. The connection is in state NEW and on
+ * the worker's list.
  */
 struct conn *conn_new(struct conn_worker *w, size_t listener, int fd,
                       const struct net_addr *source);
@@ -321,6 +352,54 @@ bool conn_has_identity(const struct conn *c);
 void conn_resume_held(struct conn_worker *w);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
+/* The peer is known: may it, and on. */
+void conn_inbound_verified(struct conn *c);
+/* What is declared of the port that it wants; false: closed, it is one of our own. */
+bool conn_find_port(struct conn *c);
+/* Connects to `upstream`, and shakes hands there. */
+void conn_outbound_dial(struct conn *c);
+
+/* --- session.c ---------------------------------------------------------------------------------
+ */
+struct conn_carrier *conn_carrier_new(struct conn *c); /* NULL: no memory */
+/* Its streams end, and its session. */
+void conn_carrier_end(struct conn *c, enum conn_reason reason);
+void conn_carrier_free(struct conn *c);
+void conn_via_add(struct conn *c, struct conn_carrier *k);
+void conn_via_drop(struct conn *c);
+/* After its handshake. */
+void conn_session_start(struct conn *c);
+void conn_session_step(struct conn *c);
+void conn_session_tick(struct conn *c);
+/* Says GOAWAY after that time, and ends with its last stream. */
+void conn_session_leave(struct conn *c, uint64_t delay_ms);
+/* All of them; inbound ones spread over the time, so that their peers do not come back at once. */
+void worker_sessions_drain(struct conn_worker *w, uint32_t spread_ms);
+
+/* --- stream.c ----------------------------------------------------------------------------------
+ */
+bool conn_is_stream(const struct conn *c);
+void conn_stream_new(struct conn *carrier, int32_t id, struct str authority);
+void conn_stream_start(struct conn *c);
+/* 200, if it is one that waits for it. */
+void conn_stream_answer(struct conn *c);
+/* It closes: another status, by its reason, if it was not answered. */
+void conn_stream_refuse(struct conn *c);
+void conn_opening_start(struct conn *c);
+void conn_opening_begin(struct conn *c);
+void conn_opening_step(struct conn *c);
+void conn_opening_timeout(struct conn *c);
+/* There is no session for it. True: it goes another way. */
+bool conn_opening_fall_back(struct conn *c, enum conn_why outcome);
+
+/* --- pool.c ------------------------------------------------------------------------------------
+ */
+/* Finds or makes the session for an outbound connection. It may be closed afterwards. */
+void pool_take(struct conn *c);
+void pool_remove(struct conn_carrier *k);
+/* Whether it would still be taken. */
+bool pool_is_current(const struct conn_carrier *k);
+void pool_route_deinit(struct route *r);
 
 /* --- transport.c ------------------------------------------------------------------------------
  */
@@ -388,6 +467,10 @@ void conn_record_close(struct conn *c);
 void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const char *step,
                            const struct err *err);
 void conn_record_common(struct log_line *l, const struct conn *c);
+/* What a session's peer did wrong. */
+void conn_record_session(struct conn *c, const char *step);
+/* It takes no new streams; by whom. */
+void conn_record_leave(struct conn *c, const char *by);
 
 /* --- http.c ----------------------------------------------------------------------------------- */
 bool conn_http_start(struct conn *c); /* false: no memory */
@@ -407,6 +490,8 @@ int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
                       const struct service_sockets *inherited, struct err *err);
 void listener_free_all(struct conn_worker *w);
 void listener_watch_all(struct conn_worker *w, bool on);
+/* Whether there are as many connections as the process may have. */
+bool listener_is_full(const struct conn_worker *w);
 enum listener_which { LISTENERS_ALL, LISTENERS_INBOUND, LISTENERS_ACTIVATED };
 void listener_close(struct conn_worker *w, enum listener_which which);
 

@@ -29,6 +29,10 @@ struct conn_place conn_place_in(const struct conn *c, const struct snapshot_list
 
 void conn_place(struct conn *c)
 {
+    if (c->carrier != NULL) {
+        c->target = NULL; /* it goes where it was sent */
+        return;
+    }
     struct conn_place p = conn_place_in(c, conn_listener(c));
     c->target = p.target;
     c->passthrough = p.passthrough;

@@ -14,11 +14,47 @@ static const struct conf_port *declared_port(const struct conf_listener *l, uint
     return NULL;
 }
 
+bool conn_find_port(struct conn *c)
+{
+    if (snapshot_is_own_port(conn_snapshot(c)->files, &c->original, true)) {
+        conn_close(c, CONN_CLOSE_LOOP);
+        return false;
+    }
+    c->upstream = c->original;
+    const struct conf_listener *l = conn_listener(c)->conf;
+    const struct conf_port *p = declared_port(l, net_addr_port(&c->original));
+    if (p != NULL) {
+        c->protocol = p->protocol;
+        if (p->local_address.len > 0 && net_addr_from((const struct sockaddr *)&p->local_address.ss,
+                                                      p->local_address.len, &c->upstream)) {
+            net_addr_set_port(&c->upstream, net_addr_port(&c->original));
+        }
+    }
+    c->undeclared = p == NULL && l->undeclared == CONF_UNDECLARED_DETECT;
+    return true;
+}
+
+/* Where a session was made to: what its streams may ask for is there. */
+static bool find_session(struct conn *c)
+{
+    if (c->carrier == NULL && conn_carrier_new(c) == NULL) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
+    if (!net_original_dst(c->peer.s.fd, &c->original) &&
+        !net_local_addr(c->peer.s.fd, &c->original)) {
+        conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
+        return false;
+    }
+    return true;
+}
+
 /* Where the client wanted to go, and where that is here. False: closed. */
 static bool find_workload(struct conn *c)
 {
-    const struct snapshot_files *files = conn_snapshot(c)->files;
-    const struct snapshot_listener *l = conn_listener(c);
+    if (conn_listener(c)->conf->capture == CONF_HBONE) {
+        return find_session(c);
+    }
     if (c->target != NULL) {
         c->original = c->upstream = c->target->address;
         return true;
@@ -27,21 +63,7 @@ static bool find_workload(struct conn *c)
         conn_close(c, CONN_CLOSE_NOT_REDIRECTED);
         return false;
     }
-    if (snapshot_is_own_port(files, &c->original, true)) {
-        conn_close(c, CONN_CLOSE_LOOP);
-        return false;
-    }
-    c->upstream = c->original;
-    const struct conf_port *p = declared_port(l->conf, net_addr_port(&c->original));
-    if (p != NULL) {
-        c->protocol = p->protocol;
-        if (p->local_address.len > 0 && net_addr_from((const struct sockaddr *)&p->local_address.ss,
-                                                      p->local_address.len, &c->upstream)) {
-            net_addr_set_port(&c->upstream, net_addr_port(&c->original));
-        }
-    }
-    c->undeclared = p == NULL && l->conf->undeclared == CONF_UNDECLARED_DETECT;
-    return true;
+    return conn_find_port(c);
 }
 
 static void connected(struct conn *c);
@@ -128,6 +150,7 @@ static void connected(struct conn *c)
         if (c->passthrough) {
             counter_add(&c->worker->counters.plaintext_sni, 1);
         }
+        conn_stream_answer(c);
         conn_pump_start(c);
     }
 }
@@ -151,13 +174,24 @@ void conn_inbound_step(struct conn *c)
     if (!conn_handshake(c)) {
         return;
     }
+    if (c->carrier != NULL) {
+        conn_session_start(c);
+    } else {
+        conn_inbound_verified(c);
+    }
+}
+
+void conn_inbound_verified(struct conn *c)
+{
     if (conn_detect_wanted(c)) {
+        conn_stream_answer(c); /* what it says is read, and it may wait for that */
         conn_detect_start(c);
         return;
     }
     conn_detect_declared(c);
     if (c->protocol == CONF_PROTOCOL_HTTP) {
         conn_set_state(c, CONN_HTTP);
+        conn_stream_answer(c); /* each request is judged, and dials the workload if it may */
         if (conn_http_start(c)) {
             conn_http_step(c);
         } else {

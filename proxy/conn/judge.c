@@ -109,6 +109,11 @@ static bool is_expected(const struct route *r, enum conf_transport transport, st
  * route before, and was not passed through. */
 static bool route_holds(struct conn *c, bool listed, const struct route_pass *before)
 {
+    if (c->carrier != NULL) {
+        c->route = &c->carrier->route;
+        loop_defer(c->worker->loop, &c->carrier->turn); /* it may be out of date */
+        return true;                                    /* its streams are asked */
+    }
     const struct snapshot_listener *l = conn_listener(c);
     c->pass = NULL;
     c->route = l->explicit_route != NULL
@@ -201,7 +206,7 @@ static enum conn_reason rejudge(struct conn *c, bool *ret_verified)
         return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
     }
     if (trust_changed) {
-        *ret_verified = true;
+        *ret_verified = !conn_is_stream(c);
         if (!conn_tls_holds(c, &c->peer) || !conn_tls_holds(c, &c->app)) {
             return CONN_CLOSE_TRUST_CHANGED;
         }

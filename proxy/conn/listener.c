@@ -11,7 +11,7 @@
 
 enum { SHORTAGE_PAUSE_MS = 50 };
 
-static bool full(const struct conn_worker *w)
+bool listener_is_full(const struct conn_worker *w)
 {
     return atomic_load_explicit(&w->shared->open, memory_order_relaxed) >=
            w->current->snapshot->files->conf->limits.connections;
@@ -59,7 +59,7 @@ static void on_readable(void *arg, unsigned ready)
     struct conn_worker *w = l->worker;
     (void)ready;
     for (unsigned i = 0; i < CONN_ACCEPT_BATCH; i++) {
-        if (full(w)) {
+        if (listener_is_full(w)) {
             pause_accepting(w);
             return;
         }

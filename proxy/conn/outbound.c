@@ -42,11 +42,6 @@ static bool find_route(struct conn *c)
         return false;
     }
     conn_transport_choose(c);
-    if (c->transport == CONF_TRANSPORT_HBONE && /* until there is one who carries it */
-        !conn_transport_fall_back(c, CONN_WHY_NONE)) {
-        conn_close(c, CONN_CLOSE_CONNECT_FAILED);
-        return false;
-    }
     return true;
 }
 
@@ -70,7 +65,8 @@ static void tunnel(struct conn *c, enum stream_outcome o)
 
 static void connected(struct conn *c)
 {
-    if (!conn_leg_watch(c, &c->app) || !conn_leg_watch(c, &c->peer)) {
+    bool watched = c->carrier != NULL || conn_leg_watch(c, &c->app);
+    if (!watched || !conn_leg_watch(c, &c->peer)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
     } else if (conn_tunnel_wanted(c)) {
         conn_leg_want(&c->app, 0);
@@ -101,6 +97,15 @@ void conn_outbound_start(struct conn *c)
     if (c->transport != CONF_TRANSPORT_DISABLE && !conn_hold(c, true)) {
         return;
     }
+    if (c->transport == CONF_TRANSPORT_HBONE) {
+        conn_opening_start(c);
+    } else {
+        conn_outbound_dial(c);
+    }
+}
+
+void conn_outbound_dial(struct conn *c)
+{
     if (conn_dial(c, &c->peer)) {
         connected(c);
     }
@@ -116,7 +121,11 @@ void conn_outbound_step(struct conn *c)
     }
     if (c->state == CONN_TUNNEL) {
         tunnel(c, conn_tunnel_step(c, &c->peer));
-    } else if (conn_handshake(c)) {
+    } else if (!conn_handshake(c)) {
+        return;
+    } else if (c->carrier != NULL) {
+        conn_session_start(c);
+    } else {
         conn_transport_count(c);
         conn_pump_start(c);
     }

@@ -15,6 +15,10 @@ static void tell_addresses(const struct conn *c, struct proxy_protocol *h)
     if (net_addr_is_unix(&c->source)) {
         h->family = PROXY_PROTOCOL_UNIX;
         h->destination_path = str_of(l->bind.path);
+    } else if (c->source.len > 0 && conn_is_stream(c)) {
+        h->family = PROXY_PROTOCOL_INET;
+        h->source = c->source;
+        h->destination = c->original;
     } else if (c->source.len > 0 && net_local_addr(c->peer.s.fd, &h->destination)) {
         h->family = PROXY_PROTOCOL_INET;
         h->source = c->source;

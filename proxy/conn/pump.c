@@ -9,6 +9,9 @@
 void conn_count_bytes(struct conn *c)
 {
     struct conn_counters *n = &c->worker->counters;
+    if (c->carrier != NULL) {
+        return; /* its streams count */
+    }
     const struct stream *down = &conn_downstream(c)->s;
     uint64_t up_bytes = down->bytes_read;
     uint64_t down_bytes = down->bytes_written;
@@ -39,7 +42,9 @@ static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
 {
     struct net_scratch *scratch = &c->worker->scratch;
     size_t n = 0;
-    switch (stream_read(&from->s, scratch->plain, NET_SCRATCH_SIZE, &n)) {
+    /* A stream of a session puts a header before it, and both are one write then. */
+    size_t most = NET_SCRATCH_SIZE - (to->kind == CONN_LEG_STREAM ? HBONE_READ_ROOM : 0U);
+    switch (stream_read(&from->s, scratch->plain, most, &n)) {
     case STREAM_OK:
         if (c->detecting) {
             conn_detect_look(c, from, scratch->plain, n);

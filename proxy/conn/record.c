@@ -24,6 +24,17 @@ static void record_target(struct log_line *l, const struct conf_target *t)
     }
 }
 
+/* How it belongs to a session. */
+static void record_session(struct log_line *l, const struct conn *c)
+{
+    const struct conn *of = c->via != NULL ? c->via->conn : NULL;
+    if (c->carrier != NULL) {
+        log_uint(l, "streams", c->carrier->total);
+    } else if (of != NULL) {
+        log_fmt(l, "session", "%u-%llu", of->worker->index, (unsigned long long)of->number);
+    }
+}
+
 void conn_record_common(struct log_line *l, const struct conn *c)
 {
     char text[NET_ADDR_TEXT_MAX];
@@ -47,6 +58,7 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     if (c->hello != NULL && c->hello->said.server_name_len > 0) {
         log_str(l, "server_name", c->hello->said.server_name);
     }
+    record_session(l, c);
     log_strn(l, "own_id", c->passthrough ? STR_NONE : conn_own_id(c));
     log_strn(l, "peer_id", conn_peer_id(c));
     if (c->relay) {
@@ -88,6 +100,9 @@ void conn_record_close(struct conn *c)
     if (c->pass != NULL) {
         log_str(&l, "unlisted", c->pass->name);
         log_str(&l, "class", conf_unlisted_class_name(c->pass->preset));
+    }
+    if (c->peer_status != 0) {
+        log_uint(&l, "status", c->peer_status);
     }
     log_str(&l, "reason", conn_reason_token(c->reason));
     log_str(&l, "message", conn_reason_text(c->reason));
@@ -170,4 +185,24 @@ void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const cha
         log_errinfo(&l, err);
     }
     log_end(&l);
+}
+
+void conn_record_session(struct conn *c, const char *step)
+{
+    struct log_line l;
+    log_begin(&l, c->worker->log, LOG_WARN, "session_refused");
+    conn_record_common(&l, c);
+    log_str(&l, "step", step);
+    log_end(&l);
+}
+
+void conn_record_leave(struct conn *c, const char *by)
+{
+    struct log_line l;
+    if (wants_line(c, LOG_INFO)) {
+        log_begin(&l, c->worker->log, LOG_INFO, "session_leaves");
+        conn_record_common(&l, c);
+        log_str(&l, "by", by);
+        log_end(&l);
+    }
 }

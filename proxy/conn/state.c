@@ -28,12 +28,15 @@ static const struct reason {
 #define TO(s) (1U << CONN_##s)
 /* From each state, where it may go. */
 static const unsigned edges[CONN_STATE_COUNT] = {
-    [CONN_NEW] = TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_NEW] = TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_HELLO] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
-    [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
+    [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
-    [CONN_HANDSHAKE] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_HANDSHAKE] =
+        TO(DIAL) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_SESSION] = TO(CLOSED),
+    [CONN_OPENING] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(CLOSED),
     [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
     [CONN_DETECT] = TO(HTTP) | TO(CLOSED),
     [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
@@ -128,6 +131,7 @@ static void free_now(struct loop_deferred *d)
     conn_http_free(c);
     conn_hello_free(c);
     conn_tunnel_free(c);
+    conn_carrier_free(c);
     free(c->denial);
     conn_release_snapshot(w, c->snap);
     free(c);
@@ -159,7 +163,9 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     }
     loop_timer_init(&c->timer, w->loop, on_timer, c);
     c->app.s.fd = c->peer.s.fd = -1;
-    stream_plain_init(&conn_downstream(c)->s, &w->scratch, fd);
+    if (fd != -1) {
+        stream_plain_init(&conn_downstream(c)->s, &w->scratch, fd);
+    }
     c->next = w->conns;
     if (c->next != NULL) {
         c->next->prev = c;
@@ -212,7 +218,7 @@ static void begin_linger(struct conn *c)
     conn_set_state(c, CONN_LINGER);
     loop_timer_arm(&c->timer, CONN_LINGER_MS);
     (void)stream_shut(&down->s);
-    if (!stream_blocked(&down->s)) {
+    if (!stream_blocked(&down->s) && down->kind != CONN_LEG_STREAM) {
         (void)shutdown(down->s.fd, SHUT_WR);
     }
     conn_leg_want(down, LOOP_READ | (stream_blocked(&down->s) ? LOOP_WRITE : 0U));
@@ -230,6 +236,9 @@ void conn_close(struct conn *c, enum conn_reason reason)
         conn_count_bytes(c);
         conn_detect_end(c);
         counter_add(&c->worker->counters.closed[c->direction][reason], 1);
+        if (c->carrier != NULL) {
+            conn_carrier_end(c, reason);
+        }
         conn_record_close(c);
         if (reasons[reason].end == CONN_END_LINGER && c->direction == CONF_INBOUND &&
             (c->state == CONN_HANDSHAKE || c->state == CONN_HTTP)) {
@@ -238,6 +247,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
         }
     }
     bool lingered = c->state == CONN_LINGER;
+    conn_stream_refuse(c);
     conn_set_state(c, CONN_CLOSED);
     /* A side whose alert or last answer was not waited for gets it in order. */
     bool reset = reasons[c->reason].end != CONN_END_ORDER && !lingered;
@@ -246,9 +256,24 @@ void conn_close(struct conn *c, enum conn_reason reason)
         c->reason == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED && c->app.kind == CONN_LEG_TLS;
     conn_leg_end(&c->app, reset && !alerted_up);
     conn_leg_end(&c->peer, reset && !alerted);
+    conn_via_drop(c);
     unlist(c);
     loop_defer(c->worker->loop, &c->free_later);
     worker_conn_gone(c->worker);
+}
+
+/* False: there is nothing more to come. */
+static bool read_away(struct conn *c, struct conn_leg *down)
+{
+    size_t got = 0;
+    if (down->kind == CONN_LEG_STREAM) {
+        enum stream_outcome o = stream_read(&down->s, c->worker->scratch.plain, NET_READ_MIN, &got);
+        c->linger_bytes += (uint32_t)got;
+        return o == STREAM_OK || o == STREAM_AGAIN;
+    }
+    ssize_t n = recv(down->s.fd, c->worker->scratch.raw, NET_READ_MIN, 0);
+    c->linger_bytes += n > 0 ? (uint32_t)n : 0;
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
 void conn_linger_step(struct conn *c)
@@ -256,7 +281,7 @@ void conn_linger_step(struct conn *c)
     struct conn_leg *down = conn_downstream(c);
     if (stream_blocked(&down->s)) {
         enum stream_outcome o = stream_flush(&down->s);
-        if (o == STREAM_OK) {
+        if (o == STREAM_OK && down->kind != CONN_LEG_STREAM) {
             (void)shutdown(down->s.fd, SHUT_WR);
         } else if (o == STREAM_FAILED) {
             conn_close(c, c->reason);
@@ -264,12 +289,7 @@ void conn_linger_step(struct conn *c)
         }
     }
     if ((down->ready & LOOP_READ) != 0) {
-        ssize_t n = recv(down->s.fd, c->worker->scratch.raw, NET_READ_MIN, 0);
-        if (n > 0) {
-            c->linger_bytes += (uint32_t)n;
-        }
-        if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR) ||
-            c->linger_bytes > CONN_LINGER_BYTES) {
+        if (!read_away(c, down) || c->linger_bytes > CONN_LINGER_BYTES) {
             conn_close(c, c->reason);
             return;
         }
@@ -308,6 +328,16 @@ void conn_drive(struct conn *c)
     case CONN_LINGER:
         conn_linger_step(c);
         break;
+    case CONN_SESSION:
+        conn_session_step(c);
+        break;
+    case CONN_OPENING:
+        if (c->direction == CONF_INBOUND) {
+            conn_stream_start(c);
+        } else {
+            conn_opening_step(c);
+        }
+        break;
     case CONN_NEW:
     case CONN_HELD:
     case CONN_CLOSED:
@@ -340,6 +370,9 @@ static void on_timer(void *arg)
     case CONN_DIAL:
         conn_dial_timeout(c);
         break;
+    case CONN_OPENING:
+        conn_opening_timeout(c);
+        break;
     case CONN_TUNNEL:
         c->sys_errno = ETIMEDOUT;
         conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
@@ -357,6 +390,9 @@ static void on_timer(void *arg)
         break;
     case CONN_DETECT:
         conn_detect_timeout(c);
+        break;
+    case CONN_SESSION:
+        conn_session_tick(c);
         break;
     case CONN_HTTP:
         conn_http_timeout(c);

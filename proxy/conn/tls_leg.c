@@ -50,6 +50,9 @@ bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
         return false;
     }
     leg->tls.deny = conn_deny(c);
+    if (c->carrier != NULL) {
+        tls_require_alpn(&leg->tls, &tls_alpn_h2);
+    }
     return true;
 }
 
@@ -59,6 +62,9 @@ static bool pass_alpn_on(struct conn *c, struct conn_leg *leg)
 {
     const struct tls_stream *client = c->relay ? conn_leg_tls(&c->peer) : NULL;
     struct str chosen = client != NULL ? tls_alpn(client) : STR_NONE;
+    if (c->carrier != NULL) {
+        return tls_offer_alpn(&leg->tls, tls_alpn_h2);
+    }
     return chosen.n == 0 || str_eq(chosen, tls_alpn_postern) || tls_offer_alpn(&leg->tls, chosen);
 }
 
@@ -122,6 +128,9 @@ enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg)
 
 bool conn_tls_holds(struct conn *c, const struct conn_leg *leg)
 {
+    if (leg->kind == CONN_LEG_STREAM) {
+        return true; /* its carrier is asked, and takes it along */
+    }
     const struct tls_party *now = party(c, leg);
     /* A peer is judged in the middle of its handshake, and may take its time for the rest. */
     const struct tls_stream *tls = conn_leg_tls(leg);

@@ -100,8 +100,11 @@ const char *conn_transport_text(const struct conn *c)
     if (c->passthrough) {
         return "passthrough";
     }
+    if (c->carrier != NULL) {
+        return "hbone_session";
+    }
     if (c->direction == CONF_INBOUND) {
-        return NULL;
+        return conn_is_stream(c) ? "hbone" : NULL;
     }
     switch (c->transport) {
     case CONF_TRANSPORT_DIRECT:

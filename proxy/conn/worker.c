@@ -178,6 +178,7 @@ static void on_drain_timer(void *arg)
     if (!w->drain_last) {
         w->drain_last = true;
         listener_close(w, LISTENERS_INBOUND);
+        worker_sessions_drain(w, 0);
         struct conn *next;
         for (struct conn *c = w->conns; c != NULL; c = next) {
             next = c->next;
@@ -206,6 +207,7 @@ static void on_handed_over(struct loop_mail *m)
     w->draining = w->drain_last = true;
     listener_close(w, LISTENERS_ALL);
     loop_timer_disarm(&w->accept_timer);
+    worker_sessions_drain(w, dm->drain_ms / 4);
     loop_timer_arm(&w->drain_timer, dm->drain_ms);
     worker_conn_gone(w);
     free(dm);
@@ -265,6 +267,7 @@ static void on_drain(struct loop_mail *m)
         w->drain_end_ms = loop_now_ms(w->loop) + dm->drain_ms;
         /* Whoever comes to a socket that outlives us is served by the next process. */
         listener_close(w, LISTENERS_ACTIVATED);
+        worker_sessions_drain(w, dm->accept_ms / 2);
         loop_timer_arm(&w->drain_timer, dm->accept_ms);
     }
     free(dm);

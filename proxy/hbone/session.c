@@ -512,10 +512,15 @@ size_t hbone_session_streams(const struct hbone_session *s)
     return s->n_streams;
 }
 
+bool hbone_session_usable(const struct hbone_session *s)
+{
+    return s->transport != NULL && s->why == HBONE_OK && !s->peer_leaves && s->goaways == 0 &&
+           nghttp2_session_check_request_allowed(s->ng) != 0;
+}
+
 size_t hbone_session_room(const struct hbone_session *s)
 {
-    if (s->transport == NULL || s->why != HBONE_OK || s->peer_leaves || s->goaways > 0 ||
-        nghttp2_session_check_request_allowed(s->ng) == 0) {
+    if (!hbone_session_usable(s)) {
         return 0;
     }
     size_t max =

@@ -33,6 +33,7 @@ static const char GROUPS_HYBRID_384[] = "*X25519MLKEM768:*X25519:P-256:P-384";
 static const char GROUPS_384[] = "X25519:P-256:P-384";
 
 const struct str tls_alpn_postern = {"postern/1", 9};
+const struct str tls_alpn_h2 = {"h2", 2};
 
 /* The macro casts const away, which clang minds; this is what it does. */
 static bool set_groups(SSL_CTX *c, const char *list)
@@ -49,6 +50,25 @@ static int crypto_failed(struct err *err, const char *what)
     return err_set(err, ERR_CRYPTO, "%s: %s", what, reason != NULL ? reason : "unknown reason");
 }
 
+/* RFC 7301: each with its length before it. */
+static int select_only(struct str only, const unsigned char **out, unsigned char *outlen,
+                       const unsigned char *in, unsigned int inlen)
+{
+    for (unsigned at = 0; at < inlen && in[at] < inlen - at; at += 1U + in[at]) {
+        if (str_eq(only, (struct str){(const char *)in + at + 1, in[at]})) {
+            *out = (const unsigned char *)only.p;
+            *outlen = (unsigned char)only.n;
+            return SSL_TLSEXT_ERR_OK;
+        }
+    }
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static const struct str *only_of(SSL *ssl)
+{
+    return ((const struct tls_stream *)SSL_get_app_data(ssl))->alpn_only;
+}
+
 static const struct tls_party *party_of(SSL *ssl)
 {
     return ((const struct tls_stream *)SSL_get_app_data(ssl))->party;
@@ -62,7 +82,11 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outle
 {
     const struct tls_party *p = party_of(ssl);
     unsigned char *chosen = NULL;
+    const struct str *only = only_of(ssl);
     (void)arg;
+    if (only != NULL) {
+        return select_only(*only, out, outlen, in, inlen);
+    }
     if (SSL_select_next_proto(&chosen, outlen, p->alpn, (unsigned)p->alpn_len, in, inlen) !=
         OPENSSL_NPN_NEGOTIATED) {
         return p->alpn_required ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;

@@ -294,6 +294,12 @@ bool tls_offer_alpn(struct tls_stream *s, struct str protocol)
     return SSL_set_alpn_protos(s->ssl, wire, (unsigned)protocol.n + 1) == 0;
 }
 
+void tls_require_alpn(struct tls_stream *s, const struct str *protocol)
+{
+    POSTERN_ASSERT(protocol->n > 0 && protocol->n <= 255);
+    s->alpn_only = protocol;
+}
+
 bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n)
 {
     return buf_append(&s->rest, bytes, n);

@@ -272,6 +272,17 @@ static const struct bad_case bad_listeners[] = {
      "9:3: an intercepted listener has no 'protocol'; it is said in the mesh map\n"
      "10:3: an outbound listener has no 'ports'; they are said in the mesh map\n"},
     {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: hbone\n"
+                "  address: 127.0.0.1:1\n- name: b\n  direction: inbound\n  capture: hbone\n"
+                "  to: 1.2.3.4:5\n  protocol: http\n"
+                "- {name: c, direction: inbound, capture: intercepted}\n",
+     "6:12: an outbound listener with 'capture: hbone', expected capture: intercepted; that a "
+     "service is reached by HBONE is said in the mesh map ('transport: hbone')\n"
+     "11:3: an HBONE listener has no 'to'; it connects to each connection's original "
+     "destination\n"
+     "12:3: an HBONE listener has no 'protocol'; say it for each port under 'ports'\n"
+     "13:3: missing key 'address' of a listener, expected an address with port to listen on\n"},
+    {PROXY,
      PROXY_HEAD "listeners:\n- name: a\n  direction: outbound\n  capture: explicit\n"
                 "  address: 127.0.0.1:9000\n",
      "4:3: missing key 'to' of an explicit listener, expected an address with port to connect to\n"
@@ -874,16 +885,18 @@ static void test_proxy_values(void **state)
     assert_int_equal(p->workers, 0);
     assert_string_equal(p->identity.socket, "/run/postern/agent.sock");
     assert_int_equal(p->identity.wait_ms, 30000);
-    assert_int_equal(p->n_listeners, 4);
+    assert_int_equal(p->n_listeners, 5);
+    assert_int_equal(p->listeners[2].capture, CONF_HBONE);
+    assert_int_equal(p->listeners[2].ports[0].protocol, CONF_PROTOCOL_HTTP);
     assert_int_equal(p->listeners[0].direction, CONF_OUTBOUND);
     assert_int_equal(p->listeners[1].n_ports, 2);
     assert_int_equal(p->listeners[1].ports[0].protocol, CONF_PROTOCOL_HTTP);
     assert_int_equal(p->listeners[1].ports[0].local_address.len, 0);
     assert_int_equal(p->listeners[1].ports[1].local_address.len, sizeof(struct sockaddr_in));
-    assert_int_equal(p->listeners[2].capture, CONF_EXPLICIT);
-    assert_string_equal(p->listeners[2].identities.items[0], "spiffe://example.org/batch");
+    assert_int_equal(p->listeners[3].capture, CONF_EXPLICIT);
+    assert_string_equal(p->listeners[3].identities.items[0], "spiffe://example.org/batch");
     struct sockaddr_in to;
-    memcpy(&to, &p->listeners[2].to.address.ss, sizeof(to));
+    memcpy(&to, &p->listeners[3].to.address.ss, sizeof(to));
     assert_int_equal(ntohl(to.sin_addr.s_addr), 0x0a000007);
     assert_int_equal(ntohs(to.sin_port), 9000);
     assert_int_equal(p->timeouts.idle_tcp_ms, 86400000);
@@ -894,12 +907,17 @@ static void test_proxy_values(void **state)
 static void test_proxy_defaults(void **state)
 {
     (void)state;
-    static const char text[] = PROXY_HEAD LISTENER "log: {access: denied}\n";
+    static const char text[] = PROXY_HEAD LISTENER
+        "- {name: h, direction: inbound, capture: hbone}\nlog: {access: denied}\n";
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *p = NULL;
     assert_int_equal(conf_parse_proxy("/etc/p.yaml", text, strlen(text), diag, &p), 0);
     assert_no_errors(diag);
     assert_true(strlen(p->name) > 0);
+    struct sockaddr_in any;
+    memcpy(&any, &p->listeners[1].bind.address.ss, sizeof(any));
+    assert_int_equal(any.sin_addr.s_addr, 0);
+    assert_int_equal(ntohs(any.sin_port), 15008);
     assert_null(p->identity.socket);
     assert_null(p->identity.spiffe_id);
     assert_int_equal(p->identity.key, CONF_KEY_AUTO);

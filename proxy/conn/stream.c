@@ -1,0 +1,177 @@
+/*
+ * A connection that is a stream of a session. Inbound: what the CONNECT asks for has to be the very
+ * address that the session was made to; then it takes the way of any inbound connection, and is
+ * answered 200 once that leads somewhere. Outbound: it waits until its session stands and the other
+ * side has said 200. Nothing else that a CONNECT says (forwarded, baggage, traceparent) is kept.
+ */
+#include "conn_priv.h"
+
+#include <errno.h>
+
+/* --- inbound ---------------------------------------------------------------------------------- */
+
+/* Only makes it: it is driven when the session tells its streams. */
+void conn_stream_new(struct conn *carrier, int32_t id, struct str authority)
+{
+    struct conn_worker *w = carrier->worker;
+    if (listener_is_full(w)) {
+        return;
+    }
+    struct conn *c = conn_new(w, carrier->listener, -1, &carrier->source);
+    if (c == NULL) {
+        return;
+    }
+    if (!hbone_authority_parse(authority, &c->original)) {
+        c->original = (struct net_addr){.len = 0};
+    }
+    conn_set_state(c, CONN_OPENING);
+    c->peer.kind = CONN_LEG_STREAM;
+    hbone_stream_accept(carrier->carrier->hbone, id, &c->peer.hs, c);
+    conn_via_add(c, carrier->carrier);
+    counter_add(&w->counters.streams[CONF_INBOUND], 1);
+}
+
+bool conn_is_stream(const struct conn *c)
+{
+    return c->peer.kind == CONN_LEG_STREAM;
+}
+
+/* Its session was perhaps not judged yet by what the stream itself goes by. */
+static bool session_holds(struct conn *c)
+{
+    const struct conn *carrier = c->via->conn;
+    const struct tls_party *now = conn_party(c, conn_snapshot(c), false);
+    return carrier->snap == c->snap ||
+           (now != NULL && tls_peer_judge(conn_leg_peer(&c->peer), now) == X509_OK);
+}
+
+void conn_stream_start(struct conn *c)
+{
+    const struct conn *carrier = c->via->conn;
+    if (c->original.len == 0 || !net_addr_same_host(&c->original, &carrier->original)) {
+        conn_close(c, CONN_CLOSE_BAD_AUTHORITY);
+    } else if (!conn_find_port(c)) {
+        return;
+    } else if (conn_quarantined(c)) {
+        conn_close(c, CONN_CLOSE_QUARANTINED);
+    } else if (!session_holds(c)) {
+        conn_close(c, CONN_CLOSE_TRUST_CHANGED);
+    } else {
+        conn_inbound_verified(c);
+    }
+}
+
+void conn_stream_answer(struct conn *c)
+{
+    if (conn_is_stream(c) && c->direction == CONF_INBOUND && !c->peer.hs.answered) {
+        hbone_stream_answer(&c->peer.hs);
+    }
+}
+
+/* What the client is told of a stream that comes to nothing: as ztunnel says it. */
+static unsigned status_of(enum conn_reason r)
+{
+    static const uint16_t said[CONN_REASON_COUNT] = {
+        [CONN_CLOSE_BAD_AUTHORITY] = 400,  [CONN_CLOSE_DENIED] = 401,
+        [CONN_CLOSE_QUARANTINED] = 401,    [CONN_CLOSE_TRUST_CHANGED] = 401,
+        [CONN_CLOSE_POLICY_CHANGED] = 401,
+    };
+    return said[r] != 0 ? said[r] : 503;
+}
+
+void conn_stream_refuse(struct conn *c)
+{
+    if (conn_is_stream(c) && c->direction == CONF_INBOUND && !c->peer.hs.answered &&
+        hbone_stream_is_open(&c->peer.hs)) {
+        hbone_stream_refuse(&c->peer.hs, status_of(c->reason));
+        c->peer.kind = CONN_LEG_PLAIN;
+    }
+}
+
+/* --- outbound --------------------------------------------------------------------------------- */
+
+void conn_opening_start(struct conn *c)
+{
+    const struct conf_proxy *conf = conn_conf(c);
+    conn_set_state(c, CONN_OPENING);
+    uint32_t try_ms = conn_transport_try_ms(c);
+    uint64_t all_ms = (uint64_t)conf->timeouts.connect_ms + conf->timeouts.handshake_ms;
+    loop_timer_arm(&c->timer, try_ms > 0 ? try_ms : all_ms);
+    if (!conn_leg_watch(c, &c->app)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    conn_leg_want(&c->app, 0);
+    pool_take(c);
+}
+
+bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
+{
+    struct conn_carrier *k = c->via;
+    bool tries = conn_transport_try_ms(c) > 0;
+    if (c->state != CONN_OPENING || conn_is_stream(c) || !tries) {
+        return false;
+    }
+    if (!k->told) {
+        k->told = true;
+        conn_transport_tell(c->worker, &k->conn->upstream, outcome);
+    }
+    conn_via_drop(c);
+    (void)conn_transport_fall_back(c, outcome);
+    c->upstream = c->original;
+    conn_outbound_dial(c);
+    return true;
+}
+
+void conn_opening_timeout(struct conn *c)
+{
+    if (!conn_opening_fall_back(c, CONN_WHY_SILENT)) {
+        c->sys_errno = ETIMEDOUT;
+        conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
+    }
+}
+
+/* Its session stands. The route may have changed while it waited. */
+void conn_opening_begin(struct conn *c)
+{
+    struct conn_carrier *k = c->via;
+    const struct tls_peer *peer = conn_leg_peer(&k->conn->peer);
+    struct str id = peer != NULL ? (struct str){peer->id, peer->id_len} : STR_NONE;
+    char authority[NET_ADDR_TEXT_MAX];
+    if (c->route == NULL || !route_still_allows(c->route, c->transport, id)) {
+        conn_close(c, CONN_CLOSE_ROUTE_CHANGED);
+        return;
+    }
+    net_addr_text(&c->original, authority);
+    if (!hbone_stream_open(k->hbone, str_of(authority), &c->peer.hs, c)) {
+        conn_close(c, CONN_CLOSE_SESSION_LOST);
+        return;
+    }
+    c->peer.kind = CONN_LEG_STREAM;
+    counter_add(&c->worker->counters.streams[CONF_OUTBOUND], 1);
+    conn_leg_want(&c->peer, LOOP_READ);
+}
+
+void conn_opening_step(struct conn *c)
+{
+    const struct hbone_stream *st = &c->peer.hs;
+    c->peer.ready = 0;
+    if (!conn_is_stream(c)) {
+        return;
+    }
+    if (st->status != 0 && conn_transport_try_ms(c) > 0) {
+        conn_transport_tell(c->worker, &c->upstream, CONN_WHY_TRIED);
+    }
+    if (st->status == 200) {
+        conn_transport_count(c);
+        conn_pump_start(c);
+    } else if (st->status != 0) {
+        c->peer_status = st->status;
+        conn_close(c, CONN_CLOSE_STREAM_REFUSED);
+    } else if (st->reset) {
+        c->sys_errno = ECONNRESET;
+        conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);
+    } else {
+        conn_leg_want(&c->peer, LOOP_READ);
+    }
+}
