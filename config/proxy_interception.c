@@ -36,6 +36,9 @@ void transparent_check(struct context *c, const struct node *map, const struct c
     if (schema_word_is(map, "capture", "explicit")) {
         schema_refuse_key(c, map, "transparent", "an explicit listener",
                           "it is for what `postern intercept --inbound-mode tproxy` brings");
+    } else if (schema_word_is(map, "capture", "hbone")) {
+        schema_refuse_key(c, map, "transparent", "an HBONE listener",
+                          "its streams come from the proxy's address");
     } else if (schema_word_is(map, "direction", "outbound")) {
         schema_refuse_key(c, map, "transparent", "an outbound listener",
                           "the workload's own connections have its own address");

@@ -170,6 +170,7 @@ static void on_drain_poll(void *arg)
 static void drain_begin(struct proxy *p)
 {
     p->draining = true;
+    proxy_canary_rest(p);
     p->drain_end_ms = os_now_ms() + p->files->conf->timeouts.drain_ms;
     loop_timer_arm(&p->drain_timer, DRAIN_POLL_MS);
 }
@@ -367,6 +368,7 @@ static int set_up(struct proxy *p, struct err *err)
         p->shared.listeners = (struct conn_shared_listener *)mem_must_calloc(
             p->files->n_listeners + 1, sizeof(*p->shared.listeners));
     }
+    proxy_canary_init(p);
     if (proxy_unix_start(p, err) == -1 || start_workers(p, err) == -1 ||
         start_admin(p, err) == -1 || start_probes(p, err) == -1 || start_identity(p, err) == -1 ||
         proxy_state_start(p, err) == -1 || proxy_targets_start(p, err) == -1 ||
@@ -396,6 +398,7 @@ static void tear_down(struct proxy *p)
         conn_worker_free(p->workers[i]);
     }
     proxy_unix_stop(p, true);
+    proxy_canary_free(p); /* after the workers, which write to it */
     free(p->shared.listeners);
     free(p->workers);
     p->log_io = loop_io_free(p->log_io);

@@ -74,6 +74,7 @@ struct proxy {
     struct admin *admin;
     struct probes *probes;              /* NULL: none are configured */
     struct snapshot_files *probes_from; /* their configuration, referenced */
+    struct proxy_canary *canary;        /* NULL: off */
     struct report_reload reload;
 
     struct hardening *hardening;
@@ -130,6 +131,16 @@ struct json_t;
 struct json_t *proxy_targets_status(const struct proxy *p);
 struct json_t *proxy_names_status(const struct proxy *p);
 void proxy_targets_metrics(const struct proxy *p, struct buf *out);
+
+/* Whether traffic is still captured (proxy_canary.c). Made before the workers; asks once these run,
+ * and no more when others accept. Each does nothing where it is off. */
+void proxy_canary_init(struct proxy *p);
+void proxy_canary_serve(struct proxy *p);
+void proxy_canary_rest(struct proxy *p);
+void proxy_canary_free(struct proxy *p);
+bool proxy_canary_ready(const struct proxy *p);
+struct json_t *proxy_canary_report(const struct proxy *p);
+void proxy_canary_metrics(const struct proxy *p, struct buf *out);
 
 /* The State stream, if files are not all there is (proxy_state.c). */
 int proxy_state_start(struct proxy *p, struct err *err);

@@ -2,6 +2,7 @@
 #include "proxy_priv.h"
 
 #include <arpa/inet.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,33 @@ static const struct sandbox_filter FILTER = {
             SANDBOX_OWN_SIGNALS | SANDBOX_ASKING,
     .unlisted = SANDBOX_COUNT,
 };
+
+/* A client's address is taken by bind, and never listened at: there is no `listen` in the list. */
+enum { N_SYSCALLS = sizeof(SYSCALLS) / sizeof(SYSCALLS[0]) };
+static const char *const TRANSPARENT_SYSCALL = "bind";
+
+static bool is_transparent(const struct conf_proxy *conf)
+{
+    for (size_t i = 0; i < conf->n_listeners; i++) {
+        if (conf->listeners[i].transparent) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What each socket with a client's address is asked for. The lesser one, where there is a choice.
+ */
+static uint64_t kept_capabilities(const struct conf_proxy *conf)
+{
+    struct sandbox_report have;
+    if (!is_transparent(conf)) {
+        return 0;
+    }
+    sandbox_get_report(-1, &have);
+    uint64_t raw = have.caps & (UINT64_C(1) << CAP_NET_RAW);
+    return raw != 0 ? raw : have.caps & (UINT64_C(1) << CAP_NET_ADMIN);
+}
 
 static uint16_t port_of(const struct conf_sockaddr *a)
 {
@@ -64,6 +92,9 @@ static void plan_url(struct sandbox_plan *plan, const char *url)
 
 static void plan_listener(struct sandbox_plan *plan, const struct conf_listener *l)
 {
+    if (l->transparent) {
+        sandbox_plan_bind_any(plan, "transparent: clients' addresses, with ports of ours");
+    }
     if (l->capture != CONF_EXPLICIT) {
         sandbox_plan_connect_any(plan, "destinations are what was asked for by connections");
         return;
@@ -134,7 +165,16 @@ int proxy_confine(struct proxy *p, struct err *err)
     if (p->credentials != NULL) {
         credentials_directories(p->credentials, NULL, plan_directory, plan);
     }
-    if (hardening_enter(p->hardening, plan, &FILTER, 0, err) == -1) {
+    struct sandbox_filter filter = FILTER;
+    const char *calls[N_SYSCALLS + 1];
+    if (is_transparent(p->files->conf)) {
+        memcpy(calls, SYSCALLS, sizeof(SYSCALLS));
+        calls[N_SYSCALLS - 1] = TRANSPARENT_SYSCALL;
+        calls[N_SYSCALLS] = NULL;
+        filter.calls = calls;
+    }
+    if (hardening_enter(p->hardening, plan, &filter, kept_capabilities(p->files->conf), err) ==
+        -1) {
         return -1;
     }
     if (!p->key_heap.locked) {

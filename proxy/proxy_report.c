@@ -12,7 +12,8 @@ static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INB
 
 bool proxy_is_ready(const struct proxy *p)
 {
-    return proxy_has_identity(p) && !p->draining && proxy_state_ready(p) && proxy_targets_ready(p);
+    return proxy_has_identity(p) && !p->draining && proxy_state_ready(p) &&
+           proxy_targets_ready(p) && proxy_canary_ready(p);
 }
 
 bool proxy_report_ready(void *arg, struct buf *out)
@@ -200,6 +201,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "last_reload", report_reload(&p->reload));
     json_object_set_new(o, "workers", json_integer(p->n_workers));
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
+    json_object_set_new(o, "capture", proxy_canary_report(p));
     json_object_set_new(o, "connections", connections(p));
     json_object_set_new(o, "hardening", hardening(p));
     char *text = json_dumps(o, JSON_INDENT(2));
@@ -395,7 +397,8 @@ static void process_metrics(const struct proxy *p, struct buf *out)
 {
     const struct snapshot_identity *i = p->identity;
     one(out, "postern_ready", METRIC_GAUGE,
-        "1 if there is an identity, a state where one is wanted, and no drain.",
+        "1 if there is an identity, a state where one is wanted, capture where it is asked, no "
+        "drain.",
         proxy_is_ready(p) ? 1 : 0);
     one(out, "postern_svid_not_after_seconds", METRIC_GAUGE,
         "When the own certificate ends, seconds since the epoch; 0: there is none.",
@@ -425,6 +428,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     process_metrics(p, out);
     proxy_credentials_metrics(p, out);
     proxy_targets_metrics(p, out);
+    proxy_canary_metrics(p, out);
     state_metrics(p, out);
     (void)hardening_write_metrics(p->hardening, out);
     connection_metrics(p, out);

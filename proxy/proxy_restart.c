@@ -93,6 +93,7 @@ static int start_workers(struct proxy *p, struct err *err)
     }
     admin_start(p->admin);
     proxy_targets_serve(p);
+    proxy_canary_serve(p);
     return 0;
 }
 

@@ -70,6 +70,8 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(UNLISTED, "unlisted", RESET, WARN, "the destination is not in the mesh map")                 \
     X(NOT_REDIRECTED, "not_redirected", RESET, WARN,                                               \
       "made to the listener itself and not brought by the kernel's redirection")                   \
+    X(LOOPBACK, "loopback", RESET, WARN,                                                           \
+      "the destination is one of loopback's, which nobody named")                                  \
     X(LOOP, "loop", RESET, WARN, "the destination is a listener of this proxy")                    \
     X(HANDSHAKE_FAILED, "handshake_failed", LINGER, WARN, "the TLS handshake failed")              \
     X(HANDSHAKE_TIMEOUT, "handshake_timeout", RESET, WARN, "no TLS handshake in time")             \
@@ -92,6 +94,7 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
     X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
     X(LIFETIME, "lifetime", ORDER, INFO, "it was open for as long as its listener lets one be")    \
+    X(CANARY, "canary", ORDER, DEBUG, "made to see whether it is captured: it is")                 \
     X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
     X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \
     X(REQUEST_TIMEOUT, "request_timeout", LINGER, INFO, "no whole request head in time")           \
@@ -171,8 +174,23 @@ struct conn_shared_listener {
     struct rate rate; /* of new ones, for its limits.connect_rate */
     _Atomic uint64_t over_rate;
 };
+/* Connections that are no more than a question whether they are captured (canary.c). A worker notes
+ * where one came from, and closes it; who made it looks here when it has ended. */
+enum { CONN_CANARY_NOTES = 16 };
+struct conn_canary {
+    _Atomic unsigned at;
+    _Atomic uint64_t notes[CONN_CANARY_NOTES];
+    _Atomic uint64_t from_outside; /* to the inbound one, by somebody else */
+    _Atomic uint64_t last_outside_ms;
+};
+/* Whether a connection from this local port of family and direction was seen at or after since_ms
+ * (of os_now_ms). Any thread. */
+bool conn_canary_seen(const struct conn_canary *k, enum conf_direction d, int family, uint16_t port,
+                      uint64_t since_ms);
+
 struct conn_shared {
     _Atomic unsigned open;                  /* downstream connections, for limits.connections */
+    struct conn_canary *canary;             /* NULL: there is none */
     struct conn_shared_listener *listeners; /* in their order; NULL: not counted apart */
 };
 

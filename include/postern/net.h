@@ -80,6 +80,20 @@ bool net_original_dst(int fd, struct net_addr *ret);
  * is writable and ask net_dial_error. */
 int net_dial(const struct net_addr *to, bool *ret_done);
 int net_dial_error(int fd);
+/* The two halves of it, for who sets something in between: a socket with what both legs want, and
+ * the connecting: 0, or -1 with errno, and the socket stays the caller's. */
+int net_socket(int family);
+int net_connect(int fd, const struct net_addr *to, bool *ret_done);
+
+/* --- with addresses of others: transparent.c ---------------------------------------------------
+ * Both ends need CAP_NET_RAW (or CAP_NET_ADMIN) when the option is set. */
+/* Lets a listening socket take what TPROXY hands it; what it accepts has the original destination
+ * as its local address. */
+int net_listen_transparent(int fd, struct err *err);
+/* That address. False: the connection was made to the listener itself. */
+bool net_transparent_dst(int fd, uint16_t own_port, struct net_addr *ret);
+/* net_dial from a client's address, and a port of ours. */
+int net_dial_from(const struct net_addr *from, const struct net_addr *to, bool *ret_done);
 /* The same by a path. A server whose queue is full refuses (EAGAIN): the kernel would tell nobody
  * when there is room again. */
 int net_dial_unix(const char *path, bool *ret_done);

@@ -340,6 +340,10 @@ enum stream_outcome conn_tunnel_start(struct conn *c, struct conn_leg *leg);
 enum stream_outcome conn_tunnel_step(struct conn *c, struct conn_leg *leg);
 void conn_tunnel_free(struct conn *c);
 
+/* --- canary.c --------------------------------------------------------------------------------- */
+/* Whether its original destination is a canary's: then it is noted, and closed. */
+bool conn_canary_took(struct conn *c);
+
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);
 void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL, UPSTREAM_HANDSHAKE */

@@ -92,6 +92,8 @@ int conn_dial_fd(struct conn *c, bool *ret_done)
             errno = EHOSTUNREACH;
         } else if (leads_back(c)) {
             errno = ELOOP;
+        } else if (conn_listener(c)->conf->transparent) {
+            fd = net_dial_from(&c->source, &c->upstream, ret_done);
         } else {
             fd = net_dial(&c->upstream, ret_done);
         }

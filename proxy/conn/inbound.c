@@ -59,8 +59,18 @@ static bool find_workload(struct conn *c)
         c->original = c->upstream = c->target->address;
         return true;
     }
-    if (!net_original_dst(c->peer.s.fd, &c->original)) {
+    int fd = c->peer.s.fd;
+    const struct snapshot_listener *l = conn_listener(c);
+    if (l->conf->transparent ? !net_transparent_dst(fd, net_addr_port(&l->address), &c->original)
+                             : !net_original_dst(fd, &c->original)) {
         conn_close(c, CONN_CLOSE_NOT_REDIRECTED);
+        return false;
+    }
+    if (conn_canary_took(c)) {
+        return false;
+    }
+    if (net_addr_is_loopback(&c->original)) {
+        conn_close(c, CONN_CLOSE_LOOPBACK);
         return false;
     }
     return conn_find_port(c);

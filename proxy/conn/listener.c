@@ -221,6 +221,10 @@ int listener_open_all(struct conn_worker *w, const struct snapshot_files *files,
     /* Only now, since the array does not move any more. */
     for (size_t i = 0; i < w->n_listeners; i++) {
         struct worker_listener *l = &w->listeners[i];
+        const struct conf_listener *conf = files->listeners[l->index].conf;
+        if (conf->transparent && net_listen_transparent(l->fd, err) == -1) {
+            return err_prefix(err, "listener %s", conf->name);
+        }
         l->io = loop_io_new(w->loop, l->fd, on_readable, l);
         if (l->io == NULL) {
             return err_set(err, ERR_SYSTEM, "no memory for a listener");

@@ -122,25 +122,38 @@ bool net_original_dst(int fd, struct net_addr *ret)
     return true;
 }
 
-int net_dial(const struct net_addr *to, bool *ret_done)
+int net_socket(int family)
 {
-    int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-    if (fd == -1) {
-        return -1;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd != -1) {
+        tune(fd);
     }
-    tune(fd);
+    return fd;
+}
+
+int net_connect(int fd, const struct net_addr *to, bool *ret_done)
+{
     int r = connect(fd, &to->sa, to->len);
     if (r == -1 && errno == EINPROGRESS) {
         /* On this host it is decided by now, and asking again saves a turn of the loop. */
         r = connect(fd, &to->sa, to->len);
     }
     if (r == -1 && errno != EALREADY) {
+        return -1;
+    }
+    *ret_done = r == 0;
+    return 0;
+}
+
+int net_dial(const struct net_addr *to, bool *ret_done)
+{
+    int fd = net_socket(to->sa.sa_family);
+    if (fd != -1 && net_connect(fd, to, ret_done) == -1) {
         int e = errno;
         close(fd);
         errno = e;
         return -1;
     }
-    *ret_done = r == 0;
     return fd;
 }
 

@@ -167,9 +167,13 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         const struct conf_listener *x = &a->listeners[i];
         const struct conf_listener *y = &b->listeners[i];
         if (!same_text(x->name, y->name) || x->type != y->type || x->direction != y->direction ||
-            x->capture != y->capture || !same_bind(x, y)) {
+            x->capture != y->capture || x->transparent != y->transparent || !same_bind(x, y)) {
             return "listeners";
         }
+    }
+    if (a->interception.canary != b->interception.canary ||
+        a->interception.interval_ms != b->interception.interval_ms) {
+        return "interception";
     }
     return NULL;
 }

@@ -7,8 +7,8 @@ import struct
 import sys
 
 import pytest
-from interception import IN, OUT, PROXY_UID, REFUSED, World, by_peer, connected, redirected, tcp_segment, works
-from lab import in_netns, run, wait_for
+from interception import IN, OUT, PROXY_UID, REFUSED, WHO, World, by_peer, connected, redirected, start_script, tcp_segment, works
+from lab import in_netns, run
 
 OUTBOUND_CANARY = (("127.15.0.9", 15009), ("::1", 15009))
 
@@ -216,46 +216,11 @@ while True:
         u.close()
 """
 
-WHO = r"""
-import json, socket, sys, threading
-def serve(host, port):
-    s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if ":" in host:
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    s.bind((host, port))
-    s.listen(64)
-    def loop():
-        while True:
-            c, who = s.accept()
-            c.sendall(json.dumps({"seen": who[0], "port": port}).encode())
-            c.close()
-    threading.Thread(target=loop, daemon=True).start()
-for host in ("0.0.0.0", "::"):
-    for port in (8080, 8081):
-        serve(host, port)
-print("ready", flush=True)
-threading.Event().wait()
-"""
-
-
-def start(world, name, script, *args, uid=None, caps=None):
-    argv = [sys.executable, "-c", script, *args]
-    if caps is not None:
-        argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", f"--inh-caps=-all,{caps}",
-                f"--ambient-caps=-all,{caps}", f"--bounding-set=-all,{caps}", "--", *argv]  # fmt: skip
-        uid = None
-    p = world.lab.start(name, argv, netns=world.app, uid=uid)
-    wait_for(name, lambda: "ready" in p.out() or p.err())
-    assert "ready" in p.out(), p.err()
-    return p
-
-
 @pytest.fixture
 def transparent(world):
     """A proxy that keeps its clients' addresses, with CAP_NET_RAW and no more, before a workload."""
-    start(world, "who", WHO)
-    start(world, "transparent", TRANSPARENT, str(IN), "keep", uid=PROXY_UID, caps="+net_raw")
+    start_script(world, "who", WHO)
+    start_script(world, "transparent", TRANSPARENT, str(IN), "keep", uid=PROXY_UID, caps="+net_raw")
     return world
 
 
@@ -381,7 +346,7 @@ def mode(request, world):
     if request.param == "redirect":
         world.proxy()
     else:
-        start(world, "transparent", TRANSPARENT, str(IN), "no", uid=PROXY_UID, caps="+net_raw")
+        start_script(world, "transparent", TRANSPARENT, str(IN), "no", uid=PROXY_UID, caps="+net_raw")
     return ("--inbound-mode", request.param)
 
 

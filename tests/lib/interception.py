@@ -181,3 +181,45 @@ def tcp_segment(source, target, sport, dport, flags, options=b""):
     total = (total >> 16) + (total & 0xFFFF)
     check = ~(total + (total >> 16)) & 0xFFFF
     return head[:16] + struct.pack("!H", check) + head[18:]
+
+
+def with_caps(argv, uid, caps):
+    """Under a uid that keeps these capabilities (`+net_raw`) and can have no others."""
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", f"--inh-caps=-all,{caps}",
+            f"--ambient-caps=-all,{caps}", f"--bounding-set=-all,{caps}", "--", *argv]  # fmt: skip
+
+
+WHO = r"""
+import json, socket, sys, threading
+def serve(host, port):
+    s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in host:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind((host, port))
+    s.listen(64)
+    def loop():
+        while True:
+            c, who = s.accept()
+            try:
+                c.sendall(json.dumps({"seen": who[0], "port": port}).encode())
+            except OSError:
+                pass  # it was reset meanwhile
+            c.close()
+    threading.Thread(target=loop, daemon=True).start()
+for host in ("0.0.0.0", "::"):
+    for port in (8080, 8081):
+        serve(host, port)
+print("ready", flush=True)
+threading.Event().wait()
+"""
+
+
+def start_script(world, name, script, *args, uid=None, caps=None):
+    argv = [sys.executable, "-c", script, *args]
+    if caps is not None:
+        argv, uid = with_caps(argv, uid, caps), None
+    p = world.lab.start(name, argv, netns=world.app, uid=uid)
+    wait_for(name, lambda: "ready" in p.out() or p.err())
+    assert "ready" in p.out(), p.err()
+    return p

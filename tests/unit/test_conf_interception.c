@@ -39,6 +39,8 @@ static const struct {
 } refused[] = {
     {LISTENER(", transparent: maybe"), "'transparent' is 'maybe'"},
     {EXPLICIT(", transparent: true"), "an explicit listener has no 'transparent'"},
+    {"listeners: [{name: a, direction: inbound, capture: hbone, transparent: true}]\n",
+     "an HBONE listener has no 'transparent'"},
     {OUTBOUND(", transparent: true"), "an outbound listener has no 'transparent'"},
     {LISTENER(", transparent: true, ports: [{port: 1}, {port: 2, local_address: 127.0.0.1}]"),
      "'local_address' of a port whose clients' addresses are kept"},
