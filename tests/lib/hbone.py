@@ -17,6 +17,7 @@ import h2.exceptions
 import h2.settings
 
 PORT = 15008
+WINDOW = 1 << 20  # of a stream, as we say
 REFUSED_STREAM, PROTOCOL_ERROR, CANCEL = 7, 1, 8
 
 
@@ -76,10 +77,13 @@ class Link:
         self.settings, self.pongs, self.goaway, self.hold = {}, [], None, False
 
     def start(self, **settings):
-        # h2 says windows of 64 KiB; wider, so that a test of bytes is not one of round trips.
+        # Wider windows than HTTP/2's own 64 KiB, so that a test of bytes is not one of round trips.
+        codes = h2.settings.SettingCodes
+        said = {codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_FRAME_SIZE: 1 << 18, codes.MAX_CONCURRENT_STREAMS: 200}
+        said.update({codes[name]: value for name, value in settings.items()})
+        self.h2.local_settings = h2.settings.Settings(client=self.client, initial_values=said)
+        self.h2.max_inbound_frame_size = 1 << 18
         self.h2.initiate_connection()
-        if settings:
-            self.h2.update_settings(settings)
         self.h2.increment_flow_control_window(16 * 1024 * 1024)
         self.flush()
         return self
@@ -129,7 +133,10 @@ class Link:
             left = end - time.monotonic()
             assert left > 0, f"waited {self.timeout:.0f} s for {what}"
             self.sock.settimeout(left)
-            self.read()
+            try:
+                self.read()
+            except Ended as e:
+                raise Ended(f"while waiting for {what}: {e}") from e
 
     # --- streams ---
     def open(self, headers=(), authority=None, end=False):

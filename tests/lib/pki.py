@@ -110,17 +110,24 @@ class Ca:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
-    def leaf(self, dns=(), uris=(), ips=(), cn=None, ou=(), kind="ec", eku=BOTH, life=DAY, public_key=None):
+    def leaf(self, dns=(), uris=(), ips=(), cn=None, ou=(), kind="ec", eku=BOTH, life=DAY, public_key=None, signs=False):
         key = None if public_key else new_key(kind)
         names = [x509.DNSName(d) for d in dns] + [x509.UniformResourceIdentifier(u) for u in uris]
         names += [x509.IPAddress(ipaddress.ip_address(i)) for i in ips]
         extensions = [(x509.BasicConstraints(ca=False, path_length=None), True)]
         if names:
             extensions.append((x509.SubjectAlternativeName(names), not cn and not ou))
+        if signs:
+            usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+            extensions.append((usage, True))
         if eku:
             extensions.append((x509.ExtendedKeyUsage(eku), False))
         cert = self._sign(subject(cn, ou), public_key or key.public_key(), self, now() - DAY / 24, now() + life, extensions)
         return Leaf(cert, key, [self.cert] if self.parent else [])
+
+    def svid(self, uri, **kw):
+        """A leaf as SPIFFE wants it."""
+        return self.leaf(uris=[uri], signs=True, **kw)
 
     def crl(self, *revoked, last=None, next_=None):
         b = (

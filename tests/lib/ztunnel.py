@@ -45,7 +45,7 @@ class IstioCa:
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         self.signed.append(uris)
-        leaf = self.root.leaf(uris=uris, public_key=csr.public_key())
+        leaf = self.root.svid(uris[0], public_key=csr.public_key())
         return message(f1=[leaf.cert_pem, self.root.pem])
 
     def close(self):
