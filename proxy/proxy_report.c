@@ -313,6 +313,8 @@ static void hbone_metrics(const struct proxy *p, struct buf *out)
            MEMBER(sessions), 1, NULL, NULL);
     family(p, out, "postern_hbone_streams", METRIC_COUNTER, "Streams in them.", MEMBER(streams), 1,
            NULL, NULL);
+    one(out, "postern_hbone_streams_full", METRIC_COUNTER,
+        "Inbound streams that were refused at limits.connections.", SUM(p, streams_full));
     one(out, "postern_hbone_bad_requests", METRIC_COUNTER,
         "What was asked of inbound sessions and is no CONNECT.", SUM(p, streams_bad));
 }

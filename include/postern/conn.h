@@ -159,7 +159,8 @@ struct conn_counters {
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t detected[DETECT_PROTOCOL_COUNT][DETECT_HOW_COUNT]; /* inbound connections */
     _Atomic uint64_t sessions[2], streams[2];                           /* HBONE: that began */
-    _Atomic uint64_t streams_bad; /* HBONE: requests that were no CONNECT */
+    _Atomic uint64_t streams_full; /* HBONE: refused, at limits.connections */
+    _Atomic uint64_t streams_bad;  /* HBONE: requests that were no CONNECT */
     _Atomic uint64_t rejudged, rejudged_closed;
     _Atomic uint64_t accept_errors;
     _Atomic uint64_t generation; /* of the snapshot that it runs: a gauge */

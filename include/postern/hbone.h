@@ -12,7 +12,8 @@
  * Flow control is end to end. A stream's window begins small and grows while its reader keeps up,
  * and all windows of a session together are bounded, and never exceed what HTTP/2 lets the session
  * take at once: a stream that nobody reads holds HBONE_WINDOW_FIRST bytes, or what it had grown to,
- * and never stops another stream. What is written is taken whole, as net.h has it; what the peer's
+ * and never stops another stream; what all windows of a worker have grown by is bounded as well.
+ * What is written is taken whole, as net.h has it; what the peer's
  * window does not take yet stays in the stream (`out`), which is then blocked.
  *
  * An end in order is END_STREAM, each direction on its own; everything else is RST_STREAM, and
@@ -34,8 +35,10 @@ enum {
     HBONE_WINDOW_FIRST = 64 * 1024,
     HBONE_WINDOW_MAX = 4 * 1024 * 1024,
     HBONE_WINDOW_SESSION = 24 * 1024 * 1024, /* of all its streams together */
-    HBONE_HEADER_BYTES = 16 * 1024,          /* of one message, as HTTP/2 counts them */
+    HBONE_WINDOW_GROWN = 64 * 1024 * 1024, /* of all sessions of a worker, beyond the first ones */
+    HBONE_HEADER_BYTES = 16 * 1024,        /* of one message, as HTTP/2 counts them */
     HBONE_AUTHORITY_MAX = 255,
+    HBONE_ERROR_REFUSED = 7, /* of a reset: nothing of the stream was looked at */
     HBONE_TICK_MS = 10000,   /* and a PING, if nothing was heard since the last one */
     HBONE_DEAD_MS = 20000,   /* without an answer to it */
     HBONE_CALM_BURST = 1000, /* frames that cost us something and bring nothing ... */
@@ -101,6 +104,7 @@ struct hbone_spec {
     struct net_scratch *scratch; /* lent: the worker's */
     const struct hbone_ops *ops;
     void *arg;
+    uint64_t *grown; /* lent: of all sessions together, 0 at first; NULL: this one counts alone */
     uint64_t now_ms;
 };
 

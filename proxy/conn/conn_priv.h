@@ -81,6 +81,8 @@ struct conn_worker {
     struct conn *rejudge_at; /* the next one to judge again; NULL: none */
     struct loop_timer rejudge_timer;
     struct conn_carrier *pool[CONN_POOL_BUCKETS]; /* outbound sessions, by address */
+    uint64_t windows_grown;                       /* of all sessions: hbone.h */
+    uint64_t full_told_ms;                        /* when a stream beyond the limit was told of */
     struct loop_timer age_timer; /* while there are connections with an end (ends_ms) */
     bool ageing;
 
@@ -208,6 +210,7 @@ struct conn {
     enum conn_reason reason;
     bool closing;         /* reason is set */
     bool upgraded;        /* pumps what an HTTP upgrade switched to */
+    bool stream_again;    /* its stream was refused unseen once, and tried again */
     uint16_t peer_status; /* that refused its stream; 0: none did */
     uint32_t linger_bytes;
     int sys_errno;

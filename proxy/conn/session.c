@@ -284,6 +284,7 @@ void conn_session_start(struct conn *c)
                                     .scratch = &c->worker->scratch,
                                     .ops = &OPS,
                                     .arg = c,
+                                    .grown = &c->worker->windows_grown,
                                     .now_ms = loop_now_ms(c->worker->loop)};
     if (c->direction == CONF_OUTBOUND && !str_eq(tls_alpn(&c->peer.tls), tls_alpn_h2)) {
         conn_close(c, CONN_CLOSE_SESSION_NOT_H2);

@@ -10,11 +10,30 @@
 
 /* --- inbound ---------------------------------------------------------------------------------- */
 
+/* As many connections as there may be. Others wait in the kernel's queue; a stream is refused. */
+static void tell_full(const struct conn *carrier)
+{
+    enum { TELL_MS = 1000 };
+    struct conn_worker *w = carrier->worker;
+    uint64_t now = loop_now_ms(w->loop);
+    counter_add(&w->counters.streams_full, 1);
+    if (w->full_told_ms == 0 || now - w->full_told_ms >= TELL_MS) {
+        struct log_line l;
+        w->full_told_ms = now;
+        log_begin(&l, w->log, LOG_WARN, "stream_refused");
+        conn_record_common(&l, carrier);
+        log_str(&l, "step", "limits.connections");
+        log_uint(&l, "status", 503);
+        log_end(&l);
+    }
+}
+
 /* Only makes it: it is driven when the session tells its streams. */
 void conn_stream_new(struct conn *carrier, int32_t id, struct str authority)
 {
     struct conn_worker *w = carrier->worker;
     if (listener_is_full(w)) {
+        tell_full(carrier);
         return;
     }
     struct conn *c = conn_new(w, carrier->listener, -1, &carrier->source);
@@ -168,6 +187,12 @@ void conn_opening_step(struct conn *c)
     } else if (st->status != 0) {
         c->peer_status = st->status;
         conn_close(c, CONN_CLOSE_STREAM_REFUSED);
+    } else if (st->reset && st->error == HBONE_ERROR_REFUSED && !c->stream_again) {
+        /* Its session was told to leave meanwhile, say: another one takes it. */
+        c->stream_again = true;
+        conn_leg_close(&c->peer, true);
+        conn_via_drop(c);
+        pool_take(c);
     } else if (st->reset) {
         c->sys_errno = ECONNRESET;
         conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);

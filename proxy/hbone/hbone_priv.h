@@ -41,8 +41,10 @@ struct hbone_session {
     struct hbone_stream *streams;
     struct hbone_stream *ready, **ready_end;
     size_t n_streams, n_ready, held;
-    struct buf emit; /* frames to write */
-    uint64_t grown;  /* of the session's window, lent to streams beyond their first */
+    struct buf emit;     /* frames to write */
+    uint64_t grown;      /* of the session's window, lent to streams beyond their first */
+    uint64_t *all_grown; /* the same of all sessions; lent, or own_grown */
+    uint64_t own_grown;
     struct hbone_head head;
     struct hbone_calm calm;
     uint64_t now_ms, heard_ms, ping_ms; /* 0: no PING is unanswered */

@@ -293,6 +293,7 @@ struct hbone_session *hbone_session_new(const struct hbone_spec *spec)
     s->scratch = spec->scratch;
     s->ops = spec->ops;
     s->arg = spec->arg;
+    s->all_grown = spec->grown != NULL ? spec->grown : &s->own_grown;
     s->now_ms = s->heard_ms = s->calm.at_ms = spec->now_ms;
     s->calm.milli = (uint64_t)HBONE_CALM_BURST * 1000;
     s->emit = (struct buf)BUF_INIT(4 * NET_SCRATCH_SIZE);
@@ -308,6 +309,8 @@ void hbone_session_stop(struct hbone_session *s)
 {
     struct hbone_stream *next;
     s->transport = NULL;
+    *s->all_grown -= s->grown;
+    s->grown = 0;
     for (struct hbone_stream *st = s->streams; st != NULL; st = next) {
         next = st->next;
         st->session = NULL;

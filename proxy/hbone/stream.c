@@ -85,13 +85,14 @@ static void grow(struct hbone_stream *st)
     const uint64_t all = HBONE_WINDOW_SESSION - (uint64_t)HBONE_SERVER_STREAMS * HBONE_WINDOW_FIRST;
     uint32_t more = st->window < HBONE_WINDOW_MAX / 2 ? st->window : HBONE_WINDOW_MAX - st->window;
     st->taken = 0;
-    if (more == 0 || more > (all - s->grown) / 2) {
+    if (more == 0 || more > (all - s->grown) / 2 || more > HBONE_WINDOW_GROWN - *s->all_grown) {
         return;
     }
     if (nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, st->id,
                                               (int32_t)(st->window + more)) == 0) {
         st->window += more;
         s->grown += more;
+        *s->all_grown += more;
     }
 }
 
@@ -473,6 +474,7 @@ void hbone_stream_close(struct hbone_stream *st, bool reset)
         }
         s->held -= st->in.len + st->base.out.len;
         s->grown -= st->window - HBONE_WINDOW_FIRST;
+        *s->all_grown -= st->window - HBONE_WINDOW_FIRST;
         unqueue(st);
         *(st->prev != NULL ? &st->prev->next : &s->streams) = st->next;
         if (st->next != NULL) {

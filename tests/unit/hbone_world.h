@@ -86,6 +86,13 @@ static inline void post(struct side *s)
     struct snapshot *snap = snapshot_of(s);
     conn_worker_post_snapshot(s->worker, snap);
     snapshot_unref(snap);
+    /* It is in force before anything else is done. */
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (conn_worker_counters(s->worker)->generation != s->generation) {
+        assert_true(os_now_ms() < end);
+        struct pollfd p = {.fd = s->log_wake, .events = POLLIN};
+        poll(&p, 1, 1);
+    }
 }
 
 static inline void side_start(struct world *w, struct side *s, const char *conf, const char *policy)

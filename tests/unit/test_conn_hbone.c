@@ -423,6 +423,37 @@ static void test_http(void **state)
     world_free(w);
 }
 
+/* As many connections as there may be: the others are refused, and it is said. */
+static void test_full(void **state)
+{
+    (void)state;
+    struct world *w = world_new("tcp", ALLOW);
+    int s;
+    int c = through(w, &s);
+    char text[2000], path[160];
+    snprintf(path, sizeof(path), "%s/proxy.yaml", w->server.dir);
+    FILE *f = fopen(path, "r+");
+    size_t n = fread(text, 1, sizeof(text) - 100, f);
+    fclose(f);
+    snprintf(text + n, 100, "limits: {connections: 2}\n"); /* the session is one as well */
+    write_file(w->server.dir, "proxy.yaml", text);
+    load(w, &w->server);
+    post(&w->server);
+    hear_reset(dial(w->port));
+    expect_in(log_line(&w->client, "\"connection\"", "stream_refused"), "\"status\":503");
+    log_line(&w->server, "\"stream_refused\"", "limits.connections");
+    say(c, "on");
+    hear(s, "on");
+    close(c);
+    hear_end(s);
+    close(s);
+    log_line(&w->server, "\"connection\"", "\"reason\":\"done\"");
+    c = through(w, &s);
+    close(c);
+    close(s);
+    world_free(w);
+}
+
 /* Draining: what is open goes on, the session says that it leaves, and is gone with the last. */
 static void test_drain(void **state)
 {
@@ -455,7 +486,8 @@ int main(void)
         cmocka_unit_test(test_tcp),      cmocka_unit_test(test_no_session),
         cmocka_unit_test(test_hundred),  cmocka_unit_test(test_policy_change),
         cmocka_unit_test(test_rotation), cmocka_unit_test(test_trust_change),
-        cmocka_unit_test(test_http),     cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_http),     cmocka_unit_test(test_full),
+        cmocka_unit_test(test_drain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

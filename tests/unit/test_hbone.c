@@ -168,6 +168,39 @@ static void test_bulk(void **state)
     }
 }
 
+/* Sessions share what their windows may grow by: one gets what another gave back. */
+static void test_grown_of_all(void **state)
+{
+    (void)state;
+    uint64_t grown = HBONE_WINDOW_GROWN - HBONE_WINDOW_FIRST;
+    struct world *w = world_new(2);
+    hbone_session_free(w->server.s);
+    const struct hbone_spec spec = {.server = true,
+                                    .transport = &w->server.transport,
+                                    .scratch = &w->server.scratch,
+                                    .ops = &OPS,
+                                    .arg = &w->server,
+                                    .grown = &grown,
+                                    .now_ms = w->now};
+    w->server.s = hbone_session_new(&spec);
+    begin(w, &w->client, false, w->raw);
+    w->raw = -1;
+    struct user *far = NULL;
+    for (unsigned i = 0; i < 3; i++) {
+        struct user *near = tunnel(w, &far);
+        far->hungry = true;
+        for (unsigned k = 0; k < 10; k++) {
+            (void)write_until_blocked(near, UINT64_MAX);
+            settle(w);
+        }
+        assert_int_equal(far->st.window, i == 0 ? 2 * HBONE_WINDOW_FIRST : HBONE_WINDOW_FIRST);
+        assert_int_equal(grown, HBONE_WINDOW_GROWN);
+    }
+    hbone_session_stop(w->server.s);
+    assert_int_equal(grown, HBONE_WINDOW_GROWN - HBONE_WINDOW_FIRST);
+    world_free(w);
+}
+
 /* A stream that ended gives its part of the session's window back. */
 static void test_windows_come_back(void **state)
 {
@@ -268,10 +301,15 @@ static void test_hundred(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_half_close),  cmocka_unit_test(test_closed_in_order),
-        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_stuck_streams),
-        cmocka_unit_test(test_bulk),        cmocka_unit_test(test_windows_come_back),
-        cmocka_unit_test(test_keep_alive),  cmocka_unit_test(test_goaway),
+        cmocka_unit_test(test_half_close),
+        cmocka_unit_test(test_closed_in_order),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_stuck_streams),
+        cmocka_unit_test(test_bulk),
+        cmocka_unit_test(test_grown_of_all),
+        cmocka_unit_test(test_windows_come_back),
+        cmocka_unit_test(test_keep_alive),
+        cmocka_unit_test(test_goaway),
         cmocka_unit_test(test_hundred),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
