@@ -109,13 +109,17 @@ void conn_stream_refuse(struct conn *c)
 
 /* --- outbound --------------------------------------------------------------------------------- */
 
-void conn_opening_start(struct conn *c)
+static uint64_t opening_ms(const struct conn *c)
 {
     const struct conf_proxy *conf = conn_conf(c);
+    return (uint64_t)conf->timeouts.connect_ms + conf->timeouts.handshake_ms;
+}
+
+void conn_opening_start(struct conn *c)
+{
     conn_set_state(c, CONN_OPENING);
     uint32_t try_ms = conn_transport_try_ms(c);
-    uint64_t all_ms = (uint64_t)conf->timeouts.connect_ms + conf->timeouts.handshake_ms;
-    loop_timer_arm(&c->timer, try_ms > 0 ? try_ms : all_ms);
+    loop_timer_arm(&c->timer, try_ms > 0 ? try_ms : opening_ms(c));
     if (!conn_leg_watch(c, &c->app)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
@@ -167,6 +171,9 @@ void conn_opening_begin(struct conn *c)
         return;
     }
     c->peer.kind = CONN_LEG_STREAM;
+    /* Somebody who takes HBONE is there: that was the question, and not how soon the workload is.
+     */
+    loop_timer_arm(&c->timer, opening_ms(c));
     counter_add(&c->worker->counters.streams[CONF_OUTBOUND], 1);
     conn_leg_want(&c->peer, LOOP_READ);
 }

@@ -4,6 +4,7 @@ h2 checks what the other side sends (its broken HTTP/2 raises); what goes out is
 thread's. Time only bounds waiting.
 """
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -198,6 +199,8 @@ class Link:
         self.flush()
 
     def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
         self.sock.close()
 
 
