@@ -277,6 +277,27 @@ void mesh_check_endpoints(struct context *c, const struct node *map, const struc
 void mesh_check_unlisted(struct context *c, const struct node *map, struct conf_mesh *m);
 
 extern const char *const words_protocol[];
+extern const char *const words_proxy_protocol[]; /* proxy_protocol.c */
+/* What a listener's keys about the PROXY protocol must not say together. */
+void proxy_protocol_check(struct context *c, const struct node *map, const struct conf_listener *l);
+#define PROXY_PROTOCOL_IN_FIELDS(said)                                                             \
+    {.name = "proxy_protocol_from",                                                                \
+     .type = TYPE_CIDR,                                                                            \
+     LIST_AT(struct conf_listener, proxy_protocol_from.items, proxy_protocol_from.n),              \
+     .def_doc = "nobody",                                                                          \
+     .empty_advice = "leave it out to take headers from nobody",                                   \
+     .doc = said "Load balancers that say by a PROXY protocol header whom they speak for: what "   \
+                 "comes from these addresses must begin with one, and is then treated as coming "  \
+                 "from whom it names."},                                                           \
+        {.name = "proxy_protocol_pass",                                                            \
+         .type = TYPE_UINT,                                                                        \
+         .min = 1,                                                                                 \
+         .max = 255,                                                                               \
+         LIST_AT(struct conf_listener, proxy_protocol_pass, n_proxy_protocol_pass),                \
+         .def_doc = "none",                                                                        \
+         .empty_advice = "leave it out to pass none on",                                           \
+         .doc = "With `proxy_protocol_from` and `proxy_protocol: v2` and its like: types of TLVs " \
+                "that go on to the target as they came: 5, or 224 to 247."}
 extern const char *const words_log_level[];
 
 bool reference_write(const char *kind, const struct table *t, struct buf *out);

@@ -19,8 +19,6 @@ enum {
 
 static const char *const words_type[] = {"server", "client", "relay", NULL};
 static const char *const words_certificate[] = {"required", "none", NULL};
-static const char *const words_proxy_protocol[] = {"none",   "v1",          "v2",
-                                                   "v2-tls", "v2-tls-full", NULL};
 
 /* --- SNI routes ------------------------------------------------------------------------------- */
 static void check_route(struct context *c, const struct node *map, void *value);
@@ -271,6 +269,7 @@ static const struct field fields_listener[] = {
      .def = "208",
      .doc = "With `v2` and its like: the type of the TLV that holds the peer's SPIFFE ID: 208 "
             "(0xD0), where ztunnel puts it, or one of the private range, 224 to 239."},
+    PROXY_PROTOCOL_IN_FIELDS(""),
     DIAL_FIELDS(struct conf_listener, downstream., FLAT, "Client only. "),
     {.name = "check",
      .type = TYPE_MAP,
@@ -322,6 +321,8 @@ static const struct {
     {"sni", SERVER | RELAY, "'server_name' is the name that it asks for", NULL},
     {"proxy_protocol", SERVER, "a server that speaks TLS sees who connects to it",
      "a server that speaks TLS sees who connects to it"},
+    {"proxy_protocol_pass", SERVER, "a server that speaks TLS gets no header",
+     "a server that speaks TLS gets no header"},
     {"server_name", CLIENT, "its target speaks in the clear", "say it under 'upstream'"},
     {"identities", CLIENT, "who may come in is said in the policy, or by 'allow'",
      "say it under 'upstream'; who may come in is said in the policy, or by 'allow'"},
@@ -455,6 +456,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                "private types go from 224 to 239",
                "a type that the specification keeps for itself");
     }
+    proxy_protocol_check(c, map, l);
     if (node_get(map, "to") == NULL && (type == CLIENT || sni == NULL)) {
         report(c, map, "an address, a host or a Unix socket to connect to", NULL,
                "missing key 'to'");

@@ -74,6 +74,11 @@ const struct table table_port = {
     .name = "a port", .size = sizeof(struct conf_port), FIELDS(fields_port)};
 
 /* --- listeners -------------------------------------------------------------------------------- */
+#define PROXY_PROTOCOL_DOC                                                                         \
+    "The header that tells the workload who its client is. `v2` has the peer's SPIFFE ID in the "  \
+    "TLV of type 0xD0; `v2-tls` adds what the client's certificate says, `v2-tls-full` the "       \
+    "certificate."
+
 static const struct field fields_listener_port[] = {
     {.name = "port",
      .type = TYPE_PORT,
@@ -91,6 +96,12 @@ static const struct field fields_listener_port[] = {
      AT(struct conf_port, local_address),
      .def_doc = "the original address",
      .doc = "Dial the workload here instead, for one that listens on 127.0.0.1 only."},
+    {.name = "proxy_protocol",
+     .type = TYPE_WORD,
+     .words = words_proxy_protocol,
+     AT(struct conf_port, proxy_protocol),
+     .def = "none",
+     .doc = PROXY_PROTOCOL_DOC},
 };
 static const struct table table_listener_port = {
     .name = "a port of a listener", .size = sizeof(struct conf_port), FIELDS(fields_listener_port)};
@@ -174,6 +185,13 @@ static const struct field fields_listener[] = {
      AT(struct conf_listener, hbone_port),
      .def_doc = "15008",
      .doc = "Likewise: where the address of `to` takes HBONE."},
+    {.name = "proxy_protocol",
+     .type = TYPE_WORD,
+     .words = words_proxy_protocol,
+     AT(struct conf_listener, proxy_protocol),
+     .def = "none",
+     .doc = "Explicit inbound only. " PROXY_PROTOCOL_DOC},
+    PROXY_PROTOCOL_IN_FIELDS("Explicit only. "),
 };
 static const struct table table_listener = {
     .name = "a listener",
@@ -213,7 +231,10 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                           "it has one destination, 'to', and says 'protocol'");
         schema_refuse_key(c, map, "undeclared", "an explicit listener",
                           "it has one destination, 'to', and says 'protocol'");
+        proxy_protocol_check(c, map, l);
         if (outbound) {
+            schema_refuse_key(c, map, "proxy_protocol", "an outbound listener",
+                              "a server that speaks TLS sees who connects to it");
             schema_require_key(c, map, "identities", "an explicit outbound listener",
                                "the SPIFFE IDs that may answer at 'to'");
         }
@@ -233,6 +254,12 @@ static void check_listener(struct context *c, const struct node *map, void *valu
         schema_refuse_key(c, map, "to", what,
                           "it connects to each connection's original destination");
         schema_refuse_key(c, map, "identities", what, "who lives where is said in the mesh map");
+        schema_refuse_key(c, map, "proxy_protocol", what,
+                          inbound ? "say it for each port under 'ports'"
+                                  : "a server that speaks TLS sees who connects to it");
+        schema_refuse_key(c, map, "proxy_protocol_from", what,
+                          "the kernel tells who opened what it redirected");
+        schema_refuse_key(c, map, "proxy_protocol_pass", what, "it takes headers from nobody");
         schema_refuse_key(c, map, "protocol", what,
                           inbound ? "say it for each port under 'ports'"
                                   : "it is said in the mesh map");

@@ -53,6 +53,8 @@ struct conf_cidrs {
     struct conf_cidr *items;
     size_t n;
 };
+/* Whether it is in one of them; IPv4 and IPv6 only, and never by an address that holds another. */
+bool conf_cidrs_hold(const struct conf_cidrs *blocks, const struct sockaddr *sa);
 
 struct conf_sockaddr {
     struct sockaddr_storage ss;
@@ -84,13 +86,23 @@ enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
 enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT, CONF_HBONE };
 enum conf_key_mode { CONF_KEY_AUTO, CONF_KEY_CSR, CONF_KEY_AGENT };
 
+/* The header that the target gets before the client's first byte. */
+enum conf_proxy_protocol {
+    CONF_PROXY_PROTOCOL_NONE,
+    CONF_PROXY_PROTOCOL_V1,
+    CONF_PROXY_PROTOCOL_V2,
+    CONF_PROXY_PROTOCOL_V2_TLS,
+    CONF_PROXY_PROTOCOL_V2_TLS_FULL,
+};
+
 /* How inbound ports that are not declared are taken: docs/detection.md. */
 enum conf_undeclared { CONF_UNDECLARED_DETECT, CONF_UNDECLARED_TCP };
 
 struct conf_port {
     uint16_t port;
     enum conf_protocol protocol;
-    struct conf_sockaddr local_address; /* port 0; not set: the original address */
+    struct conf_sockaddr local_address;      /* port 0; not set: the original address */
+    enum conf_proxy_protocol proxy_protocol; /* towards the workload */
 };
 
 /* Where a listener takes connections. */
@@ -153,13 +165,6 @@ enum conf_listener_type {
     CONF_LISTENER_RELAY,   /* mTLS in, mTLS out */
 };
 enum conf_client_certificate { CONF_CLIENT_CERTIFICATE_REQUIRED, CONF_CLIENT_CERTIFICATE_NONE };
-enum conf_proxy_protocol {
-    CONF_PROXY_PROTOCOL_NONE,
-    CONF_PROXY_PROTOCOL_V1,
-    CONF_PROXY_PROTOCOL_V2,
-    CONF_PROXY_PROTOCOL_V2_TLS,
-    CONF_PROXY_PROTOCOL_V2_TLS_FULL,
-};
 
 /* How a target is checked, beside the traffic. */
 enum conf_check { CONF_CHECK_NONE, CONF_CHECK_TCP, CONF_CHECK_TLS, CONF_CHECK_HTTP };
@@ -194,11 +199,16 @@ struct conf_listener {
     enum conf_transport transport;   /* of a Proxy: explicit outbound only; not DISABLE */
     uint16_t hbone_port;             /* likewise; 0: not named */
 
+    /* PROXY protocol: out (explicit inbound, server), in (explicit), and what of it goes on. */
+    enum conf_proxy_protocol proxy_protocol;
+    struct conf_cidrs proxy_protocol_from;
+    uint16_t *proxy_protocol_pass; /* types of TLVs */
+    size_t n_proxy_protocol_pass;
+
     /* The rest: of a Gateway only. */
     struct conf_tls_side downstream;                 /* server, relay */
     struct conf_tls_side upstream;                   /* client, relay */
     enum conf_client_certificate client_certificate; /* server, relay */
-    enum conf_proxy_protocol proxy_protocol;         /* server */
     struct conf_sni_route *sni;                      /* server, relay */
     size_t n_sni;
     bool allow_remote_clients; /* client */
@@ -212,7 +222,7 @@ struct conf_listener {
         uint32_t connect_burst; /* 0: connect_rate */
         uint32_t lifetime_s;    /* of a connection; 0: any */
     } limits;
-    uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID */
+    uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID; 0: the usual one */
     struct conf_target_check check;
 };
 

@@ -25,14 +25,15 @@
 
 /* name, what happens in it */
 #define CONN_STATES(X)                                                                             \
-    X(NEW, "new")             /* accepted, nothing decided */                                      \
-    X(HELLO, "hello")         /* reads the client's first message, to choose by its name */        \
-    X(HELD, "held")           /* waits for the first identity */                                   \
-    X(DIAL, "dial")           /* connects to the next hop */                                       \
-    X(TUNNEL, "tunnel")       /* asks an HTTP proxy for a way on */                                \
-    X(HANDSHAKE, "handshake") /* TLS with the peer */                                              \
-    X(SESSION, "session")     /* carries streams, each a connection */                             \
-    X(OPENING, "opening")     /* is, or will be, a stream that was not answered */                 \
+    X(NEW, "new")                   /* accepted, nothing decided */                                \
+    X(PROXY_HEADER, "proxy_header") /* reads a header that says whom the peer speaks for */        \
+    X(HELLO, "hello")               /* reads the client's first message, to choose by its name */  \
+    X(HELD, "held")                 /* waits for the first identity */                             \
+    X(DIAL, "dial")                 /* connects to the next hop */                                 \
+    X(TUNNEL, "tunnel")             /* asks an HTTP proxy for a way on */                          \
+    X(HANDSHAKE, "handshake")       /* TLS with the peer */                                        \
+    X(SESSION, "session")           /* carries streams, each a connection */                       \
+    X(OPENING, "opening")           /* is, or will be, a stream that was not answered */           \
     X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
     X(DETECT, "detect")                         /* reads whether a request comes */                \
     X(HTTP, "http")                             /* requests, one after the other */                \
@@ -85,6 +86,8 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(NO_IDENTITY, "no_identity", RESET, WARN, "there is no identity yet, and it waited its time") \
     X(NO_ADDRESS, "no_address", RESET, WARN,                                                       \
       "the target's name has no address yet, and it waited its time")                              \
+    X(BAD_PROXY_HEADER, "bad_proxy_header", RESET, WARN,                                           \
+      "it comes from who has to say whom it speaks for, and did not")                              \
     X(BAD_HELLO, "bad_hello", RESET, WARN, "what came is no TLS that could be read")               \
     X(NO_SNI_ROUTE, "no_sni_route", RESET, WARN,                                                   \
       "no route is for the server name that it asks for")                                          \

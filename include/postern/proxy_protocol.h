@@ -52,7 +52,8 @@ struct proxy_protocol {
         struct str version, cipher, cn; /* "TLSv1.3" */
         struct str cert;                /* DER */
     } tls;
-    bool has_crc; /* writing: add a CRC32c; reading: there was one, and it was right */
+    struct str tlvs; /* reading: all of them; writing: whole ones that are sent on as they came */
+    bool has_crc;    /* writing: add a CRC32c; reading: there was one, and it was right */
 };
 
 /* "PROXY TCP4 …", or "PROXY UNKNOWN" for what version 1 has no words for. False: no room. */
@@ -70,6 +71,13 @@ enum proxy_protocol_result {
  * own bytes begin. ret->spiffe_id_tlv (0: none) has to be set before. */
 enum proxy_protocol_result proxy_protocol_read(const uint8_t *data, size_t len,
                                                struct proxy_protocol *ret, size_t *ret_used);
+
+/* How many of these bytes, in which a header begins or may, are no one else's: all of one that is
+ * not whole, and of a whole one its length. So a reader that takes no more than that from a socket
+ * leaves what is behind the header to whoever comes next. */
+size_t proxy_protocol_bound(const uint8_t *data, size_t len);
+/* Appends those of `tlvs` whose type is listed, as they are. False: no room. */
+bool proxy_protocol_pick(struct str tlvs, const uint16_t *types, size_t n_types, struct buf *out);
 
 /* CRC-32C (Castagnoli), as RFC 3720 has it; start with 0, and with what it gave to go on. */
 uint32_t proxy_protocol_crc32c(uint32_t crc, const void *data, size_t len);

@@ -12,7 +12,7 @@
  *   pool.c      which session a stream takes
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   transport.c direct or HBONE, and why                        learned.c   who takes HBONE
- *   detect.c    which protocol an undeclared port carries
+ *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -150,6 +150,15 @@ struct conn_hello {
     uint64_t took_ms;
 };
 
+/* What a PROXY protocol header says: docs/proxy-protocol.md. */
+struct conn_told {
+    struct buf in; /* what came so far, later the TLVs that go on */
+    bool done;
+    uint64_t took_ms;
+    struct net_addr via;         /* who said it; none: that is the source itself */
+    struct net_addr destination; /* whom the source connected to; none: not told */
+};
+
 struct conn_tunnel {
     struct buf in; /* the proxy's answer */
 };
@@ -194,13 +203,15 @@ struct conn {
     struct policy_verdict verdict; /* of the connection; rule is lent by snap */
     uint8_t transport_why;         /* outbound; enum conn_why */
     bool judged;
-    bool undeclared; /* inbound, and its port is not declared: how it is judged depends */
-    bool detecting;  /* pumps, and what it carries is looked at */
+    uint8_t proxy_protocol; /* enum conf_proxy_protocol: what the workload gets first */
+    bool undeclared;        /* inbound, and its port is not declared: how it is judged depends */
+    bool detecting;         /* pumps, and what it carries is looked at */
     struct detect_race race;
     bool relay;       /* inbound, and TLS upstream */
     bool passthrough; /* inbound, and not terminated here */
     uint8_t dial_left, dial_at, dial_tried;
     uint64_t dial_end_ms;
+    struct conn_told *told;       /* owned; of those who say whom they speak for */
     struct conn_hello *hello;     /* owned; of listeners that choose by name */
     struct conn_tunnel *tunnel;   /* owned; of those that ask a proxy */
     struct conn_carrier *carrier; /* owned; of one that carries streams */
@@ -324,8 +335,15 @@ bool conn_dial(struct conn *c, struct conn_leg *leg);
 bool conn_dial_step(struct conn *c, struct conn_leg *leg);
 enum conn_reason conn_dial_reason(int sys_errno);
 
-/* --- hello.c, prelude.c, tunnel.c ---------------------------------------------------------------
+/* --- told.c, hello.c, prelude.c, tunnel.c
+ * ---------------------------------------------------------------
  */
+/* Whether it has to be read first, of whom this one speaks. */
+bool conn_told_wanted(const struct conn *c);
+void conn_told_start(struct conn *c);
+void conn_told_step(struct conn *c);
+void conn_told_timeout(struct conn *c);
+void conn_told_free(struct conn *c);
 struct conn_place conn_place_in(const struct conn *c, const struct snapshot_listener *l);
 /* By the connection's snapshot: target and passthrough. */
 void conn_place(struct conn *c);

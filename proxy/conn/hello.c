@@ -52,7 +52,7 @@ void conn_hello_start(struct conn *c)
     }
     c->hello->in = (struct buf)BUF_INIT(CLIENT_HELLO_WIRE_MAX);
     conn_set_state(c, CONN_HELLO);
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    loop_timer_arm(&c->timer, conn_handshake_ms(c));
     c->peer.ready = LOOP_READ; /* the client speaks first, and mostly has by now */
     conn_hello_step(c);
 }
@@ -61,7 +61,9 @@ void conn_hello_start(struct conn *c)
 uint64_t conn_handshake_ms(const struct conn *c)
 {
     uint64_t all = conn_conf(c)->timeouts.handshake_ms;
-    uint64_t used = c->hello != NULL ? c->hello->took_ms : 0;
+    uint64_t used = c->hello != NULL && c->hello->done ? c->hello->took_ms
+                    : c->told != NULL                  ? c->told->took_ms
+                                                       : 0;
     return used < all ? all - used : 1;
 }
 

@@ -25,6 +25,7 @@ bool conn_find_port(struct conn *c)
     const struct conf_port *p = declared_port(l, net_addr_port(&c->original));
     if (p != NULL) {
         c->protocol = p->protocol;
+        c->proxy_protocol = (uint8_t)p->proxy_protocol;
         if (p->local_address.len > 0 && net_addr_from((const struct sockaddr *)&p->local_address.ss,
                                                       p->local_address.len, &c->upstream)) {
             net_addr_set_port(&c->upstream, net_addr_port(&c->original));
@@ -80,6 +81,10 @@ static void connected(struct conn *c);
 
 void conn_inbound_start(struct conn *c)
 {
+    if (conn_told_wanted(c)) {
+        conn_told_start(c);
+        return;
+    }
     if (conn_hello_wanted(c)) {
         conn_hello_start(c);
         return;

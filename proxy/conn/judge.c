@@ -191,8 +191,8 @@ static enum conn_reason rejudge(struct conn *c, bool *ret_verified)
     c->route = NULL;
     c->pass = NULL;
     c->verdict.rule = NULL;
-    if (c->state == CONN_NEW || c->state == CONN_HELLO || c->state == CONN_HELD ||
-        c->state == CONN_LINGER) {
+    if (c->state == CONN_NEW || c->state == CONN_PROXY_HEADER || c->state == CONN_HELLO ||
+        c->state == CONN_HELD || c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {

@@ -84,6 +84,10 @@ static void connected(struct conn *c)
 
 void conn_outbound_start(struct conn *c)
 {
+    if (conn_told_wanted(c)) {
+        conn_told_start(c);
+        return;
+    }
     if (c->target == NULL && c->worker->shared->canary != NULL && c->original.len == 0 &&
         net_original_dst(c->app.s.fd, &c->original) && conn_canary_took(c)) {
         return;

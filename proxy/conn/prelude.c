@@ -9,17 +9,26 @@ enum { CN_MAX = 256 };
 
 /* --- facts ------------------------------------------------------------------------------------ */
 
+/* Whom the source connected to, as far as that is known. */
+static bool find_destination(const struct conn *c, struct net_addr *ret)
+{
+    if (c->told != NULL && c->told->destination.len > 0) {
+        *ret = c->told->destination;
+    } else if (conn_is_stream(c) || (c->target == NULL && c->original.len > 0)) { /* redirected */
+        *ret = c->original;
+    } else {
+        return net_local_addr(c->peer.s.fd, ret);
+    }
+    return true;
+}
+
 static void tell_addresses(const struct conn *c, struct proxy_protocol *h)
 {
     const struct conf_listener *l = conn_listener(c)->conf;
     if (net_addr_is_unix(&c->source)) {
         h->family = PROXY_PROTOCOL_UNIX;
         h->destination_path = str_of(l->bind.path);
-    } else if (c->source.len > 0 && conn_is_stream(c)) {
-        h->family = PROXY_PROTOCOL_INET;
-        h->source = c->source;
-        h->destination = c->original;
-    } else if (c->source.len > 0 && net_local_addr(c->peer.s.fd, &h->destination)) {
+    } else if (c->source.len > 0 && find_destination(c, &h->destination)) {
         h->family = PROXY_PROTOCOL_INET;
         h->source = c->source;
     }
@@ -65,7 +74,8 @@ static void tell_cert(const struct conn *c, struct proxy_protocol *h, char cn[CN
 static void tell_identity(const struct conn *c, struct proxy_protocol *h)
 {
     struct str id = conn_peer_id(c);
-    h->spiffe_id_tlv = (uint8_t)conn_listener(c)->conf->proxy_protocol_id_tlv;
+    uint16_t tlv = conn_listener(c)->conf->proxy_protocol_id_tlv;
+    h->spiffe_id_tlv = (uint8_t)(tlv != 0 ? tlv : PROXY_PROTOCOL_ID_TLV);
     if (str_has_prefix(id, STR_LIT("spiffe://"))) { /* others have a kind of name before it */
         h->spiffe_id = id;
     }
@@ -75,7 +85,7 @@ static void tell_identity(const struct conn *c, struct proxy_protocol *h)
 
 static bool write_header(const struct conn *c, struct buf *out)
 {
-    enum conf_proxy_protocol mode = conn_listener(c)->conf->proxy_protocol;
+    enum conf_proxy_protocol mode = (enum conf_proxy_protocol)c->proxy_protocol;
     struct proxy_protocol h = {.has_crc = true};
     char cn[CN_MAX];
     uint8_t *der = NULL;
@@ -90,6 +100,7 @@ static bool write_header(const struct conn *c, struct buf *out)
     if (mode == CONF_PROXY_PROTOCOL_V2_TLS_FULL) {
         tell_cert(c, &h, cn, &der);
     }
+    h.tlvs = c->told != NULL ? buf_str(&c->told->in) : STR_NONE;
     bool ok = proxy_protocol_write_v2(&h, out);
     if (!ok) { /* a certificate of 64 kB: its owner is told of without it */
         h.tls.cert = STR_NONE;
@@ -103,7 +114,7 @@ bool conn_prelude_send(struct conn *c, struct conn_leg *leg)
 {
     struct buf out = BUF_INIT(PROXY_PROTOCOL_V2_MAX + CLIENT_HELLO_WIRE_MAX);
     bool ok = true;
-    if (conn_listener(c)->conf->proxy_protocol != CONF_PROXY_PROTOCOL_NONE) {
+    if (c->proxy_protocol != CONF_PROXY_PROTOCOL_NONE) {
         ok = write_header(c, &out);
     }
     if (c->passthrough) {

@@ -43,6 +43,9 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     log_str(l, "direction", c->direction == CONF_INBOUND ? "inbound" : "outbound");
     log_str(l, "listener", on->conf->name);
     log_str(l, "source", net_addr_text(&c->source, text));
+    if (c->told != NULL && c->told->via.len > 0) {
+        log_str(l, "via", net_addr_text(&c->told->via, text));
+    }
     if (c->original.len > 0) {
         log_str(l, "destination", net_addr_text(&c->original, text));
         log_uint(l, "port", net_addr_port(&c->original));

@@ -28,7 +28,9 @@ static const struct reason {
 #define TO(s) (1U << CONN_##s)
 /* From each state, where it may go. */
 static const unsigned edges[CONN_STATE_COUNT] = {
-    [CONN_NEW] = TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
+    [CONN_NEW] = TO(PROXY_HEADER) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) |
+                 TO(CLOSED),
+    [CONN_PROXY_HEADER] = TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_HELLO] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
@@ -129,6 +131,7 @@ static void free_now(struct loop_deferred *d)
     conn_leg_close(&c->app, false);
     conn_leg_close(&c->peer, false);
     conn_http_free(c);
+    conn_told_free(c);
     conn_hello_free(c);
     conn_tunnel_free(c);
     conn_carrier_free(c);
@@ -155,6 +158,7 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     const struct conf_listener *conf = conn_listener(c)->conf;
     c->direction = conf->direction;
     c->protocol = conf->protocol;
+    c->proxy_protocol = (uint8_t)conf->proxy_protocol;
     c->relay = conf->type == CONF_LISTENER_RELAY;
     c->opened_ms = c->active_ms = loop_now_ms(w->loop);
     if (conf->limits.lifetime_s > 0) {
@@ -303,6 +307,9 @@ void conn_linger_step(struct conn *c)
 void conn_drive(struct conn *c)
 {
     switch (c->state) {
+    case CONN_PROXY_HEADER:
+        conn_told_step(c);
+        break;
     case CONN_HELLO:
         conn_hello_step(c);
         break;
@@ -376,6 +383,9 @@ static void on_timer(void *arg)
     case CONN_TUNNEL:
         c->sys_errno = ETIMEDOUT;
         conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
+        break;
+    case CONN_PROXY_HEADER:
+        conn_told_timeout(c);
         break;
     case CONN_HELLO:
         conn_close(c, CONN_CLOSE_HANDSHAKE_TIMEOUT);

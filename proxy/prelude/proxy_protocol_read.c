@@ -287,6 +287,7 @@ static enum proxy_protocol_result read_v2(const uint8_t *data, size_t len,
         return PROXY_PROTOCOL_BAD;
     }
     struct str rest = {(const char *)data + V2_HEAD + n, total - V2_HEAD - (size_t)n};
+    ret->tlvs = rest;
     return take_tlvs(data, total, rest, ret) ? PROXY_PROTOCOL_OK : PROXY_PROTOCOL_BAD;
 }
 
@@ -315,4 +316,33 @@ enum proxy_protocol_result proxy_protocol_read(const uint8_t *data, size_t len,
         *ret_used = used;
     }
     return r;
+}
+
+size_t proxy_protocol_bound(const uint8_t *data, size_t len)
+{
+    size_t bound = len;
+    if (len >= V2_HEAD && begins_like(data, len, V2_SIGNATURE, V2_SIGNATURE_SIZE)) {
+        bound = V2_HEAD + ((size_t)data[14] << 8 | data[15]);
+    } else if (begins_like(data, len, V1_SIGNATURE, sizeof(V1_SIGNATURE) - 1)) {
+        const uint8_t *end = (const uint8_t *)memchr(data, '\n', len);
+        bound = end != NULL ? (size_t)(end - data) + 1 : PROXY_PROTOCOL_V1_MAX;
+    }
+    return bound < len ? bound : len;
+}
+
+bool proxy_protocol_pick(struct str tlvs, const uint16_t *types, size_t n_types, struct buf *out)
+{
+    unsigned type = 0;
+    struct str value;
+    bool bad = false;
+    bool ok = true;
+    while (ok && next_tlv(&tlvs, &type, &value, &bad)) {
+        for (size_t i = 0; i < n_types && ok; i++) {
+            if (types[i] == type) {
+                ok = buf_append(out, value.p - V2_TLV_HEAD, value.n + V2_TLV_HEAD);
+                break;
+            }
+        }
+    }
+    return ok && !bad;
 }

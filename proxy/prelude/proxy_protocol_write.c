@@ -164,6 +164,7 @@ bool proxy_protocol_write_v2(const struct proxy_protocol *h, struct buf *out)
     if (h->has_tls) {
         put_tls(&w, h);
     }
+    put(&w, h->tlvs.p != NULL ? h->tlvs.p : "", h->tlvs.n);
     if (h->has_crc) {
         put_tlv(&w, TLV_CRC32C, (struct str){"\0\0\0\0", 4});
     }

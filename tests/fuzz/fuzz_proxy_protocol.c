@@ -42,6 +42,30 @@ static bool same_told(const struct proxy_protocol *a, const struct proxy_protoco
            a->has_crc == b->has_crc;
 }
 
+/* What is sent on is what came, and comes out the same at the next one. */
+static void pass_on(const struct proxy_protocol *h)
+{
+    static const uint16_t types[] = {0x05, 0xea, 0xee};
+    struct buf out = BUF_INIT(2 * PROXY_PROTOCOL_V2_MAX);
+    struct buf picked = BUF_INIT(PROXY_PROTOCOL_V2_MAX);
+    struct buf again = BUF_INIT(PROXY_PROTOCOL_V2_MAX);
+    struct proxy_protocol next = {
+        .family = h->family, .source = h->source, .destination = h->destination, .has_crc = true};
+    struct proxy_protocol back = {.spiffe_id_tlv = PROXY_PROTOCOL_ID_TLV};
+    size_t used = 0;
+    MUST(proxy_protocol_pick(h->tlvs, types, 3, &picked));
+    next.tlvs = buf_str(&picked);
+    if (h->family == PROXY_PROTOCOL_INET && proxy_protocol_write_v2(&next, &out)) {
+        MUST(proxy_protocol_read(buf_head(&out), buf_len(&out), &back, &used) == PROXY_PROTOCOL_OK);
+        MUST(back.spiffe_id.n == 0 && !back.has_tls);
+        MUST(proxy_protocol_pick(back.tlvs, types, 3, &again));
+        MUST(str_eq(buf_str(&again), buf_str(&picked)));
+    }
+    buf_reset(&out);
+    buf_reset(&picked);
+    buf_reset(&again);
+}
+
 static void round_trip(const struct proxy_protocol *h)
 {
     struct buf out = BUF_INIT(2 * PROXY_PROTOCOL_V2_MAX);
@@ -80,7 +104,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (r == PROXY_PROTOCOL_OK) {
         MUST(used == used_part && used <= size && whole.local == part.local);
         MUST(same_addresses(&whole, &part) && same_told(&whole, &part));
+        pass_on(&whole);
+        whole.tlvs = STR_NONE; /* written by what they say */
         round_trip(&whole);
+    }
+    /* A reader that takes what is bound, and no more, comes to the same end. */
+    for (size_t n = 1; n <= size; n += 1 + n / 8) {
+        size_t bound = proxy_protocol_bound(data, n);
+        enum proxy_protocol_result at = proxy_protocol_read(data, n, &part, &used_part);
+        MUST(bound >= 1 && bound <= n);
+        MUST(at != PROXY_PROTOCOL_OK || bound == used_part);
+        MUST(at != PROXY_PROTOCOL_MORE || bound == n);
     }
     return 0;
 }

@@ -178,7 +178,7 @@ struct snapshot_identity *make_identity(struct world *w, const char *id)
 }
 
 static struct world *make_world(int workload, uint16_t backend, const char *listener,
-                                const char *policy, bool identities)
+                                const char *client, const char *policy, bool identities)
 {
     struct world *w = calloc(1, sizeof(*w));
     struct certs_spec spec = certs_ca("spiffe://a.b");
@@ -211,27 +211,38 @@ static struct world *make_world(int workload, uint16_t backend, const char *list
              "kind: Proxy\nlevel: 1\nname: client\nidentity:\n  socket: unix:/nowhere\n"
              "  wait: 2s\nlisteners:\n  - name: out\n    direction: outbound\n"
              "    capture: explicit\n    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n"
-             "    identities: [\"spiffe://a.b/server\"]\n    protocol: tcp\n",
-             w->port, w->tls);
+             "    identities: [\"spiffe://a.b/server\"]\n    protocol: tcp\n%s",
+             w->port, w->tls, client);
     side_start(&w->client, conf, NULL);
     return w;
 }
 
-struct world *world_new_explicit(const char *protocol, const char *policy, bool identities)
+static struct world *make_explicit(const char *protocol, const char *client, const char *policy,
+                                   bool identities)
 {
-    char listener[200];
+    char listener[600];
     uint16_t backend = 0;
     int fd = listen_any(&backend);
     snprintf(listener, sizeof(listener),
              "    capture: explicit\n    to: 127.0.0.1:%u\n    protocol: %s", backend, protocol);
-    return make_world(fd, backend, listener, policy, identities);
+    return make_world(fd, backend, listener, client, policy, identities);
+}
+
+struct world *world_new_both(const char *protocol, const char *client, const char *policy)
+{
+    return make_explicit(protocol, client, policy, true);
+}
+
+struct world *world_new_explicit(const char *protocol, const char *policy, bool identities)
+{
+    return make_explicit(protocol, "", policy, identities);
 }
 
 struct world *world_new(const char *listener, const char *policy, bool identities)
 {
     uint16_t backend = 0;
     int fd = listen_any(&backend);
-    return make_world(fd, backend, listener, policy, identities);
+    return make_world(fd, backend, listener, "", policy, identities);
 }
 
 void world_free(struct world *w)

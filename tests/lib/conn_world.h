@@ -48,6 +48,8 @@ char *log_line(struct side *s, const char *a, const char *b);
  * explicit one that is known: its protocol. policy NULL: none. identities: at once. */
 struct world *world_new(const char *listener, const char *policy, bool identities);
 struct world *world_new_explicit(const char *protocol, const char *policy, bool identities);
+/* `client`: further lines of the client's outbound listener. */
+struct world *world_new_both(const char *protocol, const char *client, const char *policy);
 void world_free(struct world *w);
 /* One that w->trust vouches for, from now on. */
 struct snapshot_identity *make_identity(struct world *w, const char *id);

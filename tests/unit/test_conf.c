@@ -321,6 +321,26 @@ static const struct bad_case bad_listeners[] = {
      "'protocol'\n"
      "19:15: 'undeclared' is 'http', no such value, expected detect or tcp\n"},
     {PROXY,
+     PROXY_HEAD "listeners:\n- name: a\n  direction: inbound\n  capture: explicit\n"
+                "  address: 127.0.0.1:1\n  to: 127.0.0.1:3\n  proxy_protocol: v1\n"
+                "  proxy_protocol_pass: [234, 208, 300]\n"
+                "- name: b\n  direction: inbound\n  capture: intercepted\n"
+                "  address: 127.0.0.1:4\n  proxy_protocol: v2\n"
+                "  proxy_protocol_from: [10.0.0.1, 10.0.0.1/8]\n",
+     "10:3: 'proxy_protocol_pass' where no header is taken from anybody, expected "
+     "'proxy_protocol_from' beside it\n"
+     "10:3: 'proxy_protocol_pass' where the target gets none, expected 'proxy_protocol: v2' beside "
+     "it; only version 2 has TLVs\n"
+     "10:30: 208 cannot be passed on, expected 5, or a number from 224 to 247; the others are ours "
+     "to say, of what is known here\n"
+     "10:35: 'proxy_protocol_pass' is '300', too much, expected a number from 1 to 255\n"
+     "15:3: an intercepted listener has no 'proxy_protocol'; say it for each port under 'ports'\n"
+     "16:3: an intercepted listener has no 'proxy_protocol_from'; the kernel tells who opened what "
+     "it redirected\n"
+     "16:35: 'proxy_protocol_from' is '10.0.0.1/8', which has bits beyond its prefix, expected "
+     "such "
+     "as 10.0.0.7, 10.0.0.0/8 or fd00::/8; did you mean '10.0.0.0/8'?\n"},
+    {PROXY,
      PROXY_HEAD LISTENER "- {name: a, direction: inbound, capture: explicit, address: "
                          "'127.0.0.1:1', to: '127.0.0.1:1'}\n",
      "5:10: listener 'a' twice; the first is at line 4, column 10\n"

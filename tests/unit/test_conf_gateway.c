@@ -130,7 +130,7 @@ static const struct bad_case bad_listeners[] = {
      "systemd:NAME\n"
      "8:38: unknown key 'direction', expected name, type, address, socket, to, protocol, "
      "credentials, trust, tls, client_certificate, allow, sni, proxy_protocol, "
-     "proxy_protocol_id_tlv, server_name, identities, verify, connect_proxy, check, ...\n"},
+     "proxy_protocol_id_tlv, proxy_protocol_from, proxy_protocol_pass, server_name, ...\n"},
     {KNOWN SERVER "upstream: {}, server_name: x, identities: ['spiffe://td/a'], verify: {cn: "
                   "[x]}, connect_proxy: 'http://p:1', allow_remote_clients: true}\n",
      "8:3: missing key 'to', expected an address, a host or a Unix socket to connect to\n"

@@ -4,6 +4,7 @@
  * kernel's word of where a client wanted to go is the test's.
  */
 #include "conn_world.h"
+#include "redirected.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -29,22 +30,10 @@ static const char NO_SECRETS[] = "kind: Policy\nlevel: 1\nrules:\n  - name: clie
 static const char DETECT[] = "    capture: intercepted";
 static const char AS_TCP[] = "    capture: intercepted\n    undeclared: tcp";
 
-static uint16_t original_port;
-
-bool __wrap_net_original_dst(int fd, struct net_addr *ret);
-bool __wrap_net_original_dst(int fd, struct net_addr *ret)
-{
-    const struct sockaddr_in a = {.sin_family = AF_INET,
-                                  .sin_port = htons(original_port),
-                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    (void)fd;
-    return net_addr_from((const struct sockaddr *)&a, sizeof(a), ret);
-}
-
 static struct world *intercepted(const char *listener, const char *policy)
 {
     struct world *w = world_new(listener, policy, true);
-    original_port = w->backend;
+    redirected_port(w->backend);
     return w;
 }
 
@@ -94,7 +83,7 @@ static void test_denied(void **state)
     assert_int_equal(detected(w, DETECT_HTTP2, DETECT_BY_CLIENT), 1);
     assert_int_equal(detected(w, DETECT_TLS, DETECT_BY_CLIENT), 1);
     /* Another port of the same workload: the rule names none, and so speaks of it too. */
-    original_port = 7;
+    redirected_port(7);
     int c = dial(w->port);
     say(c, "opaque\n");
     hear_reset(c);
