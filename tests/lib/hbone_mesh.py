@@ -5,10 +5,16 @@ peers get namespaces `alpha` and `beta`. The agent's authority is an intermediat
 that whoever the test makes certificates for (or a ztunnel's CA server) is in the same mesh.
 """
 
+import hashlib
+import os
+import socket
+import threading
+
 from lab import in_netns, run
 from node import TD
 from ztunnel import DISK, identity, make_authority
 
+MIB = 1 << 20
 UID = 48120
 POSTERN = identity("postern", TD)
 ALPHA, BETA = identity("alpha", TD), identity("beta", TD)
@@ -90,3 +96,45 @@ class HboneMesh:
     def at(self, name):
         """Context: this thread's new sockets are this workload's."""
         return in_netns(self.ns[name])
+
+
+def sessions(m, direction):
+    name = f'postern_hbone_sessions_total{{direction="{direction}"}} '
+    (line,) = [x for x in m.proxy.metrics().splitlines() if x.startswith(name)]
+    return int(float(line.removeprefix(name)))
+
+
+def talk(s, data, timeout=20):
+    """Sends, ends, and reads to the end; what came, or how it was refused."""
+    s.settimeout(timeout)
+    try:
+        with s:
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            got = b""
+            while chunk := s.recv(1 << 16):
+                got += chunk
+            return got
+    except ConnectionResetError:
+        return "reset"
+
+
+def pour(s, n):
+    """n MiB there and back at once: whether the same came back."""
+    piece = os.urandom(MIB)
+    sent, got = hashlib.sha256(), hashlib.sha256()
+
+    def send():
+        for _ in range(n):
+            s.sendall(piece)
+            sent.update(piece)
+        s.shutdown(socket.SHUT_WR)
+
+    t = threading.Thread(target=send)
+    t.start()
+    total = 0
+    while chunk := s.recv(1 << 18):
+        got.update(chunk)
+        total += len(chunk)
+    t.join()
+    return total == n * MIB and sent.digest() == got.digest()
