@@ -442,6 +442,15 @@ static const struct field fields_proxy[] = {
      AT(struct conf_proxy, workers),
      .def = "auto",
      .doc = "Threads. `auto`: as many as the process may use CPUs, two at most."},
+    {.name = "run_as",
+     .type = TYPE_UINT,
+     .min = 1,
+     .max = UINT32_MAX - 1,
+     AT(struct conf_proxy, run_as),
+     .def_doc = "whoever starts it",
+     .doc = "A numeric user, and group. Started by root it becomes that before it opens anything, "
+            "and keeps no capability but what a `transparent` listener needs; started by anybody "
+            "else it stays what it is."},
     {.name = "identity",
      .type = TYPE_MAP,
      .table = &table_proxy_identity,

@@ -503,7 +503,9 @@ int proxy_run(const struct proxy_role *role, int argc, char **argv)
     char *path = mem_must_strdup(p.path); /* outlives the files that it came with */
     p.path = path;
     p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, role->name);
-    if (proxy_restart_begin(&p, take_over, &err) == -1 || set_up(&p, &err) == -1) {
+    /* Its user first: by that its traffic is told from the workload's. */
+    if (proxy_become_user(&p, &err) == -1 || proxy_restart_begin(&p, take_over, &err) == -1 ||
+        set_up(&p, &err) == -1) {
         log_failure(p.log, LOG_ERROR, "start_failed", &err);
         p.exit_status = err.code == ERR_CONFIG || err.code == ERR_USAGE ? 2 : 1;
     } else {

@@ -27,7 +27,7 @@ enum {
     ANSWER_MS = 2000, /* over loopback; a busy worker has its time */
     AGAIN_MS = 200,   /* after a first failure: was that one? */
     LOST_AFTER = 3,   /* failures in a row */
-    BACK_MS = 1000,   /* between rounds while something is lost, at most */
+    BACK_MS = 5000,   /* between rounds while something is lost, at most */
     JITTER = 5,       /* a fifth of the interval, either way */
 };
 
@@ -192,10 +192,11 @@ static void judge(struct check *c, int e)
     const struct conn_canary *notes = &c->owner->shared;
     char byte;
     if (c->expects == RESET) {
-        bool reset = e == ECONNREFUSED || e == ECONNRESET;
-        end_check(c, reset    ? NULL
-                     : e == 0 ? "the inbound listener can be reached past the redirection"
-                              : strerrordesc_np(e));
+        /* ECONNRESET is our own listener's: it had accepted. */
+        bool reached = e == 0 || e == ECONNRESET;
+        end_check(c, e == ECONNREFUSED ? NULL
+                     : reached         ? "the inbound listener can be reached past the redirection"
+                                       : strerrordesc_np(e));
         return;
     }
     if (e != 0) {

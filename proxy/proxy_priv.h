@@ -98,6 +98,8 @@ struct proxy {
 /* The configuration, from where it stands (proxy_source.c). */
 int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_proxy **ret);
 
+/* Root becomes `run_as`, if there is one. */
+int proxy_become_user(struct proxy *p, struct err *err);
 /* The last step of the set-up: capabilities, limits, file system, system calls. */
 int proxy_confine(struct proxy *p, struct err *err);
 /* Whether the sandbox, which cannot be widened any more, lets the next configuration work. */

@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const SYSCALLS[] = {
     /* connections */
@@ -156,6 +157,19 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
 static void plan_directory(void *plan, const char *dir)
 {
     sandbox_plan_path((struct sandbox_plan *)plan, SANDBOX_READ, dir);
+}
+
+int proxy_become_user(struct proxy *p, struct err *err)
+{
+    const struct conf_proxy *conf = p->files->conf;
+    if (conf->run_as == 0 || geteuid() != 0) {
+        return 0;
+    }
+    if (sandbox_drop_user(conf->run_as, conf->run_as, kept_capabilities(conf), err) == -1) {
+        err_prefix(err, "run_as");
+        return err_advise(err, "it needs CAP_SETUID and CAP_SETGID; or start it as that user");
+    }
+    return 0;
 }
 
 int proxy_confine(struct proxy *p, struct err *err)

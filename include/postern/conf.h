@@ -280,6 +280,7 @@ struct conf_proxy {
     bool gateway;     /* a Gateway file */
     bool no_identity; /* a Gateway that needs none: the section is absent */
     unsigned workers; /* 0: auto */
+    uid_t run_as;     /* and group; 0: whoever starts it. Proxy only */
     struct {
         char *socket;    /* a path, or NULL: from SPIFFE_ENDPOINT_SOCKET */
         char *spiffe_id; /* NULL: the first offered */

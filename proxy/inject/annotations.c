@@ -120,7 +120,38 @@ static bool read_ports(struct pod *p, const struct annotation *a, const char *va
     }
 }
 
-/* The three lists are judged together, by the interception's own parser. */
+static bool read_mode(struct pod *p, const struct annotation *a, const char *value,
+                      struct wishes *w)
+{
+    int i = word_of(a, value);
+    w->tproxy = i == 1;
+    return i != -1 || refuse_value(p, a, value);
+}
+
+static bool read_udp(struct pod *p, const struct annotation *a, const char *value, struct wishes *w)
+{
+    int i = word_of(a, value);
+    w->udp_drop = i == 1;
+    return i != -1 || refuse_value(p, a, value);
+}
+
+static bool read_uncaptured(struct pod *p, const struct annotation *a, const char *value,
+                            struct wishes *w)
+{
+    int i = word_of(a, value);
+    w->drop_all = i == 1;
+    return i != -1 || refuse_value(p, a, value);
+}
+
+static bool read_canary(struct pod *p, const struct annotation *a, const char *value,
+                        struct wishes *w)
+{
+    int i = word_of(a, value);
+    w->canary = i == 1;
+    return i != -1 || refuse_value(p, a, value);
+}
+
+/* The lists are judged together, by the interception's own parser. */
 static bool read_list(struct pod *p, const struct annotation *a, const char *value,
                       struct wishes *w)
 {
@@ -132,6 +163,8 @@ static bool read_list(struct pod *p, const struct annotation *a, const char *val
         w->exclude_inbound_ports = value;
     } else if (strcmp(a->name, "exclude-outbound-ports") == 0) {
         w->exclude_outbound_ports = value;
+    } else if (strcmp(a->name, "exclude-outbound-uids") == 0) {
+        w->exclude_uids = value;
     } else {
         w->exclude_outbound_cidrs = value;
     }
@@ -151,6 +184,9 @@ static bool read_record(struct pod *p, const struct annotation *a, const char *v
 
 static const char *const words_inject[] = {"enabled", "disabled", NULL};
 static const char *const words_sidecar[] = {"native", "classic", NULL};
+static const char *const words_mode[] = {"redirect", "tproxy", NULL};
+static const char *const words_pass[] = {"pass", "drop", NULL};
+static const char *const words_off[] = {"off", "on", NULL};
 static const char *const words_access[] = {"all", "denied", NULL};
 
 static const struct annotation annotations[] = {
@@ -173,6 +209,21 @@ static const struct annotation annotations[] = {
      "Destination ports that the sidecar does not take: such connections leave as they are.", NULL},
     {"exclude-outbound-cidrs", read_list, "list of address blocks, such as `10.0.0.0/8,fd00::/8`",
      "none", "The same for destination addresses.", NULL},
+    {"exclude-outbound-uids", read_list, "list of numeric users, such as `998,2000-2099`", "none",
+     "Users whose connections the sidecar does not take.", NULL},
+    {"inbound-mode", read_mode, "`redirect` or `tproxy`", "`redirect`",
+     "`tproxy`: the workload sees its clients' addresses. The sidecar then starts as root with "
+     "NET_RAW and what it takes to become its own user, which it does at once, with NET_RAW left.",
+     words_mode},
+    {"udp", read_udp, "`pass` or `drop`", "`pass`",
+     "`drop`: what is not TCP is refused, both ways, but for names (port 53).", words_pass},
+    {"uncaptured", read_uncaptured, "`pass` or `drop`", "`pass`",
+     "`drop`: what leaves and was neither captured nor excluded is refused, whatever it is.",
+     words_pass},
+    {"canary", read_canary, "`off` or `on`", "`off`",
+     "`on`: the sidecar is ready only while it is captured. Not beside rules of an older "
+     "`postern intercept`, which have no canary.",
+     words_off},
     {"spiffe-id", read_spiffe_id, "SPIFFE ID with a path", "the first that the agent offers",
      "Which identity the sidecar takes where the agent offers several.", NULL},
     {"log-level", read_log_level, "`error`, `warn`, `info` or `debug`", "as `--log-level` says",
@@ -265,6 +316,18 @@ json_t *rules_argv(const struct wishes *w, const struct inject_options *o)
     if (w->exclude_outbound_cidrs != NULL) {
         argv_add(argv, "--exclude-outbound-cidrs", w->exclude_outbound_cidrs);
     }
+    if (w->exclude_uids != NULL) {
+        argv_add(argv, "--exclude-uids", w->exclude_uids);
+    }
+    if (w->tproxy) {
+        argv_add(argv, "--inbound-mode", "tproxy");
+    }
+    if (w->udp_drop) {
+        argv_add(argv, "--udp", "drop");
+    }
+    if (w->drop_all) {
+        argv_add(argv, "--drop-all", NULL);
+    }
     if (o->ipv4_only) {
         argv_add(argv, "--ipv4-only", NULL);
     }
@@ -274,7 +337,7 @@ json_t *rules_argv(const struct wishes *w, const struct inject_options *o)
 static void check_rules(struct pod *p, const struct inject_options *o, struct wishes *w)
 {
     json_t *list = rules_argv(w, o);
-    char *argv[16] = {NULL};
+    char *argv[24] = {NULL};
     struct err err = ERR_INIT;
     char text[1200];
     size_t n = json_array_size(list);

@@ -31,6 +31,8 @@ struct wishes {
     } ports[PORTS_MAX];
     size_t n_ports;
     const char *exclude_inbound_ports, *exclude_outbound_ports, *exclude_outbound_cidrs; /* lent */
+    const char *exclude_uids;                                                            /* lent */
+    bool tproxy, udp_drop, drop_all, canary;
     struct intercept_options rules; /* the same, as the interception will read them */
 };
 

@@ -69,6 +69,7 @@ static char *proxy_file(const struct wishes *w, const struct inject_options *o,
                           "  - name: inbound\n    direction: inbound\n"
                           "    capture: intercepted\n    address: \"%s:%d\"\n",
                           any, INJECT_INBOUND_PORT);
+    ok = ok && (!w->tproxy || buf_printf(&out, "    transparent: true\n"));
     for (size_t i = 0; i < w->n_ports; i++) {
         ok = ok && (i > 0 || buf_printf(&out, "    ports:\n")) &&
              buf_printf(&out, "      - port: %u\n        protocol: %s\n", w->ports[i].port,
@@ -79,6 +80,8 @@ static char *proxy_file(const struct wishes *w, const struct inject_options *o,
                           "log:\n  level: %s\n  access: %s\n",
                           any, INJECT_METRICS_PORT, level_name(w->log_level),
                           w->access_log == CONF_ACCESS_DENIED ? "denied" : "all");
+    ok = ok && (!w->canary || buf_printf(&out, "interception:\n  canary: on\n"));
+    ok = ok && (!w->tproxy || buf_printf(&out, "run_as: %u\n", (unsigned)o->proxy_uid));
     ok = ok && put_questions(&out, questions, any);
     POSTERN_ASSERT(ok); /* it has a bound, and so has all that goes in */
     char *text = mem_must_strndup((const char *)buf_head(&out), buf_len(&out));
@@ -134,12 +137,17 @@ json_t *make_proxy(const struct wishes *w, const struct inject_options *o, const
                                        "containerPort", INJECT_METRICS_PORT, "protocol", "TCP")));
     json_object_set_new(c, "resources",
                         make_resources(o->cpu, o->memory, o->cpu_limit, o->memory_limit));
-    json_object_set_new(
-        c, "securityContext",
-        must(json_pack("{s:{s:[s]}, s:I, s:I, s:b, s:b, s:b, s:{s:s}}", "capabilities", "drop",
-                       "ALL", "runAsUser", (json_int_t)o->proxy_uid, "runAsGroup",
-                       (json_int_t)o->proxy_uid, "runAsNonRoot", 1, "readOnlyRootFilesystem", 1,
-                       "allowPrivilegeEscalation", 0, "seccompProfile", "type", "RuntimeDefault")));
+    json_int_t uid = w->tproxy ? 0 : (json_int_t)o->proxy_uid;
+    json_t *security = must(json_pack(
+        "{s:{s:[s]}, s:I, s:I, s:b, s:b, s:b, s:{s:s}}", "capabilities", "drop", "ALL", "runAsUser",
+        uid, "runAsGroup", uid, "runAsNonRoot", !w->tproxy, "readOnlyRootFilesystem", 1,
+        "allowPrivilegeEscalation", 0, "seccompProfile", "type", "RuntimeDefault"));
+    if (w->tproxy) { /* a capability reaches no user but root, so it becomes its own itself */
+        json_object_set_new(
+            json_object_get(security, "capabilities"), "add",
+            must(json_pack("[s, s, s, s]", "NET_RAW", "SETGID", "SETPCAP", "SETUID")));
+    }
+    json_object_set_new(c, "securityContext", security);
     json_object_set_new(c, "startupProbe", make_probe(1, 120));
     json_object_set_new(c, "readinessProbe", make_probe(10, 3));
     json_object_set_new(c, "volumeMounts",

@@ -154,6 +154,9 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         a->identity.key != b->identity.key) {
         return "identity";
     }
+    if (a->run_as != b->run_as) {
+        return "run_as";
+    }
     if (a->state.from != b->state.from) {
         return "state";
     }

@@ -25,7 +25,7 @@ class Pod:
         start_script(self.world, "who", WHO)
         node.start_agent()
 
-    def sidecar(self, mode, canary="on", caps="+net_raw", wait=True):
+    def sidecar(self, mode, canary="on", caps="+net_raw", wait=True, uid=UID, extra=""):
         node, lab = self.node, self.node.lab
         admin = lab.private_dir("admin-sidecar", UID) / "admin.sock"
         (node.conf / "policy.yaml").write_text(ALLOW_CLIENT.format(td="test.example"))
@@ -39,10 +39,10 @@ class Pod:
             "  - name: in\n    direction: inbound\n    capture: intercepted\n    address: '[::]:15006'\n"
             f"{transparent}    ports: [{{port: 8081, protocol: http}}]\n"
             f"interception: {{canary: {canary}, interval: 200ms}}\n"
-            f"admin: {{socket: {admin}, allow_uids: [0, {UID}]}}\nlog: {{level: debug}}\n"
+            f"admin: {{socket: {admin}, allow_uids: [0, {UID}]}}\nlog: {{level: debug}}\n{extra}"
         )
         argv = [node.postern, "proxy", conf]
-        argv, uid = (with_caps(argv, UID, caps), None) if mode == "tproxy" and caps else (argv, UID)
+        argv, uid = (with_caps(argv, uid, caps), None) if mode == "tproxy" and caps else (argv, uid)
         p = Proxy(node, "sidecar", lab.start("sidecar", argv, netns=self.world.app, uid=uid), admin, conf)
         if wait:
             p.wait_identity()
@@ -198,13 +198,29 @@ def test_whose_address_the_workload_sees(pod, mode, family):
     assert caps["CapPrm"] == caps["CapEff"] == want and caps["CapAmb"] == caps["CapInh"] == 0
 
 
+def test_root_becomes_the_user_that_rules_know(pod):
+    """As in a pod, where a capability reaches no user but root: uid 0 with four of them, and one is left."""
+    pod.rules("tproxy")
+    p = pod.sidecar("tproxy", caps="+net_raw,+setuid,+setgid,+setpcap", uid=0, extra=f"run_as: {UID}\n")
+    becomes(p, True)
+    status = dict(
+        line.split(":", 1) for line in pathlib.Path(f"/proc/{p.process.pid}/status").read_text().splitlines() if ":" in line
+    )
+    assert status["Uid"].split() == status["Gid"].split() == [str(UID)] * 4
+    assert status["Groups"].split() == []
+    for name, want in (("CapPrm", 1 << 13), ("CapEff", 1 << 13), ("CapBnd", 1 << 13), ("CapAmb", 0), ("CapInh", 0)):
+        assert int(status[name], 16) == want, name
+    pod.client(pod.world.app4, 8080)
+    assert json.loads(ask(pod.world.peer, "127.0.0.1", 9000))["seen"] == pod.world.peer4
+
+
 def test_requests_come_from_the_client_too(pod):
     world = pod.world
     pod.rules("tproxy")
     becomes(pod.sidecar("tproxy"), True)
     pod.client(world.app4, 8081)
     server = (
-        "import http.server, sys\n"
+        "import http.server, socketserver, sys\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
         "    protocol_version = 'HTTP/1.1'\n"
         "    def do_GET(self):\n"
@@ -215,7 +231,10 @@ def test_requests_come_from_the_client_too(pod):
         "        self.wfile.write(body)\n"
         "    def log_message(self, *a):\n"
         "        pass\n"
-        "s = http.server.ThreadingHTTPServer((sys.argv[1], 8081), H)\n"
+        "class S(http.server.ThreadingHTTPServer):\n"
+        "    def server_bind(self):\n"  # without a look at DNS
+        "        socketserver.TCPServer.server_bind(self)\n"
+        "s = S((sys.argv[1], 8081), H)\n"
         "print('ready', flush=True)\n"
         "s.serve_forever()\n"
     )

@@ -162,6 +162,12 @@ static const struct {
     {NOTED("exclude-outbound-ports", "\"1\\n2\""), "exclude-outbound-ports", "'1?2'"},
     {NOTED("exclude-outbound-cidrs", "10.0.0.1/8"), "postern.dev/exclude-", "10.0.0.1/8"},
     {NOTED("exclude-outbound-cidrs", "\"0.0.0.0/0' ; evil\""), "exclude-outbound-cidrs", "evil"},
+    {NOTED("exclude-outbound-uids", "root"), "exclude-outbound-uids", "root"},
+    {NOTED("exclude-outbound-uids", "9-8"), "postern.dev/exclude-", "not a list of numeric uids"},
+    {NOTED("inbound-mode", "none"), "annotations[postern.dev/inbound-mode]", "none"},
+    {NOTED("udp", "deny"), "annotations[postern.dev/udp]", "deny"},
+    {NOTED("uncaptured", "'on'"), "annotations[postern.dev/uncaptured]", "on"},
+    {NOTED("canary", "yes"), "annotations[postern.dev/canary]", "no text"},
     {NOTED("spiffe-id", "\"spiffe://td/x\\nstate: {from: files}\""), "postern.dev/spiffe-id",
      "?state"},
     {NOTED("spiffe-id", "'spiffe://td'"), "annotations[postern.dev/spiffe-id]", "spiffe://td"},
@@ -522,6 +528,52 @@ static void test_proxy_file(void **state)
     json_decref(pod);
 }
 
+/* What is asked of interception is in its command line, and the proxy's file and rights fit. */
+static void test_interception(void **state)
+{
+    struct inject_options o = options();
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_proxy *conf = NULL;
+    size_t at;
+    (void)state;
+    json_t *pod =
+        injected("apiVersion: v1\nkind: Pod\nmetadata: {annotations: {postern.dev/inbound-mode: "
+                 "tproxy, postern.dev/udp: drop, postern.dev/uncaptured: drop, postern.dev/canary: "
+                 "'on', postern.dev/exclude-outbound-uids: '998,2000-2099'}}\nspec:\n" APP,
+                 &o);
+    const json_t *rules = find(pod, "initContainers", "postern-intercept", &at);
+    char *args = json_dumps(json_object_get(rules, "args"), JSON_COMPACT);
+    assert_non_null(args);
+    assert_non_null(strstr(args, "\"--exclude-uids\",\"998,2000-2099\",\"--inbound-mode\","
+                                 "\"tproxy\",\"--udp\",\"drop\",\"--drop-all\""));
+    free(args);
+    const json_t *proxy = find(pod, "initContainers", "postern-proxy", &at);
+    const json_t *security = json_object_get(proxy, "securityContext");
+    assert_int_equal(json_integer_value(json_object_get(security, "runAsUser")), 0);
+    assert_true(json_is_false(json_object_get(security, "runAsNonRoot")));
+    const json_t *added = json_object_get(json_object_get(security, "capabilities"), "add");
+    assert_int_equal(json_array_size(added), 4);
+    assert_string_equal(json_string_value(json_array_get(added, 0)), "NET_RAW");
+    const char *text = json_string_value(
+        json_object_get(json_array_get(json_object_get(proxy, "env"), 0), "value"));
+    assert_non_null(text);
+    assert_int_equal(conf_parse_proxy("x", text, strlen(text), diag, &conf), 0);
+    assert_int_equal(conf->run_as, INJECT_UID);
+    assert_true(conf->listeners[2].transparent);
+    assert_int_equal(conf->interception.canary, CONF_CANARY_ON);
+    conf_proxy_free(conf);
+    conf_diag_free(diag);
+    json_decref(pod);
+
+    /* And without: none of it. */
+    pod = injected("apiVersion: v1\nkind: Pod\nspec:\n" APP, &o);
+    security =
+        json_object_get(find(pod, "initContainers", "postern-proxy", &at), "securityContext");
+    assert_int_equal(json_integer_value(json_object_get(security, "runAsUser")), INJECT_UID);
+    assert_null(json_object_get(json_object_get(security, "capabilities"), "add"));
+    json_decref(pod);
+}
+
 /* What the kubelet would ask, the sidecar asks, by what its file says. */
 static void test_probes(void **state)
 {
@@ -842,6 +894,7 @@ int main(void)
         cmocka_unit_test(test_untouched),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_proxy_file),
+        cmocka_unit_test(test_interception),
         cmocka_unit_test(test_probes),
         cmocka_unit_test(test_probes_note_is_not_believed),
         cmocka_unit_test(test_probes_of_a_renamed_container),
