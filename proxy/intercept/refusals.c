@@ -86,7 +86,7 @@ void rules_put_egress(const struct intercept_options *o, const struct intercept_
         rules_put(out, "\t\ticmpv6 type { nd-router-solicit, nd-neighbor-solicit, "
                        "nd-neighbor-advert, mld-listener-report, mld2-listener-report } accept\n");
     }
-    rules_put(out, "\t\tmeta l4proto { icmp, ipv6-icmp } ct state related accept\n"
+    rules_put(out, "\t\tmeta l4proto { icmp, icmpv6 } ct state related accept\n"
                    "\t\tmeta skuid != 4294967295 goto egress_refused\n"
                    "\t\tct state established accept\n"
                    "\t\tgoto egress_refused\n\t}\n");

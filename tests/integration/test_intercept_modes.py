@@ -466,3 +466,12 @@ def test_fast_open(world, mode):
         except OSError:
             answer = None
         assert answer is None or captured(answer, world.app4, 80), answer
+
+
+@pytest.mark.parametrize("options", [(), ("--inbound-mode", "tproxy"), ("--udp", "drop", "--drop-all")])
+def test_in_a_minimal_root(world, options):
+    """Without /etc/protocols, as in a small image, every rule is still understood, and listed as it was asked for."""
+    script = 'mount --bind /dev/null /etc/protocols; "$@" && shift && exec "$0" --check "$@"'
+    line = ["--proxy-uid", str(PROXY_UID), *options]
+    argv = world.lab.argv_in(["unshare", "-m", "sh", "-c", script, world.tool, world.tool, *line], world.app)
+    assert "those asked for" in run(*argv).stdout

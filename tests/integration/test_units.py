@@ -173,3 +173,16 @@ def test_proxy_runs_as_its_unit(node, unit, manager):
     process.send_signal(1)
     assert manager.hear().startswith(("RELOADING=1", "WATCHDOG=1"))
     assert process.stop() == 0, process.err()[-3000:]
+
+
+def test_interception_runs_as_its_unit(lab, build, unit, manager):
+    tool = [build / "libexec" / "postern-intercept", "--watch", "--proxy-uid", "1", "--inbound-mode", "tproxy"]
+    process = lab.start("intercept-unit", unit("postern-intercept.service").argv(tool), netns=lab.netns("rules"), env=manager.env)
+    wait_for("its readiness or end", lambda: not process.alive() or '"watching"' in process.err())
+    assert process.alive(), process.err()[-3000:]
+    assert manager.hear() == "READY=1\nSTATUS=The rules are in force\n"
+    seen = kernel_says(process.pid)
+    assert int(seen["Seccomp_filters"]) == 2, "the unit's and its own"
+    assert int(seen["CapBnd"], 16) == int(seen["CapEff"], 16) == 1 << 12
+    assert process.stop() == 0, process.err()[-3000:]
+    assert manager.hear().startswith("STOPPING=1")

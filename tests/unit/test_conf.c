@@ -185,7 +185,8 @@ static const struct bad_case bad_values[] = {
      "3:13: a listener holds a single value, expected a mapping (key: value)\n"},
     {PROXY, PROXY_HEAD LISTENER "mseh: m.yaml\n",
      "5:1: unknown key 'mseh', expected kind, level, name, workers, run_as, identity, state, mesh, "
-     "policy, listeners, timeouts, limits, admin, metrics, probes, interception or log; did you mean "
+     "policy, listeners, timeouts, limits, admin, metrics, probes, interception or log; did you "
+     "mean "
      "'mesh'?\n"},
     {PROXY, PROXY_HEAD LISTENER "mesh:\n",
      "5:6: 'mesh' has no value, expected a path; leave the key out where it does not apply\n"},

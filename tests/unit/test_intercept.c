@@ -221,7 +221,7 @@ static const struct {
                   "\t\ttcp dport { 25 } accept\n"
                   "\t\ticmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
                   "mld-listener-report, mld2-listener-report } accept\n"
-                  "\t\tmeta l4proto { icmp, ipv6-icmp } ct state related accept\n"
+                  "\t\tmeta l4proto { icmp, icmpv6 } ct state related accept\n"
                   "\t\tmeta skuid != 4294967295 goto egress_refused\n"
                   "\t\tct state established accept\n"
                   "\t\tgoto egress_refused\n\t}\n"},
