@@ -100,7 +100,12 @@ static void plan_listener(struct sandbox_plan *plan, const struct conf_listener 
         sandbox_plan_connect_any(plan, "destinations are what was asked for by connections");
         return;
     }
-    plan_target(plan, &l->to);
+    if (l->transport == CONF_TRANSPORT_HBONE || l->transport == CONF_TRANSPORT_AUTO) {
+        sandbox_plan_connect(plan, l->hbone_port != 0 ? l->hbone_port : CONF_HBONE_PORT);
+    }
+    if (l->transport != CONF_TRANSPORT_HBONE) {
+        plan_target(plan, &l->to);
+    }
     plan_url(plan, l->upstream.connect_proxy);
     for (size_t i = 0; i < l->n_sni; i++) {
         plan_target(plan, &l->sni[i].to);

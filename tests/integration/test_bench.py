@@ -81,10 +81,22 @@ def test_pair_takes_a_policy(handle):
 
 
 def test_pair_says_what_is_not_there(handle):
-    r = handle.up(1, "--transport", "hbone")
+    r = handle.up(1, "--resume")
     assert r.returncode == 3
     assert "not there yet" in r.stderr
     assert not handle.state.exists()
+
+
+def test_pair_over_hbone(handle):
+    """HTTP judged in a stream of the pair's session; the client's log says which way it went."""
+    server = TcpServer(handle.netns, http_one)
+    try:
+        r = handle.up(server.port, "--mode", "http", "--transport", "hbone", "--workers", "1", "--log", "all")
+        assert r.returncode == 0, r.stderr
+        assert fetch(handle, "/") == "200"
+        wait_for("the connection's line", lambda: '"transport":"hbone"' in (handle.state / "client.log").read_text())
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="module")

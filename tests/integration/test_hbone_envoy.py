@@ -54,13 +54,13 @@ def test_envoy_to_us(mesh):
             return socket.create_connection(("127.0.0.1", port), 20)
 
     with TcpServer(mesh.node.netns, echo, 8080, here) as workload:
-        assert talk(connect(9001), b"from an Envoy") == b"from an Envoy"
+        assert talk(lambda: connect(9001), b"from an Envoy") == b"from an Envoy"
         line = mesh.proxy.wait_event("connection", reason="done", bytes_up=13)
         assert line["peer_id"] == ALPHA and line["rule"] == "alpha-everything"
         accepted = workload.accepted
-        assert talk(connect(9002), b"x") in ("reset", b"")
+        assert talk(lambda: connect(9002), b"x") in ("reset", b"")
         mesh.proxy.wait_event("connection", reason="policy_denied", peer_id=BETA)
-        assert talk(connect(9003), b"x") in ("reset", b"")
+        assert talk(lambda: connect(9003), b"x") in ("reset", b"")
         mesh.proxy.wait_event("connection", reason="connect_refused", peer_id=ALPHA, port=8082)
         assert workload.accepted == accepted
         before = sessions(mesh, "inbound")
@@ -85,15 +85,15 @@ def test_us_to_envoy(mesh):
         with mesh.at("postern"):
             return socket.create_connection((there, port), 20)
 
-    assert talk(connect(), b"x") == "reset"
+    assert talk(connect, b"x") == "reset"
     line = mesh.proxy.wait_event("connection", direction="outbound", port=8080)
     assert line["reason"] == "stream_refused" and line["status"] == 503, line
     with TcpServer(mesh.ns["beta"], echo, 8080, there) as workload:
-        assert talk(connect(), b"to an Envoy") == b"to an Envoy"
+        assert talk(connect, b"to an Envoy") == b"to an Envoy"
         line = mesh.proxy.wait_event("connection", reason="done", direction="outbound")
         assert (line["transport"], line["transport_why"], line["peer_id"]) == ("hbone", "learned", BETA)
         accepted = workload.accepted
-        assert talk(connect(8081), b"x") == "reset"
+        assert talk(lambda: connect(8081), b"x") == "reset"
         line = mesh.proxy.wait_event("connection", direction="outbound", port=8081)
         assert line["reason"] == "stream_refused" and line["status"] == 403, line
         assert workload.accepted == accepted

@@ -29,18 +29,18 @@ def test_ztunnel_to_us(mesh):
         beta = stack.enter_context(contextlib.closing(mesh_ztunnel(mesh, "beta")))
         here = mesh.ip["postern"]
         # The right identity, with the policy's rule and the caller's identity in our log.
-        assert talk(alpha.connect(here, 8080), b"from a ztunnel") == b"from a ztunnel"
+        assert talk(lambda: alpha.connect(here, 8080), b"from a ztunnel") == b"from a ztunnel"
         line = mesh.proxy.wait_event("connection", reason="done", peer_id=ALPHA, rule="alpha-everything")
         assert line["transport"] == "hbone" and line["port"] == 8080 and line["bytes_up"] == 14
         # Another, and a port that no rule names: 401, and ztunnel says so.
         accepted = workload.accepted
-        assert talk(beta.connect(here, 8080), b"x") in ("reset", b"")
+        assert talk(lambda: beta.connect(here, 8080), b"x") in ("reset", b"")
         wait_for("ztunnel's 401", lambda: "401" in beta.log())
-        assert talk(alpha.connect(here, 8079), b"x") in ("reset", b"")
+        assert talk(lambda: alpha.connect(here, 8079), b"x") in ("reset", b"")
         wait_for("ztunnel's 401", lambda: "401" in alpha.log())
         assert workload.accepted == accepted
         # A closed port: 503.
-        assert talk(alpha.connect(here, 8082), b"x") in ("reset", b"")
+        assert talk(lambda: alpha.connect(here, 8082), b"x") in ("reset", b"")
         wait_for("ztunnel's 503", lambda: "503" in alpha.log())
         # A hundred at once over one connection of ztunnel's, each with its own bytes.
         many = [alpha.connect(here, 8080) for _ in range(100)]
@@ -74,20 +74,20 @@ def test_us_to_ztunnel(mesh, transport):
             with mesh.at("postern"):
                 return socket.create_connection((there, port), 20)
 
-        assert talk(connect(), b"to a ztunnel") == b"to a ztunnel"
+        assert talk(connect, b"to a ztunnel") == b"to a ztunnel"
         line = proxy.wait_event("connection", reason="done", direction="outbound", transport="hbone")
         assert line["peer_id"] == ztunnel.identity("beta", TD)
         assert line["transport_why"] == {"hbone": "declared", "auto": "tried"}[transport]
         # Its policy: a port that it does not give us. No other way is tried.
-        assert talk(connect(8081), b"x") == "reset"
+        assert talk(lambda: connect(8081), b"x") == "reset"
         line = proxy.wait_event("connection", port=8081, direction="outbound")
         assert line["reason"] == "stream_refused" and line["transport"] == "hbone" and "401" in str(line), line
         assert other.accepted == 0
-        assert talk(connect(8082), b"x") == "reset"
+        assert talk(lambda: connect(8082), b"x") == "reset"
         line = proxy.wait_event("connection", port=8082, direction="outbound")
         assert line["reason"] == "stream_refused" and "503" in str(line), line
         if transport == "auto":
-            assert talk(connect(), b"again") == b"again"
+            assert talk(connect, b"again") == b"again"
             proxy.wait_event("connection", reason="done", transport="hbone", transport_why="learned")
         many = [connect() for _ in range(100)]
         for i, s in enumerate(many):
@@ -106,9 +106,12 @@ def test_a_ztunnel_of_another_identity_is_not_taken(mesh):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(TcpServer(mesh.ns["beta"], echo, 8080, mesh.ip["beta"]))
         stack.enter_context(contextlib.closing(ztunnel.Ztunnel(mesh.lab, mesh.root, "alpha", mesh.ns["beta"], own)))
-        with mesh.at("postern"):
-            s = socket.create_connection((mesh.ip["beta"], 8080), 20)
-        assert talk(s, b"x") == "reset"
+
+        def connect():
+            with mesh.at("postern"):
+                return socket.create_connection((mesh.ip["beta"], 8080), 20)
+
+        assert talk(connect, b"x") == "reset"
         line = proxy.wait_event("connection", direction="outbound", port=8080)
         assert line["reason"] != "done" and line["transport"] == "hbone", line
         assert server.accepted == 0

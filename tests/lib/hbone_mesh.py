@@ -5,6 +5,7 @@ peers get namespaces `alpha` and `beta`. The agent's authority is an intermediat
 that whoever the test makes certificates for (or a ztunnel's CA server) is in the same mesh.
 """
 
+import errno
 import hashlib
 import os
 import socket
@@ -104,19 +105,23 @@ def sessions(m, direction):
     return int(float(line.removeprefix(name)))
 
 
-def talk(s, data, timeout=20):
-    """Sends, ends, and reads to the end; what came, or how it was refused."""
-    s.settimeout(timeout)
+def talk(connect, data, timeout=20):
+    """Connects, sends, ends, and reads to the end: what came, or that it was reset (as early as may be)."""
     try:
-        with s:
+        with connect() as s:
+            s.settimeout(timeout)
             s.sendall(data)
             s.shutdown(socket.SHUT_WR)
             got = b""
             while chunk := s.recv(1 << 16):
                 got += chunk
             return got
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return "reset"
+    except OSError as e:
+        if e.errno == errno.ENOTCONN:
+            return "reset"
+        raise
 
 
 def pour(s, n):
