@@ -140,3 +140,35 @@ def test_pools_are_no_measure_for_connections(compare):
     }
     got = {(r["row"], r["best"]): r["ratio"] for r in compare.ratios(results)}
     assert got == {("fresh", "nginx stream"): 0.5, ("kept", "haproxy http"): 0.75, ("memory", "nginx stream"): 0.5}
+
+
+def test_a_peer_that_fails_is_left_out_and_said(compare):
+    class Peer:
+        layer = 4
+
+    class Good(Peer):
+        name = "haproxy tcp"
+
+    class Bad(Peer):
+        name = "stunnel"
+
+    class Own(Peer):
+        name = "postern tcp"
+
+    tries = []
+
+    def measure(cls, *_):
+        tries.append(cls.name)
+        if cls is Bad:
+            raise compare.peers.Failed("stunnel: ended with 1\nand why")
+        return {"kept": {"per_s": 1.0, "errors": 0}}
+
+    compare.measure_pair = measure
+    left_out = {}
+    a = type("Args", (), {"rounds": 2})
+    rounds = compare.rounds_of(a, [Good, Bad, Own], {}, left_out)
+    assert sorted(rounds) == ["haproxy tcp", "postern tcp"] and len(rounds["postern tcp"]) == 2
+    assert left_out == {"stunnel": "it failed: stunnel: ended with 1"} and tries.count("stunnel") == 1
+    compare.measure_pair = lambda cls, *_: (_ for _ in ()).throw(compare.peers.Failed("no"))
+    with pytest.raises(compare.peers.Failed):
+        compare.rounds_of(a, [Own], {}, {})
