@@ -106,7 +106,7 @@ bool sandbox_status_read(int status_fd, struct sandbox_report *report)
     return n > 0;
 }
 
-void sandbox_get_report(int status_fd, struct sandbox_report *ret)
+void sandbox_get_report_shut(struct sandbox_report *ret)
 {
     struct rlimit core = {1, 1};
     int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
@@ -120,9 +120,14 @@ void sandbox_get_report(int status_fd, struct sandbox_report *ret)
         .core_dumps = core.rlim_cur != 0,
         .secure_bits = bits != -1 && (bits & SANDBOX_SECURE_BITS) == SANDBOX_SECURE_BITS,
         .seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2,
-        .landlock_abi = landlock_in_force(),
         .caps = sandbox_permitted_caps(),
     };
+}
+
+void sandbox_get_report(int status_fd, struct sandbox_report *ret)
+{
+    sandbox_get_report_shut(ret);
+    ret->landlock_abi = landlock_in_force();
     (void)sandbox_status_read(status_fd, ret);
 }
 

@@ -243,6 +243,8 @@ extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_metrics, table_port, table_kubernetes, table_probes;
 void probes_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 extern const struct table table_proxy_interception;
+/* key_isolation.c */
+void key_isolation_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 void interception_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 void transparent_check(struct context *c, const struct node *map, const struct conf_listener *l);
 
@@ -268,6 +270,7 @@ void listeners_check_addresses(struct context *c, const struct node *list,
 /* The name where there is none, and the rest of what has no constant as default. */
 void proxy_finish(struct conf_proxy *p);
 extern const char *const words_identity_key[];
+extern const char *const words_key_isolation[];
 /* Who may use the admin socket when the file does not say. */
 void admin_finish(struct conf_admin *admin);
 

@@ -312,5 +312,6 @@ static void check_gateway(struct context *c, const struct node *map, void *value
             }
         }
     }
+    key_isolation_check(c, map, p);
     proxy_finish(p);
 }

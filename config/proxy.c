@@ -300,6 +300,13 @@ static const struct field fields_identity[] = {
      .def = "auto",
      .doc = "`csr`: the key is made here and never leaves. `agent`: the agent makes it. `auto`: "
             "`csr` where the agent can, and a warning in the log where not."},
+    {.name = "key_isolation",
+     .type = TYPE_WORD,
+     .words = words_key_isolation,
+     AT(struct conf_proxy, identity.key_isolation),
+     .def = "none",
+     .doc = "`process`: the key is in a process of its own, which signs handshakes of TLS 1.3 with "
+            "it and nothing else (docs/key-holder.md). Then `key: auto` is `csr`."},
     {.name = "wait",
      .type = TYPE_DURATION_MS,
      .max = 600000,
@@ -526,6 +533,7 @@ static void check_proxy(struct context *c, const struct node *map, void *value)
     }
     probes_check(c, map, p);
     interception_check(c, map, p);
+    key_isolation_check(c, map, p);
     proxy_finish(p);
 }
 

@@ -115,7 +115,8 @@ def fill(layer, static, dynamic):
     for name, program in sorted(binaries.items()):
         if name not in AGENT_ONLY:
             layer.add(f"/usr/libexec/postern/{name}", stripped(program), 0o755)
-    layer.add("/usr/libexec/postern/postern-rotate-probe", "../../bin/postern", 0o777)
+    for name in ("postern-rotate-probe", "postern-key-holder"):
+        layer.add(f"/usr/libexec/postern/{name}", "../../bin/postern", 0o777)
     for name in sorted(FROM_DYNAMIC):
         layer.add(f"/usr/libexec/postern/{name}", stripped(others[name]), 0o755)
         for path, source in libraries(others[name]).items():

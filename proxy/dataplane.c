@@ -184,7 +184,7 @@ void proxy_drain_handed_over(struct proxy *p)
     }
 }
 
-static void drain(struct proxy *p)
+void proxy_drain(struct proxy *p)
 {
     uint32_t drain_ms = p->files->conf->timeouts.drain_ms;
     uint32_t accept_ms = drain_ms / 4 < DRAIN_ACCEPT_MAX_MS ? drain_ms / 4 : DRAIN_ACCEPT_MAX_MS;
@@ -214,7 +214,7 @@ static void on_signal(void *arg, int signo)
     } else if (p->draining || !p->serving) {
         loop_stop(p->loop); /* asked twice, or nothing is open: now */
     } else {
-        drain(p);
+        proxy_drain(p);
     }
 }
 
@@ -277,7 +277,8 @@ static int start_identity(struct proxy *p, struct err *err)
     struct identity_client_options o = {.socket = conf->identity.socket,
                                         .spiffe_id = conf->identity.spiffe_id,
                                         .key = modes[conf->identity.key],
-                                        .check_agent = conf->state.from == CONF_STATE_AGENT};
+                                        .check_agent = conf->state.from == CONF_STATE_AGENT,
+                                        .keys = proxy_holder_keys(p)};
     p->client = identity_client_new(p->loop, &o, &events, p, err);
     return p->client != NULL ? 0 : -1;
 }
@@ -370,7 +371,8 @@ static int set_up(struct proxy *p, struct err *err)
     }
     proxy_canary_init(p);
     if (proxy_unix_start(p, err) == -1 || start_workers(p, err) == -1 ||
-        start_admin(p, err) == -1 || start_probes(p, err) == -1 || start_identity(p, err) == -1 ||
+        start_admin(p, err) == -1 || start_probes(p, err) == -1 ||
+        proxy_holder_start(p, err) == -1 || start_identity(p, err) == -1 ||
         proxy_state_start(p, err) == -1 || proxy_targets_start(p, err) == -1 ||
         proxy_confine(p, err) == -1) {
         return -1;
@@ -411,6 +413,7 @@ static void tear_down(struct proxy *p)
     snapshot_identity_unref(p->identity);
     snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);
+    proxy_holder_stop(p);
     proxy_token_stop(p); /* after the last use of its keys */
     log_free(p->log);
 }

@@ -87,22 +87,26 @@ static int help_main(int argc, char **argv)
 }
 
 #ifdef POSTERN_STATIC
-/* In an image the one helper that needs OpenSSL is this executable under another name. */
+/* In an image the helpers that need OpenSSL are this executable under other names. */
 int rotate_probe_main(void);
+int key_holder_main(void);
 
-static bool is_probe(const char *called)
+static bool is_called(const char *called, const char *helper)
 {
     const char *slash = called != NULL ? strrchr(called, '/') : NULL;
     const char *name = slash != NULL ? slash + 1 : called;
-    return name != NULL && strcmp(name, "postern-rotate-probe") == 0;
+    return name != NULL && strcmp(name, helper) == 0;
 }
 #endif
 
 int main(int argc, char **argv)
 {
 #ifdef POSTERN_STATIC
-    if (is_probe(argv[0])) {
+    if (is_called(argv[0], "postern-rotate-probe")) {
         return rotate_probe_main();
+    }
+    if (is_called(argv[0], "postern-key-holder")) {
+        return key_holder_main();
     }
 #endif
     if (argc < 2) {

@@ -67,6 +67,7 @@ struct proxy {
     struct proxy_targets *targets;    /* names and checks (proxy_targets.c) */
     struct resolve_state *resolved;   /* addresses of names; NULL: none is needed */
     struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
+    struct proxy_holder *holder;      /* of the identity's key; NULL: it is in this process */
 
     struct state_client *state_client; /* NULL: state.from is not the agent */
     struct identity_client *client;
@@ -148,6 +149,8 @@ void proxy_canary_metrics(const struct proxy *p, struct buf *out);
 int proxy_state_start(struct proxy *p, struct err *err);
 /* Whether what is allowed is known, and not older than it may be. */
 bool proxy_state_ready(const struct proxy *p);
+/* As at SIGTERM. */
+void proxy_drain(struct proxy *p);
 /* Another process accepts now: what is open has its time, then the loop stops. */
 void proxy_drain_handed_over(struct proxy *p);
 /* Builds the new whole, then tells the workers, then lets go of the old. */
@@ -196,6 +199,17 @@ void proxy_credentials_metrics(const struct proxy *p, struct buf *out);
 int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct credential_away *ret,
                      struct err *err);
 void proxy_token_stop(struct proxy *p);
+
+/* The identity's key in a process of its own (proxy_holder.c). Each does nothing where the file
+ * does not say so. Started before the process gives up execve, and before the identity is asked
+ * for. */
+int proxy_holder_start(struct proxy *p, struct err *err);
+void proxy_holder_stop(struct proxy *p); /* after the last use of its keys */
+struct identity_keys proxy_holder_keys(const struct proxy *p);
+bool proxy_holder_ready(const struct proxy *p);
+/* Asks it, and waits for a moment; null: there is none. */
+struct json_t *proxy_holder_status(const struct proxy *p);
+void proxy_holder_metrics(const struct proxy *p, struct buf *out);
 
 /* What is told of the listeners (proxy_listeners.c); the report is the caller's. */
 struct json_t;

@@ -13,7 +13,7 @@ static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INB
 bool proxy_is_ready(const struct proxy *p)
 {
     return proxy_has_identity(p) && !p->draining && proxy_state_ready(p) &&
-           proxy_targets_ready(p) && proxy_canary_ready(p);
+           proxy_targets_ready(p) && proxy_canary_ready(p) && proxy_holder_ready(p);
 }
 
 bool proxy_report_ready(void *arg, struct buf *out)
@@ -119,6 +119,7 @@ static json_t *hardening(const struct proxy *p)
                             json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)p->key_heap.bytes,
                                       "used", (json_int_t)key_heap_used(), "locked",
                                       p->key_heap.locked));
+        json_object_set_new(o, "key_holder", proxy_holder_status(p));
     }
     return o;
 }
@@ -432,6 +433,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     proxy_targets_metrics(p, out);
     proxy_canary_metrics(p, out);
     state_metrics(p, out);
+    proxy_holder_metrics(p, out);
     (void)hardening_write_metrics(p->hardening, out);
     connection_metrics(p, out);
     proxy_listeners_metrics(p, out);

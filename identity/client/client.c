@@ -35,6 +35,7 @@ struct identity_client {
     bool check_agent;
     uint32_t renew_at, renew_jitter; /* percent */
     bool use_agent_key;              /* what key_mode comes to with this agent */
+    struct identity_keys keys;       /* make NULL: made here */
 
     struct grpc_client *conn;
     struct grpc_client_call *watch;   /* FetchX509Bundles, or FetchX509SVID with the agent's key */
@@ -448,7 +449,9 @@ static void call_ended(struct identity_client *c, const char *rpc, enum grpc_sta
                !c->use_agent_key) {
         fall_back(c, &why);
     } else if (status == GRPC_UNIMPLEMENTED) {
-        if (c->key_mode == IDENTITY_KEY_CSR) {
+        if (c->keys.make != NULL) {
+            err_advise(&why, "a key in a process of its own needs Postern's agent");
+        } else if (c->key_mode == IDENTITY_KEY_CSR) {
             err_advise(&why, "set key: auto, so that the agent makes the key");
         }
         give_up(c, &why);
@@ -535,14 +538,30 @@ static int start_tainted(struct identity_client *c, struct err *err)
     return c->tainted != NULL ? 0 : -1;
 }
 
+static int make_key(void *arg, EVP_PKEY **ret_key, uint8_t **ret_request, size_t *ret_len,
+                    struct err *err)
+{
+    mem_auto(EVP_PKEY_free) EVP_PKEY *key = x509_key_new(err);
+    (void)arg;
+    if (key == NULL || x509_csr_new(key, ret_request, ret_len, err) == -1) {
+        return -1;
+    }
+    *ret_key = key;
+    key = NULL;
+    return 0;
+}
+
 static int start_sign(struct identity_client *c, struct err *err)
 {
     uint8_t *message = NULL;
-    size_t len = 0;
-    mem_auto(EVP_PKEY_free) EVP_PKEY *key = x509_key_new(err);
-    if (key == NULL || client_write_sign(c->spiffe_id, key, &message, &len, err) == -1) {
+    size_t len = 0, csr_len = 0;
+    mem_autofree uint8_t *csr = NULL;
+    mem_auto(EVP_PKEY_free) EVP_PKEY *key = NULL;
+    if ((c->keys.make != NULL ? c->keys.make : make_key)(c->keys.arg, &key, &csr, &csr_len, err) ==
+        -1) {
         return -1;
     }
+    client_write_sign(c->spiffe_id, (struct str){(const char *)csr, csr_len}, &message, &len);
     struct grpc_request request = {.path = PROTO_SIGN_X509_SVID,
                                    .message = {(const char *)message, len},
                                    .metadata = &workload_header,
@@ -657,12 +676,13 @@ struct identity_client *identity_client_new(struct loop *loop,
     c->loop = loop;
     c->events = events;
     c->arg = arg;
-    c->key_mode = options->key;
+    c->keys = options->keys;
+    c->key_mode = c->keys.make != NULL ? IDENTITY_KEY_CSR : options->key;
     c->check_agent = options->check_agent;
     c->renew_at = options->renew_at != 0 ? options->renew_at : RENEW_AT;
     c->renew_jitter = options->renew_jitter != 0 ? options->renew_jitter : RENEW_JITTER;
     POSTERN_ASSERT(c->renew_at + c->renew_jitter < 100 && c->renew_at >= c->renew_jitter);
-    c->use_agent_key = options->key == IDENTITY_KEY_AGENT;
+    c->use_agent_key = c->key_mode == IDENTITY_KEY_AGENT;
     c->spiffe_id = options->spiffe_id != NULL ? mem_must_strdup(options->spiffe_id) : NULL;
     c->renew_due = true;
     loop_timer_init(&c->retry_timer, loop, on_retry, c);
@@ -707,4 +727,15 @@ void identity_client_renew(struct identity_client *c)
     c->status.gave_up = false;
     c->renew_due = true;
     arm_retry(c, 0);
+}
+
+void identity_client_key_lost(struct identity_client *c)
+{
+    grpc_client_cancel(c->sign); /* it asks for a key that is gone as well */
+    c->sign = NULL;
+    EVP_PKEY_free(c->pending_key);
+    c->pending_key = NULL;
+    c->published_svid = false;
+    withdraw(c);
+    identity_client_renew(c);
 }

@@ -30,8 +30,7 @@ int client_read_signed(struct str message, const char *wanted, EVP_PKEY *key,
 /* WatchTaintedResponse: whether one of the tainted authorities stands above this SVID. */
 int client_read_tainted(struct str message, const struct x509_svid *svid, bool *ret_tainted,
                         struct err *err);
-/* SignX509SVIDRequest for a new key; the message is the caller's to free(). */
-int client_write_sign(const char *wanted, EVP_PKEY *key, uint8_t **ret, size_t *ret_len,
-                      struct err *err);
+/* SignX509SVIDRequest with a certificate request; the message is the caller's to free(). */
+void client_write_sign(const char *wanted, struct str csr, uint8_t **ret, size_t *ret_len);
 
 #endif

@@ -239,22 +239,16 @@ int client_read_signed(struct str message, const char *wanted, EVP_PKEY *key,
     return 0;
 }
 
-int client_write_sign(const char *wanted, EVP_PKEY *key, uint8_t **ret, size_t *ret_len,
-                      struct err *err)
+void client_write_sign(const char *wanted, struct str csr, uint8_t **ret, size_t *ret_len)
 {
-    mem_autofree uint8_t *csr = NULL;
     mem_autofree char *id = mem_must_strdup(wanted != NULL ? wanted : "");
     Postern__V1__SignX509SVIDRequest request;
     postern__v1__sign_x509_svidrequest__init(&request);
-    if (x509_csr_new(key, &csr, &request.csr.len, err) == -1) {
-        return -1;
-    }
-    request.csr.data = csr;
+    request.csr = (ProtobufCBinaryData){.len = csr.n, .data = (uint8_t *)(uintptr_t)csr.p};
     request.spiffe_id = id;
     size_t len = postern__v1__sign_x509_svidrequest__get_packed_size(&request);
     uint8_t *message = mem_must_calloc(1, len > 0 ? len : 1);
     postern__v1__sign_x509_svidrequest__pack(&request, message);
     *ret = message;
     *ret_len = len;
-    return 0;
 }

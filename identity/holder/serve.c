@@ -68,7 +68,7 @@ static uint32_t make(struct holder *h, struct holder_made *made)
 
 static void report(const struct holder *h, struct holder_report *r)
 {
-    sandbox_get_report(-1, &r->sandbox);
+    sandbox_get_report_shut(&r->sandbox);
     r->sandbox.landlock_abi = h->landlock.files ? h->landlock.abi : 0;
     (void)snprintf(r->sandbox.seccomp_name, sizeof(r->sandbox.seccomp_name), "key_holder");
     r->landlock = h->landlock;

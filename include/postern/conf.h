@@ -85,6 +85,7 @@ enum conf_access_log { CONF_ACCESS_ALL, CONF_ACCESS_DENIED };
 enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
 enum conf_capture { CONF_INTERCEPTED, CONF_EXPLICIT, CONF_HBONE };
 enum conf_key_mode { CONF_KEY_AUTO, CONF_KEY_CSR, CONF_KEY_AGENT };
+enum conf_key_isolation { CONF_KEY_HERE, CONF_KEY_PROCESS };
 
 /* The header that the target gets before the client's first byte. */
 enum conf_proxy_protocol {
@@ -285,6 +286,7 @@ struct conf_proxy {
         char *socket;    /* a path, or NULL: from SPIFFE_ENDPOINT_SOCKET */
         char *spiffe_id; /* NULL: the first offered */
         enum conf_key_mode key;
+        enum conf_key_isolation key_isolation;
         uint32_t wait_ms;
     } identity;
     struct {

@@ -67,6 +67,14 @@ struct identity_client_events {
     void (*on_notice)(void *arg, enum identity_notice notice, const struct err *why);
 };
 
+/* Keys of our own that are made elsewhere. */
+struct identity_keys {
+    /* A key, and a certificate request that states it (free()). */
+    int (*make)(void *arg, EVP_PKEY **ret_key, uint8_t **ret_request, size_t *ret_len,
+                struct err *err);
+    void *arg;
+};
+
 struct identity_client_options {
     const char *socket;    /* as identity_socket_path takes it; NULL: the environment */
     const char *spiffe_id; /* which one of several; NULL: the first offered */
@@ -75,6 +83,8 @@ struct identity_client_options {
     /* With a key of our own: after how much of what is left of the life, in percent; 0: 50. And the
      * spread around that, likewise; 0: 5. Together at most 95. */
     uint32_t renew_at, renew_jitter;
+    /* make NULL: keys are made here. Else `auto` is `csr`. */
+    struct identity_keys keys;
 };
 
 struct identity_status {
@@ -105,6 +115,9 @@ const struct identity_state *identity_client_state(const struct identity_client 
 void identity_client_get_status(const struct identity_client *client, struct identity_status *ret);
 /* Asks again now, also after it gave up: for SIGHUP and people. */
 void identity_client_renew(struct identity_client *client);
+/* The key of what we have is gone, and so is the identity: it is withdrawn, and another one is
+ * asked for. Not from within a callback of the client's own. */
+void identity_client_key_lost(struct identity_client *client);
 
 /* Connects to the agent's socket, which has to be root's or this process's own user's: the
  * directory and the socket in it, which nobody else may have put there, and whoever listens on it.

@@ -165,6 +165,8 @@ struct sandbox_report {
  * filter must allow prctl, capget, geteuid, getegid, prlimit64 and pread64 (and openat, where
  * Landlock is to be shown). */
 void sandbox_get_report(int status_fd, struct sandbox_report *ret);
+/* The same where not even the try to open a file is allowed: landlock_abi stays 0. */
+void sandbox_get_report_shut(struct sandbox_report *ret);
 /* /proc/self/status, opened before the sandbox shuts it out; -1: there is no /proc. */
 int sandbox_status_open(void);
 /* What it says now, into the report's other fields. */

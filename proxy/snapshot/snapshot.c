@@ -151,7 +151,8 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
     }
     if (a->no_identity != b->no_identity || !same_text(a->identity.socket, b->identity.socket) ||
         !same_text(a->identity.spiffe_id, b->identity.spiffe_id) ||
-        a->identity.key != b->identity.key) {
+        a->identity.key != b->identity.key ||
+        a->identity.key_isolation != b->identity.key_isolation) {
         return "identity";
     }
     if (a->run_as != b->run_as) {

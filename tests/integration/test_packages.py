@@ -108,7 +108,9 @@ def test_the_image(image, node):
     assert all(m.uid == 0 and m.gid == 0 and (m.issym() or not m.mode & 0o7022) for m in members.values())
     assert not any("keeper" in n or "agent-service" in n or n.endswith("/sh") for n in members)
     helpers = {n.split("/")[-1] for n in members if n.startswith("usr/libexec/postern/")}
-    assert helpers == {"postern-intercept", "postern-resolver", "postern-rotate-run", "postern-rotate-probe"}
+    assert helpers == {
+        "postern-intercept", "postern-key-holder", "postern-resolver", "postern-rotate-run", "postern-rotate-probe"
+    }  # fmt: skip
     assert {r["relationshipType"] for r in notices["relationships"]} == {"DESCRIBES", "STATIC_LINK", "DYNAMIC_LINK"}
     # Position independent, and linked with nothing that is loaded.
     program = pathlib.Path(node.lab.dir) / "postern-of-the-image"

@@ -136,7 +136,7 @@ class Gateway(Proxy):
 HOST = ""  # where the test itself is
 
 
-def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=True, netns=None, env=None):
+def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=True, netns=None, env=None, isolation="none"):
     """`body`: listeners and all that is not said here. identity: the agent's identity of that name
     (see node.UIDS) is taken, and the process runs as its user; None: the file has none. netns: the node's own; HOST."""
     node.proxies += 1
@@ -146,7 +146,7 @@ def start_gateway(node, name, body, identity=None, policy=None, uid=None, wait=T
     conf = node.conf / f"{tag}.yaml"
     text = f"kind: Gateway\nlevel: 1\nname: {name}\n"
     if identity:
-        text += f"identity:\n  socket: unix:{node.socket}\n"
+        text += f"identity:\n  socket: unix:{node.socket}\n  key_isolation: {isolation}\n"
     if policy is not None:
         (node.conf / f"{tag}-policy.yaml").write_text(policy.format(td=TD))
         text += f"policy: {tag}-policy.yaml\n"

@@ -580,6 +580,70 @@ static void test_fallback_without_bundles(void **state)
     assert_int_equal(t->notices[IDENTITY_GAVE_UP], 0);
 }
 
+/* --- keys that are made elsewhere --------------------------------------------------------------
+ */
+struct maker {
+    unsigned n_asked, n_refused;
+};
+
+static int make_away(void *arg, EVP_PKEY **ret_key, uint8_t **ret_request, size_t *ret_len,
+                     struct err *err)
+{
+    struct maker *m = arg;
+    m->n_asked++;
+    if (m->n_refused > 0) {
+        m->n_refused--;
+        return err_set(err, ERR_UNAVAILABLE, "no keys now");
+    }
+    *ret_key = x509_key_new(err);
+    assert_non_null(*ret_key);
+    return x509_csr_new(*ret_key, ret_request, ret_len, err);
+}
+
+static void start_away(struct test *t, struct maker *m, enum identity_key_mode key)
+{
+    char socket[128];
+    snprintf(socket, sizeof(socket), "unix://%s", t->agent->path);
+    struct identity_client_options options = {
+        .socket = socket, .key = key, .keys = {.make = make_away, .arg = m}};
+    t->client = identity_client_new(t->loop, &options, &events, t, NULL);
+    assert_non_null(t->client);
+}
+
+/* `auto` does not come to a key of the agent's then. */
+static void test_keys_away_stay_so(void **state)
+{
+    struct test *t = *state;
+    struct maker m = {0};
+    t->agent->sign_status = GRPC_UNIMPLEMENTED;
+    start_away(t, &m, IDENTITY_KEY_AUTO);
+    RUN_UNTIL(t, told_gave_up);
+    assert_int_equal(t->notices[IDENTITY_FELL_BACK], 0);
+    assert_int_equal(t->n_states, 0);
+    assert_non_null(strstr(t->last[IDENTITY_GAVE_UP].advice, "Postern's agent"));
+}
+
+static void test_keys_away(void **state)
+{
+    struct test *t = *state;
+    struct maker m = {.n_refused = 2};
+    start_away(t, &m, IDENTITY_KEY_CSR);
+    RUN_UNTIL(t, one_state);
+    assert_int_equal(t->state->source, IDENTITY_FROM_CSR);
+    assert_int_equal(m.n_asked, 3);
+
+    /* The key is gone: nothing is shown with it any more, and there is another. */
+    EVP_PKEY *first = X509_get_pubkey(t->state->svid->leaf);
+    identity_client_key_lost(t->client);
+    assert_int_equal(t->n_withdrawn, 1);
+    assert_null(identity_client_state(t->client));
+    identity_client_key_lost(t->client); /* twice is once */
+    assert_int_equal(t->n_withdrawn, 1);
+    RUN_UNTIL(t, two_states);
+    assert_int_equal(EVP_PKEY_eq(first, X509_get0_pubkey(t->state->svid->leaf)), 0);
+    EVP_PKEY_free(first);
+}
+
 static void test_trust_changes(void **state)
 {
     struct test *t = *state;
@@ -636,6 +700,8 @@ int main(void)
         CASE(test_agent_key),
         CASE(test_fallback),
         CASE(test_fallback_without_bundles),
+        CASE(test_keys_away_stay_so),
+        CASE(test_keys_away),
         CASE(test_trust_changes),
         CASE(test_free_early),
     };
