@@ -31,6 +31,22 @@ void handover_msg_socket(struct handover_msg *m, const char *activated)
     }
 }
 
+void handover_msg_build(struct handover_msg *m, const char *build)
+{
+    (void)snprintf(m->name, sizeof(m->name), "%s", build);
+}
+
+/* For logs; what is not text is nobody's version. */
+static bool is_text(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] < 0x20 || s[i] > 0x7e) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool handover_msg_ok(const void *data, size_t len, bool has_fd)
 {
     struct handover_msg m;
@@ -43,17 +59,19 @@ bool handover_msg_ok(const void *data, size_t len, bool has_fd)
         return false;
     }
     size_t name = strnlen(m.name, sizeof(m.name));
-    if (name == sizeof(m.name) || (m.activated == 1) != (name > 0)) {
+    if (name == sizeof(m.name)) {
         return false;
     }
     switch (m.type) {
     case HANDOVER_SOCKET:
-        return has_fd && m.count == 0;
+        return has_fd && m.count == 0 && (m.activated == 1) == (name > 0);
     case HANDOVER_END:
-        return !has_fd && m.activated == 0 && m.count <= HANDOVER_SOCKETS_MAX;
+        return !has_fd && m.activated == 0 && m.count <= HANDOVER_SOCKETS_MAX &&
+               is_text(m.name, name);
     case HANDOVER_READY:
+        return !has_fd && m.activated == 0 && m.count == 0 && is_text(m.name, name);
     case HANDOVER_GONE:
-        return !has_fd && m.activated == 0 && m.count == 0;
+        return !has_fd && m.activated == 0 && m.count == 0 && name == 0;
     default:
         return false;
     }
@@ -177,6 +195,7 @@ static int receive_all(struct handover *h, uint64_t due_ms, struct err *err)
             fd = -1;
         } else if (m.type == HANDOVER_END && m.count == h->sockets.n) {
             h->pid = (pid_t)m.pid;
+            (void)snprintf(h->build, sizeof(h->build), "%.63s", m.name);
             return 0;
         } else {
             return err_set(err, ERR_PROTOCOL, "the running process said something out of turn");
@@ -250,11 +269,12 @@ int handover_ask(const char *path, unsigned timeout_ms, struct handover *ret, st
     return 0;
 }
 
-int handover_finish(struct handover *h, unsigned timeout_ms, struct err *err)
+int handover_finish(struct handover *h, const char *build, unsigned timeout_ms, struct err *err)
 {
     struct handover_msg m;
     int fd = -1;
     handover_msg_init(&m, HANDOVER_READY);
+    handover_msg_build(&m, build);
     int rc = 0;
     if (handover_send(h->fd, &m, -1) != IPC_OK) {
         rc = err_set(err, ERR_UNAVAILABLE, "the process of before is gone");

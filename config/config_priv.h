@@ -240,7 +240,8 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
 extern const struct table table_proxy, table_gateway, table_mesh, table_policy, table_agent,
     table_entries, table_modes, table_rotate;
 extern const struct table table_ca, table_token; /* of an Agent file */
-extern const struct table table_admin, table_metrics, table_port, table_kubernetes, table_probes;
+extern const struct table table_admin, table_dataplane_admin, table_metrics, table_port,
+    table_kubernetes, table_probes;
 void probes_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 extern const struct table table_proxy_interception;
 /* key_isolation.c */

@@ -70,7 +70,7 @@ static const struct field fields_gateway[] = {
     {.name = "limits", .type = TYPE_MAP, .table = &table_proxy_limits, .doc = "How much to hold."},
     {.name = "admin",
      .type = TYPE_MAP,
-     .table = &table_admin,
+     .table = &table_dataplane_admin,
      AT(struct conf_proxy, admin),
      .doc = "The admin socket."},
     {.name = "metrics",

@@ -17,21 +17,37 @@ static const char *const words_capture[] = {"intercepted", "explicit", "hbone", 
 const char *const words_identity_key[] = {"auto", "csr", "agent", NULL};
 
 /* --- shared pieces ---------------------------------------------------------------------------- */
-static const struct field fields_admin[] = {
-    {.name = "socket",
-     .type = TYPE_PATH,
-     .max = CONFIG_SOCKET_PATH_MAX,
-     AT(struct conf_admin, socket),
-     .def_doc = "none",
-     .doc = "A Unix socket for `postern status` and for operators."},
-    {.name = "allow_uids",
-     .type = TYPE_UINT,
-     .max = UINT32_MAX - 1,
-     LIST_AT(struct conf_admin, allow_uids, n_allow_uids),
-     .def_doc = "root and the process's own uid",
-     .empty_advice = "leave 'socket' out to have no admin socket",
-     .doc = "Who may connect to it."},
+static const char *const words_take_over[] = {"executable", "uid", "nobody", NULL};
+
+#define ADMIN_FIELDS                                                                               \
+    {.name = "socket",                                                                             \
+     .type = TYPE_PATH,                                                                            \
+     .max = CONFIG_SOCKET_PATH_MAX,                                                                \
+     AT(struct conf_admin, socket),                                                                \
+     .def_doc = "none",                                                                            \
+     .doc = "A Unix socket for `postern status` and for operators."},                              \
+        {.name = "allow_uids",                                                                     \
+         .type = TYPE_UINT,                                                                        \
+         .max = UINT32_MAX - 1,                                                                    \
+         LIST_AT(struct conf_admin, allow_uids, n_allow_uids),                                     \
+         .def_doc = "root and the process's own uid",                                              \
+         .empty_advice = "leave 'socket' out to have no admin socket",                             \
+         .doc = "Who may connect to it."}
+static const struct field fields_admin[] = {ADMIN_FIELDS};
+static const struct field fields_dataplane_admin[] = {
+    ADMIN_FIELDS,
+    {.name = "take_over",
+     .type = TYPE_WORD,
+     .words = words_take_over,
+     AT(struct conf_admin, take_over),
+     .def = "executable",
+     .doc =
+         "Which process may take the listening sockets over (`--take-over`): one of the same uid "
+         "that runs the same executable, any of the same uid, or none. docs/restart.md says "
+         "what is the same."},
 };
+const struct table table_dataplane_admin = {
+    .name = "admin", .size = sizeof(struct conf_admin), FIELDS(fields_dataplane_admin)};
 const struct table table_admin = {
     .name = "admin", .size = sizeof(struct conf_admin), FIELDS(fields_admin)};
 
@@ -490,7 +506,7 @@ static const struct field fields_proxy[] = {
     {.name = "limits", .type = TYPE_MAP, .table = &table_proxy_limits, .doc = "How much to hold."},
     {.name = "admin",
      .type = TYPE_MAP,
-     .table = &table_admin,
+     .table = &table_dataplane_admin,
      AT(struct conf_proxy, admin),
      .doc = "The admin socket."},
     {.name = "metrics",

@@ -8,6 +8,7 @@
 
 #include <malloc.h>
 #include <openssl/ssl.h>
+#include <postern/heir_check.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <signal.h>
@@ -372,9 +373,9 @@ static int set_up(struct proxy *p, struct err *err)
     proxy_canary_init(p);
     if (proxy_unix_start(p, err) == -1 || start_workers(p, err) == -1 ||
         start_admin(p, err) == -1 || start_probes(p, err) == -1 ||
-        proxy_holder_start(p, err) == -1 || start_identity(p, err) == -1 ||
-        proxy_state_start(p, err) == -1 || proxy_targets_start(p, err) == -1 ||
-        proxy_confine(p, err) == -1) {
+        proxy_holder_start(p, err) == -1 || proxy_take_over_start(p, err) == -1 ||
+        start_identity(p, err) == -1 || proxy_state_start(p, err) == -1 ||
+        proxy_targets_start(p, err) == -1 || proxy_confine(p, err) == -1) {
         return -1;
     }
     return proxy_restart_set_up(p, err);
@@ -407,6 +408,7 @@ static void tear_down(struct proxy *p)
     if (p->log_wake_fd != -1) {
         close(p->log_wake_fd);
     }
+    heir_check_free(p->heir_check);
     hardening_free(p->hardening);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);

@@ -85,6 +85,7 @@ struct proxy {
     bool told_ready;                  /* the manager was */
     struct service_sockets inherited; /* until the set-up is done */
     struct handover before;           /* whose place we take; fd -1: nobody's */
+    struct heir_check *heir_check;    /* NULL: what an heir runs is not asked about */
     struct loop_timer serve_timer;    /* the end of waiting to be ready */
     bool serving;                     /* the workers run */
     struct proxy_heir heir;
@@ -174,6 +175,8 @@ void proxy_restart_deinit(struct proxy *p);
  */
 /* For the admin socket: admin_options.channel. */
 const char *proxy_take_over_asked(void *arg, int fd);
+/* Starts what looks at whoever asks, where the file wants that: before execve is given up. */
+int proxy_take_over_start(struct proxy *p, struct err *err);
 void proxy_take_over_init(struct proxy *p);
 void proxy_take_over_deinit(struct proxy *p);
 /* A gateway's credentials and trusts (proxy_credentials.c). Does nothing for a sidecar. */

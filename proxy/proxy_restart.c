@@ -1,6 +1,7 @@
 /* The beginning of a proxy's life: sockets that there are already, when it serves, and what the
  * service manager is told. */
 #include "proxy_priv.h"
+#include "roles_priv.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ int proxy_restart_begin(struct proxy *p, bool take_over, struct err *err)
     struct log_line l;
     log_begin(&l, p->log, LOG_INFO, "take_over");
     log_int(&l, "pid", p->before.pid);
+    log_str(&l, "build", p->before.build[0] != '\0' ? p->before.build : NULL);
     log_uint(&l, "sockets", p->before.sockets.n);
     log_str(&l, "message", "has the sockets; the other process serves until this one is ready");
     log_end(&l);
@@ -111,7 +113,7 @@ static void serve(struct proxy *p)
     struct err err = ERR_INIT;
     pid_t pid = p->before.pid;
     loop_timer_disarm(&p->serve_timer);
-    if (handover_finish(&p->before, FINISH_MS, &err) == -1) {
+    if (handover_finish(&p->before, version_text(), FINISH_MS, &err) == -1) {
         log_failure(p->log, LOG_WARN, "take_over", &err);
     }
     err = (struct err)ERR_INIT;

@@ -1,7 +1,9 @@
 /* A running proxy's side of a take-over: who asks, the listening sockets, and stepping back. */
 #include "proxy_priv.h"
+#include "roles_priv.h"
 
 #include <errno.h>
+#include <postern/heir_check.h>
 #include <postern/os.h>
 #include <unistd.h>
 
@@ -72,6 +74,7 @@ static void send_some(struct proxy *p)
         if (fd == -1) {
             handover_msg_init(&m, HANDOVER_END);
             m.count = h->n_sent;
+            handover_msg_build(&m, version_text());
         }
         switch (handover_send(h->fd, &m, fd)) {
         case IPC_OK:
@@ -93,12 +96,13 @@ static void send_some(struct proxy *p)
 
 /* --- stepping back ---------------------------------------------------------------------------- */
 
-static void step_back(struct proxy *p)
+static void step_back(struct proxy *p, const char *build)
 {
     struct handover_msg m;
     struct log_line l;
     log_begin(&l, p->log, LOG_INFO, "handed_over");
     log_int(&l, "pid", p->heir.pid);
+    log_str(&l, "build", build[0] != '\0' ? build : NULL);
     log_uint(&l, "drain_ms", p->files->conf->timeouts.drain_ms);
     log_end(&l);
     service_manager_main_pid(&p->manager, p->heir.pid);
@@ -139,13 +143,43 @@ static void on_heir(void *arg, unsigned ready)
         close(fd);
     }
     if (m.type == HANDOVER_READY) {
-        step_back(p);
+        step_back(p, m.name);
     } else {
         fail(p, "the other process said something out of turn");
     }
 }
 
 /* --- the question ----------------------------------------------------------------------------- */
+
+static void tell(const struct proxy *p, bool taken, const struct ucred *who, const char *executable,
+                 const char *same)
+{
+    struct log_line l;
+    log_begin(&l, p->log, taken ? LOG_INFO : LOG_WARN,
+              taken ? "take_over_asked" : "take_over_refused");
+    log_int(&l, "pid", who->pid);
+    log_uint(&l, "uid", who->uid);
+    log_str(&l, "executable", executable[0] != '\0' ? executable : NULL);
+    log_str(&l, "same", same);
+    log_str(&l, "build", version_text());
+    log_end(&l);
+}
+
+/* NULL: it may, as far as this goes. */
+static const char *judge(const struct proxy *p, int fd, const struct ucred *who)
+{
+    char executable[HEIR_PATH_MAX] = "";
+    if (p->heir_check == NULL) {
+        tell(p, true, who, executable, NULL);
+        return NULL;
+    }
+    enum heir_verdict v = heir_check_ask(p->heir_check, fd, executable);
+    bool ok = v == HEIR_SAME_FILE || v == HEIR_SAME_PLACE;
+    tell(p, ok, who, executable, heir_verdict_name(v));
+    return ok                  ? NULL
+           : v == HEIR_UNKNOWN ? "it cannot be seen which executable asks"
+                               : "only the same executable may take over";
+}
 
 const char *proxy_take_over_asked(void *arg, int fd)
 {
@@ -156,11 +190,18 @@ const char *proxy_take_over_asked(void *arg, int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) != 0 || who.uid != geteuid()) {
         return "only a process of the same uid may take over";
     }
+    if (p->files->conf->admin.take_over == CONF_TAKE_OVER_NOBODY) {
+        return "this process is not taken over: `take_over` under `admin:`";
+    }
     if (p->draining || !p->serving) {
         return "this process is not serving";
     }
     if (h->fd != -1) {
         return "another process is taking over";
+    }
+    const char *why = judge(p, fd, &who);
+    if (why != NULL) {
+        return why;
     }
     h->io = loop_io_new(p->loop, fd, on_heir, p);
     if (h->io == NULL) {
@@ -171,13 +212,19 @@ const char *proxy_take_over_asked(void *arg, int fd)
     h->worker = h->n_sent = 0;
     h->socket = 0;
     h->all_sent = false;
-    struct log_line l;
-    log_begin(&l, p->log, LOG_INFO, "take_over_asked");
-    log_int(&l, "pid", who.pid);
-    log_end(&l);
     loop_timer_arm(&h->timer, READY_MS);
     loop_io_want(h->io, LOOP_WRITE);
     return NULL;
+}
+
+int proxy_take_over_start(struct proxy *p, struct err *err)
+{
+    const struct conf_admin *a = &p->files->conf->admin;
+    if (a->socket == NULL || a->take_over != CONF_TAKE_OVER_EXECUTABLE) {
+        return 0;
+    }
+    p->heir_check = heir_check_start(err);
+    return p->heir_check != NULL ? 0 : -1;
 }
 
 void proxy_take_over_init(struct proxy *p)

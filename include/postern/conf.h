@@ -63,10 +63,12 @@ struct conf_sockaddr {
 
 enum conf_protocol { CONF_PROTOCOL_TCP, CONF_PROTOCOL_HTTP };
 
+enum conf_take_over { CONF_TAKE_OVER_EXECUTABLE, CONF_TAKE_OVER_UID, CONF_TAKE_OVER_NOBODY };
 struct conf_admin {
     char *socket; /* NULL: none */
     uid_t *allow_uids;
-    size_t n_allow_uids; /* default: root and the process's own uid */
+    size_t n_allow_uids;           /* default: root and the process's own uid */
+    enum conf_take_over take_over; /* Proxy and Gateway: by whom */
 };
 
 enum conf_state_at_rest { CONF_STATE_PLAIN };

@@ -21,7 +21,7 @@
 
 enum {
     HANDOVER_MAGIC = 0x48545350, /* "PSTH" */
-    HANDOVER_VERSION = 1,
+    HANDOVER_VERSION = 2,
     HANDOVER_SOCKETS_MAX = 4096,
 };
 
@@ -34,16 +34,20 @@ enum handover_type {
 
 struct handover_msg {
     uint32_t magic, version;
-    uint32_t type;                   /* enum handover_type */
-    uint32_t count;                  /* END: sockets that were sent; else 0 */
-    uint32_t pid;                    /* of the sender, for logs */
-    uint32_t activated;              /* SOCKET: a service manager opened it */
-    char name[SERVICE_NAME_MAX + 1]; /* SOCKET, activated: the manager's name for it; terminated */
+    uint32_t type;      /* enum handover_type */
+    uint32_t count;     /* END: sockets that were sent; else 0 */
+    uint32_t pid;       /* of the sender, for logs */
+    uint32_t activated; /* SOCKET: a service manager opened it */
+    /* SOCKET, activated: the manager's name for it; END, READY: the sender's version, for logs;
+     * terminated. */
+    char name[SERVICE_NAME_MAX + 1];
 };
 
 void handover_msg_init(struct handover_msg *m, enum handover_type type);
 /* SOCKET; activated: the manager's name for it, NULL: it was not opened by one. */
 void handover_msg_socket(struct handover_msg *m, const char *activated);
+/* END, READY: what says it. */
+void handover_msg_build(struct handover_msg *m, const char *build);
 /* Whether the bytes are a whole and sound message, with a descriptor just where one belongs. */
 bool handover_msg_ok(const void *data, size_t len, bool has_fd);
 
@@ -62,14 +66,15 @@ enum ipc_outcome handover_recv(int fd, struct handover_msg *ret, int *ret_fd, ch
 struct handover {
     int fd; /* the connection, until GONE; -1: there is none */
     pid_t pid;
+    char build[64];                 /* its version; may be empty */
     struct service_sockets sockets; /* what it handed over */
 };
 /* Asks the process that listens on `path`, which has to be of our own uid. 0: it handed over; 1:
  * nobody is there, and h holds nothing. */
 int handover_ask(const char *path, unsigned timeout_ms, struct handover *ret, struct err *err);
-/* Says READY and waits for GONE. -1: it is not known whether the old one still accepts; we have the
- * sockets in any case. */
-int handover_finish(struct handover *h, unsigned timeout_ms, struct err *err);
+/* Says READY, and which version does, and waits for GONE. -1: it is not known whether the old one
+ * still accepts; we have the sockets in any case. */
+int handover_finish(struct handover *h, const char *build, unsigned timeout_ms, struct err *err);
 /* Before READY: the old one then goes on. */
 void handover_deinit(struct handover *h);
 

@@ -161,7 +161,8 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
     if (a->state.from != b->state.from) {
         return "state";
     }
-    if (!same_text(a->admin.socket, b->admin.socket) || !same_addr(&a->metrics, &b->metrics)) {
+    if (!same_text(a->admin.socket, b->admin.socket) || a->admin.take_over != b->admin.take_over ||
+        !same_addr(&a->metrics, &b->metrics)) {
         return "admin or metrics";
     }
     if (a->n_listeners != b->n_listeners) {

@@ -30,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         handover_msg_init(&again, (enum handover_type)m.type);
         again.count = m.count;
+        handover_msg_build(&again, m.name);
     }
     again.pid = m.pid;
     require(strcmp(again.name, m.name) == 0);

@@ -109,7 +109,8 @@ def test_the_image(image, node):
     assert not any("keeper" in n or "agent-service" in n or n.endswith("/sh") for n in members)
     helpers = {n.split("/")[-1] for n in members if n.startswith("usr/libexec/postern/")}
     assert helpers == {
-        "postern-intercept", "postern-key-holder", "postern-resolver", "postern-rotate-run", "postern-rotate-probe"
+        "postern-heir", "postern-intercept", "postern-key-holder", "postern-resolver", "postern-rotate-probe",
+        "postern-rotate-run",
     }  # fmt: skip
     assert {r["relationshipType"] for r in notices["relationships"]} == {"DESCRIBES", "STATIC_LINK", "DYNAMIC_LINK"}
     # Position independent, and linked with nothing that is loaded.

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -309,6 +310,9 @@ def asking(proxy, uid):
 
 
 
+ANY = "  take_over: uid\n"  # under `admin:`, which is the last section: a thief is no postern
+
+
 def serves(node, port):
     with node.inside(), socket.create_connection(("127.0.0.1", port), timeout=20) as s:
         s.sendall(b"a")
@@ -328,9 +332,32 @@ def test_take_over_by_another_uid(node, pair):
     assert serves(node, port)
 
 
-@pytest.mark.parametrize("bytes_", ["00" * MESSAGE, "00", "50534854" + "01000000" + "03000000" + "ff" * (MESSAGE - 12)])
-def test_take_over_protocol_broken(node, pair, bytes_):
+def test_take_over_by_another_executable(node, pair):
+    """The same user is not enough: what asks has to be what runs."""
     port, proxies = pair()
+    with asking(proxies["client"], UIDS["client"]) as (p, said):
+        assert said["sockets"] == 0
+        assert "only the same executable" in said["text"]
+        refused = proxies["client"].wait_event("take_over_refused", pid=p.pid)
+        assert refused["same"] == "other" and refused["uid"] == UIDS["client"]
+        assert pathlib.Path(refused["executable"]).name.startswith("python")
+    assert serves(node, port)
+    take_over(proxies["client"])
+    assert proxies["client"].events("take_over_asked")[-1]["same"] == "file"
+    assert proxies["client"].events("handed_over")[-1]["build"]
+
+
+def test_take_over_by_nobody(node, pair):
+    port, proxies = pair(extra="  take_over: nobody\n")
+    new = take_over(proxies["client"], wait=False)
+    wait_for("its end", lambda: not new.process.alive())
+    assert "this process is not taken over" in new.events("start_failed")[-1]["error"]
+    assert serves(node, port)
+
+
+@pytest.mark.parametrize("bytes_", ["00" * MESSAGE, "00", "50534854" + "02000000" + "03000000" + "ff" * (MESSAGE - 12)])
+def test_take_over_protocol_broken(node, pair, bytes_):
+    port, proxies = pair(extra=ANY)
     with asking(proxies["client"], UIDS["client"]) as (p, said):
         assert said["sockets"] >= 2
         p.stdin.write(bytes_ + "\n")
@@ -342,7 +369,7 @@ def test_take_over_protocol_broken(node, pair, bytes_):
 
 
 def test_take_over_abandoned(node, pair):
-    port, proxies = pair()
+    port, proxies = pair(extra=ANY)
     with asking(proxies["client"], UIDS["client"]) as (_, said):
         assert said["sockets"] >= 2
     proxies["client"].wait_event("take_over_failed", message="the other process ended before it was ready")
@@ -351,7 +378,7 @@ def test_take_over_abandoned(node, pair):
 
 
 def test_take_over_only_one(node, pair):
-    _, proxies = pair()
+    _, proxies = pair(extra=ANY)
     with asking(proxies["client"], UIDS["client"]) as (_, said):
         assert said["sockets"] >= 2
         with asking(proxies["client"], UIDS["client"]) as (_, second):

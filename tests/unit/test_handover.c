@@ -246,7 +246,7 @@ static void test_whole(void **state)
     assert_string_equal(service_sockets_unused(&h.sockets)->name, "web");
     h.sockets.items[1].used = true;
     assert_null(service_sockets_unused(&h.sockets));
-    assert_int_equal(handover_finish(&h, TIMEOUT_MS, NULL), 0);
+    assert_int_equal(handover_finish(&h, "1.0 (abc)", TIMEOUT_MS, NULL), 0);
     handover_deinit(&h);
     old_end(&o);
 }
@@ -266,7 +266,7 @@ static void test_the_other_one_is_gone(void **state)
     old_start(&o, hands_over_and_ends);
     assert_int_equal(handover_ask(o.path, TIMEOUT_MS, &h, NULL), 0);
     pthread_join(o.thread, NULL);
-    assert_int_equal(handover_finish(&h, TIMEOUT_MS, &err), -1);
+    assert_int_equal(handover_finish(&h, "1.0 (abc)", TIMEOUT_MS, &err), -1);
     assert_int_equal(err.code, ERR_UNAVAILABLE);
     assert_int_equal(h.sockets.n, 1); /* but the sockets are ours */
     handover_deinit(&h);
