@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from lab import free_port, wait_for
+from node import spiffe_id
 from servers import TcpServer
 from test_restart import ANY, Load, take_over
 
@@ -92,12 +93,34 @@ def start_pair(node, server, client_extra=""):
     }
 
 
-def test_upgrades_under_load(node, upgradable):
+def start_hbone_pair(node, server):
+    """The same, with every connection a stream of one session."""
+    tls, plain = free_port(), free_port()
+    extra = "timeouts: {drain: 120s}\n"
+    return plain, {
+        "server": node.start_proxy(
+            "server",
+            f"  - name: in\n    direction: inbound\n    capture: hbone\n    address: 127.0.0.1:{tls}\n"
+            f"    ports:\n      - {{port: {server.port}, protocol: tcp}}\n",
+            extra=extra,
+        ),
+        "client": node.start_proxy(
+            "client",
+            f"  - name: out\n    direction: outbound\n    capture: explicit\n    address: 127.0.0.1:{plain}\n"
+            f"    to: 127.0.0.1:{server.port}\n    identities: [{spiffe_id('server')}]\n    protocol: tcp\n"
+            f"    transport: hbone\n    hbone_port: {tls}\n",
+            extra=extra,
+        ),
+    }
+
+
+@pytest.mark.parametrize("start", [start_pair, start_hbone_pair])
+def test_upgrades_under_load(node, upgradable, start):
     """Three new executables in a row, on either side: no connection is refused, no request and not a byte of a long
     answer is lost; each process knows the next one by the place that it was started from."""
     node.start_agent()
     with TcpServer(node.netns, answer) as server:
-        port, proxies = start_pair(node, server)
+        port, proxies = start(node, server)
         load, stream = Lines(node, port), Stream(node, port)
         try:
             serials = set()
