@@ -19,6 +19,7 @@ struct proxy_holder {
     struct key_holder *holder;
     uint64_t quiet_until_ms;
     uint64_t timeouts_told;
+    bool weak; /* told */
 };
 
 /* --- its life --------------------------------------------------------------------------------- */
@@ -68,12 +69,24 @@ static void give_up(struct proxy *p, const struct err *why)
     }
 }
 
+static void tell_weakness(struct proxy *p)
+{
+    struct key_holder_report r;
+    if (!p->holder->weak && key_holder_get_report(p->holder->holder, &r, NULL) == 0 &&
+        !r.keys_locked) {
+        p->holder->weak = true;
+        hardening_degraded(p->hardening, "the key holder's keys are not in locked memory",
+                           "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a unit) to 1 MiB");
+    }
+}
+
 static void on_event(void *arg, enum key_holder_event event, const struct err *why)
 {
     struct proxy *p = ((struct proxy_holder *)arg)->proxy;
     switch (event) {
     case KEY_HOLDER_UP:
         tell(p, LOG_INFO, "started", NULL);
+        tell_weakness(p);
         identity_client_renew(p->client);
         return;
     case KEY_HOLDER_ENDED:
@@ -187,7 +200,7 @@ json_t *proxy_holder_status(const struct proxy *p)
     json_object_set_new(o, "timeouts", json_integer((json_int_t)st.timeouts));
     if (answers) {
         json_object_set_new(o, "keys", json_integer(r.n_keys));
-        json_object_set_new(o, "memory_locked", json_boolean(r.all_locked));
+        json_object_set_new(o, "keys_locked", json_boolean(r.keys_locked));
     }
     return o;
 }

@@ -39,7 +39,7 @@ struct holder {
     size_t n_fds;
     struct holder_keys keys;
     struct sandbox_landlock landlock;
-    bool all_locked;
+    bool all_locked, keys_locked; /* out of swap: all memory; that of keys */
     uint64_t signatures, refused;
     struct log *log;         /* lent; NULL: none */
     uint64_t quiet_until_ms; /* of lines about refusals */

@@ -81,8 +81,9 @@ struct holder_report {
     struct holder_answer head;
     struct sandbox_report sandbox;
     struct sandbox_landlock landlock;
-    uint64_t signatures, refused; /* since its start */
-    uint32_t n_keys, all_locked;  /* all_locked: all memory, and not only the keys' */
+    uint64_t signatures, refused;             /* since its start */
+    uint32_t n_keys, all_locked, keys_locked; /* out of swap: all memory; that of keys */
+    uint32_t unused;
 };
 
 #endif

@@ -363,6 +363,7 @@ int key_holder_get_report(struct key_holder *h, struct key_holder_report *ret, s
                                       .signatures = r.signatures,
                                       .refused = r.refused,
                                       .n_keys = r.n_keys,
-                                      .all_locked = r.all_locked != 0};
+                                      .all_locked = r.all_locked != 0,
+                                      .keys_locked = r.keys_locked != 0};
     return 0;
 }

@@ -87,10 +87,7 @@ int holder_confine(struct holder *h, struct err *err)
 {
     struct key_heap_status heap;
     h->all_locked = lock_memory(&heap);
-    if (!heap.locked && !h->all_locked) {
-        err_set(err, ERR_SYSTEM, "keys cannot be kept out of swap");
-        return err_advise(err, "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a unit) to 1 MiB or more");
-    }
+    h->keys_locked = heap.locked || h->all_locked;
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) {
         return err_set(err, ERR_CRYPTO, "libcrypto cannot be used");
     }

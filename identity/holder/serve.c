@@ -76,6 +76,7 @@ static void report(const struct holder *h, struct holder_report *r)
     r->refused = h->refused;
     r->n_keys = holder_keys_count(&h->keys);
     r->all_locked = h->all_locked;
+    r->keys_locked = h->keys_locked;
 }
 
 /* An answer that is not taken is nobody's any more. */

@@ -57,7 +57,7 @@ struct key_holder_report {
     struct sandbox_landlock landlock;
     uint64_t signatures, refused;
     unsigned n_keys;
-    bool all_locked; /* all its memory, and not only that of keys */
+    bool all_locked, keys_locked; /* kept out of swap: all its memory; that of keys */
 };
 
 struct key_holder;
