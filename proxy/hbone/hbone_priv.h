@@ -50,6 +50,7 @@ struct hbone_session {
     uint64_t now_ms, heard_ms, ping_ms; /* 0: no PING is unanswered */
     enum hbone_abuse why;
     uint8_t goaways; /* that we said */
+    int32_t last_id; /* the last stream that the second one leaves */
     bool server, in_library, woken, peer_leaves;
 };
 

@@ -99,6 +99,10 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t 
 static void on_request(struct hbone_session *s, int32_t id)
 {
     const struct hbone_head *h = &s->head;
+    if (s->goaways > 1 && id > s->last_id) { /* our GOAWAY says so, and may not be out yet */
+        (void)nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
+        return;
+    }
     if (!h->connect || h->bad || h->authority_len == 0) {
         hbone_refuse(s, id, 400);
         if (s->ops->bad_request != NULL && hbone_calm_pay(s)) {
@@ -497,9 +501,9 @@ void hbone_session_goaway(struct hbone_session *s)
         (void)nghttp2_submit_shutdown_notice(s->ng);
         s->goaways = 1;
     } else {
-        (void)nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE,
-                                    nghttp2_session_get_last_proc_stream_id(s->ng),
-                                    NGHTTP2_NO_ERROR, NULL, 0);
+        s->last_id = nghttp2_session_get_last_proc_stream_id(s->ng);
+        (void)nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, s->last_id, NGHTTP2_NO_ERROR, NULL,
+                                    0);
         s->goaways = 2;
     }
     hbone_wake(s);

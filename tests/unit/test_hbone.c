@@ -275,6 +275,30 @@ static void test_goaway(void **state)
     world_free(w);
 }
 
+/* One that comes when we leave is refused unseen, so that it can go elsewhere. */
+static void test_too_late(void **state)
+{
+    (void)state;
+    for (unsigned on_its_way = 0; on_its_way < 2; on_its_way++) {
+        struct world *w = world_new(3);
+        struct user *far = NULL;
+        struct user *near = tunnel(w, &far);
+        hbone_session_goaway(w->server.s);
+        hbone_session_goaway(w->server.s);
+        if (!on_its_way) { /* GOAWAY is out when the request is read, else it is not */
+            assert_true(hbone_session_turn(w->server.s));
+        }
+        struct user *late = open_one(w, "10.0.0.1:81");
+        settle(w);
+        assert_int_equal(w->server.n_users, 1);
+        assert_true(late->st.reset);
+        assert_int_equal(late->st.error, HBONE_ERROR_REFUSED);
+        assert_int_equal(near->st.status, 200);
+        assert_false(near->st.reset);
+        world_free(w);
+    }
+}
+
 static void test_hundred(void **state)
 {
     (void)state;
@@ -310,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_windows_come_back),
         cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_goaway),
+        cmocka_unit_test(test_too_late),
         cmocka_unit_test(test_hundred),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
