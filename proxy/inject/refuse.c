@@ -181,7 +181,8 @@ static void check_ports(struct pod *p, const char *path, const json_t *c)
     {
         json_int_t port = json_integer_value(json_object_get(e, "containerPort"));
         const char *protocol = tree_text(e, "protocol");
-        if (is_own_port(port) && (protocol == NULL || strcmp(protocol, "TCP") == 0)) {
+        bool canary = port == INTERCEPT_CANARY_PORT || port == INTERCEPT_INBOUND_CANARY_PORT;
+        if ((is_own_port(port) || canary) && (protocol == NULL || strcmp(protocol, "TCP") == 0)) {
             pod_refuse(p, path, "port %lld is the sidecar's", (long long)port);
         }
     }

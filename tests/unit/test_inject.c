@@ -154,6 +154,8 @@ static const struct {
     {NOTED("ports", "'1/tcp,1/http'"), "annotations[postern.dev/ports]", "1/http"},
     {NOTED("ports", "'1/tcp, 2/tcp'"), "annotations[postern.dev/ports]", "1/tcp, 2"},
     {NOTED("ports", "99999999999999999999/tcp"), "annotations[postern.dev/ports]", "9999"},
+    {POD("  containers: [{name: c, image: i, ports: [{containerPort: 15010}]}]\n"),
+     "spec.containers[0]", "15010 is the sidecar's"},
     {NOTED("ports", "15001/tcp"), "annotations[postern.dev/ports]", "15001 is the sidecar's"},
     {NOTED("exclude-inbound-ports", "80-70"), "postern.dev/exclude-", "not a list of ports"},
     {NOTED("exclude-inbound-ports", "'80,,81'"), "postern.dev/exclude-", "not a list of ports"},
