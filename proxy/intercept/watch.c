@@ -31,7 +31,8 @@ enum {
     GATHER_MS = 10,  /* changes come in swarms */
     RETRY_MS = 1000, /* after one that could not be mended */
     FIGHT_MAX = 5,   /* mended so often in a row, with no pause of */
-    FIGHT_MS = 1000, /* so long between, it is somebody who undoes it: rest for the same time */
+    FIGHT_MS = 1000, /* so long between, it is somebody who undoes it: */
+    REST_MS = 100,   /* rest, and go on */
     LISTING_MAX = 4 * INTERCEPT_TEXT_MAX,
 };
 
@@ -163,7 +164,7 @@ static void pace(struct watch *w)
     w->mended_ms = now;
     if (w->mended_in_row == FIGHT_MAX) {
         w->mended_in_row = 0;
-        w->not_before_ms = now + FIGHT_MS;
+        w->not_before_ms = now + REST_MS;
         log_msg(w->log, LOG_ERROR, "rules_contested",
                 "applied %d times in a row and always undone: another program changes this table",
                 FIGHT_MAX);
