@@ -216,6 +216,42 @@ int selector_type(struct str text);
 void value_expected(const struct field *f, char *ret_text, size_t size);
 void value_type_doc(const struct field *f, struct buf *out);
 
+/* Rows of a table for a struct conf_expiry; the owner's check calls expiry_check. Defaults NULL:
+ * what the wider one says, in words. */
+#define EXPIRY_FIELDS(base, member, def_on, def_grace, def_spread, widely)                         \
+    {.name = "on_expiry",                                                                          \
+     .type = TYPE_WORD,                                                                            \
+     .words = words_on_expiry,                                                                     \
+     AT(base, member.on),                                                                          \
+     .def = (def_on),                                                                              \
+     .def_doc = (widely),                                                                          \
+     .doc = "What happens at the end of the certificates, own or the peer's, that a connection "   \
+            "was made under. `drain`: it is told to end, as far as its protocol has words for "    \
+            "that, then reset. `cut`: reset. `warn`: a line in the log."},                         \
+        {.name = "expiry_grace",                                                                   \
+         .type = TYPE_DURATION_S,                                                                  \
+         .max = 86400,                                                                             \
+         AT(base, member.grace_s),                                                                 \
+         .def = (def_grace),                                                                       \
+         .def_doc = (widely),                                                                      \
+         .doc = "How long before it is reset a connection is told to end."},                       \
+        {.name = "expiry_spread",                                                                  \
+         .type = TYPE_DURATION_S,                                                                  \
+         .max = 86400,                                                                             \
+         AT(base, member.spread_s),                                                                \
+         .def = (def_spread),                                                                      \
+         .def_doc = (widely),                                                                      \
+         .doc = "Connections end up to so long before their certificates do, each at another "     \
+                "moment. Grace and spread take half of a certificate's time at most."}
+/* Of a listener that says nothing: an SVID of an hour, renewed at half of it, leaves a connection
+ * 20 minutes at least. */
+#define EXPIRY_GRACE "2m"
+#define EXPIRY_SPREAD "5m"
+extern const char *const words_on_expiry[];
+/* What was said, and what does not go together. */
+void expiry_check(struct context *c, const struct node *map, struct conf_expiry *e);
+void expiry_check_port(struct context *c, const struct node *map, void *value);
+
 bool sockaddr_is_loopback(const struct conf_sockaddr *a);
 bool sockaddr_is_any(const struct conf_sockaddr *a);
 uint16_t sockaddr_port(const struct conf_sockaddr *a);

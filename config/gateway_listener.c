@@ -292,6 +292,7 @@ static const struct field fields_listener[] = {
      .type = TYPE_MAP,
      .table = &table_listener_limits,
      .doc = "How much it takes."},
+    EXPIRY_FIELDS(struct conf_listener, expiry, "drain", EXPIRY_GRACE, EXPIRY_SPREAD, NULL),
 };
 const struct table table_gateway_listener = {
     .name = "a listener",
@@ -440,6 +441,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                     : schema_word_is(map, "type", "client") ? CLIENT
                     : schema_word_is(map, "type", "relay")  ? RELAY
                                                             : 0;
+    expiry_check(c, map, &l->expiry);
     l->capture = CONF_EXPLICIT;
     l->type = type == SERVER   ? CONF_LISTENER_SERVER
               : type == CLIENT ? CONF_LISTENER_CLIENT

@@ -53,6 +53,7 @@ static const struct field fields_service[] = {
      .def_doc = "15008",
      .doc = "Where it takes HBONE, with `transport: hbone` or `auto`. With `auto` a named port "
             "says that it does; without one that is tried and learned."},
+    EXPIRY_FIELDS(struct conf_service, expiry, NULL, NULL, NULL, "the outbound listener's"),
     {.name = "endpoints",
      .type = TYPE_ENDPOINT,
      LIST_AT(struct conf_service, endpoints, n_endpoints),
@@ -136,13 +137,18 @@ void listener_transport_check(struct context *c, const struct node *map,
 
 static void check_service(struct context *c, const struct node *map, void *value)
 {
-    const struct conf_service *s = value;
+    struct conf_service *s = value;
     const struct node *identities = node_get(map, "identities");
     const struct node *transport = node_get(map, "transport");
     const struct node *hbone_port = node_get(map, "hbone_port");
     bool disabled = s->transport == CONF_TRANSPORT_DISABLE;
     bool takes_hbone = s->transport == CONF_TRANSPORT_HBONE || s->transport == CONF_TRANSPORT_AUTO;
     const char *word = words_transport[s->transport];
+    expiry_check(c, map, &s->expiry);
+    if (disabled) {
+        schema_refuse_key(c, map, "on_expiry", "a service with 'transport: disable'",
+                          "there are no certificates that could end");
+    }
     if (disabled && identities != NULL) {
         report(c, identities->key, NULL,
                "remove 'identities', or say 'transport: direct' to have them verified",

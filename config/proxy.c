@@ -85,9 +85,12 @@ static const struct field fields_port[] = {
      AT(struct conf_port, protocol),
      .def = "tcp",
      .doc = "What is spoken there. On `http` ports each request is judged."},
+    EXPIRY_FIELDS(struct conf_port, expiry, NULL, NULL, NULL, "the service's"),
 };
-const struct table table_port = {
-    .name = "a port", .size = sizeof(struct conf_port), FIELDS(fields_port)};
+const struct table table_port = {.name = "a port",
+                                 .size = sizeof(struct conf_port),
+                                 FIELDS(fields_port),
+                                 .check = expiry_check_port};
 
 /* --- listeners -------------------------------------------------------------------------------- */
 #define PROXY_PROTOCOL_DOC                                                                         \
@@ -118,9 +121,12 @@ static const struct field fields_listener_port[] = {
      AT(struct conf_port, proxy_protocol),
      .def = "none",
      .doc = PROXY_PROTOCOL_DOC},
+    EXPIRY_FIELDS(struct conf_port, expiry, NULL, NULL, NULL, "the listener's"),
 };
-static const struct table table_listener_port = {
-    .name = "a port of a listener", .size = sizeof(struct conf_port), FIELDS(fields_listener_port)};
+static const struct table table_listener_port = {.name = "a port of a listener",
+                                                 .size = sizeof(struct conf_port),
+                                                 FIELDS(fields_listener_port),
+                                                 .check = expiry_check_port};
 
 static const char *const words_undeclared[] = {"detect", "tcp", NULL};
 
@@ -184,6 +190,7 @@ static const struct field fields_listener[] = {
      LIST_AT(struct conf_listener, identities.items, identities.n),
      .empty_advice = "name the identities that the server may have",
      .doc = "Explicit outbound only, and required there: whom it must find at `to`."},
+    EXPIRY_FIELDS(struct conf_listener, expiry, "drain", EXPIRY_GRACE, EXPIRY_SPREAD, NULL),
     {.name = "protocol",
      .type = TYPE_WORD,
      .words = words_protocol,
@@ -237,6 +244,7 @@ static void check_hbone(struct context *c, const struct node *map, struct conf_l
 static void check_listener(struct context *c, const struct node *map, void *value)
 {
     struct conf_listener *l = value;
+    expiry_check(c, map, &l->expiry);
     l->to.kind = l->to.address.len > 0 ? CONF_TARGET_ADDRESS : CONF_TARGET_NONE;
     bool inbound = schema_word_is(map, "direction", "inbound");
     bool outbound = schema_word_is(map, "direction", "outbound");

@@ -100,12 +100,22 @@ enum conf_proxy_protocol {
 
 /* How inbound ports that are not declared are taken: docs/detection.md. */
 enum conf_undeclared { CONF_UNDECLARED_DETECT, CONF_UNDECLARED_TCP };
+/* What happens to a connection at the end of the certificates that it was made under. */
+enum conf_on_expiry { CONF_EXPIRY_DRAIN, CONF_EXPIRY_CUT, CONF_EXPIRY_WARN };
+struct conf_expiry {
+    enum conf_on_expiry on;
+    uint32_t grace_s, spread_s;
+    bool on_said, grace_said, spread_said; /* in the file; else defaults, or of no meaning */
+};
+/* What is said nearer to a connection counts. */
+void conf_expiry_narrow(struct conf_expiry *e, const struct conf_expiry *narrower);
 
 struct conf_port {
     uint16_t port;
     enum conf_protocol protocol;
     struct conf_sockaddr local_address;      /* port 0; not set: the original address */
     enum conf_proxy_protocol proxy_protocol; /* towards the workload */
+    struct conf_expiry expiry;               /* what is not said is the listener's or service's */
 };
 
 /* Where a listener takes connections. */
@@ -198,6 +208,7 @@ struct conf_listener {
     enum conf_undeclared undeclared; /* intercepted inbound only */
     struct conf_target to;           /* explicit only; of a Proxy: an address */
     struct conf_strings identities;  /* of a Proxy: explicit outbound only, at least one there */
+    struct conf_expiry expiry;       /* whole */
     enum conf_protocol protocol;     /* explicit only */
     enum conf_transport transport;   /* of a Proxy: explicit outbound only; not DISABLE */
     uint16_t hbone_port;             /* likewise; 0: not named */
@@ -344,6 +355,7 @@ struct conf_service {
     size_t n_ports;
     struct conf_strings identities;
     enum conf_transport transport;
+    struct conf_expiry expiry;     /* what is not said is the listener's */
     uint16_t hbone_port;           /* 0: not named */
     struct conf_target *endpoints; /* ADDRESS or HOST, port 0: the dialled one; none: the address
                                       that was dialled */

@@ -24,6 +24,9 @@ struct route {
     bool hbone_declared;          /* the map names that port: with auto it does take HBONE there */
     const struct str *identities; /* the set that the peer must be of; empty: plaintext only */
     size_t n_identities;
+    struct conf_expiry expiry; /* of the service; what is not said is the listener's */
+    const struct conf_port *ports;
+    size_t n_ports;
     /* Where its connections go instead of the address that was dialled; none: there. Lent by the
      * table, immutable: which of them is chosen is the business of balance.h. */
     const struct route_endpoint *endpoints;
@@ -77,6 +80,9 @@ bool route_transports_alike(enum conf_transport a, enum conf_transport b);
 /* Whether two routes lead to the same: a live connection made by one may stay under the other if
  * `peer` (empty: plaintext) is still among the expected. It stays by the transport that it has. */
 bool route_still_allows(const struct route *now, enum conf_transport transport, struct str peer);
+
+/* Narrows *e, which is the listener's, by what service and port say. */
+void route_expiry(const struct route *r, uint16_t port, struct conf_expiry *e);
 
 /* A route of an explicit listener; owned by the caller. */
 struct route *route_new_explicit(const char *name, const struct conf_strings *identities);

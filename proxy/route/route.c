@@ -214,6 +214,9 @@ static void fill_service(struct service *s, const struct conf_service *c)
     s->route = (struct route){.service = s->name,
                               .identities = s->identities,
                               .n_identities = c->identities.n,
+                              .expiry = c->expiry,
+                              .ports = s->ports,
+                              .n_ports = s->n_ports,
                               .endpoints = s->endpoints,
                               .n_endpoints = s->n_endpoints,
                               .ejection = c->ejection,
@@ -374,6 +377,16 @@ bool route_still_allows(const struct route *now, enum conf_transport transport, 
         }
     }
     return false;
+}
+
+void route_expiry(const struct route *r, uint16_t port, struct conf_expiry *e)
+{
+    conf_expiry_narrow(e, &r->expiry);
+    for (size_t i = 0; i < r->n_ports; i++) {
+        if (r->ports[i].port == port) {
+            conf_expiry_narrow(e, &r->ports[i].expiry);
+        }
+    }
 }
 
 struct route *route_new_explicit(const char *name, const struct conf_strings *identities)

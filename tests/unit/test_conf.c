@@ -213,6 +213,12 @@ static const struct bad_case bad_values[] = {
     {PROXY, PROXY_HEAD LISTENER "timeouts: {idle_tcp: 18446744073709551615h}\n",
      "5:22: 'idle_tcp' is '18446744073709551615h', not a duration, expected a number with ms, s, m "
      "or h, such as 10s, 1h to 1000h\n"},
+    {PROXY,
+     PROXY_HEAD "listeners:\n- {name: a, direction: inbound, capture: intercepted, address: "
+                "'0.0.0.0:1',\n  expiry_grace: 25h, on_expiry: end}\n",
+     "5:17: 'expiry_grace' is '25h', too much, expected a number with s, m or h, such as 10m, "
+     "0s to 24h\n"
+     "5:33: 'on_expiry' is 'end', no such value, expected drain, cut or warn\n"},
     {PROXY, PROXY_HEAD LISTENER "limits: {request_head_bytes: 2MiB}\n",
      "5:30: 'request_head_bytes' is '2MiB', too much, expected a number of bytes, or with KiB, MiB "
      "or GiB, 1KiB to 128KiB\n"},
@@ -361,6 +367,14 @@ static const struct bad_case bad_listeners[] = {
 };
 
 static const struct bad_case bad_mesh[] = {
+    {MESH,
+     MESH_HEAD "- {name: a, addresses: [10.0.0.1], identities: ['spiffe://td/a'], on_expiry: warn, "
+               "expiry_spread: 1m, ports: [{port: 1, on_expiry: cut, expiry_grace: 1s}]}\n",
+     "4:84: 'on_expiry: warn' has no 'expiry_spread'; nothing ends\n"
+     "4:137: 'on_expiry: cut' has no 'expiry_grace'; nothing is drained before the end\n"},
+    {MESH, MESH_HEAD "- {name: a, addresses: [10.0.0.1], transport: disable, on_expiry: warn}\n",
+     "4:56: a service with 'transport: disable' has no 'on_expiry'; there are no certificates that "
+     "could end\n"},
     {MESH, MESH_HEAD "- {name: a, addresses: [10.0.0.1]}\n",
      "4:3: missing key 'identities' of a service with 'transport: direct', expected the SPIFFE IDs "
      "that may answer there; 'transport: disable' reaches it in plaintext\n"},
@@ -922,6 +936,15 @@ static void test_proxy_values(void **state)
     assert_int_equal(ntohs(to.sin_port), 9000);
     assert_int_equal(p->timeouts.idle_tcp_ms, 86400000);
     assert_int_equal(p->admin.n_allow_uids, 1);
+    assert_int_equal(p->listeners[1].expiry.on, CONF_EXPIRY_DRAIN);
+    assert_int_equal(p->listeners[1].expiry.grace_s, 120);
+    assert_int_equal(p->listeners[1].expiry.spread_s, 300);
+    assert_true(p->listeners[1].ports[1].expiry.on_said);
+    assert_false(p->listeners[1].ports[1].expiry.grace_said);
+    struct conf_expiry e = p->listeners[1].expiry;
+    conf_expiry_narrow(&e, &p->listeners[1].ports[1].expiry);
+    assert_int_equal(e.on, CONF_EXPIRY_WARN);
+    assert_int_equal(e.spread_s, 300);
     conf_proxy_free(p);
 }
 

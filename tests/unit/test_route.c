@@ -20,8 +20,10 @@ static const char MESH[] = "kind: Mesh\n"
                            "    addresses: [10.0.0.2, \"fd00::2\"]\n"
                            "    ports:\n"
                            "      - {port: 8080, protocol: http}\n"
-                           "      - {port: 7000, protocol: tcp}\n"
+                           "      - {port: 7000, protocol: tcp, on_expiry: warn}\n"
                            "    identities: [\"spiffe://a.b/orders\", \"spiffe://a.b/orders-2\"]\n"
+                           "    on_expiry: cut\n"
+                           "    expiry_spread: 0s\n"
                            "  - name: orders-admin\n"
                            "    addresses: [10.0.0.2]\n"
                            "    ports:\n"
@@ -148,6 +150,31 @@ static void test_transports(void **state)
             assert_false(!plain && route_still_allows(r, (enum conf_transport)had, STR_NONE));
         }
     }
+    route_table_free(t);
+}
+
+/* Port, service, listener: who is nearest counts. */
+static void test_expiry(void **state)
+{
+    (void)state;
+    const struct conf_expiry listener = {
+        .on = CONF_EXPIRY_DRAIN, .grace_s = 60, .spread_s = 10, .on_said = true};
+    struct route_table *t = load(MESH);
+    struct net_addr a = addr("10.0.0.2", 7000);
+    const struct route *r = route_lookup(t, &a);
+    struct conf_expiry e = listener;
+    route_expiry(r, 7000, &e);
+    assert_int_equal(e.on, CONF_EXPIRY_WARN);
+    e = listener;
+    route_expiry(r, 8080, &e);
+    assert_int_equal(e.on, CONF_EXPIRY_CUT);
+    assert_int_equal(e.grace_s, 60);
+    assert_int_equal(e.spread_s, 0);
+    a = addr("10.0.0.2", 9000);
+    e = listener;
+    route_expiry(route_lookup(t, &a), 9000, &e);
+    assert_int_equal(e.on, CONF_EXPIRY_DRAIN);
+    assert_int_equal(e.spread_s, 10);
     route_table_free(t);
 }
 
@@ -361,13 +388,10 @@ static void test_endpoints(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lookup),
-        cmocka_unit_test(test_transports),
-        cmocka_unit_test(test_two_claim_one_port),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_metadata),
-        cmocka_unit_test(test_list),
-        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_lookup),    cmocka_unit_test(test_transports),
+        cmocka_unit_test(test_expiry),    cmocka_unit_test(test_two_claim_one_port),
+        cmocka_unit_test(test_empty),     cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_list),      cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_endpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
