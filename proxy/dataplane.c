@@ -29,13 +29,14 @@ enum {
 
 void proxy_publish(struct proxy *p)
 {
-    struct snapshot *next = snapshot_new(
-        ++p->generation, &(const struct snapshot_parts){.files = p->files,
-                                                        .identity = p->identity,
-                                                        .parties = p->parties,
-                                                        .resolved = p->resolved,
-                                                        .state = p->state,
-                                                        .quarantined = p->quarantined});
+    struct snapshot *next =
+        snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files,
+                                                                     .identity = p->identity,
+                                                                     .parties = p->parties,
+                                                                     .resolved = p->resolved,
+                                                                     .state = p->state,
+                                                                     .quarantined = p->quarantined,
+                                                                     .before = p->snapshot});
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_snapshot(p->workers[i], next);
     }

@@ -88,6 +88,29 @@ static uint64_t sum(const struct proxy *p, size_t offset)
 }
 #define SUM(p, member) sum(p, offsetof(struct conn_counters, member))
 
+/* Of all workers. */
+static uint64_t next_expiry_s(const struct proxy *p)
+{
+    uint64_t now = os_now_ms(), next = 0;
+    for (unsigned i = 0; i < p->n_workers; i++) {
+        uint64_t one = load_u64(&conn_worker_counters(p->workers[i])->expiry_next_ms);
+        next = one != 0 && (next == 0 || one < next) ? one : next;
+    }
+    return next > now ? (next - now) / 1000 : 0;
+}
+
+static json_t *lifetimes(const struct proxy *p)
+{
+    json_t *o = json_object();
+    uint64_t n = SUM(p, expiring);
+    json_object_set_new(o, "expiring", json_integer((json_int_t)n));
+    json_object_set_new(o, "next_s",
+                        n > 0 ? json_integer((json_int_t)next_expiry_s(p)) : json_null());
+    json_object_set_new(o, "drained", json_integer((json_int_t)SUM(p, expiry_drained)));
+    json_object_set_new(o, "outlived", json_integer((json_int_t)SUM(p, expiry_warned)));
+    return o;
+}
+
 static size_t state_offset(size_t direction, size_t state)
 {
     return offsetof(struct conn_counters, states) +
@@ -204,6 +227,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "capture", proxy_canary_report(p));
     json_object_set_new(o, "connections", connections(p));
+    json_object_set_new(o, "lifetimes", lifetimes(p));
     json_object_set_new(o, "hardening", hardening(p));
     char *text = json_dumps(o, JSON_INDENT(2));
     bool ok = text != NULL && buf_printf(out, "%s\n", text);
@@ -354,6 +378,15 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
         SUM(p, rejudged));
     one(out, "postern_rejudged_closed", METRIC_COUNTER, "Of these, ended.",
         SUM(p, rejudged_closed));
+    one(out, "postern_expiring_connections", METRIC_GAUGE,
+        "Connections that end with their certificates.", SUM(p, expiring));
+    one(out, "postern_expiry_next_seconds", METRIC_GAUGE,
+        "Until the next one is told to end, or ends; 0: now, or there is none.", next_expiry_s(p));
+    one(out, "postern_expiry_drained", METRIC_COUNTER,
+        "Connections told to end because their certificates do.", SUM(p, expiry_drained));
+    one(out, "postern_expiry_warned", METRIC_COUNTER,
+        "Connections that outlived their certificates: `on_expiry` says so.",
+        SUM(p, expiry_warned));
     one(out, "postern_accept_errors", METRIC_COUNTER, "Accepts that failed.",
         SUM(p, accept_errors));
 }

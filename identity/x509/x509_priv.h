@@ -30,7 +30,6 @@ int x509_uri_find(X509 *cert, GENERAL_NAMES **ret_names, struct str *ret_uri, st
 size_t x509_text_copy(struct str text, char *ret, size_t size);
 /* The URI of `cert` for people, even one that we refuse; "" if there is none. */
 size_t x509_uri_show(X509 *cert, char *ret, size_t size);
-void x509_serial_text(X509 *cert, char ret[48]);
 /* Specification, section 4.1 and 4.3: no CA, a key for signatures, none for certificates. */
 int x509_leaf_check(X509 *leaf, struct err *err);
 /* What may stand above a leaf: cA, and keyCertSign. An anchor may lack key usage altogether. */

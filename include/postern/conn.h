@@ -97,6 +97,8 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
     X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
     X(LIFETIME, "lifetime", ORDER, INFO, "it was open for as long as its listener lets one be")    \
+    X(CERTIFICATE_EXPIRED, "certificate_expired", RESET, INFO,                                     \
+      "the certificates that it was made under end")                                               \
     X(CANARY, "canary", ORDER, DEBUG, "made to see whether it is captured: it is")                 \
     X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
     X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \
@@ -165,6 +167,9 @@ struct conn_counters {
     _Atomic uint64_t streams_full; /* HBONE: refused, at limits.connections */
     _Atomic uint64_t streams_bad;  /* HBONE: requests that were no CONNECT */
     _Atomic uint64_t rejudged, rejudged_closed;
+    _Atomic uint64_t expiry_drained, expiry_warned; /* by the end of certificates */
+    _Atomic uint64_t expiring;                      /* connections that have one: a gauge */
+    _Atomic uint64_t expiry_next_ms;                /* os_now_ms of the nearest; 0: none */
     _Atomic uint64_t accept_errors;
     _Atomic uint64_t generation; /* of the snapshot that it runs: a gauge */
 };

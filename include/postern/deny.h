@@ -22,6 +22,9 @@ struct deny_set;
 /* Copies. NULL with n == 0 is an empty set. */
 struct deny_set *deny_set_new(const struct deny_item *items, size_t n);
 struct deny_set *deny_set_free(struct deny_set *set);
+/* What `now` has and `before` has not. Either may be NULL. */
+void deny_set_added(const struct deny_set *before, const struct deny_set *now,
+                    void (*fn)(void *arg, enum deny_kind kind, const char *text), void *arg);
 size_t deny_set_count(const struct deny_set *set);
 /* Whether a certificate with this ID and serial (either may be empty) is meant. set NULL: no. */
 bool deny_set_has(const struct deny_set *set, struct str id, struct str serial);

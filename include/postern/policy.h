@@ -54,6 +54,8 @@ struct policy_verdict {
     enum policy_reason reason;
     const char *rule; /* the rule that decided; NULL: none. Lives as long as the policy. */
     unsigned rule_line;
+    uint64_t rule_key;     /* of what it says, wherever it stands; 0: none */
+    uint64_t narrowed_key; /* of a second policy's that narrows (snapshot_decide) */
 };
 
 /* The whole is built before it is returned; conf is not kept. Owned by the caller; shared by const
@@ -66,6 +68,30 @@ void policy_decide(const struct policy *p, const struct policy_query *q,
                    struct policy_verdict *ret);
 /* Whether any rule that can concern this target and port has a request clause. */
 bool policy_wants_requests(const struct policy *p, struct str target, uint16_t port);
+
+/* --- what differs between two (policy_compare.c) ------------------------------------------------
+ * For connections that `before` allowed: whoever is not concerned is allowed by `now` too. */
+enum policy_who_form { POLICY_WHO_EXACTLY, POLICY_WHO_PREFIX, POLICY_WHO_SUFFIX };
+/* Principals, or (domain) those of trust domains. */
+struct policy_who {
+    enum policy_who_form form;
+    bool domain;
+    char *text; /* owned */
+};
+bool policy_who_has(const struct policy_who *who, struct str id);
+struct policy_change {
+    bool everybody; /* it cannot be said of whom */
+    bool requests;  /* a rule with request clauses came, of either kind: ports may be judged by
+                     * request now that were not (policy_wants_requests) */
+    uint64_t *gone; /* owned, ascending: ALLOW rules that are no more, by rule_key */
+    size_t n_gone;
+    struct policy_who *denied; /* owned: whom DENY rules that came can be about */
+    size_t n_denied;
+};
+/* Either may be NULL. */
+void policy_compare(const struct policy *before, const struct policy *now,
+                    struct policy_change *ret);
+void policy_change_deinit(struct policy_change *c);
 
 /* Why it is so, for people: the deciding rule, or the nearest ALLOW rule and its first clause that
  * failed. A few lines of text. Off the data path (denials only); allocates in `out`. */

@@ -24,6 +24,7 @@ struct route {
     bool hbone_declared;          /* the map names that port: with auto it does take HBONE there */
     const struct str *identities; /* the set that the peer must be of; empty: plaintext only */
     size_t n_identities;
+    uint64_t key; /* of all that a live connection is judged by: the same says the same */
     struct conf_expiry expiry; /* of the service; what is not said is the listener's */
     const struct conf_port *ports;
     size_t n_ports;

@@ -153,9 +153,35 @@ struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, ui
 struct snapshot_state *snapshot_state_ref(struct snapshot_state *s);
 struct snapshot_state *snapshot_state_unref(struct snapshot_state *s);
 
+/* --- what differs from the one before (snapshot_change.c) ---
+ * Whom of the live connections it can concern. */
+struct snapshot_names {
+    char **items; /* owned */
+    size_t n;
+};
+struct snapshot_change {
+    uint64_t since;       /* the generation of the one before */
+    bool all;             /* everybody */
+    bool own_quarantined; /* everybody, and this is why */
+    struct snapshot_names denied_ids, denied_serials;
+    struct x509_key_id *gone; /* authorities, ascending */
+    size_t n_gone;
+    struct policy_change policy[2]; /* of the one that decides, and of one that narrows */
+    uint64_t *routes;               /* keys of services that are no more, ascending */
+    size_t n_routes;
+    bool outbound;       /* routes changed: each may lead elsewhere */
+    uint16_t *listeners; /* that lead elsewhere, expect others, or judge otherwise */
+    size_t n_listeners;
+};
+struct snapshot;
+struct snapshot_change *snapshot_change_new(const struct snapshot *before,
+                                            const struct snapshot *now);
+struct snapshot_change *snapshot_change_free(struct snapshot_change *c);
+
 struct snapshot {
     _Atomic unsigned refs;
     uint64_t generation;                /* every change of anything */
+    struct snapshot_change *change;     /* owned; NULL: anything may differ from the one before */
     struct snapshot_files *files;       /* a reference of ours */
     struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
     struct snapshot_parties *parties;   /* likewise; NULL: all go by `identity` */
@@ -172,7 +198,8 @@ struct snapshot_parts {
     struct snapshot_parties *parties; /* of these files */
     struct resolve_state *resolved;
     struct snapshot_state *state;
-    bool quarantined; /* the agent says that our identity is */
+    bool quarantined;              /* the agent says that our identity is */
+    const struct snapshot *before; /* lent for the call: the one that workers have now */
 };
 /* Takes references of its own. */
 struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *parts);
@@ -182,6 +209,10 @@ struct snapshot *snapshot_unref(struct snapshot *s);
 /* --- asking (snapshot_ask.c) -------------------------------------------------------------------
  * What the agent tells is what is allowed, and a file beside it can only take away from it. */
 /* *ret_by (may be NULL) is the policy that decided, lent: for policy_near_miss. */
+/* Which policies are asked: the first decides, the second (NULL: none) can only say no. True: none
+ * is, everything is allowed. */
+bool snapshot_policies(const struct snapshot *s, const struct policy **ret_first,
+                       const struct policy **ret_second);
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by);
 /* Whether any of what decides has a rule about requests that can speak of this port: it is then not

@@ -209,6 +209,10 @@ const char *tls_suite(const struct tls_stream *s);
 /* What was agreed on, and the name that the client said; STR_NONE: nothing. Lent by the stream. */
 struct str tls_alpn(const struct tls_stream *s);
 struct str tls_server_name(const struct tls_stream *s);
+/* Of the own certificates that were shown: the earliest end, 0: none was; and the leaf's serial as
+ * x509_serial_text writes it, "" likewise. */
+int64_t tls_own_not_after_s(const struct tls_stream *s);
+void tls_own_serial(const struct tls_stream *s, char ret[48]);
 /* The peer's certificate; lent; NULL: there is none. */
 X509 *tls_peer_certificate(const struct tls_stream *s);
 

@@ -172,6 +172,8 @@ bool x509_signer_takes(struct x509_signer *s, const uint8_t point[65]);
 int x509_to_der(X509 *cert, uint8_t **ret, size_t *ret_len, struct err *err);
 /* Splits concatenated DER; at most 16 certificates, nothing left over. */
 STACK_OF(X509) * x509_chain_from_der(struct str ders, struct err *err);
+/* In lower-case hex. */
+void x509_serial_text(X509 *cert, char ret[48]);
 int64_t x509_not_after_s(X509 *cert);
 int64_t x509_not_before_s(X509 *cert);
 

@@ -6,7 +6,8 @@
  *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
  *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
  *   record.c    log lines                                       dial.c      connecting upstream
- *   leg.c       an end of a connection, of any kind
+ *   leg.c       an end of a connection, of any kind             rejudge.c   whom a change concerns
+ *   index.c     who is connected (index_*.c)                    expiry.c    the end of certificates
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
  *   session.c   a connection that carries streams               stream.c    one that is a stream
  *   pool.c      which session a stream takes
@@ -18,6 +19,9 @@
 #define POSTERN_CONN_PRIV_H
 
 #include <postern/conn.h>
+
+#include "expiry_priv.h"
+#include "index_priv.h"
 #include <postern/hbone.h>
 #include <postern/http1.h>
 #include <postern/loop.h>
@@ -26,8 +30,6 @@
 enum {
     CONN_HELD_MAX = 1024,      /* connections that a worker holds before the first identity */
     CONN_ACCEPT_BATCH = 32,    /* of one listener in one turn */
-    CONN_REJUDGE_BATCH = 256,  /* connections judged again in one turn */
-    CONN_REVERIFY_COST = 16,   /* one whose certificate is verified again counts as so many */
     CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
     CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
     CONN_DECISION_TEXT = 33,
@@ -78,12 +80,15 @@ struct conn_worker {
     uint32_t dial_turn;      /* which address of several comes first */
     uint64_t decision_prefix, decision_count;
 
-    struct conn *rejudge_at; /* the next one to judge again; NULL: none */
+    struct live_index *live; /* owned: all connections, and who of them has to be looked at */
     struct loop_timer rejudge_timer;
     struct conn_carrier *pool[CONN_POOL_BUCKETS]; /* outbound sessions, by address */
     uint64_t windows_grown;                       /* of all sessions: hbone.h */
     uint64_t full_told_ms;                        /* when a stream beyond the limit was told of */
-    struct loop_timer age_timer; /* while there are connections with an end (ends_ms) */
+    struct expiry_heap expiry;                    /* those that end with their certificates */
+    struct expiry_clock expiry_clock;
+    struct loop_timer expiry_timer; /* while there are any */
+    struct loop_timer age_timer;    /* while there are connections with an end (ends_ms) */
     bool ageing;
 
     bool draining;   /* accepting goes on, answers say close */
@@ -200,7 +205,7 @@ struct conn {
     struct conn_leg app;  /* the workload's side: plain; of a relay its upstream: TLS */
     struct conn_leg peer; /* the mesh's side: TLS, or plain by name */
 
-    struct policy_verdict verdict; /* of the connection; rule is lent by snap */
+    struct policy_verdict verdict; /* of the connection; if it allows, rule is lent by the index */
     uint8_t transport_why;         /* outbound; enum conn_why */
     bool judged;
     uint8_t proxy_protocol; /* enum conf_proxy_protocol: what the workload gets first */
@@ -227,6 +232,9 @@ struct conn {
     int sys_errno;
     uint64_t opened_ms, active_ms;
     uint64_t ends_ms;              /* by its listener's limits.lifetime; 0: never */
+    struct expiry expiry;          /* of its certificates */
+    uint32_t live;                 /* its place in the index */
+    bool known;                    /* the index knows its peer */
     uint64_t up_bytes, down_bytes; /* already counted */
     struct conn_http *http;        /* owned; protocol http only */
 };
@@ -281,6 +289,8 @@ void conn_set_state(struct conn *c, enum conn_state next);
 /* The one way out; may be called again, and the first reason stays. The connection is no more
  * usable: it is freed at the end of the turn. */
 void conn_close(struct conn *c, enum conn_reason reason);
+/* The same, at once: no last word is waited for. */
+void conn_cut(struct conn *c, enum conn_reason reason);
 /* Forgets the old use and takes the worker's current snapshot. */
 void conn_use_current(struct conn *c);
 void conn_release_snapshot(struct conn_worker *w, struct worker_snapshot *s);
@@ -360,6 +370,9 @@ bool conn_tunnel_wanted(const struct conn *c);
 enum stream_outcome conn_tunnel_start(struct conn *c, struct conn_leg *leg);
 enum stream_outcome conn_tunnel_step(struct conn *c, struct conn_leg *leg);
 void conn_tunnel_free(struct conn *c);
+
+/* What the listener says of a port of the workload; NULL: nothing. */
+const struct conf_port *conn_declared_port(const struct conf_listener *l, uint16_t port);
 
 /* --- canary.c --------------------------------------------------------------------------------- */
 /* Whether its original destination is a canary's: then it is noted, and closed. */
@@ -484,8 +497,34 @@ const struct sockaddr *conn_source(const struct conn *c);
 /* Whether its peer, as far as it is known, or this process itself is quarantined. */
 bool conn_quarantined(const struct conn *c);
 /* After a change: moves it to the current snapshot. CONN_CLOSE_DONE if it may stay, else why not.
- * *ret_verified is set if the peer's certificate was verified again, which is dear. */
-enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified);
+ */
+enum conn_reason conn_rejudge(struct conn *c);
+/* The same of one that the change does not concern. False: it has to be judged all the same. */
+bool conn_move(struct conn *c);
+
+/* --- rejudge.c -------------------------------------------------------------------------------- */
+/* Its peer is known (again): for the index, and the end of the certificates. */
+void conn_live_known(struct conn *c);
+/* It is allowed, and by what. */
+void conn_live_allowed(struct conn *c);
+/* Before what it does next is decided: by what holds now. False: it is closed. */
+bool conn_catch_up(struct conn *c);
+/* Marks whom it concerns; c NULL, or not of the snapshot `since`: all. */
+void live_mark_change(struct live_index *x, const struct snapshot_change *c, uint64_t since);
+/* After the current snapshot has become another one than that of generation `since`. */
+void worker_concern(struct conn_worker *w, uint64_t since);
+void worker_rejudge(void *worker);
+
+/* --- expiry.c --------------------------------------------------------------------------------- */
+void conn_expiry_begin(struct conn *c);
+void conn_expiry_end(struct conn *c);
+void conn_expiry_record(struct log_line *l, const struct conn *c);
+void worker_expiry_tick(void *worker);
+/* Answers say `Connection: close` from now on. */
+static inline bool conn_drains(const struct conn *c)
+{
+    return c->worker->draining || c->expiry.draining;
+}
 
 /* --- record.c --------------------------------------------------------------------------------- */
 void conn_record_close(struct conn *c);

@@ -183,7 +183,9 @@ static size_t feed_head(struct conn *c, const uint8_t *data, size_t len, bool *r
         return len;
     }
     size_t used = c->worker->request->head_len;
-    take_head(c);
+    if (conn_catch_up(c)) { /* each request is judged by what holds when it comes */
+        take_head(c);
+    }
     return used;
 }
 

@@ -41,7 +41,7 @@ static bool take_head(struct conn *c, const uint8_t *rest, size_t n)
     struct buf *emit = &c->worker->emit;
     h->res = c->worker->response->info;
     if (!h->res.interim) {
-        bool keep = http1_keeps_alive(&h->req, &h->res) && !c->worker->draining && !h->down_eof;
+        bool keep = http1_keeps_alive(&h->req, &h->res) && !conn_drains(c) && !h->down_eof;
         h->close_said = !keep;
     }
     h->head_sent = h->head_sent || !h->res.interim;

@@ -4,7 +4,7 @@
 
 #include <postern/os.h>
 
-static const struct conf_port *declared_port(const struct conf_listener *l, uint16_t port)
+const struct conf_port *conn_declared_port(const struct conf_listener *l, uint16_t port)
 {
     for (size_t i = 0; i < l->n_ports; i++) {
         if (l->ports[i].port == port) {
@@ -22,7 +22,7 @@ bool conn_find_port(struct conn *c)
     }
     c->upstream = c->original;
     const struct conf_listener *l = conn_listener(c)->conf;
-    const struct conf_port *p = declared_port(l, net_addr_port(&c->original));
+    const struct conf_port *p = conn_declared_port(l, net_addr_port(&c->original));
     if (p != NULL) {
         c->protocol = p->protocol;
         c->proxy_protocol = (uint8_t)p->proxy_protocol;
@@ -116,7 +116,9 @@ static void upstream_handshake(struct conn *c)
 {
     switch (conn_tls_step(c, &c->app)) {
     case STREAM_OK:
-        conn_pump_start(c);
+        if (conn_catch_up(c)) {
+            conn_pump_start(c);
+        }
         return;
     case STREAM_AGAIN:
         return;

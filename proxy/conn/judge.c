@@ -66,9 +66,22 @@ static bool is_denied(const struct conn *c, const struct conn_leg *leg)
     return p != NULL && snapshot_denies(conn_snapshot(c), id_of(leg), p->serial);
 }
 
+/* The certificate that was shown on this leg, which may not be the current one any more. */
+static bool is_own_denied(const struct conn *c, const struct conn_leg *leg)
+{
+    const struct tls_stream *tls = conn_leg_tls(leg);
+    char serial[48];
+    if (tls == NULL || deny_set_count(conn_deny(c)) == 0) {
+        return false;
+    }
+    tls_own_serial(tls, serial);
+    return snapshot_denies(conn_snapshot(c), STR_NONE, serial);
+}
+
 bool conn_quarantined(const struct conn *c)
 {
-    return conn_snapshot(c)->own_quarantined || is_denied(c, &c->peer) || is_denied(c, &c->app);
+    return conn_snapshot(c)->own_quarantined || is_denied(c, &c->peer) || is_denied(c, &c->app) ||
+           is_own_denied(c, &c->peer) || is_own_denied(c, &c->app);
 }
 
 struct conn_denial *conn_denial_new(struct conn *c)
@@ -89,7 +102,9 @@ bool conn_judge(struct conn *c)
     query(c, &q);
     snapshot_decide(conn_snapshot(c), &q, &c->verdict, &policy);
     c->judged = true;
-    if (!c->verdict.allow) {
+    if (c->verdict.allow) {
+        conn_live_allowed(c);
+    } else {
         struct conn_denial *denial = conn_denial_new(c);
         if (denial != NULL) {
             policy_near_miss(policy, &q, denial->near_miss, sizeof(denial->near_miss));
@@ -179,7 +194,7 @@ static enum conn_reason rejudge_inbound(struct conn *c)
     return ok ? CONN_CLOSE_DONE : CONN_CLOSE_POLICY_CHANGED;
 }
 
-static enum conn_reason rejudge(struct conn *c, bool *ret_verified)
+static enum conn_reason rejudge(struct conn *c)
 {
     bool listed = c->route != NULL;
     const struct route_pass *before = c->pass;
@@ -205,20 +220,43 @@ static enum conn_reason rejudge(struct conn *c, bool *ret_verified)
     if (!rebase_handshake(c)) {
         return CONN_CLOSE_TRUST_CHANGED; /* the identity was withdrawn */
     }
-    if (trust_changed) {
-        *ret_verified = !conn_is_stream(c);
-        if (!conn_tls_holds(c, &c->peer) || !conn_tls_holds(c, &c->app)) {
-            return CONN_CLOSE_TRUST_CHANGED;
-        }
+    if (trust_changed && (!conn_tls_holds(c, &c->peer) || !conn_tls_holds(c, &c->app))) {
+        return CONN_CLOSE_TRUST_CHANGED;
     }
-    return c->direction == CONF_OUTBOUND ? CONN_CLOSE_DONE : rejudge_inbound(c);
+    if (c->direction == CONF_INBOUND) {
+        return rejudge_inbound(c);
+    }
+    if (c->state == CONN_PUMP) {
+        conn_live_allowed(c); /* maybe by another route */
+    }
+    return CONN_CLOSE_DONE;
 }
 
-enum conn_reason conn_rejudge(struct conn *c, bool *ret_verified)
+enum conn_reason conn_rejudge(struct conn *c)
 {
     struct worker_snapshot *old = c->snap; /* what it lends is compared with */
     old->uses++;
-    enum conn_reason r = rejudge(c, ret_verified);
+    enum conn_reason r = rejudge(c);
     conn_release_snapshot(c->worker, old);
     return r;
+}
+
+/* Policy and routes are those of before, not others that say the same. */
+static bool same_documents(const struct snapshot *a, const struct snapshot *b)
+{
+    return a->files == b->files && (a->state == b->state || (a->state != NULL && b->state != NULL &&
+                                                             a->state->policy == b->state->policy &&
+                                                             a->state->routes == b->state->routes));
+}
+
+bool conn_move(struct conn *c)
+{
+    /* What it borrows of a snapshot has to be lent by the new one too: its route, and the rule of a
+     * request in flight. */
+    bool borrows = c->http != NULL || c->direction == CONF_OUTBOUND;
+    if (borrows && !same_documents(conn_snapshot(c), c->worker->current->snapshot)) {
+        return false;
+    }
+    conn_use_current(c);
+    return true;
 }

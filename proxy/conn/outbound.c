@@ -188,7 +188,7 @@ bool conn_handshake(struct conn *c)
 {
     switch (conn_tls_step(c, &c->peer)) {
     case STREAM_OK:
-        return true;
+        return conn_catch_up(c); /* it was judged in the middle, maybe by what held before */
     case STREAM_AGAIN:
         return false;
     case STREAM_EOF:

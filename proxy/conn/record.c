@@ -121,6 +121,9 @@ void conn_record_close(struct conn *c)
         log_str(&l, "decision", c->denial->decision);
         log_str(&l, "near_miss", c->denial->near_miss);
     }
+    if (c->reason == CONN_CLOSE_CERTIFICATE_EXPIRED) {
+        conn_expiry_record(&l, c);
+    }
     if (c->sys_errno != 0) {
         log_str(&l, "error", strerrordesc_np(c->sys_errno));
     }

@@ -99,6 +99,12 @@ void conn_set_state(struct conn *c, enum conn_state next)
     if (next != CONN_CLOSED) {
         count_state(c, next, 1);
     }
+    if (next == CONN_DIAL || next == CONN_HTTP || next == CONN_PUMP) {
+        conn_live_known(c);
+    }
+    if (next == CONN_HTTP || next == CONN_PUMP) {
+        conn_live_allowed(c);
+    }
 }
 
 /* --- birth and death -------------------------------------------------------------------------- */
@@ -176,6 +182,7 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     }
     w->conns = c;
     w->n_conns++;
+    c->live = live_add(w->live, c, (uint16_t)listener, c->direction == CONF_OUTBOUND);
     atomic_fetch_add_explicit(&w->shared->open, 1, memory_order_relaxed);
     if (w->shared->listeners != NULL) {
         struct conn_shared_listener *l = &w->shared->listeners[listener];
@@ -190,9 +197,9 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
 static void unlist(struct conn *c)
 {
     struct conn_worker *w = c->worker;
-    if (w->rejudge_at == c) {
-        w->rejudge_at = c->next;
-    }
+    conn_expiry_end(c);
+    live_remove(w->live, c->live);
+    c->verdict.rule = NULL;
     if (c->prev != NULL) {
         c->prev->next = c->next;
     } else {
@@ -278,6 +285,14 @@ static bool read_away(struct conn *c, struct conn_leg *down)
     ssize_t n = recv(down->s.fd, c->worker->scratch.raw, NET_READ_MIN, 0);
     c->linger_bytes += n > 0 ? (uint32_t)n : 0;
     return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+void conn_cut(struct conn *c, enum conn_reason reason)
+{
+    conn_close(c, reason);
+    if (c->state == CONN_LINGER) {
+        conn_close(c, reason);
+    }
 }
 
 void conn_linger_step(struct conn *c)

@@ -122,6 +122,7 @@ enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg)
         leg->tls.deny = NULL;
         leg->tls.expected = NULL;
         leg->tls.n_expected = 0;
+        conn_live_known(c);
     }
     return o;
 }

@@ -12,37 +12,10 @@
 enum {
     STACK_BYTES = 256 * 1024,    /* a handshake needs a quarter of it; the rest stays unbacked */
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
-    REJUDGE_PAUSE_MS = 1,        /* between batches, so that traffic goes on */
     EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
     QUIET_MS = 1000,
     AGE_MS = 500, /* how late the end of a lifetime may be */
 };
-
-/* --- judging again ---------------------------------------------------------------------------- */
-
-static void rejudge_some(void *arg)
-{
-    struct conn_worker *w = (struct conn_worker *)arg;
-    unsigned n = 0;
-    while (w->rejudge_at != NULL && n < CONN_REJUDGE_BATCH) {
-        struct conn *c = w->rejudge_at;
-        w->rejudge_at = c->next;
-        if (c->snap == w->current) {
-            continue;
-        }
-        bool verified = false;
-        counter_add(&w->counters.rejudged, 1);
-        enum conn_reason reason = conn_rejudge(c, &verified);
-        if (reason != CONN_CLOSE_DONE) {
-            counter_add(&w->counters.rejudged_closed, 1);
-            conn_close(c, reason);
-        }
-        n += verified ? CONN_REVERIFY_COST : 1;
-    }
-    if (w->rejudge_at != NULL) {
-        loop_timer_arm(&w->rejudge_timer, REJUDGE_PAUSE_MS);
-    }
-}
 
 /* --- lifetimes -------------------------------------------------------------------------------- */
 
@@ -105,11 +78,11 @@ static void on_snapshot(struct loop_mail *m)
 {
     struct snapshot_mail *sm = (struct snapshot_mail *)m;
     struct conn_worker *w = sm->worker;
+    uint64_t since = w->current->snapshot->generation;
     use_snapshot(w, sm->snapshot);
     drop_snapshot_mail(m);
+    worker_concern(w, since); /* who has to go goes before who may come */
     conn_resume_held(w);
-    w->rejudge_at = w->conns;
-    rejudge_some(w);
 }
 
 void conn_worker_post_snapshot(struct conn_worker *w, struct snapshot *snapshot)
@@ -306,6 +279,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->emit = (struct buf)BUF_INIT(EMIT_MAX);
     os_random(&w->decision_prefix, sizeof(w->decision_prefix));
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
+    w->live = live_index_new();
     w->request = mem_must_new(struct http1_request);
     w->response = mem_must_new(struct http1_response);
     use_snapshot(w, spec->first);
@@ -316,7 +290,8 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
         return -1;
     }
     loop_timer_init(&w->accept_timer, w->loop, accept_again, w);
-    loop_timer_init(&w->rejudge_timer, w->loop, rejudge_some, w);
+    loop_timer_init(&w->rejudge_timer, w->loop, worker_rejudge, w);
+    loop_timer_init(&w->expiry_timer, w->loop, worker_expiry_tick, w);
     loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
     loop_timer_init(&w->quiet_timer, w->loop, on_quiet, w);
     loop_timer_init(&w->age_timer, w->loop, end_old, w);
@@ -378,6 +353,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
         close_all(w, CONN_CLOSE_STOPPED);
         loop_timer_disarm(&w->accept_timer);
         loop_timer_disarm(&w->rejudge_timer);
+        loop_timer_disarm(&w->expiry_timer);
         loop_timer_disarm(&w->drain_timer);
         loop_timer_disarm(&w->quiet_timer);
         loop_timer_disarm(&w->age_timer);
@@ -387,6 +363,8 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     tls_worker_deinit(&w->tls);
     net_scratch_deinit(&w->scratch);
     conn_release_snapshot(w, w->current);
+    live_index_free(w->live);
+    expiry_heap_deinit(&w->expiry);
     free(w->request);
     free(w->response);
     buf_reset(&w->emit);

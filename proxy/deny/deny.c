@@ -89,3 +89,16 @@ bool deny_set_has(const struct deny_set *set, struct str id, struct str serial)
     return set != NULL && (list_has(&set->lists[DENY_SPIFFE_ID], id) ||
                            list_has(&set->lists[DENY_SERIAL], serial));
 }
+
+void deny_set_added(const struct deny_set *before, const struct deny_set *now,
+                    void (*fn)(void *arg, enum deny_kind kind, const char *text), void *arg)
+{
+    for (size_t k = 0; now != NULL && k < DENY_N_KINDS; k++) {
+        const struct list *l = &now->lists[k];
+        for (size_t i = 0; i < l->n; i++) {
+            if (before == NULL || !list_has(&before->lists[k], str_of(l->items[i]))) {
+                fn(arg, (enum deny_kind)k, l->items[i]);
+            }
+        }
+    }
+}

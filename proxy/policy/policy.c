@@ -175,6 +175,7 @@ void policy_decide(const struct policy *p, const struct policy_query *q, struct 
         .reason = reason,
         .rule = p->rules[a.best].name,
         .rule_line = p->rules[a.best].line,
+        .rule_key = p->rules[a.best].key,
     };
 }
 
@@ -308,6 +309,7 @@ static int compile_rule(struct compiler *c, const struct conf_rule *in)
     struct rule *r = &p->rules[p->n_rules++];
     *r = (struct rule){
         .name = mem_must_strdup(in->name),
+        .key = policy_key_of_rule(in),
         .line = in->line,
         .action = (uint8_t)in->action,
         .from_at = p->n_from,

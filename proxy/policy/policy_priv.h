@@ -103,7 +103,8 @@ struct to {
 };
 
 struct rule {
-    char *name; /* owned */
+    char *name;   /* owned */
+    uint64_t key; /* policy_key_of_rule */
     unsigned line;
     uint8_t action; /* enum conf_action */
     struct clause target;
@@ -230,6 +231,9 @@ const struct clause *policy_to_clause(const struct to *t, enum dim dim);
 bool policy_list_holds(struct ask *a, enum dim dim, const struct run *pos, enum conf_action action);
 bool policy_not_list_holds(struct ask *a, enum dim dim, const struct run *neg,
                            enum conf_action action);
+
+/* --- what a rule says, as a number (policy_compare.c) */
+uint64_t policy_key_of_rule(const struct conf_rule *r);
 
 /* --- the tree (policy_build.c) -----------------------------------------------------------------*/
 void policy_build(struct policy *p);

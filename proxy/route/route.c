@@ -201,6 +201,20 @@ void route_set_transport(struct route *r, enum conf_transport transport, uint16_
     r->hbone_declared = hbone_port != 0;
 }
 
+/* The operator wrote both: they are to be told apart by accident only. */
+static uint64_t key_of(const struct conf_service *c)
+{
+    uint64_t h = 0xcbf29ce484222325ULL ^ (uint64_t)c->transport;
+    for (size_t i = 0; i <= c->identities.n; i++) {
+        const char *p = i == 0 ? c->name : c->identities.items[i - 1];
+        do {
+            h = (h ^ (uint8_t)*p) * 0x100000001b3ULL;
+            h ^= h >> 29;
+        } while (*p++ != '\0');
+    }
+    return h;
+}
+
 static void fill_service(struct service *s, const struct conf_service *c)
 {
     s->name = mem_must_strdup(c->name);
@@ -214,6 +228,7 @@ static void fill_service(struct service *s, const struct conf_service *c)
     s->route = (struct route){.service = s->name,
                               .identities = s->identities,
                               .n_identities = c->identities.n,
+                              .key = key_of(c),
                               .expiry = c->expiry,
                               .ports = s->ports,
                               .n_ports = s->n_ports,

@@ -306,6 +306,7 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
             parts->quarantined ||
             (s->identity != NULL && snapshot_denies(s, s->identity->own, s->identity->serial));
     }
+    s->change = parts->before != NULL ? snapshot_change_new(parts->before, s) : NULL;
     return s;
 }
 
@@ -323,6 +324,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
         resolve_state_unref(s->resolved);
         snapshot_parties_unref(s->parties);
         snapshot_state_unref(s->state);
+        snapshot_change_free(s->change);
         free(s);
     }
     return NULL;

@@ -4,28 +4,39 @@
 
 #include <string.h>
 
+bool snapshot_policies(const struct snapshot *s, const struct policy **ret_first,
+                       const struct policy **ret_second)
+{
+    *ret_first = s->files->policy;
+    *ret_second = NULL;
+    if (s->files->policy == NULL && !s->wants_state && s->files->conf->gateway) {
+        /* The handshake has judged by what the listener says, which then says something. */
+        return true;
+    }
+    if (s->wants_state && (s->state == NULL || s->state->has_policy)) {
+        *ret_first = s->state != NULL ? s->state->policy : NULL; /* none: everything is denied */
+        *ret_second = s->files->policy;
+    }
+    return false;
+}
+
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by)
 {
-    const struct policy *first = s->files->policy;
-    const struct policy *second = NULL;
-    if (first == NULL && !s->wants_state && s->files->conf->gateway) {
-        /* The handshake has judged by what the listener says, which then says something. */
+    const struct policy *first, *second;
+    if (snapshot_policies(s, &first, &second)) {
         *ret = (struct policy_verdict){.allow = true};
         if (ret_by != NULL) {
             *ret_by = NULL;
         }
         return;
     }
-    if (s->wants_state && (s->state == NULL || s->state->has_policy)) {
-        first = s->state != NULL ? s->state->policy : NULL; /* none: everything is denied */
-        second = s->files->policy;
-    }
     const struct policy *by = first;
     policy_decide(first, q, ret);
     if (ret->allow && second != NULL) {
         struct policy_verdict narrowed;
         policy_decide(second, q, &narrowed);
+        ret->narrowed_key = narrowed.rule_key;
         if (!narrowed.allow) {
             *ret = narrowed;
             by = second;
