@@ -349,9 +349,14 @@ WHY_NOT = forbidden()
 
 
 @pytest.mark.skipif(WHY_NOT is not None, reason=f"the kernel forbids it: {WHY_NOT}")
-@pytest.mark.parametrize("classic", [False, True], ids=["native", "classic"])
-def test_injected_pods_speak_mtls(node, build, classic):
+@pytest.mark.parametrize("kind", ["native", "classic", "tproxy"])
+def test_injected_pods_speak_mtls(node, build, kind):
+    """Of the third kind the sidecar starts as root, becomes its own user, keeps clients' addresses, and is started
+    only once it has seen that it is captured."""
     world = kubelet = None
+    wanted = json.loads(json.dumps(PODS))
+    for pod in wanted["items"] if kind == "tproxy" else []:
+        pod["metadata"]["annotations"] |= {"postern.dev/inbound-mode": "tproxy", "postern.dev/canary": "on", "postern.dev/udp": "drop"}
     (node.conf / "policy.yaml").write_text(POLICY)
     (node.conf / "mesh.yaml").write_text(MESH.format(address="192.0.2.1", td=TD))
     try:
@@ -361,7 +366,7 @@ def test_injected_pods_speak_mtls(node, build, classic):
         mesh = node.conf / "mesh.yaml.new"
         mesh.write_text(MESH.format(address=kubelet.addresses["web"], td=TD))
         mesh.rename(node.conf / "mesh.yaml")
-        out = inject(build, json.dumps(PODS), "--agent-directory", str(node.run), *(["--classic"] if classic else []))
+        out = inject(build, json.dumps(wanted), "--agent-directory", str(node.run), *(["--classic"] if kind == "classic" else []))
         pods = json.loads(out)["items"]
         ids = {p["metadata"]["name"]: kubelet.run(p, netns[p["metadata"]["name"]]) for p in pods}
 
