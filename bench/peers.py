@@ -250,16 +250,17 @@ class PosternTcp(Pair):
     name = "postern tcp"
     mode = "tcp"
     log = "denied"
+    transport = "direct"
 
     def pair_name(self):
-        return f"compare-{os.getpid()}-{self.mode}-{self.log}"
+        return f"compare-{os.getpid()}-{self.mode}-{self.log}-{self.transport}"
 
     def up(self):
         pids = self.d / "postern.pids"
         argv = [
             sys.executable, HERE / "pair", "up", "--name", self.pair_name(), "--listen", f"{HOST}:{self.listen}",
             "--tls", f"{HOST}:{self.tls}", "--to", f"{HOST}:{self.to}", "--mode", self.mode, "--workers",
-            self.workers, "--pids", pids, "--log", self.log,
+            self.workers, "--pids", pids, "--log", self.log, "--transport", self.transport,
         ]  # fmt: skip
         run(*argv, env={**os.environ, "POSTERN_BUILD": str(self.build)})
         self.recorded = [int(line.split()[1]) for line in pids.read_text().splitlines()]
@@ -277,6 +278,15 @@ class PosternHttp(PosternTcp):
     name = "postern http"
     mode = "http"
     layer = 7
+
+
+class PosternHbone(PosternTcp):
+    """Streams of a session for each worker."""
+
+    name = "postern hbone"
+    transport = "hbone"
+    note = "new connections and idle ones are streams of sessions that are kept, and make no handshake"
+    pools = True
 
 
 class PosternLog(PosternHttp):
@@ -354,7 +364,7 @@ class Direct(Pair):
         self.listen = self.to
 
 
-PAIRS = (Direct, PosternTcp, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog, PosternGateway, Ghostunnel)
+PAIRS = (Direct, PosternTcp, PosternHbone, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog, PosternGateway, Ghostunnel)
 
 
 def missing():
