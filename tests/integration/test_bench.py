@@ -172,3 +172,12 @@ def test_a_peer_that_fails_is_left_out_and_said(compare):
     compare.measure_pair = lambda cls, *_: (_ for _ in ()).throw(compare.peers.Failed("no"))
     with pytest.raises(compare.peers.Failed):
         compare.rounds_of(a, [Own], {}, {})
+
+
+def test_a_million_is_projected_from_the_most_that_were_measured(compare):
+    got = compare.projection({
+        "postern tcp": {"memory": {"idle_mb": 3.0, "held_1000_kb": 60.0, "held_8000_kb": 52.4288}},
+        "haproxy tcp": {"memory": {"held_8000_kb": 60.0}},
+    })  # fmt: skip
+    assert got[-1] == "| postern tcp | 8,000 | 52.4 | 50.0 |" and len(got) == 6
+    assert compare.projection({"no proxy": {}}) == []
