@@ -273,6 +273,28 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
          .doc =                                                                                    \
              "The feature level that the file needs; a binary that understands less refuses it."}
 
+/* Limits of a listener that count each peer's identity by itself. */
+#define IDENTITY_LIMIT_FIELDS                                                                      \
+    {.name = "per_identity_connections",                                                           \
+     .type = TYPE_UINT,                                                                            \
+     .min = 1,                                                                                     \
+     .max = 1000000,                                                                               \
+     AT(struct conf_listener, limits.per_identity_connections),                                    \
+     .def_doc = "any",                                                                             \
+     .doc =                                                                                        \
+         "Open at once, of one peer's identity, over all workers. Further ones are reset after "   \
+         "the handshake."},                                                                        \
+        {.name = "per_identity_rate",                                                              \
+         .type = TYPE_UINT,                                                                        \
+         .min = 1,                                                                                 \
+         .max = 1000000,                                                                           \
+         AT(struct conf_listener, limits.per_identity_rate),                                       \
+         .def_doc = "any",                                                                         \
+         .doc = "New ones a second, of one peer's identity; twice as many at once after a quiet "  \
+                "time. Further ones are reset after the handshake."}
+/* Where nobody shows an identity there is none to count. */
+void listener_refuse_identity_limits(struct context *c, const struct node *map, const char *what);
+
 extern const struct table table_proxy, table_gateway, table_mesh, table_policy, table_agent,
     table_entries, table_modes, table_rotate;
 extern const struct table table_ca, table_token; /* of an Agent file */

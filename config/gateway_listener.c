@@ -191,6 +191,7 @@ static const struct field fields_limits[] = {
      .doc =
          "How long a connection may be open, whatever is going on in it; then both sides see its "
          "end. Of connections that come after a change of it."},
+    IDENTITY_LIMIT_FIELDS,
 };
 static const struct table table_listener_limits = {.name = "limits", FIELDS(fields_limits)};
 
@@ -449,6 +450,9 @@ static void check_listener(struct context *c, const struct node *map, void *valu
     l->direction = type == CLIENT ? CONF_OUTBOUND : CONF_INBOUND;
     if (type != 0) {
         check_types(c, map, type);
+    }
+    if (type == CLIENT) {
+        listener_refuse_identity_limits(c, map, "a client listener");
     }
     if (node_get(map, "address") != NULL && l->bind.kind != CONF_BIND_UNIX) {
         schema_refuse_key(c, map, "socket", "a listener whose address is no Unix socket", NULL);

@@ -5,6 +5,16 @@
 
 #include "config_priv.h"
 
+void listener_refuse_identity_limits(struct context *c, const struct node *map, const char *what)
+{
+    const struct node *limits = node_get(map, "limits");
+    if (limits != NULL && limits->kind == NODE_MAP) {
+        const char *advice = "who connects to it shows no identity";
+        schema_refuse_key(c, limits, "per_identity_connections", what, advice);
+        schema_refuse_key(c, limits, "per_identity_rate", what, advice);
+    }
+}
+
 /* Whether two sockets cannot both listen. */
 static bool addresses_clash(const struct conf_sockaddr *a, const struct conf_sockaddr *b)
 {

@@ -14,6 +14,7 @@ const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
 static const char *const words_access[] = {"all", "denied", NULL};
 static const char *const words_direction[] = {"outbound", "inbound", NULL};
 static const char *const words_capture[] = {"intercepted", "explicit", "hbone", NULL};
+static const char *const words_resolve_names[] = {"auto", "on", NULL};
 const char *const words_identity_key[] = {"auto", "csr", "agent", NULL};
 
 /* --- shared pieces ---------------------------------------------------------------------------- */
@@ -129,6 +130,11 @@ static const struct table table_listener_port = {.name = "a port of a listener",
                                                  .check = expiry_check_port};
 
 static const char *const words_undeclared[] = {"detect", "tcp", NULL};
+static const struct field fields_listener_limits[] = {
+    IDENTITY_LIMIT_FIELDS,
+};
+static const struct table table_listener_limits = {.name = "limits of a listener",
+                                                   FIELDS(fields_listener_limits)};
 
 static void check_listener(struct context *c, const struct node *map, void *value);
 
@@ -215,6 +221,10 @@ static const struct field fields_listener[] = {
      .def = "none",
      .doc = "Explicit inbound only. " PROXY_PROTOCOL_DOC},
     PROXY_PROTOCOL_IN_FIELDS("Explicit only. "),
+    {.name = "limits",
+     .type = TYPE_MAP,
+     .table = &table_listener_limits,
+     .doc = "Inbound only: how much one peer may have of it."},
 };
 static const struct table table_listener = {
     .name = "a listener",
@@ -248,6 +258,9 @@ static void check_listener(struct context *c, const struct node *map, void *valu
     l->to.kind = l->to.address.len > 0 ? CONF_TARGET_ADDRESS : CONF_TARGET_NONE;
     bool inbound = schema_word_is(map, "direction", "inbound");
     bool outbound = schema_word_is(map, "direction", "outbound");
+    if (outbound) {
+        listener_refuse_identity_limits(c, map, "an outbound listener");
+    }
     if (schema_word_is(map, "capture", "explicit")) {
         schema_require_key(c, map, "to", "an explicit listener",
                            "an address with port to connect to");
@@ -495,6 +508,14 @@ static const struct field fields_proxy[] = {
      AT(struct conf_proxy, mesh_path),
      .def_doc = "none",
      .doc = "The mesh map, a file of kind Mesh. Read again on SIGHUP."},
+    {.name = "resolve_names",
+     .type = TYPE_WORD,
+     .words = words_resolve_names,
+     AT(struct conf_proxy, resolve_names),
+     .def = "auto",
+     .doc = "Whether names in the mesh map are looked up, by a process that is started with this "
+            "one. `auto`: if the file that `mesh` names has any. `on`: also for what the agent "
+            "tells, or a reload brings."},
     {.name = "policy",
      .type = TYPE_PATH,
      AT(struct conf_proxy, policy_path),

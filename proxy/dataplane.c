@@ -23,14 +23,25 @@ enum {
     WORKERS_AUTO_MAX = 2,       /* a sidecar is a guest on its node */
     DRAIN_ACCEPT_MAX_MS = 1000, /* how long accepting goes on while endpoints propagate */
     DRAIN_POLL_MS = 20,
+    IDENTITY_PLACES = 16384, /* of limits of an identity; pages that are never used cost nothing */
 };
 
 /* --- snapshots -------------------------------------------------------------------------------- */
 
+/* What the routes that are in force lead to. */
+static struct balance_state *endpoints(const struct proxy *p)
+{
+    const struct route_table *const tables[] = {
+        p->files->routes, p->state != NULL && p->state->has_mesh ? p->state->routes : NULL};
+    return balance_build(p->balance, tables, 2, p->resolved, os_now_ms());
+}
+
 void proxy_publish(struct proxy *p)
 {
+    mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
     struct snapshot *next =
         snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files,
+                                                                     .balance = balance,
                                                                      .identity = p->identity,
                                                                      .parties = p->parties,
                                                                      .resolved = p->resolved,
@@ -114,7 +125,7 @@ static void reload(struct proxy *p)
     if (proxy_read_conf(p, diag, &conf) == -1 ||
         snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
         snapshot_files_compatible(p->files, next, &err) == -1 ||
-        proxy_plan_covers(p, next->conf, &err) == -1 || proxy_targets_cover(p, next, &err) == -1 ||
+        proxy_plan_covers(p, next->conf, &err) == -1 || proxy_names_cover(p, next, &err) == -1 ||
         proxy_credentials_prepare(p, next, &credentials, &err) == -1) {
         snapshot_files_unref(next);
         report_reload_failed(&p->reload, p->log, diag, &err);
@@ -128,7 +139,7 @@ static void reload(struct proxy *p)
         log_set_level(p->log, next->conf->log_level);
         warn(p);
         proxy_publish(p);
-        proxy_targets_reloaded(p);
+        proxy_names_tell(p);
         struct log_line l;
         log_begin(&l, p->log, LOG_INFO, "reloaded");
         log_uint(&l, "generation", p->generation);
@@ -365,8 +376,12 @@ static int set_up(struct proxy *p, struct err *err)
     if (proxy_credentials_start(p, err) == -1) {
         return -1;
     }
-    p->snapshot = snapshot_new(
-        ++p->generation, &(const struct snapshot_parts){.files = p->files, .parties = p->parties});
+    p->balance = balance_new();
+    p->shared.identities = limit_table_new(IDENTITY_PLACES);
+    mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
+    p->snapshot = snapshot_new(++p->generation,
+                               &(const struct snapshot_parts){
+                                   .files = p->files, .parties = p->parties, .balance = balance});
     if (p->files->conf->gateway) {
         p->shared.listeners = (struct conn_shared_listener *)mem_must_calloc(
             p->files->n_listeners + 1, sizeof(*p->shared.listeners));
@@ -376,7 +391,8 @@ static int set_up(struct proxy *p, struct err *err)
         start_admin(p, err) == -1 || start_probes(p, err) == -1 ||
         proxy_holder_start(p, err) == -1 || proxy_take_over_start(p, err) == -1 ||
         start_identity(p, err) == -1 || proxy_state_start(p, err) == -1 ||
-        proxy_targets_start(p, err) == -1 || proxy_confine(p, err) == -1) {
+        proxy_targets_start(p, err) == -1 || proxy_names_start(p, err) == -1 ||
+        proxy_confine(p, err) == -1) {
         return -1;
     }
     return proxy_restart_set_up(p, err);
@@ -389,6 +405,7 @@ static void tear_down(struct proxy *p)
     probes_free(p->probes);
     snapshot_files_unref(p->probes_from);
     proxy_targets_stop(p);
+    proxy_names_stop(p);
     state_client_free(p->state_client);
     identity_client_free(p->client);
     proxy_credentials_stop(p);
@@ -404,6 +421,7 @@ static void tear_down(struct proxy *p)
     proxy_unix_stop(p, true);
     proxy_canary_free(p); /* after the workers, which write to it */
     free(p->shared.listeners);
+    limit_table_free(p->shared.identities);
     free(p->workers);
     p->log_io = loop_io_free(p->log_io);
     if (p->log_wake_fd != -1) {
@@ -413,6 +431,7 @@ static void tear_down(struct proxy *p)
     hardening_free(p->hardening);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);
+    balance_free(p->balance);
     snapshot_identity_unref(p->identity);
     snapshot_state_unref(p->state);
     snapshot_files_unref(p->files);

@@ -61,11 +61,15 @@ struct proxy {
     struct loop_io *log_io;
     uint64_t log_lines_lost;
 
+    struct resolver *resolver;      /* NULL: nobody looks names up */
+    struct resolve_state *resolved; /* addresses of names; NULL: none is needed */
+    bool told_unresolved;           /* that nobody does, and there are some */
+    struct balance *balance;        /* endpoints and services, of all generations */
+
     /* A gateway's; NULL: a sidecar. */
     struct credentials *credentials;
     struct snapshot_parties *parties; /* of `files` and what is in force */
     struct proxy_targets *targets;    /* names and checks (proxy_targets.c) */
-    struct resolve_state *resolved;   /* addresses of names; NULL: none is needed */
     struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
     struct proxy_holder *holder;      /* of the identity's key; NULL: it is in this process */
 
@@ -116,15 +120,27 @@ bool proxy_has_identity(const struct proxy *p);
 int proxy_unix_start(struct proxy *p, struct err *err);
 void proxy_unix_stop(struct proxy *p, bool remove);
 
-/* Names of targets, checks, health (proxy_targets.c). Each does nothing for a sidecar. Started
+/* Names, of a gateway's targets and of the mesh map (proxy_names.c). Started before the process
+ * gives up execve, if there are any or it is said so. */
+int proxy_names_start(struct proxy *p, struct err *err);
+void proxy_names_stop(struct proxy *p);
+/* The names that are needed now: once the workers run, and after every change. */
+void proxy_names_tell(struct proxy *p);
+/* Whether names of the next configuration can be looked up. */
+int proxy_names_cover(const struct proxy *p, const struct snapshot_files *next, struct err *err);
+void proxy_names_metrics(const struct proxy *p, struct buf *out);
+
+/* Endpoints and limits, for status and metrics (proxy_endpoints.c). */
+struct json_t;
+struct json_t *proxy_endpoints_status(const struct proxy *p);
+void proxy_endpoints_metrics(const struct proxy *p, struct buf *out);
+
+/* Checks of targets, health (proxy_targets.c). Each does nothing for a sidecar. Started
  * before the process gives up execve; served once the workers run. */
 struct proxy_targets;
 int proxy_targets_start(struct proxy *p, struct err *err);
 void proxy_targets_serve(struct proxy *p);
 void proxy_targets_stop(struct proxy *p);
-/* Whether names of the next configuration can be looked up. */
-int proxy_targets_cover(const struct proxy *p, const struct snapshot_files *next, struct err *err);
-void proxy_targets_reloaded(struct proxy *p);
 /* After every new snapshot. */
 void proxy_targets_use(struct proxy *p);
 /* Every name has an address, every target that is checked is up. */

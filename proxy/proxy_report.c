@@ -200,7 +200,12 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "identity", identity(p));
     if (p->targets != NULL) {
         json_object_set_new(o, "targets", proxy_targets_status(p));
+    }
+    if (p->targets != NULL || p->resolver != NULL) {
         json_object_set_new(o, "names", proxy_names_status(p));
+    }
+    if (p->snapshot != NULL && p->snapshot->balance->n_sets > 0) {
+        json_object_set_new(o, "endpoints", proxy_endpoints_status(p));
     }
     if (p->credentials != NULL) {
         json_object_set_new(o, "credentials", proxy_credentials_report(p, false));
@@ -465,6 +470,8 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     proxy_credentials_metrics(p, out);
     proxy_targets_metrics(p, out);
     proxy_canary_metrics(p, out);
+    proxy_names_metrics(p, out);
+    proxy_endpoints_metrics(p, out);
     state_metrics(p, out);
     proxy_holder_metrics(p, out);
     (void)hardening_write_metrics(p->hardening, out);

@@ -96,6 +96,7 @@ static int start_workers(struct proxy *p, struct err *err)
     admin_start(p->admin);
     proxy_targets_serve(p);
     proxy_canary_serve(p);
+    proxy_names_tell(p);
     return 0;
 }
 

@@ -33,6 +33,9 @@ static void on_state(void *arg, struct snapshot_state *state)
     p->state = state;
     proxy_publish(p);
     log_applied(p);
+    if (p->serving) {
+        proxy_names_tell(p);
+    }
 }
 
 static void on_quarantined(void *arg, bool quarantined)

@@ -1,7 +1,6 @@
 /*
- * A gateway's targets, as its main thread sees them: their names and the helper that looks them up,
- * the checks of whether they can be reached, and what /healthz and /readyz say of it all. A sidecar
- * has none of this.
+ * A gateway's targets, as its main thread sees them: the checks of whether they can be reached, and
+ * what /healthz and /readyz say of it all. A sidecar has none of this. Their names: proxy_names.c.
  */
 #include "proxy_priv.h"
 
@@ -16,98 +15,11 @@
 enum { ALIVE_ASK_MS = 1000, ALIVE_MAX_MS = 5000 };
 
 struct proxy_targets {
-    struct resolver *resolver; /* NULL: no target is a name */
     struct target_checks *checks;
     struct admin *health; /* NULL: no `health` */
     struct loop_timer alive_timer;
     uint64_t alive_ms; /* when every worker had last answered */
 };
-
-/* --- names ------------------------------------------------------------------------------------ */
-
-struct names {
-    const char **list; /* owned; the texts are lent by the files */
-    size_t n, room;
-};
-
-static void add_name(void *arg, const char *host)
-{
-    struct names *names = (struct names *)arg;
-    if (names->n == names->room) {
-        names->room = names->room > 0 ? 2 * names->room : 16;
-        names->list =
-            (const char **)mem_must_realloc(names->list, names->room * sizeof(const char *));
-    }
-    names->list[names->n++] = host;
-}
-
-static void on_resolved(void *arg, struct resolve_state *state)
-{
-    struct proxy *p = (struct proxy *)arg;
-    resolve_state_unref(p->resolved);
-    p->resolved = resolve_state_ref(state);
-    if (p->serving) {
-        proxy_publish(p);
-    }
-}
-
-static void on_resolver_notice(void *arg, enum resolver_notice notice, const char *host,
-                               const struct err *why)
-{
-    const struct proxy *p = (const struct proxy *)arg;
-    bool good = notice == RESOLVER_RECOVERED || notice == RESOLVER_CHANGED;
-    struct log_line l;
-    log_begin(&l, p->log,
-              notice == RESOLVER_GONE ? LOG_ERROR
-              : good                  ? LOG_INFO
-                                      : LOG_WARN,
-              "resolver");
-    log_str(&l, "notice", resolver_notice_name(notice));
-    log_str(&l, "host", host);
-    if (why != NULL) {
-        log_errinfo(&l, why);
-    }
-    log_end(&l);
-}
-
-static void tell_names(struct proxy *p)
-{
-    struct names names = {.n = 0};
-    snapshot_hosts(p->files, add_name, &names);
-    resolver_set_names(p->targets->resolver, names.list, names.n);
-    free(names.list);
-}
-
-static int start_resolver(struct proxy *p, struct err *err)
-{
-    static const struct resolver_events events = {.on_state = on_resolved,
-                                                  .on_notice = on_resolver_notice};
-    struct names names = {.n = 0};
-    snapshot_hosts(p->files, add_name, &names);
-    free(names.list);
-    if (names.n == 0) {
-        return 0;
-    }
-    p->targets->resolver = resolver_new(p->loop, &events, p, err);
-    return p->targets->resolver != NULL ? 0 : -1;
-}
-
-int proxy_targets_cover(const struct proxy *p, const struct snapshot_files *next, struct err *err)
-{
-    struct names names = {.n = 0};
-    if (p->targets == NULL) {
-        return 0;
-    }
-    snapshot_hosts(next, add_name, &names);
-    const char *first = names.n > 0 ? names.list[0] : NULL;
-    free(names.list);
-    if (first == NULL || p->targets->resolver != NULL) {
-        return 0;
-    }
-    err_set(err, ERR_CONFIG, "'%s' is a name, and this process was started without any", first);
-    err_where(err, "%s", next->conf->path != NULL ? next->conf->path : "");
-    return err_advise(err, "restart it: what looks names up is started with it, or not at all");
-}
 
 /* --- checks ----------------------------------------------------------------------------------- */
 
@@ -134,13 +46,6 @@ void proxy_targets_use(struct proxy *p)
     }
     if (target_checks_use(p->targets->checks, p->snapshot, &err) == -1) {
         log_failure(p->log, LOG_ERROR, "target", &err);
-    }
-}
-
-void proxy_targets_reloaded(struct proxy *p)
-{
-    if (p->targets != NULL && p->targets->resolver != NULL) {
-        tell_names(p);
     }
 }
 
@@ -224,38 +129,6 @@ json_t *proxy_targets_status(const struct proxy *p)
     return a;
 }
 
-json_t *proxy_names_status(const struct proxy *p)
-{
-    const struct resolver *r = p->targets != NULL ? p->targets->resolver : NULL;
-    if (r == NULL) {
-        return json_null();
-    }
-    json_t *a = json_array();
-    for (size_t i = 0; i < resolver_count(r); i++) {
-        struct resolver_status st;
-        resolver_get_status(r, i, &st);
-        const struct resolve_host *h = resolve_state_find(p->resolved, st.host);
-        json_t *addrs = json_array();
-        for (size_t k = 0; h != NULL && k < h->n_addrs; k++) {
-            char text[NET_ADDR_TEXT_MAX];
-            net_addr_text(&h->addrs[k], text);
-            char *colon = strrchr(text, ':'); /* it has no port */
-            *colon = '\0';
-            json_array_append_new(addrs, json_string(text));
-        }
-        json_t *o = json_object();
-        json_object_set_new(o, "host", json_string(st.host));
-        json_object_set_new(o, "addresses", addrs);
-        json_object_set_new(o, "failures_in_row", json_integer(st.failures_in_row));
-        json_object_set_new(o, "error", st.error[0] != '\0' ? json_string(st.error) : json_null());
-        json_array_append_new(a, o);
-    }
-    json_t *o = json_object();
-    json_object_set_new(o, "helper", json_boolean(resolver_alive(r)));
-    json_object_set_new(o, "hosts", a);
-    return o;
-}
-
 static bool report_readyz(void *arg, struct buf *out)
 {
     const struct proxy *p = (const struct proxy *)arg;
@@ -303,30 +176,6 @@ void proxy_targets_metrics(const struct proxy *p, struct buf *out)
                                   i == 0 ? "1 if the last check of a target succeeded." : NULL,
                                   labels, st.state == TARGET_UP ? 1 : 0);
     }
-    if (p->targets->resolver == NULL) {
-        return;
-    }
-    (void)metrics_write_value(out, "postern_resolver_up", METRIC_GAUGE,
-                              "1 while the process that looks names up lives.", "",
-                              resolver_alive(p->targets->resolver) ? 1 : 0);
-    for (size_t i = 0; i < resolver_count(p->targets->resolver); i++) {
-        struct resolver_status st;
-        char labels[300];
-        resolver_get_status(p->targets->resolver, i, &st);
-        snprintf(labels, sizeof(labels), "host=\"%s\"", st.host);
-        (void)metrics_write_value(out, "postern_resolver_addresses", METRIC_GAUGE,
-                                  i == 0 ? "Addresses that are known of a target's name." : NULL,
-                                  labels, (double)st.n_addrs);
-    }
-    for (size_t i = 0; i < resolver_count(p->targets->resolver); i++) {
-        struct resolver_status st;
-        char labels[300];
-        resolver_get_status(p->targets->resolver, i, &st);
-        snprintf(labels, sizeof(labels), "host=\"%s\"", st.host);
-        (void)metrics_write_value(out, "postern_resolver_failures", METRIC_GAUGE,
-                                  i == 0 ? "Failed look-ups of a target's name in a row." : NULL,
-                                  labels, st.failures_in_row);
-    }
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -359,7 +208,7 @@ int proxy_targets_start(struct proxy *p, struct err *err)
     p->targets = mem_must_new(struct proxy_targets);
     p->targets->checks = target_checks_new(p->loop, &events, p);
     loop_timer_init(&p->targets->alive_timer, p->loop, on_alive, p);
-    return start_resolver(p, err) == -1 ? -1 : start_health(p, err);
+    return start_health(p, err);
 }
 
 void proxy_targets_serve(struct proxy *p)
@@ -372,7 +221,6 @@ void proxy_targets_serve(struct proxy *p)
         p->targets->alive_ms = os_now_ms();
         on_alive(p);
     }
-    proxy_targets_reloaded(p);
     proxy_targets_use(p);
 }
 
@@ -388,9 +236,7 @@ void proxy_targets_stop(struct proxy *p)
         loop_timer_disarm(&t->alive_timer);
         admin_free(t->health);
         target_checks_free(t->checks);
-        resolver_free(t->resolver);
         free(t);
         p->targets = NULL;
     }
-    p->resolved = resolve_state_unref(p->resolved);
 }

@@ -235,6 +235,8 @@ struct conf_listener {
         uint32_t connect_rate;  /* new ones a second; 0: any */
         uint32_t connect_burst; /* 0: connect_rate */
         uint32_t lifetime_s;    /* of a connection; 0: any */
+        /* Of one peer's identity, likewise; also of a Proxy, inbound. */
+        uint32_t per_identity_connections, per_identity_rate;
     } limits;
     uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID; 0: the usual one */
     struct conf_target_check check;
@@ -273,6 +275,7 @@ struct conf_trust {
 };
 
 enum conf_state_from { CONF_STATE_FILES, CONF_STATE_AGENT };
+enum conf_resolve_names { CONF_RESOLVE_AUTO, CONF_RESOLVE_ON };
 
 /* A question that a kubelet would ask of the workload. */
 struct conf_probe {
@@ -304,11 +307,12 @@ struct conf_proxy {
     } identity;
     struct {
         enum conf_state_from from;
-        uint32_t max_age_s;              /* 0: any */
-    } state;                             /* where policy and mesh map come from */
-    char *mesh_path;                     /* NULL: none */
-    char *policy_path;                   /* NULL: none, everything is denied */
-    struct conf_credential *credentials; /* Gateway only, as is trust */
+        uint32_t max_age_s;                /* 0: any */
+    } state;                               /* where policy and mesh map come from */
+    char *mesh_path;                       /* NULL: none */
+    enum conf_resolve_names resolve_names; /* of the mesh map; of a Gateway: auto */
+    char *policy_path;                     /* NULL: none, everything is denied */
+    struct conf_credential *credentials;   /* Gateway only, as is trust */
     size_t n_credentials;
     struct conf_trust *trust;
     size_t n_trust;

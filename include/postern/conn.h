@@ -10,6 +10,7 @@
 
 #include <postern/detect.h>
 #include <postern/err.h>
+#include <postern/limit.h>
 #include <postern/log.h>
 #include <postern/rate.h>
 #include <postern/service_manager.h>
@@ -96,6 +97,12 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
       "the agent has not told yet what is allowed, and it waited its time")                        \
     X(QUARANTINED, "quarantined", RESET, WARN, "its peer, or this proxy itself, is quarantined")   \
     X(HOLD_LIMIT, "hold_limit", RESET, WARN, "there is no identity yet, and too many wait")        \
+    X(DESTINATION_LIMIT, "destination_limit", RESET, INFO,                                         \
+      "the service has as many connections as this proxy may open")                                \
+    X(IDENTITY_LIMIT, "identity_limit", RESET, INFO,                                               \
+      "its peer's identity has as many connections as one may have")                               \
+    X(IDENTITY_RATE, "identity_rate", RESET, INFO,                                                 \
+      "its peer's identity opens connections faster than one may")                                 \
     X(LIFETIME, "lifetime", ORDER, INFO, "it was open for as long as its listener lets one be")    \
     X(CERTIFICATE_EXPIRED, "certificate_expired", RESET, INFO,                                     \
       "the certificates that it was made under end")                                               \
@@ -201,6 +208,7 @@ struct conn_shared {
     _Atomic unsigned open;                  /* downstream connections, for limits.connections */
     struct conn_canary *canary;             /* NULL: there is none */
     struct conn_shared_listener *listeners; /* in their order; NULL: not counted apart */
+    struct limit_table *identities; /* inbound connections by identity; NULL: no limit for one */
 };
 
 struct conn_worker;

@@ -11,6 +11,7 @@
 #ifndef POSTERN_SNAPSHOT_H
 #define POSTERN_SNAPSHOT_H
 
+#include <postern/balance.h>
 #include <postern/client_hello.h>
 #include <postern/conf.h>
 #include <postern/deny.h>
@@ -186,9 +187,11 @@ struct snapshot {
     struct snapshot_identity *identity; /* likewise; NULL before the first SVID */
     struct snapshot_parties *parties;   /* likewise; NULL: all go by `identity` */
     struct resolve_state *resolved;     /* likewise; NULL: no name is needed */
-    struct snapshot_state *state; /* likewise; NULL: files are all there is, or it has not come */
-    bool wants_state;             /* without one nothing is allowed */
-    bool own_quarantined;         /* this process's own identity or certificate is */
+    struct balance_state *balance; /* likewise; of the routes of files and state; NULL: no route
+                                      has endpoints or a limit */
+    struct snapshot_state *state;  /* likewise; NULL: files are all there is, or it has not come */
+    bool wants_state;              /* without one nothing is allowed */
+    bool own_quarantined;          /* this process's own identity or certificate is */
 };
 
 /* What a snapshot is made of; all but files may be NULL. */
@@ -197,6 +200,7 @@ struct snapshot_parts {
     struct snapshot_identity *identity;
     struct snapshot_parties *parties; /* of these files */
     struct resolve_state *resolved;
+    struct balance_state *balance; /* of these files and this state */
     struct snapshot_state *state;
     bool quarantined;              /* the agent says that our identity is */
     const struct snapshot *before; /* lent for the call: the one that workers have now */
@@ -223,6 +227,14 @@ bool snapshot_wants_requests(const struct snapshot *s, struct str target, uint16
 const struct route *snapshot_route(const struct snapshot *s, const struct net_addr *dst,
                                    const struct route_pass *before,
                                    const struct route_pass **ret_pass);
+/* Where connections by a route go, and how many there may be: the sets that have a say, that of an
+ * agent's map beside a file's as well. The first one leads: its endpoints count, if it has any. */
+enum { SNAPSHOT_SETS_MAX = 2 };
+size_t snapshot_sets(const struct snapshot *s, const struct route *r, const struct net_addr *dst,
+                     const struct balance_set *ret[SNAPSHOT_SETS_MAX]);
+/* The one whose endpoints count; NULL: the destination itself does. */
+const struct balance_set *snapshot_endpoints(const struct snapshot *s, const struct route *r,
+                                             const struct net_addr *dst);
 /* Whether a peer with this identity and serial is quarantined. */
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 
@@ -240,9 +252,10 @@ void snapshot_targets_free(struct snapshot_listener *l);
 /* Of one of its routes, or (-1) its own. */
 const struct snapshot_target *snapshot_listener_target(const struct snapshot_listener *l,
                                                        long route);
-/* Calls fn for every name that has to be resolved; some maybe more than once. */
-void snapshot_hosts(const struct snapshot_files *f, void (*fn)(void *arg, const char *host),
-                    void *arg);
+/* Calls fn for every name that has to be resolved; some maybe more than once. state: what the agent
+ * tells, or NULL. */
+void snapshot_hosts(const struct snapshot_files *f, const struct snapshot_state *state,
+                    void (*fn)(void *arg, const char *host), void *arg);
 /* Where to connect, the best first; 0: a name that is not resolved, or a target without address.
  * The first *ret_preferred are equally good. */
 size_t snapshot_addresses(const struct snapshot *s, const struct snapshot_target *t,

@@ -76,8 +76,10 @@ struct conn_worker {
     struct conn *conns; /* newest first */
     size_t n_conns, n_held;
     uint64_t next_id;
-    struct learned *learned; /* owned; who takes HBONE; NULL: nothing was learned */
-    uint32_t dial_turn;      /* which address of several comes first */
+    struct learned *learned;           /* owned; who takes HBONE; NULL: nothing was learned */
+    uint32_t dial_turn;                /* which address of several comes first */
+    uint64_t random;                   /* for balance_choose */
+    uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
 
     struct live_index *live; /* owned: all connections, and who of them has to be looked at */
@@ -175,6 +177,15 @@ struct conn_place {
     bool passthrough;
 };
 
+/* Which endpoints a connection has tried, and where it is counted. */
+struct conn_balance {
+    struct balance_endpoint *tried[BALANCE_TRIES_MAX]; /* the last is the one in use; references */
+    uint8_t n_tried, n_services;
+    bool told; /* how the last one turned out */
+    bool in_use;
+    struct balance_service *services[SNAPSHOT_SETS_MAX]; /* taken */
+};
+
 /* What a refusal says in the log. */
 struct conn_denial {
     char decision[CONN_DECISION_TEXT];
@@ -222,7 +233,9 @@ struct conn {
     struct conn_carrier *carrier; /* owned; of one that carries streams */
     struct conn_carrier *via;     /* whose stream it is, or will be */
     struct conn *via_prev, *via_next;
-    struct conn_denial *denial; /* owned; of a connection that was denied */
+    struct conn_denial *denial;   /* owned; of a connection that was denied */
+    struct conn_balance *balance; /* owned; outbound to a service with endpoints or a limit */
+    uint32_t limit_place;         /* inbound; of its identity, with limits for one; 0: none */
     enum conn_reason reason;
     bool closing;         /* reason is set */
     bool upgraded;        /* pumps what an HTTP upgrade switched to */
@@ -345,8 +358,38 @@ bool conn_dial(struct conn *c, struct conn_leg *leg);
 bool conn_dial_step(struct conn *c, struct conn_leg *leg);
 enum conn_reason conn_dial_reason(int sys_errno);
 
-/* --- told.c, hello.c, prelude.c, tunnel.c
- * ---------------------------------------------------------------
+/* --- balance.c: endpoints and limits of services (docs/outbound.md) ----------------------------
+ */
+/* Once the route is known: counts it, and chooses an endpoint, which is c->upstream from then on,
+ * before the transport is chosen. Without endpoints upstream stays. False: closed, too many. */
+bool conn_balance_begin(struct conn *c);
+/* False: no endpoint has an address yet. */
+bool conn_balance_has_address(const struct conn *c);
+/* How many endpoints may be tried. */
+size_t conn_balance_tries(const struct conn *c);
+/* Where its service's connection goes: the endpoint in use, else the original destination. */
+struct net_addr conn_balance_address(const struct conn *c);
+/* The one in use failed: another one is upstream now. False: there is none left to try. */
+bool conn_balance_next(struct conn *c);
+/* The one in use is who it should be. */
+void conn_balance_succeeded(struct conn *c);
+/* It is closing, for c->reason. */
+void conn_balance_closed(struct conn *c);
+/* Is not counted any more. */
+void conn_balance_end(struct conn *c);
+void conn_balance_free(struct conn *c);
+/* After a change, of one without TLS: whether the map leads to its upstream still. */
+bool conn_balance_holds(const struct conn *c);
+
+/* --- identity_limit.c ------------------------------------------------------------------------- */
+/* Inbound, once it is known who the peer is, of everything that is a connection: false, closed, if
+ * this identity has too many. */
+bool conn_identity_enter(struct conn *c);
+void conn_identity_leave(struct conn *c);
+/* Closes, and tells it once a second at most. */
+void conn_limit_refuse(struct conn *c, enum conn_reason reason);
+
+/* --- told.c, hello.c, prelude.c, tunnel.c ------------------------------------------------------
  */
 /* Whether it has to be read first, of whom this one speaks. */
 bool conn_told_wanted(const struct conn *c);
@@ -387,6 +430,8 @@ void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */
 bool conn_hold(struct conn *c, bool for_identity);
 /* Whether there is all that its handshakes need. */
 bool conn_has_identity(const struct conn *c);
+/* The same, or it needs none. */
+bool conn_identity_there(const struct conn *c);
 void conn_resume_held(struct conn_worker *w);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
@@ -429,6 +474,8 @@ void conn_opening_step(struct conn *c);
 void conn_opening_timeout(struct conn *c);
 /* There is no session for it. True: it goes another way. */
 bool conn_opening_fall_back(struct conn *c, enum conn_why outcome);
+/* Its session to an endpoint did not come to be: true if it waits for one to another. */
+bool conn_opening_again(struct conn *c, enum conn_reason reason);
 
 /* --- pool.c ------------------------------------------------------------------------------------
  */

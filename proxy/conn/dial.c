@@ -34,7 +34,10 @@ const struct snapshot_target *conn_next_hop(const struct conn *c)
 
 bool conn_has_address(const struct conn *c)
 {
-    return c->target == NULL || snapshot_has_address(conn_snapshot(c), conn_next_hop(c));
+    if (c->target == NULL) {
+        return conn_balance_has_address(c);
+    }
+    return snapshot_has_address(conn_snapshot(c), conn_next_hop(c));
 }
 
 void conn_dial_begin(struct conn *c)
@@ -42,7 +45,11 @@ void conn_dial_begin(struct conn *c)
     c->dial_left = 1;
     c->dial_at = c->dial_tried = 0;
     c->dial_end_ms = loop_now_ms(c->worker->loop) + conn_conf(c)->timeouts.connect_ms;
-    if (c->target == NULL || conn_next_hop(c)->conf->kind != CONF_TARGET_HOST) {
+    if (c->target == NULL) {
+        c->dial_left = (uint8_t)conn_balance_tries(c);
+        return;
+    }
+    if (conn_next_hop(c)->conf->kind != CONF_TARGET_HOST) {
         return;
     }
     struct net_addr addrs[RESOLVE_ADDRS_MAX];
@@ -57,8 +64,9 @@ void conn_dial_begin(struct conn *c)
 static bool next_address(struct conn *c)
 {
     const struct snapshot_target *t = c->target != NULL ? conn_next_hop(c) : NULL;
-    if (t == NULL) {
-        return c->upstream.len > 0;
+    if (t == NULL) { /* of several endpoints the first is chosen already */
+        return c->upstream.len > 0 &&
+               (c->balance == NULL || c->dial_tried == 0 || conn_balance_next(c));
     }
     struct net_addr addrs[RESOLVE_ADDRS_MAX];
     size_t preferred;
@@ -76,8 +84,9 @@ static bool next_address(struct conn *c)
  * the file. */
 static bool leads_back(const struct conn *c)
 {
-    return c->target != NULL && conn_next_hop(c)->conf->kind == CONF_TARGET_HOST &&
-           snapshot_is_own_port(conn_snapshot(c)->files, &c->upstream, false);
+    bool named =
+        c->target != NULL ? conn_next_hop(c)->conf->kind == CONF_TARGET_HOST : c->balance != NULL;
+    return named && snapshot_is_own_port(conn_snapshot(c)->files, &c->upstream, false);
 }
 
 int conn_dial_fd(struct conn *c, bool *ret_done)
@@ -98,6 +107,9 @@ int conn_dial_fd(struct conn *c, bool *ret_done)
             fd = net_dial(&c->upstream, ret_done);
         }
         c->dial_tried++;
+        if (fd == -1 && conn_dial_reason(errno) == CONN_CLOSE_NO_MEMORY) {
+            c->dial_left = 0; /* our own want is nobody else's failure */
+        }
     }
     return fd;
 }

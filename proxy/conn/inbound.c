@@ -200,6 +200,9 @@ void conn_inbound_step(struct conn *c)
 
 void conn_inbound_verified(struct conn *c)
 {
+    if (!conn_identity_enter(c)) {
+        return;
+    }
     if (conn_detect_wanted(c)) {
         conn_stream_answer(c); /* what it says is read, and it may wait for that */
         conn_detect_start(c);

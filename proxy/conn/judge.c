@@ -135,9 +135,12 @@ static bool route_holds(struct conn *c, bool listed, const struct route_pass *be
                    ? l->explicit_route
                    : snapshot_route(conn_snapshot(c), &c->original, before, &c->pass);
     if (!listed) {
-        return c->route == NULL ? c->pass != NULL : c->route->transport == CONF_TRANSPORT_DISABLE;
+        return c->route == NULL
+                   ? c->pass != NULL
+                   : c->route->transport == CONF_TRANSPORT_DISABLE && conn_balance_holds(c);
     }
-    if (c->route == NULL || !route_transports_alike(c->route->transport, c->transport)) {
+    if (c->route == NULL || !route_transports_alike(c->route->transport, c->transport) ||
+        !conn_balance_holds(c)) {
         return false;
     }
     if (c->state != CONN_PUMP && conn_peer_id(c).n == 0) {

@@ -41,6 +41,9 @@ static bool find_route(struct conn *c)
         conn_close(c, CONN_CLOSE_UNLISTED);
         return false;
     }
+    if (!conn_balance_begin(c)) {
+        return false;
+    }
     conn_transport_choose(c);
     return true;
 }
@@ -102,7 +105,7 @@ void conn_outbound_start(struct conn *c)
     if (!find_route(c)) {
         return;
     }
-    if (c->transport != CONF_TRANSPORT_DISABLE && !conn_hold(c, true)) {
+    if ((c->transport != CONF_TRANSPORT_DISABLE || !conn_has_address(c)) && !conn_hold(c, true)) {
         return;
     }
     if (c->transport == CONF_TRANSPORT_HBONE) {
@@ -148,10 +151,17 @@ bool conn_has_identity(const struct conn *c)
            (!c->relay || conn_party(c, s, true) != NULL);
 }
 
+bool conn_identity_there(const struct conn *c)
+{
+    bool plain =
+        c->direction == CONF_OUTBOUND && c->route != NULL && c->transport == CONF_TRANSPORT_DISABLE;
+    return c->passthrough || plain || conn_has_identity(c);
+}
+
 bool conn_hold(struct conn *c, bool for_identity)
 {
     const struct snapshot *s = conn_snapshot(c);
-    bool there = !for_identity || ((c->passthrough || conn_has_identity(c)) && conn_has_address(c));
+    bool there = !for_identity || (conn_identity_there(c) && conn_has_address(c));
     if (there && (!s->wants_state || s->state != NULL)) {
         return true;
     }

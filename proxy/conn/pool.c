@@ -131,7 +131,7 @@ static struct conn_carrier *make(struct conn *c, const struct net_addr *to)
 
 void pool_take(struct conn *c)
 {
-    struct net_addr to = c->original;
+    struct net_addr to = conn_balance_address(c);
     net_addr_set_port(&to, c->route->hbone_port);
     c->upstream = to;
     struct conn_carrier *k = find(c, &to);

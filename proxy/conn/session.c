@@ -104,6 +104,9 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
         if (outcome != CONN_WHY_NONE && conn_opening_fall_back(user, outcome)) {
             continue;
         }
+        if (c->direction == CONF_OUTBOUND && conn_opening_again(user, reason)) {
+            continue;
+        }
         conn_close(user, inherited(reason));
         conn_close(user, inherited(reason)); /* one that lingers: nothing more can be said to it */
     }

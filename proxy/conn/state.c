@@ -95,6 +95,8 @@ void conn_set_state(struct conn *c, enum conn_state next)
     c->state = next;
     if (next == CONN_HELD) {
         c->worker->n_held++;
+    } else if (next == CONN_PUMP && c->balance != NULL) {
+        conn_balance_succeeded(c);
     }
     if (next != CONN_CLOSED) {
         count_state(c, next, 1);
@@ -141,6 +143,7 @@ static void free_now(struct loop_deferred *d)
     conn_hello_free(c);
     conn_tunnel_free(c);
     conn_carrier_free(c);
+    conn_balance_free(c);
     free(c->denial);
     conn_release_snapshot(w, c->snap);
     free(c);
@@ -209,6 +212,8 @@ static void unlist(struct conn *c)
         c->next->prev = c->prev;
     }
     w->n_conns--;
+    conn_balance_end(c);
+    conn_identity_leave(c);
     atomic_fetch_sub_explicit(&w->shared->open, 1, memory_order_relaxed);
     if (w->shared->listeners != NULL) {
         struct conn_shared_listener *l = &w->shared->listeners[c->listener];
@@ -246,6 +251,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
         c->reason = reason;
         conn_count_bytes(c);
         conn_detect_end(c);
+        conn_balance_closed(c);
         counter_add(&c->worker->counters.closed[c->direction][reason], 1);
         if (c->carrier != NULL) {
             conn_carrier_end(c, reason);
@@ -385,9 +391,9 @@ static void on_timer(void *arg)
     struct err err = ERR_INIT;
     switch (c->state) {
     case CONN_HELD:
-        conn_close(c, !c->passthrough && !conn_has_identity(c) ? CONN_CLOSE_NO_IDENTITY
-                      : !conn_has_address(c)                   ? CONN_CLOSE_NO_ADDRESS
-                                                               : CONN_CLOSE_NO_STATE);
+        conn_close(c, !conn_identity_there(c) ? CONN_CLOSE_NO_IDENTITY
+                      : !conn_has_address(c)  ? CONN_CLOSE_NO_ADDRESS
+                                              : CONN_CLOSE_NO_STATE);
         break;
     case CONN_DIAL:
         conn_dial_timeout(c);

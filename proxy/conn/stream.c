@@ -141,8 +141,21 @@ bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
     }
     conn_via_drop(c);
     (void)conn_transport_fall_back(c, outcome);
-    c->upstream = c->original;
+    c->upstream = conn_balance_address(c);
     conn_outbound_dial(c);
+    return true;
+}
+
+bool conn_opening_again(struct conn *c, enum conn_reason reason)
+{
+    bool unreached = reason == CONN_CLOSE_CONNECT_REFUSED || reason == CONN_CLOSE_CONNECT_FAILED ||
+                     reason == CONN_CLOSE_CONNECT_TIMEOUT;
+    if (!unreached || c->state != CONN_OPENING || conn_is_stream(c) || c->balance == NULL ||
+        !conn_balance_next(c)) {
+        return false;
+    }
+    conn_via_drop(c);
+    pool_take(c);
     return true;
 }
 
@@ -165,7 +178,8 @@ void conn_opening_begin(struct conn *c)
         conn_close(c, CONN_CLOSE_ROUTE_CHANGED);
         return;
     }
-    net_addr_text(&c->original, authority);
+    struct net_addr to = conn_balance_address(c);
+    net_addr_text(&to, authority);
     if (!hbone_stream_open(k->hbone, str_of(authority), &c->peer.hs, c)) {
         conn_close(c, CONN_CLOSE_SESSION_LOST);
         return;

@@ -277,6 +277,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->n_workers = spec->n_workers;
     w->shared = spec->shared;
     w->emit = (struct buf)BUF_INIT(EMIT_MAX);
+    os_random(&w->random, sizeof(w->random));
     os_random(&w->decision_prefix, sizeof(w->decision_prefix));
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();

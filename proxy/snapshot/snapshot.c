@@ -298,6 +298,7 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
         POSTERN_ASSERT(parts->parties->n_legs == parts->files->n_listeners);
         s->parties = snapshot_parties_ref(parts->parties);
     }
+    s->balance = parts->balance != NULL ? balance_state_ref(parts->balance) : NULL;
     s->resolved = parts->resolved != NULL ? resolve_state_ref(parts->resolved) : NULL;
     s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
     if (s->wants_state) {
@@ -319,6 +320,7 @@ struct snapshot *snapshot_ref(struct snapshot *s)
 struct snapshot *snapshot_unref(struct snapshot *s)
 {
     if (s != NULL && drop_ref(&s->refs)) {
+        balance_state_unref(s->balance);
         snapshot_files_unref(s->files);
         snapshot_identity_unref(s->identity);
         resolve_state_unref(s->resolved);

@@ -64,6 +64,30 @@ static bool among(struct str id, const struct route *r)
     return false;
 }
 
+static bool same_endpoint(const struct route_endpoint *a, const struct route_endpoint *b)
+{
+    if (a->port != b->port || (a->host == NULL) != (b->host == NULL)) {
+        return false;
+    }
+    return a->host != NULL ? strcmp(a->host, b->host) == 0
+                           : net_addr_same_host(&a->address, &b->address);
+}
+
+/* Whether the file leads nowhere that the agent does not lead to. */
+static bool leads_there(const struct route *file, const struct route *told)
+{
+    for (size_t i = 0; i < file->n_endpoints; i++) {
+        bool found = false;
+        for (size_t k = 0; !found && k < told->n_endpoints; k++) {
+            found = same_endpoint(&file->endpoints[i], &told->endpoints[k]);
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether the file expects nobody at this destination but those whom the agent expects there. Which
  * form of mTLS it takes there is the file's to say. */
 static bool is_narrower(const struct route *file, const struct route *told)
@@ -76,7 +100,7 @@ static bool is_narrower(const struct route *file, const struct route *told)
             return false;
         }
     }
-    return true;
+    return leads_there(file, told);
 }
 
 /* What one map says. */
@@ -134,6 +158,40 @@ const struct route *snapshot_route(const struct snapshot *s, const struct net_ad
         }
     }
     return r;
+}
+
+size_t snapshot_sets(const struct snapshot *s, const struct route *r, const struct net_addr *dst,
+                     const struct balance_set *ret[SNAPSHOT_SETS_MAX])
+{
+    size_t n = 0;
+    if (s->balance == NULL || s->balance->n_sets == 0 || r == NULL) {
+        return 0;
+    }
+    const struct balance_set *own = balance_find(s->balance, r);
+    const struct balance_set *told = NULL;
+    if (s->wants_state && s->state != NULL && s->state->has_mesh &&
+        s->files->conf->mesh_path != NULL) {
+        const struct route *first = route_lookup(s->state->routes, dst);
+        told = first != r ? balance_find(s->balance, first) : NULL;
+    }
+    if (told != NULL && told->route->n_endpoints > 0 && r->n_endpoints == 0) {
+        ret[n++] = told;
+        told = NULL;
+    }
+    if (own != NULL) {
+        ret[n++] = own;
+    }
+    if (told != NULL) {
+        ret[n++] = told;
+    }
+    return n;
+}
+
+const struct balance_set *snapshot_endpoints(const struct snapshot *s, const struct route *r,
+                                             const struct net_addr *dst)
+{
+    const struct balance_set *sets[SNAPSHOT_SETS_MAX];
+    return snapshot_sets(s, r, dst, sets) > 0 && sets[0]->route->n_endpoints > 0 ? sets[0] : NULL;
 }
 
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial)

@@ -106,9 +106,13 @@ static void tell_host(const struct snapshot_target *t, void (*fn)(void *, const 
     }
 }
 
-void snapshot_hosts(const struct snapshot_files *f, void (*fn)(void *arg, const char *host),
-                    void *arg)
+void snapshot_hosts(const struct snapshot_files *f, const struct snapshot_state *state,
+                    void (*fn)(void *arg, const char *host), void *arg)
 {
+    route_hosts(f->routes, fn, arg);
+    if (state != NULL && state->has_mesh) {
+        route_hosts(state->routes, fn, arg);
+    }
     for (size_t i = 0; i < f->n_listeners; i++) {
         const struct snapshot_listener *l = &f->listeners[i];
         if (l->connect_proxy != NULL) {

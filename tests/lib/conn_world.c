@@ -53,24 +53,55 @@ struct snapshot_files *side_load(struct side *s)
     return files;
 }
 
+static struct snapshot *make_snapshot(struct side *s)
+{
+    const struct route_table *const tables[] = {s->files->routes};
+    struct balance_state *b = balance_build(s->balance, tables, 1, s->resolved, os_now_ms());
+    struct snapshot *snap = snapshot_new(
+        ++s->generation,
+        &(const struct snapshot_parts){.files = s->files, .identity = s->identity, .balance = b});
+    balance_state_unref(b);
+    return snap;
+}
+
 void side_post(struct side *s)
 {
-    struct snapshot *snap =
-        snapshot_new(++s->generation,
-                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
+    struct snapshot *snap = make_snapshot(s);
     conn_worker_post_snapshot(s->worker, snap);
     snapshot_unref(snap);
 }
 
-void side_policy(struct side *s, const char *policy)
+static void reload(struct side *s)
 {
-    side_write(s, "policy.yaml", policy);
     snapshot_files_unref(s->files);
     s->files = side_load(s);
     side_post(s);
 }
 
-static void side_start(struct side *s, const char *conf, const char *policy)
+void side_policy(struct side *s, const char *policy)
+{
+    side_write(s, "policy.yaml", policy);
+    reload(s);
+}
+
+void side_settled(struct side *s)
+{
+    const struct conn_counters *n = conn_worker_counters(s->worker);
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (atomic_load((_Atomic uint64_t *)(uintptr_t)&n->generation) != s->generation) {
+        assert_true(os_now_ms() < end);
+        (void)poll(NULL, 0, 2);
+    }
+}
+
+void side_mesh(struct side *s, const char *mesh)
+{
+    side_write(s, "mesh.yaml", mesh);
+    reload(s);
+    side_settled(s);
+}
+
+void side_start(struct side *s, const char *conf, const char *policy)
 {
     struct err err = ERR_INIT;
     strcpy(s->dir, "/tmp/postern-test-conn-XXXXXX");
@@ -79,15 +110,17 @@ static void side_start(struct side *s, const char *conf, const char *policy)
     if (policy != NULL) {
         write_in(s->dir, "policy.yaml", policy);
     }
+    if (s->mesh != NULL) {
+        write_in(s->dir, "mesh.yaml", s->mesh);
+    }
+    s->balance = balance_new();
     s->files = side_load(s);
     s->log_wake = eventfd(0, EFD_NONBLOCK);
     snprintf(s->log_path, sizeof(s->log_path), "%s/log", s->dir);
     FILE *f = fopen(s->log_path, "w+");
     s->log_fd = dup(fileno(f));
     fclose(f);
-    struct snapshot *snap =
-        snapshot_new(++s->generation,
-                     &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
+    struct snapshot *snap = make_snapshot(s);
     struct conn_worker_spec spec = {.role = "proxy",
                                     .n_workers = 1,
                                     .shared = &s->shared,
@@ -100,18 +133,19 @@ static void side_start(struct side *s, const char *conf, const char *policy)
     snapshot_unref(snap);
 }
 
-static void side_stop(struct side *s)
+void side_stop(struct side *s)
 {
     char path[160];
     conn_worker_stop(s->worker);
     conn_worker_free(s->worker);
     snapshot_files_unref(s->files);
     snapshot_identity_unref(s->identity);
+    balance_free(s->balance);
     assert_int_equal(s->shared.open, 0);
     close(s->log_wake);
     close(s->log_fd);
-    static const char *const names[] = {"proxy.yaml", "policy.yaml", "log"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const names[] = {"proxy.yaml", "policy.yaml", "mesh.yaml", "log"};
+    for (size_t i = 0; i < 4; i++) {
         snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
         unlink(path);
     }

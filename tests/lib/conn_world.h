@@ -21,6 +21,9 @@ struct side {
     struct snapshot_identity *identity;
     struct conn_shared shared;
     struct conn_worker *worker;
+    const char *mesh;                     /* of "mesh.yaml" at the start; NULL: none */
+    const struct resolve_state *resolved; /* what names mean; NULL: nothing */
+    struct balance *balance;              /* of its endpoints */
     int log_wake, log_fd;
     char log_path[96];
 };
@@ -32,6 +35,13 @@ struct world {
     struct x509_trust *trust;
 };
 
+/* For sides beside the two of a world. */
+void side_start(struct side *s, const char *conf, const char *policy);
+void side_stop(struct side *s);
+/* Until its worker goes by what was posted last. */
+void side_settled(struct side *s);
+/* "mesh.yaml" anew, in force and settled. */
+void side_mesh(struct side *s, const char *mesh);
 /* A file of this side's directory: "policy.yaml" is what world_new was given. */
 void side_write(const struct side *s, const char *name, const char *text);
 /* Its files once more, as a reload reads them. */

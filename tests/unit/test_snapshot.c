@@ -259,6 +259,89 @@ static void test_routes(void **state)
     snapshot_unref(s);
 }
 
+/* --- endpoints and limits ----------------------------------------------------------------------
+ */
+#define LED(name, rest)                                                                            \
+    "{\"name\": \"" name "\", \"addresses\": [\"10.0.0.1\"], \"identities\": [" A "]" rest "}"
+#define TO(list) ", \"endpoints\": [" list "]"
+#define MOST(n) ", \"limits\": {\"connections\": " n "}"
+
+/* The service that leads, with how many endpoints, and the limits that hold: "t2 t=5 f=3". */
+static void sets_text(const struct snapshot *s, char ret[64])
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(1)};
+    const struct balance_set *sets[SNAPSHOT_SETS_MAX];
+    const struct route_pass *pass = NULL;
+    struct net_addr to;
+    inet_pton(AF_INET, "10.0.0.1", &in.sin_addr);
+    assert_true(net_addr_from((const struct sockaddr *)&in, sizeof(in), &to));
+    const struct route *r = snapshot_route(s, &to, NULL, &pass);
+    if (r == NULL) {
+        snprintf(ret, 64, "-");
+        return;
+    }
+    const struct balance_set *leads = snapshot_endpoints(s, r, &to);
+    int n = snprintf(ret, 64, "%s%zu", leads != NULL ? leads->service->name : "=",
+                     leads != NULL ? leads->n : 0);
+    for (size_t i = 0; i < snapshot_sets(s, r, &to, sets); i++) {
+        if (sets[i]->route->max_connections > 0) {
+            n += snprintf(ret + n, 64 - (size_t)n, " %s=%u", sets[i]->service->name,
+                          sets[i]->route->max_connections);
+        }
+    }
+}
+
+static void test_endpoints_narrow(void **state)
+{
+    static const struct {
+        const char *told, *file, *want;
+    } cases[] = {
+        {LED("t", TO("\"10.1.0.1\", \"10.1.0.2\"")), NULL, "t2"},
+        {LED("t", ""), NULL, "=0"},
+        {LED("t", MOST("5")), NULL, "=0 t=5"},
+        /* a file that names none has the agent's; of its own it has fewer */
+        {LED("t", TO("\"10.1.0.1\", \"10.1.0.2\"")), LED("f", ""), "t2"},
+        {LED("t", TO("\"10.1.0.1\", \"10.1.0.2\"")), LED("f", TO("\"10.1.0.2\"")), "f1"},
+        {LED("t", TO("\"a.x\", \"10.1.0.2\"")), LED("f", TO("\"a.x\"")), "f0"},
+        /* and no other */
+        {LED("t", TO("\"10.1.0.1\"")), LED("f", TO("\"10.1.0.1\", \"10.1.0.3\"")), "-"},
+        {LED("t", TO("\"10.1.0.1\"")), LED("f", TO("\"a.x\"")), "-"},
+        {LED("t", TO("\"10.1.0.1\"") ", \"ports\": [{\"port\": 1}]"),
+         LED("f", TO("\"10.1.0.1:2\"") ", \"ports\": [{\"port\": 1}]"), "-"},
+        {LED("t", ""), LED("f", TO("\"10.0.0.1\"")), "-"},
+        /* limits: both hold */
+        {LED("t", MOST("5")), LED("f", MOST("9")), "=0 f=9 t=5"},
+        {LED("t", MOST("5")), LED("f", ""), "=0 t=5"},
+        {LED("t", ""), LED("f", MOST("9")), "=0 f=9"},
+        {LED("t", TO("\"10.1.0.1\"") MOST("5")), LED("f", MOST("9")), "t1 t=5 f=9"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char told_text[400];
+        char file_text[400];
+        char got[64];
+        struct balance *registry = balance_new();
+        snprintf(told_text, sizeof(told_text), MESH(", \"services\": [%s]"), cases[i].told);
+        snprintf(file_text, sizeof(file_text), MESH(", \"services\": [%s]"),
+                 cases[i].file != NULL ? cases[i].file : "");
+        struct snapshot_files *f = files(true, NULL, cases[i].file != NULL ? file_text : NULL);
+        struct snapshot_state *t = told(NULL, told_text, NULL, NULL, 0);
+        const struct route_table *const tables[] = {f->routes, t->routes};
+        struct balance_state *b = balance_build(registry, tables, 2, NULL, 1);
+        struct snapshot *s =
+            snapshot_new(1, &(const struct snapshot_parts){.files = f, .state = t, .balance = b});
+        sets_text(s, got);
+        if (strcmp(got, cases[i].want) != 0) {
+            fail_msg("case %zu: %s, not %s", i, got, cases[i].want);
+        }
+        snapshot_unref(s);
+        balance_state_unref(b);
+        snapshot_files_unref(f);
+        snapshot_state_unref(t);
+        balance_free(registry);
+    }
+}
+
 /* --- quarantine ---------------------------------------------------------------------------------
  */
 static void test_quarantine(void **state)
@@ -457,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_messages_that_are_not_taken),
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_endpoints_narrow),
         cmocka_unit_test(test_reach_taken_back),
         cmocka_unit_test(test_quarantine),
         cmocka_unit_test(test_same_content_same_digest),

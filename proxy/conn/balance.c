@@ -1,0 +1,230 @@
+/* An outbound connection among the endpoints of its service: which it tries, what is told of how
+ * they turned out, and how many connections the service has. */
+#include "conn_priv.h"
+
+#include <stdlib.h>
+
+static uint64_t now_ms(const struct conn *c)
+{
+    return loop_now_ms(c->worker->loop);
+}
+
+static const struct balance_set *endpoints(const struct conn *c)
+{
+    return c->target == NULL && c->direction == CONF_OUTBOUND
+               ? snapshot_endpoints(conn_snapshot(c), c->route, &c->original)
+               : NULL;
+}
+
+bool conn_balance_has_address(const struct conn *c)
+{
+    const struct balance_set *s = endpoints(c);
+    return s == NULL || s->n > 0;
+}
+
+size_t conn_balance_tries(const struct conn *c)
+{
+    const struct balance_set *s = c->balance != NULL ? endpoints(c) : NULL;
+    size_t n = s != NULL ? s->n : 1;
+    return n < BALANCE_TRIES_MAX ? n : BALANCE_TRIES_MAX;
+}
+
+/* --- the endpoint in use ---------------------------------------------------------------------- */
+
+static struct balance_endpoint *in_use(const struct conn *c)
+{
+    const struct conn_balance *b = c->balance;
+    return b != NULL && b->in_use ? b->tried[b->n_tried - 1] : NULL;
+}
+
+struct net_addr conn_balance_address(const struct conn *c)
+{
+    const struct balance_endpoint *e = in_use(c);
+    struct net_addr a = e != NULL ? e->address : c->original;
+    if (net_addr_port(&a) == 0) {
+        net_addr_set_port(&a, net_addr_port(&c->original));
+    }
+    return a;
+}
+
+static void leave(struct conn *c)
+{
+    struct balance_endpoint *e = in_use(c);
+    if (e != NULL) {
+        c->balance->in_use = false;
+        atomic_fetch_sub_explicit(&e->open, 1, memory_order_relaxed);
+    }
+}
+
+/* Those that were tried are remembered until the end: no address becomes another's meanwhile. */
+static void forget(struct conn *c)
+{
+    struct conn_balance *b = c->balance;
+    leave(c);
+    for (size_t i = 0; i < b->n_tried; i++) {
+        balance_endpoint_unref(b->tried[i]);
+    }
+    b->n_tried = 0;
+}
+
+static bool choose(struct conn *c, const struct balance_set *s)
+{
+    struct conn_balance *b = c->balance;
+    if (b->n_tried == BALANCE_TRIES_MAX) {
+        return false;
+    }
+    struct balance_endpoint *e =
+        balance_choose(s, b->tried, b->n_tried, now_ms(c), &c->worker->random);
+    if (e == NULL) {
+        return false;
+    }
+    balance_take(e);
+    b->tried[b->n_tried++] = e;
+    b->in_use = true;
+    b->told = false;
+    c->upstream = conn_balance_address(c);
+    return true;
+}
+
+static void log_ejected(struct conn *c, const struct balance_endpoint *e)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    struct log_line l;
+    log_begin(&l, c->worker->log, LOG_WARN, "endpoint_ejected");
+    log_str(&l, "service", e->service);
+    log_str(&l, "upstream", net_addr_text(&c->upstream, text));
+    log_uint(&l, "for_ms", atomic_load_explicit(&e->ejected_for_ms, memory_order_relaxed));
+    bool shook = c->closing && (c->reason == CONN_CLOSE_HANDSHAKE_FAILED ||
+                                c->reason == CONN_CLOSE_HANDSHAKE_TIMEOUT);
+    log_str(&l, "step", shook ? "handshake" : "connect");
+    log_end(&l);
+}
+
+static void failed(struct conn *c)
+{
+    struct balance_endpoint *e = in_use(c);
+    const struct balance_set *s = endpoints(c);
+    if (e == NULL || c->balance->told) {
+        return;
+    }
+    c->balance->told = true;
+    if (s != NULL && balance_failed(s, e, now_ms(c))) {
+        log_ejected(c, e);
+    }
+}
+
+bool conn_balance_next(struct conn *c)
+{
+    const struct balance_set *s = endpoints(c);
+    failed(c);
+    leave(c);
+    return s != NULL && choose(c, s);
+}
+
+void conn_balance_succeeded(struct conn *c)
+{
+    struct balance_endpoint *e = in_use(c);
+    if (e != NULL) {
+        c->balance->told = true;
+        balance_succeeded(e, now_ms(c));
+    }
+}
+
+/* What the application breaks off, or we have no means for, is no failure of an endpoint's. */
+void conn_balance_closed(struct conn *c)
+{
+    bool its = c->reason == CONN_CLOSE_CONNECT_REFUSED || c->reason == CONN_CLOSE_CONNECT_FAILED ||
+               c->reason == CONN_CLOSE_CONNECT_TIMEOUT ||
+               c->reason == CONN_CLOSE_HANDSHAKE_FAILED ||
+               c->reason == CONN_CLOSE_HANDSHAKE_TIMEOUT;
+    if (its && c->balance != NULL) {
+        failed(c);
+    }
+}
+
+/* --- the service ------------------------------------------------------------------------------ */
+
+static bool count(struct conn *c, const struct balance_set *const *sets, size_t n)
+{
+    struct conn_balance *b = c->balance;
+    while (b->n_services < n) {
+        const struct balance_set *s = sets[b->n_services];
+        if (!balance_service_take(s->service, s->route->max_connections)) {
+            conn_limit_refuse(c, CONN_CLOSE_DESTINATION_LIMIT);
+            return false;
+        }
+        b->services[b->n_services++] = s->service;
+    }
+    return true;
+}
+
+bool conn_balance_begin(struct conn *c)
+{
+    const struct balance_set *sets[SNAPSHOT_SETS_MAX];
+    size_t n = snapshot_sets(conn_snapshot(c), c->route, &c->original, sets);
+    if (c->balance != NULL) { /* it was held meanwhile, and the map may be another */
+        conn_balance_end(c);
+        forget(c);
+    }
+    if (n == 0) {
+        return true;
+    }
+    if (c->balance == NULL) {
+        c->balance = (struct conn_balance *)calloc(1, sizeof(*c->balance));
+    }
+    if (c->balance == NULL) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
+    if (!count(c, sets, n)) {
+        return false;
+    }
+    const struct balance_set *leads = endpoints(c);
+    if (leads != NULL) {
+        (void)choose(c, leads); /* none: it waits for an address */
+    }
+    return true;
+}
+
+void conn_balance_end(struct conn *c)
+{
+    struct conn_balance *b = c->balance;
+    if (b == NULL) {
+        return;
+    }
+    leave(c);
+    while (b->n_services > 0) {
+        balance_service_give(b->services[--b->n_services]);
+    }
+}
+
+void conn_balance_free(struct conn *c)
+{
+    if (c->balance != NULL) {
+        conn_balance_end(c);
+        forget(c);
+        free(c->balance);
+        c->balance = NULL;
+    }
+}
+
+/* --- after a change --------------------------------------------------------------------------- */
+
+bool conn_balance_holds(const struct conn *c)
+{
+    if (c->target != NULL || c->transport != CONF_TRANSPORT_DISABLE) {
+        return true; /* who is there has been proved */
+    }
+    const struct balance_set *s = endpoints(c);
+    if (s == NULL) {
+        return net_addr_equal(&c->upstream, &c->original);
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        const struct net_addr *a = &s->endpoints[i]->address;
+        uint16_t port = net_addr_port(a) != 0 ? net_addr_port(a) : net_addr_port(&c->original);
+        if (net_addr_same_host(a, &c->upstream) && port == net_addr_port(&c->upstream)) {
+            return true;
+        }
+    }
+    return s->named && c->balance != NULL;
+}
