@@ -186,6 +186,8 @@ void conn_resume_held(struct conn_worker *w)
             continue;
         }
         conn_use_current(c);
+        c->route = NULL; /* of a snapshot that may be gone now: both are looked for anew */
+        c->pass = NULL;
         if (c->direction == CONF_INBOUND) {
             conn_inbound_start(c);
         } else {
