@@ -11,7 +11,8 @@
 
 bool conn_told_wanted(const struct conn *c)
 {
-    return (c->told == NULL || !c->told->done) && c->source.len > 0 &&
+    /* Decided once, when it comes: one that was held meanwhile has perhaps said other things. */
+    return c->state == CONN_NEW && c->source.len > 0 &&
            conf_cidrs_hold(&conn_listener(c)->conf->proxy_protocol_from, &c->source.sa);
 }
 

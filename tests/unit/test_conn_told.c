@@ -8,6 +8,7 @@
 
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <postern/os.h>
 #include <postern/proxy_protocol.h>
 #include <setjmp.h>
@@ -348,12 +349,69 @@ static void test_outbound(void **state)
     world_free(w);
 }
 
+/* Also where streams of sessions are tried: nobody takes HBONE here, so it goes directly. */
+static void test_outbound_hbone(void **state)
+{
+    (void)state;
+    struct world *w = world_new_both(
+        "tcp", "    transport: auto\n    proxy_protocol_from: [127.0.0.0/8]\n", ALLOW);
+    int c = dial(w->port);
+    say(c, "PROXY TCP4 10.9.8.7 10.0.0.1 1234 443\r\nhello");
+    int s = take(w);
+    hear(s, "hello");
+    close(c);
+    close(s);
+    log_line(&w->client, "\"event\":\"connection\"", "\"source\":\"10.9.8.7:1234\"");
+    world_free(w);
+}
+
+/* --- a reload meanwhile ----------------------------------------------------------------------- */
+
+static void wait_held(struct side *s)
+{
+    const struct conn_counters *n = conn_worker_counters(s->worker);
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (atomic_load(&n->states[CONF_INBOUND][CONN_HELD]) == 0) {
+        assert_true(os_now_ms() < end);
+        poll(NULL, 0, 5);
+    }
+}
+
+/* Who came before its address was named is who it is: what was held is not asked anew. */
+static void test_named_while_held(void **state)
+{
+    (void)state;
+    char conf[600];
+    struct world *w = world_new_explicit("tcp", ALLOW, false);
+    int c = dial(w->tls);
+    wait_held(&w->server);
+    snprintf(conf, sizeof(conf),
+             "kind: Proxy\nlevel: 1\nname: server\nidentity:\n  socket: unix:/nowhere\n"
+             "policy: policy.yaml\nlisteners:\n  - name: in\n    direction: inbound\n"
+             "    address: 127.0.0.1:%u\n    capture: explicit\n    to: 127.0.0.1:%u\n"
+             "    protocol: " FROM,
+             w->tls, w->backend);
+    side_write(&w->server, "proxy.yaml", conf);
+    w->server.identity = make_identity(w, "spiffe://a.b/server");
+    side_policy(&w->server, ALLOW);
+    say(c, "PROXY TCP4 10.9.8.7 10.0.0.1 1234 443\r\n");
+    log_line(&w->server, "\"event\":\"connection\"", "\"reason\":\"handshake_failed\"");
+    close(c);
+    c = dial(w->tls);
+    say(c, "GET / HTTP/1.1\r\n\r\n");
+    hear_reset(c);
+    log_line(&w->server, "\"proxy_header_refused\"", "malformed");
+    assert_true(nobody_came(w));
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_not_named),
-        cmocka_unit_test(test_source),      cmocka_unit_test(test_passed_on),
-        cmocka_unit_test(test_sidecar_out), cmocka_unit_test(test_outbound),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_not_named),
+        cmocka_unit_test(test_source),         cmocka_unit_test(test_passed_on),
+        cmocka_unit_test(test_sidecar_out),    cmocka_unit_test(test_outbound),
+        cmocka_unit_test(test_outbound_hbone), cmocka_unit_test(test_named_while_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
