@@ -313,8 +313,8 @@ void listener_transport_check(struct context *c, const struct node *map,
                               const struct conf_listener *l);
 extern const struct table table_agent_limits;
 /* Sections that a Proxy and a Gateway have alike. */
-extern const struct table table_proxy_identity, table_proxy_state, table_proxy_timeouts,
-    table_proxy_limits, table_proxy_log;
+extern const struct table table_proxy_identity, table_proxy_state, table_proxy_tls,
+    table_proxy_timeouts, table_proxy_limits, table_proxy_log;
 extern const struct table table_gateway_listener, table_credential, table_trust, table_peer_allow,
     table_peer_verify, table_leg_tls, table_target_check, table_gateway_targets,
     table_health; /* of a Gateway file */

@@ -11,6 +11,28 @@ enum { NAME_MAX_LEN = 1024, ALPN_MAX_LEN = 255, CREDENTIAL_NAME_MAX = 255 };
 /* --- TLS -------------------------------------------------------------------------------------- */
 static const char *const words_tls_min[] = {"1.2", "1.3", NULL};
 
+/* What each file with TLS may say of it. */
+#define CONF_TLS_FIELDS(type_, member)                                                             \
+    {.name = "min_group",                                                                          \
+     .type = TYPE_WORD,                                                                            \
+     .words = words_group,                                                                         \
+     AT(type_, member.min_group),                                                                  \
+     .def = "x25519",                                                                              \
+     .doc = "The weakest group for the exchange of keys: `x25519` (X25519, P-256 and better), "    \
+            "`p384` (P-384 and better), `x25519mlkem768` (nothing but that hybrid with ML-KEM, "   \
+            "which needs OpenSSL 3.5 on both sides). The hybrid is offered first in any case, "    \
+            "where OpenSSL has it."},                                                              \
+        {.name = "resumption",                                                                     \
+         .type = TYPE_WORD,                                                                        \
+         .words = words_resumption,                                                                \
+         AT(type_, member.resumption),                                                             \
+         .def = "off",                                                                             \
+         .doc = "`on`: sessions are resumed, after the same questions that a full handshake "      \
+                "asks: docs/handshakes.md."}
+
+static const char *const words_resumption[] = {"off", "on", NULL};
+static const char *const words_group[] = {"x25519", "p384", "x25519mlkem768", NULL};
+
 static const struct field fields_tls[] = {
     {.name = "min",
      .type = TYPE_WORD,
@@ -19,6 +41,7 @@ static const struct field fields_tls[] = {
      .def = "1.3",
      .doc = "The least version. `1.2` is for peers that have no other: forward secrecy and AEAD "
             "are demanded there too."},
+    CONF_TLS_FIELDS(struct conf_tls_side, tls),
     {.name = "alpn",
      .type = TYPE_TEXT,
      .max = ALPN_MAX_LEN,
@@ -26,7 +49,21 @@ static const struct field fields_tls[] = {
      .def_doc = "`http/1.1` for `protocol: http`, else none",
      .doc = "Application protocols, in order of preference."},
 };
-const struct table table_leg_tls = {.name = "tls", FIELDS(fields_tls)};
+
+static void check_leg_tls(struct context *c, const struct node *map, void *value)
+{
+    const struct conf_tls_side *side = value;
+    const struct node *resumption = node_get(map, "resumption");
+    if (side->tls.resumption == CONF_RESUMPTION_ON && side->tls.min == CONF_TLS_1_2) {
+        report(c, resumption, NULL, "remove one of the two",
+               "'resumption: on' is for TLS 1.3, and 'min' allows 1.2");
+    }
+}
+
+const struct table table_leg_tls = {.name = "tls", FIELDS(fields_tls), .check = check_leg_tls};
+
+static const struct field fields_proxy_tls[] = {CONF_TLS_FIELDS(struct conf_proxy, tls)};
+const struct table table_proxy_tls = {.name = "tls", FIELDS(fields_proxy_tls)};
 
 /* --- names of peers --------------------------------------------------------------------------- */
 #define NAME_LISTS(side)                                                                           \

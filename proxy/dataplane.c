@@ -39,6 +39,7 @@ static struct balance_state *endpoints(const struct proxy *p)
 void proxy_publish(struct proxy *p)
 {
     mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
+    proxy_tickets_renew(p);
     struct snapshot *next =
         snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files,
                                                                      .balance = balance,
@@ -46,6 +47,7 @@ void proxy_publish(struct proxy *p)
                                                                      .parties = p->parties,
                                                                      .resolved = p->resolved,
                                                                      .state = p->state,
+                                                                     .tickets = p->tickets,
                                                                      .quarantined = p->quarantined,
                                                                      .before = p->snapshot});
     for (unsigned i = 0; i < p->n_workers; i++) {
@@ -64,7 +66,8 @@ static void on_identity(void *arg, const struct identity_state *state)
     struct proxy *p = (struct proxy *)arg;
     struct snapshot_identity *next = NULL;
     struct err err = ERR_INIT;
-    if ((state != NULL && snapshot_identity_new(state->svid, state->trust, &next, &err) == -1) ||
+    if ((state != NULL && snapshot_identity_new(state->svid, state->trust, &p->files->conf->tls,
+                                                &next, &err) == -1) ||
         proxy_parties_renew(p, state, &err) == -1) {
         snapshot_identity_unref(next);
         log_failure(p->log, LOG_ERROR, "identity_unusable", &err);
@@ -354,6 +357,7 @@ static int set_up(struct proxy *p, struct err *err)
     if (p->loop == NULL) {
         return -1;
     }
+    proxy_tickets_init(p);
     p->hardening = hardening_new(p->loop, p->log, err);
     if (p->hardening == NULL) {
         return -1;
@@ -429,6 +433,7 @@ static void tear_down(struct proxy *p)
     }
     heir_check_free(p->heir_check);
     hardening_free(p->hardening);
+    proxy_tickets_deinit(p);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);
     balance_free(p->balance);

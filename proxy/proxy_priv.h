@@ -73,6 +73,9 @@ struct proxy {
     struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
     struct proxy_holder *holder;      /* of the identity's key; NULL: it is in this process */
 
+    struct tls_tickets *tickets; /* keys in force (proxy_tickets.c); NULL: nothing is resumed */
+    struct loop_timer tickets_timer;
+
     struct state_client *state_client; /* NULL: state.from is not the agent */
     struct identity_client *client;
     uint64_t svid_renewals;
@@ -115,6 +118,11 @@ int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, stru
 int proxy_run(const struct proxy_role *role, int argc, char **argv);
 /* Whether there is what the listeners need to know themselves by. */
 bool proxy_has_identity(const struct proxy *p);
+
+/* Keys of session tickets (proxy_tickets.c): renewed before each snapshot. */
+void proxy_tickets_init(struct proxy *p);
+void proxy_tickets_renew(struct proxy *p);
+void proxy_tickets_deinit(struct proxy *p);
 
 /* Unix sockets of listeners (proxy_unix.c): before the workers; with `remove` their files go. */
 int proxy_unix_start(struct proxy *p, struct err *err);

@@ -134,6 +134,25 @@ static json_t *connections(const struct proxy *p)
     return o;
 }
 
+static json_t *handshakes(const struct proxy *p)
+{
+    json_t *o = json_object();
+    for (unsigned d = 0; d < 2; d++) {
+        json_t *groups = json_object();
+        for (size_t g = 0; g < TLS_N_GROUPS; g++) {
+            size_t at = offsetof(struct conn_counters, handshake_groups) +
+                        (d * TLS_N_GROUPS + g) * sizeof(uint64_t);
+            json_object_set_new(groups, tls_group_name((enum tls_group)g),
+                                json_integer((json_int_t)sum(p, at)));
+        }
+        size_t resumed = offsetof(struct conn_counters, handshakes_resumed) + d * sizeof(uint64_t);
+        json_object_set_new(
+            o, DIRECTIONS[d],
+            json_pack("{s:o,s:I}", "groups", groups, "resumed", (json_int_t)sum(p, resumed)));
+    }
+    return o;
+}
+
 static json_t *hardening(const struct proxy *p)
 {
     json_t *o = report_hardening(p->hardening);
@@ -233,6 +252,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "capture", proxy_canary_report(p));
     json_object_set_new(o, "connections", connections(p));
     json_object_set_new(o, "lifetimes", lifetimes(p));
+    json_object_set_new(o, "handshakes", handshakes(p));
     json_object_set_new(o, "hardening", hardening(p));
     char *text = json_dumps(o, JSON_INDENT(2));
     bool ok = text != NULL && buf_printf(out, "%s\n", text);
@@ -278,6 +298,11 @@ static const char *state_name(size_t i)
 {
     return conn_state_name((enum conn_state)i);
 }
+static const char *group_name(size_t i)
+{
+    return tls_group_name((enum tls_group)i);
+}
+
 static const char *step_name(size_t i)
 {
     return tls_step_name((enum tls_step)i);
@@ -359,6 +384,12 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
            MEMBER(closed), CONN_REASON_COUNT, "reason", reason_name);
     family(p, out, "postern_handshakes", METRIC_COUNTER, "TLS handshakes that succeeded.",
            MEMBER(handshakes), 1, NULL, NULL);
+    family(p, out, "postern_handshakes_resumed", METRIC_COUNTER,
+           "TLS handshakes that resumed a session; they are among those that succeeded.",
+           MEMBER(handshakes_resumed), 1, NULL, NULL);
+    family(p, out, "postern_handshake_groups", METRIC_COUNTER,
+           "TLS handshakes that succeeded, by the group that the keys were agreed on with.",
+           MEMBER(handshake_groups), TLS_N_GROUPS, "group", group_name);
     family(p, out, "postern_handshake_failures", METRIC_COUNTER,
            "TLS handshakes that failed, by the step that said no.", MEMBER(handshake_failures),
            CONN_TLS_STEPS, "step", step_name);

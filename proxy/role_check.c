@@ -3,6 +3,7 @@
 
 #include <postern/conf.h>
 #include <postern/policy.h>
+#include <postern/snapshot.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,9 +41,16 @@ static int check_meaning(const char *path, const char *kind)
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *conf = NULL;
     int rc = 0;
-    if ((gateway ? conf_load_gateway : conf_load_proxy)(path, diag, &conf) == 0 &&
-        conf->policy_path != NULL) {
-        rc = check_policy(conf->policy_path);
+    struct err err = ERR_INIT;
+    if ((gateway ? conf_load_gateway : conf_load_proxy)(path, diag, &conf) == 0) {
+        char text[1024];
+        if (snapshot_tls_check(conf, &err) == -1) {
+            fprintf(stderr, "%s: %s\n", path, err_text(&err, text, sizeof(text)));
+            rc = 2;
+        }
+        if (conf->policy_path != NULL && check_policy(conf->policy_path) != 0) {
+            rc = 2;
+        }
     }
     conf_proxy_free(conf);
     conf_diag_free(diag);

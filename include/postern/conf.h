@@ -145,8 +145,13 @@ struct conf_names {
 };
 
 enum conf_tls_min { CONF_TLS_1_2, CONF_TLS_1_3 };
+enum conf_resumption { CONF_RESUMPTION_OFF, CONF_RESUMPTION_ON };
+/* The weakest group for the exchange of keys that is taken, in order of strength. */
+enum conf_tls_group { CONF_GROUP_X25519, CONF_GROUP_P384, CONF_GROUP_X25519MLKEM768 };
 struct conf_tls {
     enum conf_tls_min min;
+    enum conf_tls_group min_group;
+    enum conf_resumption resumption;
     struct conf_strings alpn; /* in order of preference; none: as the protocol says */
 };
 
@@ -309,6 +314,7 @@ struct conf_proxy {
         enum conf_state_from from;
         uint32_t max_age_s;                /* 0: any */
     } state;                               /* where policy and mesh map come from */
+    struct conf_tls tls;                   /* Proxy only: min_group and resumption */
     char *mesh_path;                       /* NULL: none */
     enum conf_resolve_names resolve_names; /* of the mesh map; of a Gateway: auto */
     char *policy_path;                     /* NULL: none, everything is denied */

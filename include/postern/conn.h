@@ -158,6 +158,8 @@ struct conn_counters {
     _Atomic uint64_t states[2][CONN_STATE_COUNT]; /* a gauge: how many are in it now */
     _Atomic uint64_t closed[2][CONN_REASON_COUNT];
     _Atomic uint64_t handshakes[2];
+    _Atomic uint64_t handshakes_resumed[2]; /* of these */
+    _Atomic uint64_t handshake_groups[2][TLS_N_GROUPS];
     _Atomic uint64_t handshake_failures[2][CONN_TLS_STEPS];
     _Atomic uint64_t bytes_up[2];   /* from the side that opened towards the other */
     _Atomic uint64_t bytes_down[2]; /* and back */

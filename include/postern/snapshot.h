@@ -85,9 +85,14 @@ struct snapshot_identity {
     char serial[48];
 };
 
-/* svid is not kept, trust is referenced. */
+/* svid is not kept, trust is referenced. tls NULL: the defaults. */
 int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust *trust,
-                          struct snapshot_identity **ret, struct err *err);
+                          const struct conf_tls *tls, struct snapshot_identity **ret,
+                          struct err *err);
+/* Whether this OpenSSL can do what a file demands. */
+int snapshot_tls_check(const struct conf_proxy *conf, struct err *err);
+/* What a file says of TLS, for a party. */
+void snapshot_tls_fill(const struct conf_tls *tls, struct tls_party_spec *ret);
 struct snapshot_identity *snapshot_identity_ref(struct snapshot_identity *i);
 struct snapshot_identity *snapshot_identity_unref(struct snapshot_identity *i);
 
@@ -190,6 +195,7 @@ struct snapshot {
     struct balance_state *balance; /* likewise; of the routes of files and state; NULL: no route
                                       has endpoints or a limit */
     struct snapshot_state *state;  /* likewise; NULL: files are all there is, or it has not come */
+    struct tls_tickets *tickets;   /* likewise; NULL: nothing is resumed */
     bool wants_state;              /* without one nothing is allowed */
     bool own_quarantined;          /* this process's own identity or certificate is */
 };
@@ -202,6 +208,7 @@ struct snapshot_parts {
     struct resolve_state *resolved;
     struct balance_state *balance; /* of these files and this state */
     struct snapshot_state *state;
+    struct tls_tickets *tickets;
     bool quarantined;              /* the agent says that our identity is */
     const struct snapshot *before; /* lent for the call: the one that workers have now */
 };

@@ -30,6 +30,10 @@
 
 /* --- parties ---------------------------------------------------------------------------------- */
 enum tls_min { TLS_MIN_1_3, TLS_MIN_1_2 };
+/* The weakest group for the exchange of keys that is taken: the list is one of strength. */
+enum tls_min_group { TLS_MIN_X25519, TLS_MIN_P384, TLS_MIN_X25519MLKEM768 };
+/* Whether this OpenSSL has what that demands. */
+int tls_min_group_check(enum tls_min_group min, struct err *err);
 
 /* All of it is lent for the call; what has references is referenced. */
 struct tls_party_spec {
@@ -49,6 +53,7 @@ struct tls_party_spec {
     const struct str *expected;
     size_t n_expected;
     enum tls_min min;
+    enum tls_min_group min_group;
     /* Application protocols, the preferred one first. A server answers with the first that the
      * client offers too; where there is none, with nothing, or a refusal if alpn_required. */
     const struct str *alpn;
@@ -206,6 +211,17 @@ enum x509_verdict tls_peer_verdict(const struct tls_stream *s, const struct tls_
 /* "TLSv1.3" and "TLS_AES_128_GCM_SHA256", once established; else NULL. */
 const char *tls_version(const struct tls_stream *s);
 const char *tls_suite(const struct tls_stream *s);
+/* The group that the keys were agreed on with. */
+enum tls_group {
+    TLS_GROUP_X25519,
+    TLS_GROUP_P256,
+    TLS_GROUP_P384,
+    TLS_GROUP_X25519MLKEM768,
+    TLS_GROUP_OTHER,
+    TLS_N_GROUPS
+};
+enum tls_group tls_group(const struct tls_stream *s);
+const char *tls_group_name(enum tls_group group);
 /* What was agreed on, and the name that the client said; STR_NONE: nothing. Lent by the stream. */
 struct str tls_alpn(const struct tls_stream *s);
 struct str tls_server_name(const struct tls_stream *s);

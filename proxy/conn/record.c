@@ -87,6 +87,16 @@ static enum log_level reason_level(enum conn_reason r)
     return levels[r];
 }
 
+static void record_handshake(struct log_line *l, const struct tls_stream *tls)
+{
+    if (tls->established) {
+        log_str(l, "tls_group", tls_group_name(tls_group(tls)));
+    }
+    if (tls_resumed(tls)) {
+        log_bool(l, "tls_resumed", true);
+    }
+}
+
 void conn_record_close(struct conn *c)
 {
     enum log_level level = reason_level(c->reason);
@@ -134,6 +144,7 @@ void conn_record_close(struct conn *c)
     if (tls != NULL) {
         log_str(&l, "tls_version", tls_version(tls));
         log_str(&l, "tls_suite", tls_suite(tls));
+        record_handshake(&l, tls);
     }
     log_end(&l);
 }

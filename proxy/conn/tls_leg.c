@@ -3,6 +3,8 @@
  * outbound ones begin it with their peer. */
 #include "conn_priv.h"
 
+#include <stdio.h>
+
 static bool is_upstream(const struct conn *c, const struct conn_leg *leg)
 {
     return leg == (c->direction == CONF_INBOUND ? &c->app : &c->peer);
@@ -53,6 +55,10 @@ bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
     if (c->carrier != NULL) {
         tls_require_alpn(&leg->tls, &tls_alpn_h2);
     }
+    if (!tls_resume(&leg->tls, conn_snapshot(c)->tickets, STR_NONE)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
     return true;
 }
 
@@ -66,6 +72,23 @@ static bool pass_alpn_on(struct conn *c, struct conn_leg *leg)
         return tls_offer_alpn(&leg->tls, tls_alpn_h2);
     }
     return chosen.n == 0 || str_eq(chosen, tls_alpn_postern) || tls_offer_alpn(&leg->tls, chosen);
+}
+
+/* A session is good for the place that it was made with: what is dialled, and behind a proxy what
+ * that is asked for. */
+static bool resume(const struct conn *c, struct conn_leg *leg)
+{
+    const struct tls_tickets *tickets = conn_snapshot(c)->tickets;
+    char text[512];
+    if (tickets == NULL) {
+        return true;
+    }
+    char address[NET_ADDR_TEXT_MAX], target[384] = "";
+    if (c->target != NULL) {
+        snapshot_target_text(c->target, target, sizeof(target));
+    }
+    snprintf(text, sizeof(text), "%s %s", net_addr_text(&c->upstream, address), target);
+    return tls_resume(&leg->tls, tickets, str_of(text));
 }
 
 bool conn_tls_connect(struct conn *c, struct conn_leg *leg)
@@ -85,6 +108,10 @@ bool conn_tls_connect(struct conn *c, struct conn_leg *leg)
         return false;
     }
     leg->tls.deny = conn_deny(c);
+    if (!resume(c, leg)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return false;
+    }
     return true;
 }
 
@@ -95,6 +122,7 @@ bool conn_tls_rebase(struct conn *c, struct conn_leg *leg)
         return false;
     }
     leg->tls.deny = conn_deny(c);
+    tls_resume_rebase(&leg->tls, conn_snapshot(c)->tickets);
     if (is_upstream(c, leg)) {
         const struct route *r = wanted(c);
         if (r == NULL ||
@@ -118,8 +146,13 @@ enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg)
     } else if (o == STREAM_OK) {
         enum conf_direction d = is_upstream(c, leg) ? CONF_OUTBOUND : CONF_INBOUND;
         counter_add(&c->worker->counters.handshakes[d], 1);
+        counter_add(&c->worker->counters.handshake_groups[d][tls_group(&leg->tls)], 1);
+        if (tls_resumed(&leg->tls)) {
+            counter_add(&c->worker->counters.handshakes_resumed[d], 1);
+        }
         leg->tls.party = NULL;
         leg->tls.deny = NULL;
+        leg->tls.tickets = NULL;
         leg->tls.expected = NULL;
         leg->tls.n_expected = 0;
         conn_live_known(c);

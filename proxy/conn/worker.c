@@ -68,6 +68,9 @@ static void use_snapshot(struct conn_worker *w, struct snapshot *s)
     w->current->snapshot = snapshot_ref(s);
     w->current->uses = 1;
     if (old != NULL) {
+        if (old->snapshot->tickets != s->tickets) {
+            tls_worker_forget_sessions(&w->tls);
+        }
         conn_release_snapshot(w, old);
     }
     log_set_level(w->log, s->files->conf->log_level);

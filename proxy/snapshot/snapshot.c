@@ -84,6 +84,32 @@ static int load_mesh(struct snapshot_files *f, struct conf_diag *diag, struct er
     return r;
 }
 
+static int check_group(const struct conf_tls *tls, const char *listener, struct err *err)
+{
+    struct tls_party_spec spec = {.server = false};
+    snapshot_tls_fill(tls, &spec);
+    if (tls_min_group_check(spec.min_group, err) == 0) {
+        return 0;
+    }
+    return listener != NULL ? err_prefix(err, "listener '%s'", listener) : -1;
+}
+
+/* What only the library knows that is here. */
+int snapshot_tls_check(const struct conf_proxy *conf, struct err *err)
+{
+    if (check_group(&conf->tls, NULL, err) == -1) {
+        return -1;
+    }
+    for (size_t i = 0; i < conf->n_listeners; i++) {
+        const struct conf_listener *l = &conf->listeners[i];
+        if (check_group(&l->downstream.tls, l->name, err) == -1 ||
+            check_group(&l->upstream.tls, l->name, err) == -1) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 int snapshot_files_new(struct conf_proxy *conf, uint64_t generation, struct conf_diag *diag,
                        struct snapshot_files **ret, struct err *err)
 {
@@ -94,7 +120,7 @@ int snapshot_files_new(struct conf_proxy *conf, uint64_t generation, struct conf
     /* Both, so that the errors of both are seen at once. */
     int policy = load_policy(f, diag, err);
     int mesh = load_mesh(f, diag, err);
-    if (policy == -1 || mesh == -1) {
+    if (policy == -1 || mesh == -1 || snapshot_tls_check(conf, err) == -1) {
         return -1;
     }
     fill_listeners(f);
@@ -160,6 +186,9 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
     }
     if (a->state.from != b->state.from) {
         return "state";
+    }
+    if (a->tls.min_group != b->tls.min_group || a->tls.resumption != b->tls.resumption) {
+        return "tls";
     }
     if (!same_text(a->admin.socket, b->admin.socket) || a->admin.take_over != b->admin.take_over ||
         !same_addr(&a->metrics, &b->metrics)) {
@@ -236,8 +265,20 @@ bool snapshot_is_own_port(const struct snapshot_files *f, const struct net_addr 
 
 /* --- identity --------------------------------------------------------------------------------- */
 
+void snapshot_tls_fill(const struct conf_tls *tls, struct tls_party_spec *ret)
+{
+    static const enum tls_min_group groups[] = {
+        [CONF_GROUP_X25519] = TLS_MIN_X25519,
+        [CONF_GROUP_P384] = TLS_MIN_P384,
+        [CONF_GROUP_X25519MLKEM768] = TLS_MIN_X25519MLKEM768,
+    };
+    ret->min_group = groups[tls->min_group];
+    ret->resumption = tls->resumption == CONF_RESUMPTION_ON;
+}
+
 int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust *trust,
-                          struct snapshot_identity **ret, struct err *err)
+                          const struct conf_tls *tls, struct snapshot_identity **ret,
+                          struct err *err)
 {
     mem_auto(snapshot_identity_unref) struct snapshot_identity *i =
         mem_must_new(struct snapshot_identity);
@@ -249,6 +290,9 @@ int snapshot_identity_new(const struct x509_svid *svid, const struct x509_trust 
                                   .peers = peers,
                                   .alpn = &tls_alpn_postern,
                                   .n_alpn = 1};
+    if (tls != NULL) {
+        snapshot_tls_fill(tls, &spec);
+    }
     if (tls_party_new(&spec, &i->server, err) == -1) {
         return -1;
     }
@@ -299,6 +343,7 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
         s->parties = snapshot_parties_ref(parts->parties);
     }
     s->balance = parts->balance != NULL ? balance_state_ref(parts->balance) : NULL;
+    s->tickets = parts->tickets != NULL ? tls_tickets_ref(parts->tickets) : NULL;
     s->resolved = parts->resolved != NULL ? resolve_state_ref(parts->resolved) : NULL;
     s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
     if (s->wants_state) {
@@ -325,6 +370,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
         snapshot_identity_unref(s->identity);
         resolve_state_unref(s->resolved);
         snapshot_parties_unref(s->parties);
+        tls_tickets_unref(s->tickets);
         snapshot_state_unref(s->state);
         snapshot_change_free(s->change);
         free(s);

@@ -127,6 +127,7 @@ static int finish(struct making *m, const struct conf_tls_side *side, struct tls
     spec->n_own = m->n_own;
     spec->peers = m->peers;
     spec->names = m->names;
+    snapshot_tls_fill(&side->tls, spec);
     spec->min = side->tls.min == CONF_TLS_1_2 ? TLS_MIN_1_2 : TLS_MIN_1_3;
     if (tls_party_new(spec, ret, err) == -1) {
         return err_prefix(err, "listener '%s'", m->listener->name);

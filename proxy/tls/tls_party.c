@@ -24,24 +24,8 @@ static const char SUITES[] =
 static const char SUITES_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
                                 "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
                                 "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-/* OpenSSL 3.5 knows the hybrid group and the `*` (send a key share): both shares go out, so that
- * a peer with an older library needs no second round trip. Older ones refuse the list whole. */
-static const char GROUPS_HYBRID[] = "*X25519MLKEM768:*X25519:P-256";
-static const char GROUPS[] = "X25519:P-256";
-/* Ordinary certificates may have keys of P-384. */
-static const char GROUPS_HYBRID_384[] = "*X25519MLKEM768:*X25519:P-256:P-384";
-static const char GROUPS_384[] = "X25519:P-256:P-384";
-
 const struct str tls_alpn_postern = {"postern/1", 9};
 const struct str tls_alpn_h2 = {"h2", 2};
-
-/* The macro casts const away, which clang minds; this is what it does. */
-static bool set_groups(SSL_CTX *c, const char *list)
-{
-    char copy[64];
-    snprintf(copy, sizeof(copy), "%s", list);
-    return SSL_CTX_ctrl(c, SSL_CTRL_SET_GROUPS_LIST, 0, copy) == 1;
-}
 
 static int crypto_failed(struct err *err, const char *what)
 {
@@ -133,8 +117,7 @@ static bool set_strictness(SSL_CTX *c, const struct tls_party_spec *spec)
               SSL_CTX_set_ciphersuites(c, SUITES) == 1 && SSL_CTX_set_num_tickets(c, 0) == 1 &&
               SSL_CTX_set_max_early_data(c, 0) == 1 &&
               (spec->min != TLS_MIN_1_2 || SSL_CTX_set_cipher_list(c, SUITES_12) == 1);
-    return ok && (set_groups(c, ordinary ? GROUPS_HYBRID_384 : GROUPS_HYBRID) ||
-                  set_groups(c, ordinary ? GROUPS_384 : GROUPS));
+    return ok && tls_groups_set(c, spec->min_group, ordinary);
 }
 
 static bool set_callbacks(SSL_CTX *c, const struct tls_party *p)
@@ -258,6 +241,9 @@ int tls_party_new(const struct tls_party_spec *spec, struct tls_party **ret, str
         return -1;
     }
     take_judgement(p, spec);
+    if (tls_min_group_check(spec->min_group, err) == -1) {
+        return -1;
+    }
     /* A client shows its first certificate; it has nothing to choose by. */
     size_t n = spec->server ? spec->n_own : 1;
     p->ctx = (SSL_CTX **)mem_must_calloc(n, sizeof(SSL_CTX *));

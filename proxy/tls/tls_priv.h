@@ -34,6 +34,10 @@ void tls_info_callback(const SSL *ssl, int where, int ret);
  * stream's failure if not. */
 bool tls_peer_holds_now(struct tls_stream *s, const struct tls_peer *peer);
 
+/* --- tls_groups.c --- */
+/* ordinary: certificates may have keys of P-384. */
+bool tls_groups_set(SSL_CTX *c, enum tls_min_group min, bool ordinary);
+
 /* --- tls_tickets.c, tls_sessions.c, tls_resume.c --- */
 enum { TLS_TICKETS_NAME_LEN = 16 };
 /* What a stream has to do with resumption; only where its party has any. */

@@ -202,7 +202,7 @@ struct snapshot_identity *make_identity(struct world *w, const char *id)
     struct snapshot_identity *i = NULL;
     struct err err = ERR_INIT;
     if (x509_svid_new((struct str){(char *)der, len}, leaf.key, &svid, &err) == -1 ||
-        snapshot_identity_new(svid, w->trust, &i, &err) == -1) {
+        snapshot_identity_new(svid, w->trust, NULL, &i, &err) == -1) {
         fail_msg("%s", err.what);
     }
     x509_svid_free(svid);

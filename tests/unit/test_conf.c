@@ -184,10 +184,14 @@ static const struct bad_case bad_values[] = {
     {PROXY, PROXY_HEAD "listeners: [x]\n",
      "3:13: a listener holds a single value, expected a mapping (key: value)\n"},
     {PROXY, PROXY_HEAD LISTENER "mseh: m.yaml\n",
-     "5:1: unknown key 'mseh', expected kind, level, name, workers, run_as, identity, state, mesh, "
-     "policy, listeners, timeouts, limits, admin, metrics, probes, interception or log; did you "
-     "mean "
+     "5:1: unknown key 'mseh', expected kind, level, name, workers, run_as, identity, state, tls, "
+     "mesh, resolve_names, policy, listeners, timeouts, limits, admin, metrics, probes, "
+     "interception or log; did you mean "
      "'mesh'?\n"},
+    {PROXY, PROXY_HEAD LISTENER "tls: {min_group: p521, resumption: yes, min: '1.2'}\n",
+     "5:18: 'min_group' is 'p521', no such value, expected x25519, p384 or x25519mlkem768\n"
+     "5:36: 'resumption' is 'yes', no such value, expected off or on\n"
+     "5:41: unknown key 'min', expected min_group or resumption\n"},
     {PROXY, PROXY_HEAD LISTENER "mesh:\n",
      "5:6: 'mesh' has no value, expected a path; leave the key out where it does not apply\n"},
     {PROXY, PROXY_HEAD LISTENER "name: a b\n",

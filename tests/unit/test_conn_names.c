@@ -85,7 +85,7 @@ static void make_identity(struct world *w, struct side *s, const char *id)
     uint8_t *der = certs_der(&leaf.cert, 1, &len);
     struct err err = ERR_INIT;
     if (x509_svid_new((struct str){(char *)der, len}, leaf.key, &s->svid, &err) == -1 ||
-        snapshot_identity_new(s->svid, w->trust, &s->identity, &err) == -1) {
+        snapshot_identity_new(s->svid, w->trust, NULL, &s->identity, &err) == -1) {
         fail_msg("%s", err.what);
     }
     free(der);

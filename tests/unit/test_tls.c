@@ -66,16 +66,19 @@ struct own {
     struct tls_party *server, *client;
 };
 
-static struct own own(const struct world *w, const struct certs_pair *leaf)
+static struct own own_with(const struct world *w, const struct certs_pair *leaf,
+                           enum tls_min_group group)
 {
+    char id[] = "spiffe://a.b/own"; /* that it has one counts */
     struct x509_svid svid = {
-        .leaf = leaf->cert, .key = leaf->key, .intermediates = sk_X509_new_null()};
+        .spiffe_id = id, .leaf = leaf->cert, .key = leaf->key, .intermediates = sk_X509_new_null()};
     const struct x509_svid *list[] = {&svid};
     struct x509_peers *peers = x509_peers_new_spiffe(w->trust);
     struct tls_party_spec spec = {.server = true,
                                   .own = list,
                                   .n_own = 1,
                                   .peers = peers,
+                                  .min_group = group,
                                   .alpn = &tls_alpn_postern,
                                   .n_alpn = 1};
     struct own o;
@@ -90,6 +93,11 @@ static struct own own(const struct world *w, const struct certs_pair *leaf)
     sk_X509_free(svid.intermediates);
     x509_peers_unref(peers);
     return o;
+}
+
+static struct own own(const struct world *w, const struct certs_pair *leaf)
+{
+    return own_with(w, leaf, TLS_MIN_X25519);
 }
 
 static void own_free(struct own *o)
@@ -360,6 +368,52 @@ static void test_good(void **state)
     certs_free(&sc);
 }
 
+/* The weakest group that is taken; whether there is a hybrid one is the library's affair. */
+static void test_groups(void **state)
+{
+    struct world *w = *state;
+    struct certs_pair cc = make(CLIENT, &w->root, -60, 3600),
+                      sc = make(SERVER, &w->root, -60, 3600);
+    bool hybrid = tls_min_group_check(TLS_MIN_X25519MLKEM768, NULL) == 0;
+    assert_int_equal(hybrid, OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 5);
+    static const enum tls_group agreed[2][3][3] = {
+        {{TLS_GROUP_X25519, TLS_GROUP_OTHER, 0}, {TLS_GROUP_OTHER, TLS_GROUP_P384, 0}, {0}},
+        {{TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768},
+         {TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768},
+         {TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768, TLS_GROUP_X25519MLKEM768}},
+    };
+    for (int c = TLS_MIN_X25519; c <= (hybrid ? TLS_MIN_X25519MLKEM768 : TLS_MIN_P384); c++) {
+        for (int s = TLS_MIN_X25519; s <= (hybrid ? TLS_MIN_X25519MLKEM768 : TLS_MIN_P384); s++) {
+            struct own client = own_with(w, &cc, (enum tls_min_group)c);
+            struct own server = own_with(w, &sc, (enum tls_min_group)s);
+            struct str expected = str_of(SERVER);
+            struct link l;
+            open_link(w, &l, &client, &server, &expected, 1);
+            shake(&l);
+            enum tls_group want = agreed[hybrid][c][s];
+            if (want == TLS_GROUP_OTHER) {
+                assert_int_equal(l.server_is, STREAM_FAILED); /* none in common */
+                assert_int_equal(l.server.failure->step, TLS_STEP_HELLO);
+            } else {
+                assert_int_equal(l.server_is, STREAM_OK);
+                assert_int_equal(tls_group(&l.server), want);
+                assert_int_equal(tls_group(&l.client), want);
+            }
+            close_link(&l);
+            own_free(&client);
+            own_free(&server);
+        }
+    }
+    struct err err = ERR_INIT;
+    if (!hybrid) {
+        assert_int_equal(tls_min_group_check(TLS_MIN_X25519MLKEM768, &err), -1);
+        assert_non_null(strstr(err.what, "x25519mlkem768"));
+        assert_non_null(strstr(err.what, OpenSSL_version(OPENSSL_VERSION)));
+    }
+    certs_free(&cc);
+    certs_free(&sc);
+}
+
 /* The end of TCP is not the end of TLS. */
 static void test_truncation(void **state)
 {
@@ -394,6 +448,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strange_clients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_good, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_groups, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncation, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

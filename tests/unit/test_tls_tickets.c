@@ -343,6 +343,31 @@ static void test_no_tls12(void **state)
     SSL_SESSION_free(s);
 }
 
+/* TLS 1.2 is where it could be had. */
+static void test_no_renegotiation(void **state)
+{
+    struct world *w = *state;
+    tls_party_unref(w->party);
+    w->party = sides_party(&w->server, &w->root, true, TLS_MIN_1_2);
+    SSL_CTX_set_max_proto_version(w->ctx, TLS1_2_VERSION);
+    struct link l;
+    uint8_t byte;
+    size_t n;
+    open_link(w, &l, w->ctx, NULL);
+    assert_true(finish(&l));
+    assert_int_equal(SSL_renegotiate(l.client), 1);
+    (void)SSL_do_handshake(l.client); /* its hello is on the way */
+    (void)stream_read(&l.server.base, &byte, 1, &n);
+    for (int i = 0; i < 5; i++) {
+        assert_int_not_equal(SSL_do_handshake(l.client), 1);
+        (void)stream_read(&l.server.base, &byte, 1, &n);
+    }
+    SSL_free(l.client);
+    SSL_SESSION_free(l.got);
+    stream_deinit(&l.server.base, false);
+    ERR_clear_error();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +377,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_early_data, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_tls12, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_renegotiation, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
