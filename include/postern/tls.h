@@ -170,7 +170,9 @@ struct tls_stream {
     struct tls_failure *failure;       /* owned; set when something failed that has a story */
     const uint8_t *in;                 /* ciphertext that OpenSSL has not taken yet */
     size_t in_len;
-    struct buf rest; /* the same, kept between calls: what came behind the handshake */
+    struct buf rest;     /* the same, kept between calls: what came behind the handshake */
+    uint64_t wrote_ms;   /* when a write was last made */
+    uint32_t small_left; /* bytes that go out in small records still */
     bool started, established;
     uint8_t alert_sent, alert_received;
 };

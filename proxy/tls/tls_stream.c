@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,17 +166,42 @@ static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t ca
     return o == STREAM_OK ? STREAM_AGAIN : o;
 }
 
+enum {
+    SMALL_RECORD = 1300,     /* one segment, with its header and any tunnel's around it */
+    SMALL_BYTES = 16 * 1024, /* about what a connection may send before it is answered */
+    SMALL_AFTER_MS = 1000,   /* a flow that rested begins anew, as its congestion window does */
+};
+
+/* A record is of use to its reader when all of it is there. While a flow begins, and segments come
+ * one by one, small ones let it begin to read; later, large ones cost less. */
+static size_t record_size(struct tls_stream *s, size_t n)
+{
+    if (s->small_left == 0) {
+        return n; /* OpenSSL makes 16 KiB of it */
+    }
+    size_t size = n < SMALL_RECORD ? n : SMALL_RECORD;
+    s->small_left -= size < s->small_left ? (uint32_t)size : s->small_left;
+    return size;
+}
+
 static enum stream_outcome tls_write(struct stream *base, const uint8_t *src, size_t n)
 {
     struct tls_stream *s = tls_of(base);
     if (n == 0) {
         return STREAM_OK;
     }
+    uint64_t now_ms = os_now_ms();
+    if (now_ms - s->wrote_ms >= SMALL_AFTER_MS) {
+        s->small_left = SMALL_BYTES;
+    }
+    s->wrote_ms = now_ms;
     ERR_clear_error();
-    size_t taken = 0;
-    if (SSL_write_ex(s->ssl, src, n, &taken) != 1 || taken != n) {
-        s->worker->scratch->sealed_len = 0;
-        return fail(s, false);
+    for (size_t done = 0, taken = 0; done < n; done += taken) {
+        size_t size = record_size(s, n - done);
+        if (SSL_write_ex(s->ssl, src + done, size, &taken) != 1 || taken != size) {
+            s->worker->scratch->sealed_len = 0;
+            return fail(s, false);
+        }
     }
     base->bytes_written += n;
     return send_sealed(s);

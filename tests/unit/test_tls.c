@@ -414,6 +414,55 @@ static void test_groups(void **state)
     certs_free(&sc);
 }
 
+/* The lengths of the records that wait at a socket. */
+static size_t records_at(int fd, size_t *ret, size_t max)
+{
+    static uint8_t raw[80000];
+    ssize_t len = recv(fd, raw, sizeof(raw), MSG_PEEK);
+    size_t n = 0;
+    for (size_t at = 0; len > 0 && at + 5 <= (size_t)len && n < max; n++) {
+        ret[n] = (size_t)raw[at + 3] << 8 | raw[at + 4];
+        at += 5 + ret[n];
+    }
+    return n;
+}
+
+/* Small at the beginning and after a rest, so that the first bytes need not wait for later ones. */
+static void test_record_sizes(void **state)
+{
+    struct world *w = *state;
+    struct certs_pair cc = make(CLIENT, &w->root, -60, 3600),
+                      sc = make(SERVER, &w->root, -60, 3600);
+    struct own client = own(w, &cc), server = own(w, &sc);
+    struct str expected = str_of(SERVER);
+    static uint8_t bytes[50000], got[NET_SCRATCH_SIZE];
+    size_t sizes[64], n = 0;
+    struct link l;
+    open_link(w, &l, &client, &server, &expected, 1);
+    shake(&l);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2) {
+            l.client.wrote_ms -= 2000; /* it has rested */
+        }
+        assert_int_equal(stream_write(&l.client.base, bytes, sizeof(bytes)), STREAM_OK);
+        size_t records = records_at(l.server.base.fd, sizes, 64);
+        size_t small = 0;
+        while (small < records && sizes[small] < 1400) {
+            small++;
+        }
+        assert_int_equal(small, i == 1 ? 0 : 13);
+        assert_true(sizes[small] > 16384); /* and all at once: it was one send */
+        for (size_t read = 0; read < sizeof(bytes); read += n) {
+            assert_int_equal(stream_read(&l.server.base, got, sizeof(got), &n), STREAM_OK);
+        }
+    }
+    close_link(&l);
+    own_free(&client);
+    own_free(&server);
+    certs_free(&cc);
+    certs_free(&sc);
+}
+
 /* The end of TCP is not the end of TLS. */
 static void test_truncation(void **state)
 {
@@ -449,6 +498,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_strange_clients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_good, setup, teardown),
         cmocka_unit_test_setup_teardown(test_groups, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_record_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncation, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
