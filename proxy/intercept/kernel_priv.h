@@ -26,7 +26,10 @@ void kernel_from_memory(struct kernel *k);
 int apply_rules(struct kernel *k, const struct intercept_options *o,
                 const struct intercept_cgroup *cgroup, struct err *err);
 
-/* Applies, and then mends what changes until it is asked to end. -1: it could not begin. */
+/* On stderr: what is in force now, and what is not. */
+void tell_applied(const struct intercept_options *o);
+
+/* Applies, says so, then mends what changes until it is asked to end. -1: it could not begin. */
 int watch_rules(struct kernel *k, const struct intercept_options *o,
                 const struct intercept_cgroup *cgroup, struct err *err);
 

@@ -55,8 +55,8 @@ int apply_rules(struct kernel *k, const struct intercept_options *o,
     return rc;
 }
 
-/* What is in force now, and what is not: the second is what people forget. */
-static void tell_applied(const struct intercept_options *o)
+/* The second is what people forget. */
+void tell_applied(const struct intercept_options *o)
 {
     char text[120] = "";
     int n = 0;
@@ -174,7 +174,6 @@ static int run(struct intercept_options *o, struct err *err)
             tell_applied(o);
         }
     } else if (rc == 0 && o->action == INTERCEPT_WATCH) {
-        tell_applied(o);
         rc = watch_rules(k, o, by_cgroup, err);
     } else if (rc == 0) {
         rc =

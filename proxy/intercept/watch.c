@@ -184,6 +184,23 @@ static void mend(struct watch *w, const struct buf *said)
     log_msg(w->log, LOG_INFO, "rules_restored", "the rules are in force again");
 }
 
+/* Asked again afterwards: a rule of somebody else's may stand in front of ours. */
+static int routes_restore(const struct watch *w, struct err *err)
+{
+    struct buf said = BUF_INIT(1024);
+    int rc = routes_apply(w->options, err);
+    rc = rc == 0 ? routes_check(w->options, &said, err) : -1;
+    buf_reset(&said);
+    if (rc == 1) {
+        err_set(err, ERR_SYSTEM, "the routes are there, and marked packets take another way");
+        return err_advise(err, "`ip rule` shows which rule of another program stands before them");
+    }
+    if (rc == 0) {
+        log_msg(w->log, LOG_INFO, "rules_restored", "the routes are in force again");
+    }
+    return rc;
+}
+
 /* The way of answers, which is no table: added again where it is missing. */
 static void look_at_routes(struct watch *w)
 {
@@ -193,10 +210,7 @@ static void look_at_routes(struct watch *w)
         int rc = routes_check(w->options, &said, &err);
         if (rc == 1) {
             log_drift(w, &said);
-            rc = routes_apply(w->options, &err);
-            if (rc == 0) {
-                log_msg(w->log, LOG_INFO, "rules_restored", "the routes are in force again");
-            }
+            rc = routes_restore(w, &err);
         }
         if (rc == -1) {
             log_failure(w->log, LOG_ERROR, "rules_not_restored", &err);
@@ -249,6 +263,7 @@ static void look_closely(struct watch *w)
             mend(w, &said);
         } else if (rc == -1) {
             log_failure(w->log, LOG_ERROR, "rules_not_listed", &err);
+            w->not_before_ms = os_now_ms() + RETRY_MS;
         }
     }
     buf_reset(&said);
@@ -293,7 +308,8 @@ static void turn(struct watch *w)
         }
         if (now >= next_ms) {
             look_closely(w);
-            next_ms = now + every_ms;
+            /* What only this sees is tried again by this: no listing changes when mending fails. */
+            next_ms = w->not_before_ms > now ? w->not_before_ms : now + every_ms;
         }
     }
 }
@@ -330,9 +346,12 @@ int watch_rules(struct kernel *k, const struct intercept_options *o,
     }
     int rc = service_manager_init(&manager, err);
     /* It listens before it applies: what happens in between is heard. */
-    if (rc == 0 &&
-        (listen_to_all(&w, err) == -1 || put_into_force(&w, err) == -1 || confine(&w, err) == -1)) {
+    if (rc == 0 && (listen_to_all(&w, err) == -1 || put_into_force(&w, err) == -1)) {
         rc = -1;
+    }
+    if (rc == 0) {
+        tell_applied(o);
+        rc = confine(&w, err);
     }
     if (rc == 0) {
         w.log = log_new_fd(STDERR_FILENO, LOG_INFO, "intercept");
