@@ -2,10 +2,14 @@
  * Whether what ought to be captured still is: connections that the proxy makes to itself, round
  * after round (docs/interception.md). Main thread; the workers note what came (conn/canary.c).
  *
- *   outbound   to an address whose rule stands before the proxy's own exemption: it has to arrive
- * at the outbound listener inbound    with TPROXY likewise, over loopback guard      with REDIRECT,
- * which the kernel does not do over loopback: a connection to the inbound listener itself has to be
- * reset. The guard that does it is what closes the way past a redirection that is lost.
+ * outbound: to an address whose rule stands before the proxy's own exemption; it has to arrive at
+ * the outbound listener.
+ *
+ * inbound: with TPROXY likewise, over loopback.
+ *
+ * guard: with REDIRECT, which the kernel does not do over loopback, a connection to the inbound
+ * listener itself has to be reset. The guard that does it is what closes the way past a redirection
+ * that is lost.
  */
 #include "proxy_priv.h"
 

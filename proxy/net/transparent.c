@@ -11,8 +11,8 @@
 
 /* The client's own port is taken, by the client: with it, the workload's socket and the client's
  * connection to us would be the same four numbers. So one is chosen above those that Linux clients
- * choose from, by the client's, and a few further ones (with these
- * numbers never the client's own); then the kernel chooses. */
+ * choose from, by the client's, and a few further ones (with these numbers never the client's own);
+ * then the kernel chooses. */
 enum { PORT_FIRST = 61000, PORT_COUNT = 65536 - PORT_FIRST, TRIES = 8, STRIDE = 571 };
 
 #ifndef IPV6_TRANSPARENT
