@@ -434,6 +434,7 @@ static void tear_down(struct proxy *p)
     heir_check_free(p->heir_check);
     hardening_free(p->hardening);
     proxy_tickets_deinit(p);
+    proxy_holder_leave_loop(p);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);
     balance_free(p->balance);

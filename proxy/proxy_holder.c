@@ -132,6 +132,13 @@ int proxy_holder_start(struct proxy *p, struct err *err)
     return p->holder->holder != NULL ? 0 : -1;
 }
 
+void proxy_holder_leave_loop(struct proxy *p)
+{
+    if (p->holder != NULL) {
+        key_holder_leave_loop(p->holder->holder);
+    }
+}
+
 void proxy_holder_stop(struct proxy *p)
 {
     if (p->holder != NULL) {

@@ -231,7 +231,8 @@ void proxy_token_stop(struct proxy *p);
  * does not say so. Started before the process gives up execve, and before the identity is asked
  * for. */
 int proxy_holder_start(struct proxy *p, struct err *err);
-void proxy_holder_stop(struct proxy *p); /* after the last use of its keys */
+void proxy_holder_leave_loop(struct proxy *p); /* before the loop is freed */
+void proxy_holder_stop(struct proxy *p);       /* after the last use of its keys */
 struct identity_keys proxy_holder_keys(const struct proxy *p);
 bool proxy_holder_ready(const struct proxy *p);
 /* Asks it, and waits for a moment; null: there is none. */

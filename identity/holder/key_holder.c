@@ -292,12 +292,17 @@ struct key_holder *key_holder_start(struct loop *loop, const struct key_holder_o
     return key_holder_new(loop, pair[0], a, events, arg, err);
 }
 
+void key_holder_leave_loop(struct key_holder *h)
+{
+    loop_timer_disarm(&h->probe_timer);
+    h->control_io = loop_io_free(h->control_io);
+    h->wake_io = loop_io_free(h->wake_io);
+}
+
 struct key_holder *key_holder_free(struct key_holder *h)
 {
     if (h != NULL) {
-        loop_timer_disarm(&h->probe_timer);
-        loop_io_free(h->control_io);
-        loop_io_free(h->wake_io);
+        key_holder_leave_loop(h);
         if (h->control_fd != -1) {
             close(h->control_fd);
         }

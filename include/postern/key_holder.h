@@ -65,7 +65,9 @@ struct key_holder;
 struct key_holder *key_holder_start(struct loop *loop, const struct key_holder_options *options,
                                     const struct key_holder_events *events, void *arg,
                                     struct err *err);
-/* The process ends. Takes NULL. */
+/* Before the loop is freed, where keys outlive it: no news any more, signatures as before. */
+void key_holder_leave_loop(struct key_holder *h);
+/* The process ends; after the last use of its keys. Takes NULL. */
 struct key_holder *key_holder_free(struct key_holder *h);
 
 /* A new P-256 key (EVP_PKEY_free drops it there), and a certificate request that states it and

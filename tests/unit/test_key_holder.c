@@ -116,6 +116,23 @@ static void test_news_that_are_none(void **state)
     }
 }
 
+/* A data plane's keys live in what outlives its loop, and it may end while the holder is in doubt.
+ */
+static void test_loop_ends_first(void **state)
+{
+    (void)state;
+    const uint64_t one = 1;
+    struct owner o;
+    own(&o);
+    news(&o, HOLDER_STARTED, 1, 0);
+    assert_int_equal(write(o.asker->wake_fd, &one, sizeof(one)), sizeof(one));
+    loop_run(o.loop);
+    assert_int_equal(o.n[KEY_HOLDER_TIMEOUT], 1); /* it is asked again soon: a timer is armed */
+    key_holder_leave_loop(o.h);
+    o.loop = loop_free(o.loop);
+    disown(&o);
+}
+
 /* A signature that does not come: the deadline, then refusals without a wait, and the owner hears
  * of it. One that hangs is ended by the watcher. */
 static void test_holder_that_hangs(void **state)
@@ -170,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_news),
         cmocka_unit_test(test_news_that_are_none),
+        cmocka_unit_test(test_loop_ends_first),
         cmocka_unit_test(test_holder_that_hangs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
