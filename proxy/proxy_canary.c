@@ -208,6 +208,7 @@ static void judge(struct check *c, int e)
                   e == ECONNREFUSED ? "refused: not captured, or no listener" : strerrordesc_np(e));
         return;
     }
+    POSTERN_ASSERT(c->fd != -1);
     if (recv(c->fd, &byte, 1, MSG_DONTWAIT) == -1 && (errno == EAGAIN || errno == EINTR)) {
         loop_io_want(c->io, LOOP_READ); /* whoever took it has not said yet */
         return;

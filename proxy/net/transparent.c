@@ -29,7 +29,7 @@ static int allow_foreign(int fd, int family)
 int net_listen_transparent(int fd, struct err *err)
 {
     struct net_addr local;
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(ss);
     if (getsockname(fd, (struct sockaddr *)&ss, &len) == -1 || !net_local_addr(fd, &local)) {
         return err_sys(err, "cannot ask a listening socket for its address");
