@@ -43,8 +43,16 @@ static struct known **bucket(struct tls_chains *c, const uint8_t sha256[32])
 
 static void unlist(struct tls_chains *c, struct known *k)
 {
-    *(k->newer != NULL ? &k->newer->older : &c->newest) = k->older;
-    *(k->older != NULL ? &k->older->newer : &c->oldest) = k->newer;
+    if (k->newer != NULL) {
+        k->newer->older = k->older;
+    } else {
+        c->newest = k->older;
+    }
+    if (k->older != NULL) {
+        k->older->newer = k->newer;
+    } else {
+        c->oldest = k->newer;
+    }
 }
 
 static void list(struct tls_chains *c, struct known *k)
@@ -67,6 +75,12 @@ static void drop(struct tls_chains *c, struct known *k)
     c->bytes -= k->bytes;
     tls_peer_unref(k->peer);
     free(k);
+}
+
+static void drop_oldest(struct tls_chains *c)
+{
+    POSTERN_ASSERT(c->oldest != NULL && c->oldest->older == NULL);
+    drop(c, c->oldest);
 }
 
 struct tls_chains *tls_chains_free(struct tls_chains *c)
@@ -142,7 +156,7 @@ static void keep(struct tls_chains *c, const struct tls_party *party, struct tls
         return;
     }
     while (c->n == CHAINS_MAX || c->bytes + bytes > BYTES_MAX) {
-        drop(c, c->oldest);
+        drop_oldest(c);
     }
     memcpy(k->party, party->id, sizeof(k->party));
     k->peer = tls_peer_ref(peer);
