@@ -1,10 +1,11 @@
 /*
  * malloc_count: how often a process allocates, counted from outside of it. Preloaded (LD_PRELOAD);
- * the count is in the first eight bytes of the file PID in the directory that POSTERN_COUNT_DIR
- * names, which is opened and mapped before main, so that no sandbox stands in the way. For
- * bench/counts.
+ * two counts of eight bytes, of all callers and of the program's own code without its libraries,
+ * are in the file PID in the directory that POSTERN_COUNT_DIR names, which is opened and mapped
+ * before main, so that no sandbox stands in the way. For bench/counts.
  */
 #include <fcntl.h>
+#include <link.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,13 +23,40 @@ void *__libc_memalign(size_t alignment, size_t n);
 
 #define PUBLIC __attribute__((visibility("default")))
 
-static _Atomic uint64_t before_main;
-static _Atomic(_Atomic uint64_t *) count;
+struct counts {
+    _Atomic uint64_t all, own;
+};
 
-static void add(void)
+static _Atomic(struct counts *) counts;
+static uintptr_t program_begin, program_end;
+
+static void add(const void *caller)
 {
-    _Atomic uint64_t *to = atomic_load_explicit(&count, memory_order_relaxed);
-    atomic_fetch_add_explicit(to != NULL ? to : &before_main, 1, memory_order_relaxed);
+    struct counts *to = atomic_load_explicit(&counts, memory_order_relaxed);
+    uintptr_t at = (uintptr_t)caller;
+    if (to == NULL) {
+        return; /* before main */
+    }
+    atomic_fetch_add_explicit(&to->all, 1, memory_order_relaxed);
+    if (at >= program_begin && at < program_end) {
+        atomic_fetch_add_explicit(&to->own, 1, memory_order_relaxed);
+    }
+}
+#define ADD() add(__builtin_return_address(0))
+
+/* The first is the program itself. */
+static int find_program(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    (void)size;
+    (void)arg;
+    for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+        if (h->p_type == PT_LOAD && (h->p_flags & PF_X) != 0) {
+            program_begin = info->dlpi_addr + h->p_vaddr;
+            program_end = program_begin + h->p_memsz;
+        }
+    }
+    return 1;
 }
 
 static __attribute__((constructor)) void begin(void)
@@ -39,45 +67,46 @@ static __attribute__((constructor)) void begin(void)
         return;
     }
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0 || ftruncate(fd, sizeof(uint64_t)) != 0) {
+    if (fd < 0 || ftruncate(fd, sizeof(struct counts)) != 0) {
         return;
     }
     /* setpriv makes it as root, and is then another program of another user. */
     (void)fchmod(fd, 0666);
-    void *p = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *p = mmap(NULL, sizeof(struct counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (p != MAP_FAILED) {
-        atomic_store(&count, (_Atomic uint64_t *)p);
+        (void)dl_iterate_phdr(find_program, NULL);
+        atomic_store(&counts, (struct counts *)p);
     }
 }
 
 PUBLIC void *malloc(size_t n)
 {
-    add();
+    ADD();
     return __libc_malloc(n);
 }
 
 PUBLIC void *calloc(size_t n, size_t size)
 {
-    add();
+    ADD();
     return __libc_calloc(n, size);
 }
 
 PUBLIC void *realloc(void *p, size_t n)
 {
-    add();
+    ADD();
     return __libc_realloc(p, n);
 }
 
 PUBLIC void *aligned_alloc(size_t alignment, size_t n)
 {
-    add();
+    ADD();
     return __libc_memalign(alignment, n);
 }
 
 PUBLIC int posix_memalign(void **ret, size_t alignment, size_t n)
 {
-    add();
+    ADD();
     *ret = __libc_memalign(alignment, n);
     return *ret != NULL ? 0 : 12; /* ENOMEM */
 }
