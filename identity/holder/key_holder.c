@@ -356,7 +356,7 @@ void key_holder_get_status(const struct key_holder *h, struct key_holder_status 
 
 int key_holder_get_report(struct key_holder *h, struct key_holder_report *ret, struct err *err)
 {
-    struct holder_report r;
+    struct holder_report r = {0};
     if (ask_report(h, &r, err) == -1) {
         return -1;
     }

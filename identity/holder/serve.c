@@ -145,6 +145,9 @@ static bool serve_one(struct holder *h, int fd)
 /* The watcher has the descriptor too, so it is not the closing that ends a channel. */
 static void end(int *fd)
 {
+    if (*fd == -1) {
+        return;
+    }
     (void)shutdown(*fd, SHUT_RDWR);
     close(*fd);
     *fd = -1;
