@@ -115,7 +115,7 @@ def fill(layer, static, dynamic):
     for name, program in sorted(binaries.items()):
         if name not in AGENT_ONLY:
             layer.add(f"/usr/libexec/postern/{name}", stripped(program), 0o755)
-    for name in ("postern-rotate-probe", "postern-key-holder"):
+    for name in ("postern-rotate-probe", "postern-key-holder", "postern-heir"):
         layer.add(f"/usr/libexec/postern/{name}", "../../bin/postern", 0o777)
     for name in sorted(FROM_DYNAMIC):
         layer.add(f"/usr/libexec/postern/{name}", stripped(others[name]), 0o755)

@@ -87,9 +87,11 @@ static int help_main(int argc, char **argv)
 }
 
 #ifdef POSTERN_STATIC
-/* In an image the helpers that need OpenSSL are this executable under other names. */
+/* In an image helpers are this executable under other names: one copy of what they are linked with.
+ */
 int rotate_probe_main(void);
 int key_holder_main(void);
+int heir_main(void);
 
 static bool is_called(const char *called, const char *helper)
 {
@@ -107,6 +109,9 @@ int main(int argc, char **argv)
     }
     if (is_called(argv[0], "postern-key-holder")) {
         return key_holder_main();
+    }
+    if (is_called(argv[0], "postern-heir")) {
+        return heir_main();
     }
 #endif
     if (argc < 2) {
