@@ -130,9 +130,14 @@ class Hand:
         """Becomes `path` (a copy of sleep), and has become it when this returns."""
         before = os.readlink(f"/proc/{self.pid}/exe")
         assert self.order(how, str(path), "1000") == "execs"
-        while os.readlink(f"/proc/{self.pid}/exe") == before:
+        # The link changes in the midst of exec: it is over when the program sleeps.
+        while os.readlink(f"/proc/{self.pid}/exe") == before or self._state() != "S":
             assert self.p.poll() is None, f"it ended with {self.p.returncode}"
             os.sched_yield()
+
+    def _state(self):
+        with open(f"/proc/{self.pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0]
 
     def end(self):
         if self.p.poll() is None:
