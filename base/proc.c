@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <postern/mem.h>
 #include <postern/os.h>
 #include <signal.h>
 #include <stdio.h>
@@ -128,4 +129,40 @@ int proc_helper_path(const char *name, char *ret_path, size_t size, struct err *
     }
     err_set(err, ERR_SYSTEM, "cannot find the helper %s in %s", name, tried);
     return err_advise(err, "install it there, or name its directory in POSTERN_LIBEXEC");
+}
+
+int proc_start_helper(const char *name, int fd, struct err *err)
+{
+    static const char *const passed[] = {"POSTERN_SANDBOX_KILL", "ASAN_OPTIONS", "UBSAN_OPTIONS"};
+    enum { N_PASSED = sizeof(passed) / sizeof(passed[0]) };
+    const char *const argv[] = {name, NULL};
+    char *switches[N_PASSED] = {NULL};
+    const char *env[N_PASSED + 1] = {NULL};
+    char path[4096];
+    pid_t pid;
+    int pidfd = -1;
+    size_t n = 0;
+    for (size_t i = 0; i < N_PASSED; i++) {
+        const char *value = secure_getenv(passed[i]);
+        if (value != NULL) {
+            switches[n] = mem_must_printf("%s=%s", passed[i], value);
+            env[n] = switches[n];
+            n++;
+        }
+    }
+    const struct proc_spec what = {.path = path,
+                                   .argv = argv,
+                                   .env = env,
+                                   .fds = {fd},
+                                   .n_fds = 1,
+                                   .parent_death_signal = SIGKILL};
+    int r = proc_helper_path(name, path, sizeof(path), err);
+    r = r == 0 ? proc_spawn(&what, &pid, &pidfd, err) : -1;
+    if (pidfd != -1) {
+        close(pidfd); /* it ends when the channel does; init reaps it after us */
+    }
+    for (size_t i = 0; i < n; i++) {
+        free(switches[i]);
+    }
+    return r;
 }

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROBE_MS = 1000, NEWS_MAX = 16, ENV_MAX = 3, START_MS = 10000 };
+enum { PROBE_MS = 1000, NEWS_MAX = 16, START_MS = 10000 };
 
 struct key_holder {
     const struct key_holder_events *events; /* borrowed */
@@ -181,42 +181,6 @@ struct key_holder *key_holder_new(struct loop *loop, int control_fd, struct hold
     return h;
 }
 
-static int spawn(int control, struct err *err)
-{
-    static const char *const passed[ENV_MAX] = {"POSTERN_SANDBOX_KILL", "ASAN_OPTIONS",
-                                                "UBSAN_OPTIONS"};
-    static const char *const argv[] = {"postern-key-holder", NULL};
-    char *switches[ENV_MAX] = {NULL};
-    const char *env[ENV_MAX + 1] = {NULL};
-    char path[4096];
-    pid_t pid;
-    int pidfd = -1;
-    size_t n = 0;
-    for (size_t i = 0; i < ENV_MAX; i++) {
-        const char *value = secure_getenv(passed[i]);
-        if (value != NULL) {
-            switches[n] = mem_must_printf("%s=%s", passed[i], value);
-            env[n] = switches[n];
-            n++;
-        }
-    }
-    const struct proc_spec what = {.path = path,
-                                   .argv = argv,
-                                   .env = env,
-                                   .fds = {control},
-                                   .n_fds = 1,
-                                   .parent_death_signal = SIGKILL};
-    int r = proc_helper_path("postern-key-holder", path, sizeof(path), err);
-    r = r == 0 ? proc_spawn(&what, &pid, &pidfd, err) : -1;
-    if (pidfd != -1) {
-        close(pidfd); /* it ends when the channel does; init reaps it after us */
-    }
-    for (size_t i = 0; i < n; i++) {
-        free(switches[i]);
-    }
-    return r;
-}
-
 /* The watcher reads nothing else yet: what does not fit waits for it. */
 static int order(int control, const struct holder_order *o, int fd, struct err *err)
 {
@@ -282,7 +246,7 @@ struct key_holder *key_holder_start(struct loop *loop, const struct key_holder_o
     if (ipc_pair(pair, err) == -1) {
         return NULL;
     }
-    int r = spawn(pair[1], err);
+    int r = proc_start_helper("postern-key-holder", pair[1], err);
     close(pair[1]);
     struct holder_asker *a = r == 0 ? start(options, pair[0], err) : NULL;
     if (a == NULL) {

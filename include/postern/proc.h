@@ -28,4 +28,9 @@ int proc_spawn(const struct proc_spec *spec, pid_t *ret_pid, int *ret_pidfd, str
  * directory beside the running executable's prefix, else its build directory. */
 int proc_helper_path(const char *name, char *ret_path, size_t size, struct err *err);
 
+/* Starts the helper of this name with `fd` as its only channel, and what tests and sanitizers say
+ * in the environment. It is killed with its parent and ends with its channel; nobody waits for it.
+ */
+int proc_start_helper(const char *name, int fd, struct err *err);
+
 #endif

@@ -7,7 +7,6 @@
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/proc.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,8 +15,6 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
-
-enum { ENV_MAX = 3 };
 
 struct heir_check {
     int fd; /* owned; -1: the helper is gone */
@@ -38,42 +35,6 @@ static int own_executable(struct heir_own *ret, struct err *err)
     return 0;
 }
 
-static int spawn(int channel, struct err *err)
-{
-    static const char *const passed[ENV_MAX] = {"POSTERN_SANDBOX_KILL", "ASAN_OPTIONS",
-                                                "UBSAN_OPTIONS"};
-    static const char *const argv[] = {"postern-heir", NULL};
-    char *switches[ENV_MAX] = {NULL};
-    const char *env[ENV_MAX + 1] = {NULL};
-    char path[4096];
-    pid_t pid;
-    int pidfd = -1;
-    size_t n = 0;
-    for (size_t i = 0; i < ENV_MAX; i++) {
-        const char *value = secure_getenv(passed[i]);
-        if (value != NULL) {
-            switches[n] = mem_must_printf("%s=%s", passed[i], value);
-            env[n] = switches[n];
-            n++;
-        }
-    }
-    const struct proc_spec what = {.path = path,
-                                   .argv = argv,
-                                   .env = env,
-                                   .fds = {channel},
-                                   .n_fds = 1,
-                                   .parent_death_signal = SIGKILL};
-    int r = proc_helper_path("postern-heir", path, sizeof(path), err);
-    r = r == 0 ? proc_spawn(&what, &pid, &pidfd, err) : -1;
-    if (pidfd != -1) {
-        close(pidfd); /* it ends when the channel does; init reaps it after us */
-    }
-    for (size_t i = 0; i < n; i++) {
-        free(switches[i]);
-    }
-    return r;
-}
-
 struct heir_check *heir_check_start(struct err *err)
 {
     struct heir_own own;
@@ -81,7 +42,7 @@ struct heir_check *heir_check_start(struct err *err)
     if (own_executable(&own, err) == -1 || ipc_pair(pair, err) == -1) {
         return NULL;
     }
-    int r = spawn(pair[1], err);
+    int r = proc_start_helper("postern-heir", pair[1], err);
     close(pair[1]);
     if (r == 0 && ipc_send(pair[0], &own, sizeof(own), -1) != IPC_OK) {
         r = err_set(err, ERR_UNAVAILABLE, "postern-heir ended while it was started");
