@@ -51,12 +51,8 @@ enum intercept_action {
 enum intercept_mode { INTERCEPT_REDIRECT, INTERCEPT_TPROXY };
 
 /* Inclusive. */
-struct intercept_ports {
-    uint16_t first, last;
-};
-
-struct intercept_uids {
-    uid_t first, last;
+struct intercept_range {
+    uint32_t first, last;
 };
 
 struct intercept_block {
@@ -77,21 +73,21 @@ struct intercept_options {
     uid_t proxy_uid;
     char proxy_cgroup[INTERCEPT_CGROUP_MAX]; /* as given; empty: none */
     /* Sorted, without overlap. */
-    struct intercept_ports exclude_inbound[INTERCEPT_RANGES_MAX];
+    struct intercept_range exclude_inbound[INTERCEPT_RANGES_MAX];
     size_t n_exclude_inbound;
-    struct intercept_ports exclude_outbound[INTERCEPT_RANGES_MAX];
+    struct intercept_range exclude_outbound[INTERCEPT_RANGES_MAX];
     size_t n_exclude_outbound;
     struct intercept_block exclude_blocks[INTERCEPT_RANGES_MAX];
     size_t n_exclude_blocks;
-    struct intercept_uids exclude_uids[INTERCEPT_UIDS_MAX];
+    struct intercept_range exclude_uids[INTERCEPT_UIDS_MAX];
     size_t n_exclude_uids;
     /* Both empty: all that is not excluded. */
-    struct intercept_ports include_outbound[INTERCEPT_RANGES_MAX];
+    struct intercept_range include_outbound[INTERCEPT_RANGES_MAX];
     size_t n_include_outbound;
     struct intercept_block include_blocks[INTERCEPT_RANGES_MAX];
     size_t n_include_blocks;
     bool udp_drop, drop_all;
-    struct intercept_ports udp_ports[INTERCEPT_RANGES_MAX]; /* that leave all the same */
+    struct intercept_range udp_ports[INTERCEPT_RANGES_MAX]; /* that leave all the same */
     size_t n_udp_ports;
     bool has_udp_ports; /* said, and not the default */
 };

@@ -352,7 +352,7 @@ static void check_rules(struct pod *p, const struct inject_options *o, struct wi
     json_decref(list);
 }
 
-static bool in_ports(const struct intercept_ports *list, size_t n, uint16_t port)
+static bool in_ports(const struct intercept_range *list, size_t n, uint16_t port)
 {
     for (size_t i = 0; i < n; i++) {
         if (port >= list[i].first && port <= list[i].last) {

@@ -45,18 +45,18 @@ static bool next_element(struct str *rest, struct str *ret)
 }
 
 /* --- port ranges ------------------------------------------------------------------------------ */
-static int compare_ports(const void *pa, const void *pb)
+static int compare_ranges(const void *pa, const void *pb)
 {
-    const struct intercept_ports *a = pa;
-    const struct intercept_ports *b = pb;
+    const struct intercept_range *a = pa;
+    const struct intercept_range *b = pb;
     return a->first != b->first ? (a->first < b->first ? -1 : 1) : 0;
 }
 
-/* nftables refuses elements that overlap; a person may well name a port twice. */
-static size_t merge_ports(struct intercept_ports *list, size_t n)
+/* nftables refuses elements that overlap; a person may well name one twice. */
+static size_t merge_ranges(struct intercept_range *list, size_t n)
 {
     size_t out = 0;
-    qsort(list, n, sizeof(*list), compare_ports);
+    qsort(list, n, sizeof(*list), compare_ranges);
     for (size_t i = 0; i < n; i++) {
         if (out > 0 && list[i].first <= list[out - 1].last) {
             if (list[i].last > list[out - 1].last) {
@@ -69,7 +69,7 @@ static size_t merge_ports(struct intercept_ports *list, size_t n)
     return out;
 }
 
-int option_ports(const char *name, const char *arg, struct intercept_ports *list, size_t *n,
+int option_ports(const char *name, const char *arg, struct intercept_range *list, size_t *n,
                  struct err *err)
 {
     struct str rest = str_of(arg);
@@ -81,8 +81,8 @@ int option_ports(const char *name, const char *arg, struct intercept_ports *list
             last = (struct str){dash + 1, e.n - (size_t)(dash - e.p) - 1};
             e.n = (size_t)(dash - e.p);
         }
-        struct intercept_ports r;
-        if (parse_port(e, &r.first) != 0 || parse_port(last, &r.last) != 0 || r.first > r.last) {
+        uint16_t from, to;
+        if (parse_port(e, &from) != 0 || parse_port(last, &to) != 0 || from > to) {
             err_set(err, ERR_USAGE, "--%s %s: not a list of ports", name, arg);
             return err_expected(err, "ports and ranges with commas, such as 22,8000-8010");
         }
@@ -90,9 +90,9 @@ int option_ports(const char *name, const char *arg, struct intercept_ports *list
             return err_set(err, ERR_USAGE, "--%s: more than %d elements", name,
                            INTERCEPT_RANGES_MAX);
         }
-        list[(*n)++] = r;
+        list[(*n)++] = (struct intercept_range){from, to};
     }
-    *n = merge_ports(list, *n);
+    *n = merge_ranges(list, *n);
     return 0;
 }
 
@@ -189,7 +189,7 @@ int option_blocks(const char *name, const char *arg, struct intercept_block *lis
 
 bool intercept_excludes_canary(const struct intercept_options *o)
 {
-    const struct intercept_ports *p = o->exclude_outbound;
+    const struct intercept_range *p = o->exclude_outbound;
     struct intercept_block canary[2];
     bool held = parse_block(STR_LIT(INTERCEPT_CANARY_4), &canary[0]) != 0 ||
                 parse_block(STR_LIT(INTERCEPT_CANARY_6), &canary[1]) != 0;
@@ -204,29 +204,6 @@ bool intercept_excludes_canary(const struct intercept_options *o)
 }
 
 /* --- users ------------------------------------------------------------------------------------ */
-static int compare_uids(const void *pa, const void *pb)
-{
-    const struct intercept_uids *a = pa;
-    const struct intercept_uids *b = pb;
-    return a->first != b->first ? (a->first < b->first ? -1 : 1) : 0;
-}
-
-static size_t merge_uids(struct intercept_uids *list, size_t n)
-{
-    size_t out = 0;
-    qsort(list, n, sizeof(*list), compare_uids);
-    for (size_t i = 0; i < n; i++) {
-        if (out > 0 && list[i].first <= list[out - 1].last) {
-            if (list[i].last > list[out - 1].last) {
-                list[out - 1].last = list[i].last;
-            }
-        } else {
-            list[out++] = list[i];
-        }
-    }
-    return out;
-}
-
 int option_uids(const char *arg, struct intercept_options *o, struct err *err)
 {
     struct str rest = str_of(arg);
@@ -249,8 +226,8 @@ int option_uids(const char *arg, struct intercept_options *o, struct err *err)
                            INTERCEPT_UIDS_MAX);
         }
         o->exclude_uids[o->n_exclude_uids++] =
-            (struct intercept_uids){.first = (uid_t)v[0], .last = (uid_t)v[1]};
+            (struct intercept_range){.first = (uid_t)v[0], .last = (uid_t)v[1]};
     }
-    o->n_exclude_uids = merge_uids(o->exclude_uids, o->n_exclude_uids);
+    o->n_exclude_uids = merge_ranges(o->exclude_uids, o->n_exclude_uids);
     return 0;
 }

@@ -18,7 +18,7 @@ void rules_put(struct buf *out, const char *fmt, ...)
     POSTERN_ASSERT(ok);
 }
 
-void rules_put_ports(struct buf *out, const char *protocol, const struct intercept_ports *list,
+void rules_put_ports(struct buf *out, const char *protocol, const struct intercept_range *list,
                      size_t n, const char *then)
 {
     if (n == 0) {
@@ -73,7 +73,7 @@ void rules_put_exempt(const struct intercept_options *o, const struct intercept_
     }
     rules_put(out, "\t\tmeta skuid { ");
     for (size_t i = 0; i < o->n_exclude_uids; i++) {
-        const struct intercept_uids *u = &o->exclude_uids[i];
+        const struct intercept_range *u = &o->exclude_uids[i];
         rules_put(out, "%s%u", i > 0 ? ", " : "", u->first);
         if (u->last != u->first) {
             rules_put(out, "-%u", u->last);

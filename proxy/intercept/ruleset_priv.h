@@ -6,7 +6,7 @@
 
 void rules_put(struct buf *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* One rule for the whole list, none for an empty one. `then` is what follows the match. */
-void rules_put_ports(struct buf *out, const char *protocol, const struct intercept_ports *list,
+void rules_put_ports(struct buf *out, const char *protocol, const struct intercept_range *list,
                      size_t n, const char *then);
 void rules_put_blocks(struct buf *out, const struct intercept_block *list, size_t n,
                       const char *then);

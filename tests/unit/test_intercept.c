@@ -285,14 +285,14 @@ static void test_most(void **state)
                                    .udp_drop = true,
                                    .drop_all = true};
     for (size_t i = 0; i < INTERCEPT_RANGES_MAX; i++) {
-        o.exclude_inbound[i] = o.exclude_outbound[i] = (struct intercept_ports){60000, 65535};
+        o.exclude_inbound[i] = o.exclude_outbound[i] = (struct intercept_range){60000, 65535};
         o.exclude_blocks[i] = (struct intercept_block){.family = AF_INET6, .prefix_len = 128};
         memset(o.exclude_blocks[i].addr, 0xab, 16);
         o.include_outbound[i] = o.udp_ports[i] = o.exclude_inbound[i];
         o.include_blocks[i] = o.exclude_blocks[i];
     }
     for (size_t i = 0; i < INTERCEPT_UIDS_MAX; i++) {
-        o.exclude_uids[i] = (struct intercept_uids){4000000000, 4000000001};
+        o.exclude_uids[i] = (struct intercept_range){4000000000, 4000000001};
     }
     intercept_batch(&o, NULL, &out);
     assert_true(buf_len(&out) > 100000);
