@@ -7,6 +7,7 @@ the agent has to go by who connected. Run as `hand.py FD`, one JSON list an orde
 import ctypes
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import sys
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 PR_SET_DUMPABLE = 4
+CLOCK_NANOSLEEP = {"x86_64": "230", "aarch64": "115"}[platform.machine()]
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 
 
@@ -130,14 +132,15 @@ class Hand:
         """Becomes `path` (a copy of sleep), and has become it when this returns."""
         before = os.readlink(f"/proc/{self.pid}/exe")
         assert self.order(how, str(path), "1000") == "execs"
-        # The link changes in the midst of exec: it is over when the program sleeps.
-        while os.readlink(f"/proc/{self.pid}/exe") == before or self._state() != "S":
+        # The link changes in the midst of exec, which may sleep itself: it is over when the program does what it is for.
+        while os.readlink(f"/proc/{self.pid}/exe") == before or self._call() != CLOCK_NANOSLEEP:
             assert self.p.poll() is None, f"it ended with {self.p.returncode}"
             os.sched_yield()
 
-    def _state(self):
-        with open(f"/proc/{self.pid}/stat") as f:
-            return f.read().rpartition(")")[2].split()[0]
+    def _call(self):
+        """The number of the system call that it is in, as text; "running": none."""
+        with open(f"/proc/{self.pid}/syscall") as f:
+            return f.read().split()[0]
 
     def end(self):
         if self.p.poll() is None:
