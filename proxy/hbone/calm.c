@@ -1,9 +1,10 @@
 /*
  * What a peer may cost us. It has proven who it is, and may still be taken over or broken. Streams
  * are bounded by their number, bytes by windows; here are the frames that bring nothing: resets of
- * streams that were not answered yet (each made a connection begin), PINGs and SETTINGS (each is
- * answered), empty DATA, tiny window updates, and header blocks larger than any CONNECT has. An
- * honest session never comes near these limits.
+ * streams that were not answered yet (each made a connection begin), streams that we refuse (each
+ * was judged, and maybe dialled for), PINGs and SETTINGS (each is answered), empty DATA, tiny
+ * window updates, header blocks that are larger than any CONNECT has, or come in pieces. An honest
+ * session never comes near these limits.
  */
 #include "hbone_priv.h"
 
@@ -34,8 +35,8 @@ static bool costs(struct hbone_session *s, const nghttp2_frame_hd *hd)
     case NGHTTP2_DATA:
         return hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
     case NGHTTP2_HEADERS:
-    case NGHTTP2_CONTINUATION:
-        return false;
+        /* Any other that is refused costs when it is: hbone_refuse. */
+        return s->server && s->goaways > 1 && hd->stream_id > s->last_id;
     case NGHTTP2_WINDOW_UPDATE: {
         bool earned = s->calm.sent >= UPDATE_WORTH;
         s->calm.sent = 0;

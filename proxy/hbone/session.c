@@ -105,7 +105,7 @@ static void on_request(struct hbone_session *s, int32_t id)
     }
     if (!h->connect || h->bad || h->authority_len == 0) {
         hbone_refuse(s, id, 400);
-        if (s->ops->bad_request != NULL && hbone_calm_pay(s)) {
+        if (s->ops->bad_request != NULL && s->why == HBONE_OK) {
             s->ops->bad_request(s->arg);
         }
         return;

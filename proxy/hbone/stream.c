@@ -413,6 +413,7 @@ void hbone_refuse(struct hbone_session *s, int32_t id, unsigned status)
     if (nghttp2_submit_response(s->ng, id, &nv, 1, NULL) != 0) {
         hbone_fail(s, HBONE_NO_MEMORY);
     }
+    (void)hbone_calm_pay(s);
     hbone_wake(s);
 }
 
