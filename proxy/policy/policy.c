@@ -192,6 +192,20 @@ bool policy_wants_requests(const struct policy *p, struct str target, uint16_t p
     return a.best != UINT32_MAX;
 }
 
+/* No clause asks about them, and no rule ends, yet. */
+struct policy_needs policy_needs(const struct policy *p)
+{
+    (void)p;
+    return (struct policy_needs){.query = false};
+}
+
+int64_t policy_next_expiry(const struct policy *p, int64_t now_s)
+{
+    (void)p;
+    (void)now_s;
+    return 0;
+}
+
 /* --- compiling ---------------------------------------------------------------------------------*/
 
 struct compiler {
