@@ -9,10 +9,8 @@
  *   leg.c       an end of a connection, of any kind             rejudge.c   whom a change concerns
  *   index.c     who is connected (index_*.c)                    expiry.c    the end of certificates
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
- *   session.c   a connection that carries streams               stream.c    one that is a stream
- *   pool.c      which session a stream takes
+ *   carry_priv.h: connections as streams of others: session.c, stream.c, pool.c, transport.c
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
- *   transport.c direct or HBONE, and why                        learned.c   who takes HBONE
  *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
  */
 #ifndef POSTERN_CONN_PRIV_H
@@ -20,6 +18,7 @@
 
 #include <postern/conn.h>
 
+#include "carry_priv.h"
 #include "expiry_priv.h"
 #include "index_priv.h"
 #include <postern/hbone.h>
@@ -128,25 +127,6 @@ struct conn_leg {
 };
 
 struct conn_http;
-
-/* What a connection has that carries others. */
-struct conn_carrier {
-    struct conn *conn;
-    struct hbone_session *hbone; /* owned; NULL: it does not stand yet */
-    struct loop_deferred turn;
-    struct conn *users; /* those that are its streams, or wait to be */
-    size_t n_users;
-    uint64_t total; /* of them, ever */
-    uint64_t idle_since_ms;
-    uint64_t leave_ms; /* when the next GOAWAY is due; 0: none is */
-    uint8_t leaving;   /* how many were said */
-    bool told;         /* what the try of it has shown */
-    /* Outbound: its place in the pool. */
-    bool pooled;
-    struct conn_carrier *pool_prev, *pool_next;
-    struct tls_party *party; /* a reference: what it was made by */
-    struct route route;      /* with identities of its own */
-};
 
 /* A client's first message, where the listener chooses by server name. */
 struct conn_hello {
@@ -441,69 +421,6 @@ void conn_inbound_verified(struct conn *c);
 bool conn_find_port(struct conn *c);
 /* Connects to `upstream`, and shakes hands there. */
 void conn_outbound_dial(struct conn *c);
-
-/* --- session.c ---------------------------------------------------------------------------------
- */
-struct conn_carrier *conn_carrier_new(struct conn *c); /* NULL: no memory */
-/* Its streams end, and its session. */
-void conn_carrier_end(struct conn *c, enum conn_reason reason);
-void conn_carrier_free(struct conn *c);
-void conn_via_add(struct conn *c, struct conn_carrier *k);
-void conn_via_drop(struct conn *c);
-/* After its handshake. */
-void conn_session_start(struct conn *c);
-void conn_session_step(struct conn *c);
-void conn_session_tick(struct conn *c);
-/* Says GOAWAY after that time, and ends with its last stream. */
-void conn_session_leave(struct conn *c, uint64_t delay_ms);
-/* All of them; inbound ones spread over the time, so that their peers do not come back at once. */
-void worker_sessions_drain(struct conn_worker *w, uint32_t spread_ms);
-
-/* --- stream.c ----------------------------------------------------------------------------------
- */
-bool conn_is_stream(const struct conn *c);
-void conn_stream_new(struct conn *carrier, int32_t id, struct str authority);
-void conn_stream_start(struct conn *c);
-/* 200, if it is one that waits for it. */
-void conn_stream_answer(struct conn *c);
-/* It closes: another status, by its reason, if it was not answered. */
-void conn_stream_refuse(struct conn *c);
-void conn_opening_start(struct conn *c);
-void conn_opening_begin(struct conn *c);
-void conn_opening_step(struct conn *c);
-void conn_opening_timeout(struct conn *c);
-/* There is no session for it. True: it goes another way. */
-bool conn_opening_fall_back(struct conn *c, enum conn_why outcome);
-/* Its session to an endpoint did not come to be: true if it waits for one to another. */
-bool conn_opening_again(struct conn *c, enum conn_reason reason);
-
-/* --- pool.c ------------------------------------------------------------------------------------
- */
-/* Finds or makes the session for an outbound connection. It may be closed afterwards. */
-void pool_take(struct conn *c);
-void pool_remove(struct conn_carrier *k);
-/* Whether it would still be taken. */
-bool pool_is_current(const struct conn_carrier *k);
-void pool_route_deinit(struct route *r);
-
-/* --- transport.c ------------------------------------------------------------------------------
- */
-/* By its route, and what was learned of where it goes (upstream): transport and transport_why. */
-void conn_transport_choose(struct conn *c);
-/* How long it may wait for a session that is not known to come to be; 0: as long as any handshake
- * may take. After that: conn_transport_fall_back(c, CONN_WHY_SILENT). */
-uint32_t conn_transport_try_ms(const struct conn *c);
-/* There is no HBONE where it goes: REFUSED, SILENT or NOT_HBONE (no TLS, or not h2). True: it goes
- * on directly instead. False: its route takes HBONE only. Never to be called when somebody was
- * there who is not the expected peer, or who refused us or the stream: that is an answer. */
-bool conn_transport_fall_back(struct conn *c, enum conn_why outcome);
-/* What a try has shown of address and HBONE port: TRIED: a CONNECT was answered there (with
- * whatever status); else as above. */
-void conn_transport_tell(struct conn_worker *w, const struct net_addr *at, enum conn_why outcome);
-/* It carries bytes from now on. */
-void conn_transport_count(struct conn *c);
-/* What the log says; NULL: nothing. */
-const char *conn_transport_text(const struct conn *c);
 
 /* --- pump.c ----------------------------------------------------------------------------------- */
 void conn_pump_start(struct conn *c);
