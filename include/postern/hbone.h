@@ -41,8 +41,6 @@ enum {
     HBONE_ERROR_REFUSED = 7, /* of a reset: nothing of the stream was looked at */
     HBONE_TICK_MS = 10000,   /* and a PING, if nothing was heard since the last one */
     HBONE_DEAD_MS = 20000,   /* without an answer to it */
-    HBONE_CALM_BURST = 1000, /* frames that cost us something and bring nothing ... */
-    HBONE_CALM_RATE = 100,   /* ... and how many more a second */
     HBONE_READ_ROOM =
         16, /* read that much less than NET_SCRATCH_SIZE for a stream: one write then */
 };

@@ -135,6 +135,7 @@ struct http1_limits {
     size_t max_target;    /* at most HTTP1_MAX_TARGET; TARGET_LONG beyond */
     unsigned max_headers; /* at most HTTP1_MAX_HEADERS; HEADERS_MANY beyond */
     bool paths_as_is;     /* opt out of PATH_AMBIGUOUS: judged_path is then the path as it came */
+    bool composed;        /* by http2, out of fields: there is no second way to read it */
 };
 #define HTTP1_LIMITS_DEFAULT                                                                       \
     {.max_head = 32768, .max_target = HTTP1_MAX_TARGET, .max_headers = HTTP1_MAX_HEADERS}

@@ -7,6 +7,7 @@
 
 #include <nghttp2/nghttp2.h>
 #include <postern/hbone.h>
+#include <postern/http2_calm.h>
 
 enum {
     EMIT_WRITE = 64 * 1024, /* frames are gathered up to here before they are written */
@@ -25,13 +26,6 @@ struct hbone_head {
     char authority[HBONE_AUTHORITY_MAX];
 };
 
-/* A bucket of tokens; one is a thousand of these. */
-struct hbone_calm {
-    uint64_t milli, at_ms;
-    uint32_t block_bytes; /* of the header block that is being read */
-    uint64_t sent;        /* DATA bytes since the last WINDOW_UPDATE that came */
-};
-
 struct hbone_session {
     nghttp2_session *ng; /* owned */
     const struct hbone_ops *ops;
@@ -46,7 +40,7 @@ struct hbone_session {
     uint64_t *all_grown; /* the same of all sessions; lent, or own_grown */
     uint64_t own_grown;
     struct hbone_head head;
-    struct hbone_calm calm;
+    struct http2_calm calm;
     uint64_t now_ms, heard_ms, ping_ms; /* 0: no PING is unanswered */
     enum hbone_abuse why;
     uint8_t goaways; /* that we said */

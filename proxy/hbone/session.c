@@ -245,7 +245,7 @@ static void set_options(nghttp2_option *o)
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_reserved_remote_streams(o, 0);
-    nghttp2_option_set_max_outbound_ack(o, HBONE_CALM_BURST);
+    nghttp2_option_set_max_outbound_ack(o, HTTP2_CALM_BURST);
     hbone_option_resets(o);
 }
 
@@ -298,8 +298,8 @@ struct hbone_session *hbone_session_new(const struct hbone_spec *spec)
     s->ops = spec->ops;
     s->arg = spec->arg;
     s->all_grown = spec->grown != NULL ? spec->grown : &s->own_grown;
-    s->now_ms = s->heard_ms = s->calm.at_ms = spec->now_ms;
-    s->calm.milli = (uint64_t)HBONE_CALM_BURST * 1000;
+    s->now_ms = s->heard_ms = spec->now_ms;
+    http2_calm_init(&s->calm, HBONE_HEADER_BYTES, spec->now_ms);
     s->emit = (struct buf)BUF_INIT(4 * NET_SCRATCH_SIZE);
     s->ready_end = &s->ready;
     if (!library_new(s) || !say_settings(s)) {

@@ -424,8 +424,8 @@ static bool read_head(struct reading *r, const struct http1_limits *limits, size
     req->te_trailers = r->fields.te_trailers;
     /* RFC 9112 9.3: a proxy keeps no connection to an HTTP/1.0 client, whatever it asks for. */
     req->info.keep_alive = req->info.minor != 0 && !r->fields.close;
-    return http1_second_request(req, r->data) ? true
-                                              : refuse(r, HTTP1_SECOND_READING, req->method.p);
+    bool agreed = limits->composed || http1_second_request(req, r->data);
+    return agreed ? true : refuse(r, HTTP1_SECOND_READING, req->method.p);
 }
 
 enum http1_result http1_request_read(struct http1_scan *scan, const uint8_t *data, size_t len,

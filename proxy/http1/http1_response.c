@@ -95,7 +95,7 @@ static bool read_switch(struct reading *r)
     return true;
 }
 
-static bool read_head(struct reading *r, size_t head_len)
+static bool read_head(struct reading *r, size_t head_len, bool composed)
 {
     struct http1_response *res = r->res;
     res->info = (struct http1_response_info){0};
@@ -114,7 +114,8 @@ static bool read_head(struct reading *r, size_t head_len)
     /* RFC 9112 9.3: 1.0 persists only if it says so. */
     info->keep_alive = !f->close && (info->minor != 0 || f->keep_alive) &&
                        info->framing != HTTP1_BODY_UNTIL_CLOSE && !info->switching;
-    return http1_second_response(res, f, r->data) ? true : refuse(r, HTTP1_SECOND_READING, NULL);
+    bool agreed = composed || http1_second_response(res, f, r->data);
+    return agreed ? true : refuse(r, HTTP1_SECOND_READING, NULL);
 }
 
 enum http1_result http1_response_read(struct http1_scan *scan, const uint8_t *data, size_t len,
@@ -127,7 +128,7 @@ enum http1_result http1_response_read(struct http1_scan *scan, const uint8_t *da
     size_t head_len = 0;
     enum http1_result result =
         http1_head_scan(scan, HTTP1_KIND_RESPONSE, data, len, limits, &head_len, ret_error);
-    if (result == HTTP1_DONE && !read_head(&r, head_len)) {
+    if (result == HTTP1_DONE && !read_head(&r, head_len, limits->composed)) {
         result = http1_refuse(ret_error, r.reason, r.offset);
     }
     if (result == HTTP1_ERROR) {

@@ -6,6 +6,7 @@
 #define POSTERN_TEST_HBONE_PAIR_H
 
 #include <postern/hbone.h>
+#include <postern/http2_calm.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

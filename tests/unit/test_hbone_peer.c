@@ -258,7 +258,7 @@ static void test_floods(void **state)
             hbone_session_goaway(w->server.s);
         }
         unsigned n = 0;
-        for (; !w->server.over && n < 3 * HBONE_CALM_BURST; n++) {
+        for (; !w->server.over && n < 3 * HTTP2_CALM_BURST; n++) {
             flood_once(w, which, 3 + 2 * n);
             settle(w);
             (void)drain(w, drop, sizeof(drop));
@@ -267,7 +267,7 @@ static void test_floods(void **state)
             }
         }
         assert_true(w->server.over);
-        unsigned burst = which == PIECES ? HBONE_CALM_BURST / 2U : HBONE_CALM_BURST;
+        unsigned burst = which == PIECES ? HTTP2_CALM_BURST / 2U : HTTP2_CALM_BURST;
         assert_true(n >= burst - 3 && n <= burst + 3);
         assert_int_equal(hbone_session_why(w->server.s), HBONE_TOO_MANY_FRAMES);
         world_free(w);
@@ -281,9 +281,9 @@ static void test_no_flood(void **state)
     struct world *w = world_new(2);
     uint8_t drop[64];
     greet(w);
-    for (unsigned n = 0; n < 3 * HBONE_CALM_BURST; n++) {
+    for (unsigned n = 0; n < 3 * HTTP2_CALM_BURST; n++) {
         flood_once(w, PINGS, 0);
-        w->now += 1000 / HBONE_CALM_RATE;
+        w->now += 1000 / HTTP2_CALM_RATE;
         settle(w);
         (void)drain(w, drop, sizeof(drop));
     }
