@@ -21,6 +21,7 @@ int inject_main(int argc, char **argv);
 int uninject_main(int argc, char **argv);
 int entries_main(int argc, char **argv);
 int svid_main(int argc, char **argv);
+int policy_main(int argc, char **argv);
 int proxy_main(int argc, char **argv);
 int gateway_main(int argc, char **argv);
 int ghostunnel_main(int argc, char **argv); /* of `postern gateway` */
