@@ -4,31 +4,43 @@ import json
 import os
 import pathlib
 import select
+import statistics
 import subprocess
 import time
 
-from peers import HOST, Failed
+from peers import Failed
 
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pids):
-    """User and system time of all processes of a pair."""
+    """User and system time of all processes of a pair. One that has ended meanwhile (a helper) is left out."""
     total = 0
     for pid in pids:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        try:
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
         total += int(fields[11]) + int(fields[12])
     return total / TICK
 
 
+def running_ms(pid):
+    """CPU time of one process, finer than a tick."""
+    tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(t.read_text().split()[0]) for t in tasks) / 1e6
+
+
+def anonymous_of(pid):
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1])
+    return 0
+
+
 def anonymous_kb(pids):
     """Anonymous memory: what a process has made its own, without the text of its libraries."""
-    total = 0
-    for pid in pids:
-        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Anonymous:"):
-                total += int(line.split()[1])
-    return total
+    return sum(anonymous_of(pid) for pid in pids)
 
 
 def settled_kb(pids, seconds=10):
@@ -46,8 +58,8 @@ def settled_kb(pids, seconds=10):
 class Load:
     """bench/load/load: connections are up when this is made; go() runs and returns what it counted."""
 
-    def __init__(self, tool, mode, port, path, connections=1, seconds=1.0, rate=1000):
-        argv = [tool, mode, "--to", f"{HOST}:{port}", "--path", path, "--connections", connections]
+    def __init__(self, tool, pair, mode, path, connections=1, seconds=1.0, rate=1000):
+        argv = [*pair.enter, tool, mode, "--to", f"{pair.host}:{pair.listen}", "--path", path, "--connections", connections]
         argv += ["--seconds", seconds, "--rate", rate]
         self.p = subprocess.Popen(
             [str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -66,9 +78,15 @@ class Load:
         self.p.kill()
         raise Failed(f"load {self.what} {what}: {self.p.communicate()[1].strip()}")
 
-    def go(self):
+    def begin(self):
         self.p.stdin.write("go\n")
         self.p.stdin.flush()
+
+    def go(self):
+        self.begin()
+        return self.counted()
+
+    def counted(self):
         line = self.line(self.seconds + 30)
         if not line:
             self.failed("gave no answer")
@@ -92,7 +110,7 @@ class Load:
 
 def run_load(tool, pair, **kw):
     """The load's counts with the pair's CPU seconds beside them."""
-    with Load(tool, port=pair.listen, **kw) as load:
+    with Load(tool, pair, **kw) as load:
         pids = pair.pids()
         before = cpu_seconds(pids)
         counts = load.go()
@@ -133,14 +151,59 @@ def fixed_rate(tool, pair, seconds, rate):
 
 def memory(tool, pair, counts):
     """Of a pair that was just started: idle, and what each idle connection adds."""
-    with Load(tool, "kept", pair.listen, "/small") as one:
+    with Load(tool, pair, "kept", "/small") as one:
         one.close()
     pids = pair.pids()
     idle = settled_kb(pids)
-    out = {"idle_mb": idle / 1024}
+    out = {"idle_mb": idle / 1024, "process_mb": max(anonymous_of(pid) for pid in pids) / 1024}
     for n in counts:
-        with Load(tool, "idle", pair.listen, "/small", connections=n) as load:
+        with Load(tool, pair, "idle", "/small", connections=n) as load:
             out[f"held_{n}_kb"] = (settled_kb(pids) - idle) / n
             load.close()
         settled_kb(pids)
     return out
+
+
+def kept_and_fresh(tool, pair, seconds, rate, meanwhile):
+    """Requests at a fixed rate on kept connections, and new connections one after another; meanwhile() in between."""
+    with (
+        Load(tool, pair, "rate", "/small", connections=16, seconds=seconds, rate=rate) as kept,
+        Load(tool, pair, "fresh", "/small", connections=1, seconds=seconds) as fresh,
+    ):
+        before = cpu_seconds(pair.pids())
+        kept.begin()
+        fresh.begin()
+        meanwhile()
+        counts = [kept.counted(), fresh.counted()]
+        requests = sum(c["requests"] for c in counts)
+        # A request that was due and not sent by the end was never lost.
+        return {
+            "requests": requests,
+            "lost": sum(c["errors"] for c in counts),
+            "cpu_us": (cpu_seconds(pair.pids()) - before) / requests * 1e6,
+            "longest_ms": max(c["max_us"] for c in counts) / 1e3,
+            "p99_ms": counts[0]["p99_us"] / 1e3,
+        }
+
+
+def upgrade(tool, pair, rate, times=2, pause_s=0.5):
+    """New processes take over under load, `times` on each side in turn."""
+    seconds = 2.0 * (2 * times * (pause_s + 0.5))
+    without = kept_and_fresh(tool, pair, seconds / 2, rate, lambda: None)
+    took, start_cpu = [], []
+
+    def take_over():
+        end = time.monotonic() + seconds
+        for i in range(2 * times):
+            time.sleep(pause_s)
+            begun = time.monotonic()
+            pid = pair.upgrade(("server", "client")[i % 2])
+            took.append(time.monotonic() - begun)
+            start_cpu.append(running_ms(pid))
+        if time.monotonic() > end:
+            raise Failed(f"{pair.name}: {2 * times} upgrades took longer than the load of {seconds:.0f} s")
+
+    out = kept_and_fresh(tool, pair, seconds, rate, take_over)
+    out |= {f"{k}_without": without[k] for k in ("cpu_us", "longest_ms", "p99_ms")}
+    out["lost_without"] = without["lost"]
+    return out | {"upgrades": len(took), "took_ms": max(took) * 1e3, "start_cpu_ms": statistics.median(start_cpu)}

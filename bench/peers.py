@@ -88,6 +88,17 @@ def make_certificates(d):
 # --- processes ---------------------------------------------------------------------------------
 
 
+def family(pid):
+    """The process and all below it."""
+    out = [pid]
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            out += [p for child in task.read_text().split() for p in family(int(child))]
+        except OSError:
+            continue  # it has just ended
+    return out
+
+
 class Process:
     def __init__(self, d, name, argv):
         self.log = d / f"{name}.log"
@@ -100,12 +111,7 @@ class Process:
 
     def pids(self):
         """The process and its children: nginx works in those."""
-        out = [self.p.pid]
-        try:
-            out += [int(x) for x in pathlib.Path(f"/proc/{self.p.pid}/task/{self.p.pid}/children").read_text().split()]
-        except OSError:
-            pass
-        return out
+        return family(self.p.pid)
 
     def stop(self):
         self.p.terminate()
@@ -143,7 +149,7 @@ def start_origin(d, port, workers, big_bytes):
     temp = "".join(f"{x}_temp_path {d}/tmp-{x};\n" for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     conf = nginx_head(d, "origin", workers) + (
         f"http {{\n{temp}access_log off;\nsendfile on;\ntcp_nodelay on;\nkeepalive_timeout 2h;\n"
-        f"keepalive_requests 1000000000;\nserver {{\nlisten {HOST}:{port} reuseport backlog=4096;\nroot {d}/www;\n"
+        f"keepalive_requests 1000000000;\nserver {{\nlisten *:{port} reuseport backlog=4096;\nroot {d}/www;\n"
         f'location = /small {{ return 200 "{"x" * 64}"; }}\n}}\n}}\n'
     )
     p = nginx(d, "origin", conf)
@@ -157,7 +163,11 @@ def start_origin(d, port, workers, big_bytes):
 class Pair:
     """up() returns when a connection to `listen` is taken; pids() are the processes of the data plane."""
 
-    layer = 4
+    layer = 4  # -1: compared with no peer
+    base = None  # the pair that is the same but for an option
+    host = HOST
+    enter = ()  # begins the command of a load that has to run elsewhere
+    upgrades = False  # upgrade(side) makes another process take one side over, and returns its pid
     note = ""
     rows = None  # all
     pools = False  # its connections between the proxies outlive those of clients
@@ -251,33 +261,61 @@ class PosternTcp(Pair):
     mode = "tcp"
     log = "denied"
     transport = "direct"
+    options = ()
+    upgrades = True
 
     def pair_name(self):
-        return f"compare-{os.getpid()}-{self.mode}-{self.log}-{self.transport}"
+        return f"compare-{os.getpid()}-{self.name.replace(' ', '-')}"
+
+    def state(self):
+        return pathlib.Path(f"/run/postern-pair-{self.pair_name()}")
+
+    def policy(self):
+        """A file, or nothing: one rule, which names the client."""
+        return ()
 
     def up(self):
-        pids = self.d / "postern.pids"
         argv = [
             sys.executable, HERE / "pair", "up", "--name", self.pair_name(), "--listen", f"{HOST}:{self.listen}",
             "--tls", f"{HOST}:{self.tls}", "--to", f"{HOST}:{self.to}", "--mode", self.mode, "--workers",
-            self.workers, "--pids", pids, "--log", self.log, "--transport", self.transport,
+            self.workers, "--log", self.log, "--transport", self.transport, "--drain", "60s", *self.policy(),
+            *self.options,
         ]  # fmt: skip
         run(*argv, env={**os.environ, "POSTERN_BUILD": str(self.build)})
-        self.recorded = [int(line.split()[1]) for line in pids.read_text().splitlines()]
         wait_for(self.name, lambda: listening(self.listen))
 
+    def started(self):
+        """(name, pid) of all that the pair has started: the agent, both sides, and those that took over."""
+        return [(n, int(pid)) for n, pid in (x.split() for x in (self.state() / "pids").read_text().splitlines())]
+
     def pids(self):
-        return self.recorded
+        return [p for name, pid in self.started() if name != "agent" for p in family(pid)]
+
+    def upgrade(self, side):
+        run(sys.executable, HERE / "pair", "upgrade", "--name", self.pair_name(), "--side", side)
+        return self.started()[-1][1]
 
     def down(self):
-        if pathlib.Path(f"/run/postern-pair-{self.pair_name()}").exists():
+        if self.state().exists():
             run(sys.executable, HERE / "pair", "down", "--name", self.pair_name())
 
 
 class PosternHttp(PosternTcp):
+    """Every request is judged: identity, method and path."""
+
     name = "postern http"
     mode = "http"
     layer = 7
+    note = "judges each request by identity, method and path"
+
+    def policy(self):
+        path = self.d / "policy.yaml"
+        path.write_text(
+            "kind: Policy\nlevel: 1\nrules:\n  - name: reads\n    action: ALLOW\n    from:\n"
+            "      - principals: [spiffe://pair.example/client]\n"
+            "    to:\n      - {methods: [GET, HEAD], paths: [/small, '/big*']}\n"
+        )
+        return ("--policy", path)
 
 
 class PosternHbone(PosternTcp):
@@ -289,13 +327,37 @@ class PosternHbone(PosternTcp):
     pools = True
 
 
+class PosternHboneHttp(PosternHttp):
+    name = "postern hbone http"
+    transport = "hbone"
+    pools = True
+    rows = ("fresh", "kept", "rate")
+
+
 class PosternLog(PosternHttp):
     """What the log costs: one line a request."""
 
     name = "postern http logging"
+    base = "postern http"
     log = "all"
-    layer = -1  # no peer writes one, so it is compared with none
+    layer = -1  # no peer writes one
     rows = ("fresh", "kept", "rate")
+
+
+class PosternResume(PosternTcp):
+    name = "postern tcp resuming"
+    base = "postern tcp"
+    options = ("--resume",)
+    layer = -1
+    rows = ("fresh",)
+
+
+class PosternHolder(PosternTcp):
+    name = "postern tcp key holder"
+    base = "postern tcp"
+    options = ("--key-holder",)
+    layer = -1
+    rows = ("fresh",)
 
 
 class PosternGateway(Pair):
@@ -364,7 +426,10 @@ class Direct(Pair):
         self.listen = self.to
 
 
-PAIRS = (Direct, PosternTcp, PosternHbone, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternLog, PosternGateway, Ghostunnel)
+PAIRS = (
+    Direct, PosternTcp, PosternHbone, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternHboneHttp, PosternLog,
+    PosternResume, PosternHolder, PosternGateway, Ghostunnel,
+)  # fmt: skip
 
 
 def missing():

@@ -11,7 +11,9 @@
  * idle   N connections, one request on each, then nothing
  *
  * It prints "ready" when every connection has had an answer (fresh: at once), waits for a line on
- * standard input, runs, and prints one JSON object. idle ends at the end of standard input.
+ * standard input, runs, and prints one JSON object. idle ends at the end of standard input. An
+ * answer that says "Connection: close" is the last one on its connection; the next is asked on
+ * another, and what was asked for and never answered is an error.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -40,6 +42,7 @@ struct conn {
     int fd;
     enum state state;
     bool answered; /* at least once */
+    bool last;     /* the other side closes after this answer */
     uint64_t due_ns;
     uint64_t left; /* of the body */
     size_t head_len;
@@ -106,6 +109,7 @@ static void sample(struct load *l, uint64_t from_ns)
 static void conn_open(struct load *l, struct conn *c)
 {
     int one = 1;
+    c->last = false;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd == -1) {
         die("socket");
@@ -169,6 +173,10 @@ static void conn_answered(struct load *l, struct conn *c)
         l->answered++;
         l->opening--;
     }
+    if (c->last) {
+        c->state = ENDING;
+        return;
+    }
     switch (l->mode) {
     case KEPT:
         if (l->running) {
@@ -190,20 +198,26 @@ static void conn_answered(struct load *l, struct conn *c)
     }
 }
 
-/* The end of the head: takes Content-Length. False: not an answer that we asked for. */
+/* The end of the head: takes Content-Length, and whether it is the last one. False: not an answer
+ * that we asked for. */
 static bool conn_head(struct conn *c, const char *end)
 {
-    static const char field[] = "\r\ncontent-length:";
+    static const char length[] = "\r\ncontent-length:", last[] = "\r\nconnection: close\r\n";
+    bool found = false;
     if (memcmp(c->head, "HTTP/1.1 200", 12) != 0) {
         return false;
     }
-    for (const char *p = c->head; p + sizeof(field) < end; p++) {
-        if (strncasecmp(p, field, sizeof(field) - 1) == 0) {
-            c->left = strtoull(p + sizeof(field) - 1, NULL, 10);
-            return true;
+    for (const char *p = c->head; p + sizeof(length) < end; p++) {
+        if (*p != '\r') {
+            continue;
         }
+        if (!found && strncasecmp(p, length, sizeof(length) - 1) == 0) {
+            c->left = strtoull(p + sizeof(length) - 1, NULL, 10);
+            found = true;
+        }
+        c->last = c->last || strncasecmp(p, last, sizeof(last) - 1) == 0;
     }
-    return false;
+    return found;
 }
 
 /* Takes n bytes at bytes_read. False: it is not HTTP as we asked for it. */

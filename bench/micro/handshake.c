@@ -3,9 +3,10 @@
  * what such a pair holds while it is idle: the same certificates (an own root, an intermediate,
  * P-256), both sides mutual and verifying, in one process.
  *
- *   handshake bare|postern COUNT      makes COUNT handshakes, for counting instructions:
- *                                     valgrind --tool=callgrind, the difference of two COUNTs
- *   handshake                         CPU time and memory of both, one JSON object
+ *   handshake bare|postern|forgetful COUNT
+ *                  makes COUNT handshakes, for counting instructions: valgrind --tool=callgrind,
+ * the difference of two COUNTs. forgetful: as postern, but each with a new worker, so that no chain
+ * has been verified before handshake      CPU time and memory of all, one JSON object
  */
 #include <malloc.h>
 #include <openssl/err.h>
@@ -19,6 +20,8 @@
 #include <time.h>
 
 enum { HELD = 512 };
+
+enum kind { BARE, POSTERN, FORGETFUL, N_KINDS };
 
 struct party_of {
     X509 *leaf;
@@ -186,10 +189,21 @@ static void our_close(struct our_pair *p)
 }
 
 /* --- measuring -------------------------------------------------------------------------------- */
-static void run(bool postern, unsigned n)
+static void new_worker(void)
+{
+    if (tls_worker_init(&w.worker, &w.scratch, NULL) == -1) {
+        die("a worker");
+    }
+}
+
+static void run(enum kind kind, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (postern) {
+        if (kind == FORGETFUL) {
+            tls_worker_deinit(&w.worker);
+            new_worker();
+        }
+        if (kind != BARE) {
             struct our_pair p;
             our_open(&p);
             our_close(&p);
@@ -207,12 +221,12 @@ static double cpu_us(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
-static double handshake_us(bool postern)
+static double handshake_us(enum kind kind)
 {
     enum { N = 300 };
-    run(postern, 30);
+    run(kind, 30);
     double start = cpu_us();
-    run(postern, N);
+    run(kind, N);
     return (cpu_us() - start) / N;
 }
 
@@ -220,7 +234,7 @@ static double held_kb(bool postern)
 {
     static struct bare_pair bare_pairs[HELD];
     static struct our_pair our_pairs[HELD];
-    run(postern, 3);
+    run(postern ? POSTERN : BARE, 3);
     size_t before = mallinfo2().uordblks;
     for (int i = 0; i < HELD; i++) {
         if (postern) {
@@ -244,22 +258,30 @@ static double held_kb(bool postern)
 
 int main(int argc, char **argv)
 {
+    static const char *const names[] = {"bare", "postern", "forgetful"};
     make_certificates();
     w.bare_client = bare(TLS_client_method(), &w.client);
     w.bare_server = bare(TLS_server_method(), &w.server);
     w.ours_client = ours(false, &w.client);
     w.ours_server = ours(true, &w.server);
-    if (net_scratch_init(&w.scratch, NULL) == -1 ||
-        tls_worker_init(&w.worker, &w.scratch, NULL) == -1) {
-        die("a worker");
+    if (net_scratch_init(&w.scratch, NULL) == -1) {
+        die("memory");
     }
+    new_worker();
     if (argc == 3) {
-        run(strcmp(argv[1], "postern") == 0, (unsigned)strtoul(argv[2], NULL, 10));
+        unsigned kind = 0;
+        while (kind < N_KINDS && strcmp(argv[1], names[kind]) != 0) {
+            kind++;
+        }
+        if (kind == N_KINDS) {
+            die("bare, postern or forgetful");
+        }
+        run((enum kind)kind, (unsigned)strtoul(argv[2], NULL, 10));
     } else {
-        double b = handshake_us(false), o = handshake_us(true);
-        printf("{\"bare_us\": %.1f, \"postern_us\": %.1f, \"bare_held_kb\": %.1f, "
-               "\"postern_held_kb\": %.1f, \"library\": \"%s\"}\n",
-               b, o, held_kb(false), held_kb(true), OpenSSL_version(OPENSSL_VERSION));
+        double b = handshake_us(BARE), o = handshake_us(POSTERN), f = handshake_us(FORGETFUL);
+        printf("{\"bare_us\": %.1f, \"postern_us\": %.1f, \"forgetful_us\": %.1f, "
+               "\"bare_held_kb\": %.1f, \"postern_held_kb\": %.1f, \"library\": \"%s\"}\n",
+               b, o, f, held_kb(false), held_kb(true), OpenSSL_version(OPENSSL_VERSION));
     }
     tls_worker_deinit(&w.worker);
     net_scratch_deinit(&w.scratch);

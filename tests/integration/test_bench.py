@@ -80,10 +80,20 @@ def test_pair_takes_a_policy(handle):
         server.close()
 
 
-def test_pair_says_what_is_not_there(handle):
-    r = handle.up(1, "--resume")
-    assert r.returncode == 3
-    assert "not there yet" in r.stderr
+def test_pair_with_all_that_costs(handle):
+    """Resumption, keys in processes of their own, and new processes in the old ones' place: it goes on."""
+    server = TcpServer(handle.netns, http_one)
+    try:
+        r = handle.up(server.port, "--resume", "--key-holder", "--workers", "1", "--drain", "1s")
+        assert r.returncode == 0, r.stderr
+        assert fetch(handle, "/") == "200"
+        assert handle.call("upgrade").returncode == 0
+        names = [line.split()[0] for line in (handle.state / "pids").read_text().splitlines()]
+        assert names == ["agent", "client", "server", "client-2", "server-2"]
+        assert fetch(handle, "/") == "200"
+    finally:
+        server.close()
+    assert handle.call("down").returncode == 0
     assert not handle.state.exists()
 
 
@@ -111,11 +121,11 @@ def compare():
 
 def test_best_of_rates_and_median_of_costs(compare):
     rounds = [
-        {"kept": {"per_s": 10.0, "cpu_us": 5.0, "errors": 0}},
+        {"kept": {"per_s": 10.0, "cpu_us": 5.0, "errors": 0}, "upgrade": {"lost": 0}},
         {"kept": {"per_s": 30.0, "cpu_us": 9.0, "errors": 2}},
         {"kept": {"per_s": 20.0, "cpu_us": 6.0, "errors": 0}},
     ]
-    assert compare.summed_up(rounds) == {"kept": {"per_s": 30.0, "cpu_us": 6.0, "errors": 2}}
+    assert compare.rows.summed_up(rounds) == {"kept": {"per_s": 30.0, "cpu_us": 6.0, "errors": 2}, "upgrade": {"lost": 0}}
 
 
 def test_ratio_is_to_the_best_of_the_same_layer(compare):
@@ -125,11 +135,43 @@ def test_ratio_is_to_the_best_of_the_same_layer(compare):
         "nginx stream": {"kept": {"per_s": 50.0, "cpu_us": 20.0}},
         "haproxy http": {"kept": {"per_s": 1000.0, "cpu_us": 1.0}},
     }
-    got = {r["key"]: r for r in compare.ratios(results)}
+    got = {r["key"]: r for r in compare.rows.ratios(results, compare.CLASSES)}
     assert (got["per_s"]["best"], got["per_s"]["ratio"]) == ("haproxy tcp", 0.8)
-    assert (got["cpu_us"]["best"], got["cpu_us"]["ratio"], got["cpu_us"]["held"]) == ("nginx stream", 1.3, True)
-    results["postern tcp"]["kept"]["cpu_us"] = 26.1
-    assert not [r for r in compare.ratios(results) if r["key"] == "cpu_us"][0]["held"]
+    assert (got["cpu_us"]["best"], got["cpu_us"]["ratio"]) == ("nginx stream", 1.3)
+
+
+def demanded(compare, results):
+    bare = {"handshake_us": 1000.0, "bare_held_kb": 48.0}
+    return {(d["pair"], d["key"]): (d["must"], d["held"]) for d in compare.rows.demands(results, bare, compare.CLASSES)}
+
+
+def test_what_the_design_demands(compare):
+    results = {
+        "postern tcp": {
+            "bulk_1": {"mb_per_s": 80.0, "cpu_s_per_gb": 1.26},
+            "fresh": {"cpu_us": 1100.0},
+            "kept": {"cpu_us": 17.1},
+            "memory": {"held_8000_kb": 54.1, "idle_mb": 3.0},
+        },
+        "postern hbone": {"fresh": {"cpu_us": 50.0}, "memory": {"held_15000_kb": 7.0}},
+        "postern http": {"kept": {"cpu_us": 24.1}, "upgrade": {"lost": 1}},
+        "haproxy tcp": {"bulk_1": {"mb_per_s": 100.0, "cpu_s_per_gb": 2.0}, "kept": {"cpu_us": 20.0}},
+        "envoy tcp": {"bulk_1": {"mb_per_s": 90.0, "cpu_s_per_gb": 1.0}, "kept": {"cpu_us": 30.0}},
+        "haproxy http": {"kept": {"cpu_us": 30.0}},
+    }
+    got = demanded(compare, results)
+    assert got["postern tcp", "mb_per_s"] == (80.0, True)
+    assert got["postern tcp", "cpu_s_per_gb"] == (1.25, False)
+    assert got["postern tcp", "cpu_us"] == (17.0, False)  # of kept requests, which come last
+    assert got["postern tcp", "held_8000_kb"] == (54.0, False)
+    assert got["postern http", "cpu_us"] == (24.0, False)
+    assert got["postern http", "lost"] == (0, False)
+    # Without a ztunnel nobody can say.
+    assert got["postern hbone", "cpu_us"] == got["postern hbone", "held_15000_kb"] == got["postern tcp", "idle_mb"] == (None, None)
+    results["ztunnel"] = {"fresh": {"cpu_us": 100.0}, "memory": {"held_15000_kb": 10.0, "idle_mb": 3.0}}
+    got = demanded(compare, results)
+    assert got["postern hbone", "cpu_us"] == (50.0, True) and got["postern hbone", "held_15000_kb"] == (7.0, True)
+    assert got["postern tcp", "idle_mb"] == (3.0, True)
 
 
 def test_pools_are_no_measure_for_connections(compare):
@@ -138,46 +180,63 @@ def test_pools_are_no_measure_for_connections(compare):
         "haproxy http": {"fresh": {"cpu_us": 50.0}, "kept": {"cpu_us": 40.0}, "memory": {"held_1000_kb": 1.0}},
         "nginx stream": {"fresh": {"cpu_us": 2000.0}, "kept": {"cpu_us": 20.0}, "memory": {"held_1000_kb": 100.0}},
     }
-    got = {(r["row"], r["best"]): r["ratio"] for r in compare.ratios(results)}
+    got = {(r["row"], r["best"]): r["ratio"] for r in compare.rows.ratios(results, compare.CLASSES)}
     assert got == {("fresh", "nginx stream"): 0.5, ("kept", "haproxy http"): 0.75, ("memory", "nginx stream"): 0.5}
 
 
-def test_a_peer_that_fails_is_left_out_and_said(compare):
-    class Peer:
-        layer = 4
+def test_an_option_is_measured_beside_the_same_pair_without(compare):
+    results = {
+        "postern http": {"kept": {"cpu_us": 20.0}},
+        "postern http logging": {"kept": {"cpu_us": 30.0}},
+        "postern tcp resuming": {"fresh": {"cpu_us": 500.0}},  # the one without it failed
+    }
+    got = [(c["pair"], c["ratio"]) for c in compare.rows.costs(results, compare.CLASSES)]
+    assert got == [("postern http logging", 1.5)]
 
-    class Good(Peer):
+
+def test_who_fails_is_left_out_and_said(compare, monkeypatch):
+    class Good:
         name = "haproxy tcp"
 
-    class Bad(Peer):
+    class Bad:
         name = "stunnel"
 
-    class Own(Peer):
+    class Own:
         name = "postern tcp"
 
     tries = []
 
     def measure(cls, *_):
         tries.append(cls.name)
-        if cls is Bad:
-            raise compare.peers.Failed("stunnel: ended with 1\nand why")
+        if cls is Bad or (cls is Own and tries.count("postern tcp") == 2):
+            raise compare.peers.Failed(f"{cls.name}: ended with 1\nand why")
         return {"kept": {"per_s": 1.0, "errors": 0}}
 
-    compare.measure_pair = measure
+    monkeypatch.setattr(compare, "measure_pair", measure)
     left_out = {}
-    a = type("Args", (), {"rounds": 2})
+    a = type("Args", (), {"rounds": 3})
     rounds = compare.rounds_of(a, [Good, Bad, Own], {}, left_out)
-    assert sorted(rounds) == ["haproxy tcp", "postern tcp"] and len(rounds["postern tcp"]) == 2
-    assert left_out == {"stunnel": "it failed: stunnel: ended with 1"} and tries.count("stunnel") == 1
-    compare.measure_pair = lambda cls, *_: (_ for _ in ()).throw(compare.peers.Failed("no"))
-    with pytest.raises(compare.peers.Failed):
-        compare.rounds_of(a, [Own], {}, {})
+    assert {n: len(r) for n, r in rounds.items()} == {"haproxy tcp": 3, "postern tcp": 1} and tries.count("stunnel") == 1
+    assert left_out == {
+        "stunnel": "it failed in round 1: stunnel: ended with 1",
+        "postern tcp": "it failed in round 2: postern tcp: ended with 1",
+    }
+
+
+def test_no_round_begins_after_the_time(compare, monkeypatch):
+    class Good:
+        name = "haproxy tcp"
+
+    monkeypatch.setattr(compare, "measure_pair", lambda *_: {"kept": {"per_s": 1.0}})
+    not_done = []
+    rounds = compare.rounds_of(type("Args", (), {"rounds": 3}), [Good], {"end": 0}, {}, not_done)
+    assert len(rounds["haproxy tcp"]) == 1 and not_done == ["rounds 2 to 3: the time was over"]
 
 
 def test_a_million_is_projected_from_the_most_that_were_measured(compare):
-    got = compare.projection({
+    got = compare.report.projection({
         "postern tcp": {"memory": {"idle_mb": 3.0, "held_1000_kb": 60.0, "held_8000_kb": 52.4288}},
         "haproxy tcp": {"memory": {"held_8000_kb": 60.0}},
     })  # fmt: skip
     assert got[-1] == "| postern tcp | 8,000 | 52.4 | 50.0 |" and len(got) == 6
-    assert compare.projection({"no proxy": {}}) == []
+    assert compare.report.projection({"no proxy": {}}) == []
