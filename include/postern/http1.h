@@ -85,6 +85,7 @@ enum { HTTP1_MAX_HEADERS = 100, HTTP1_MAX_TARGET = 8000, HTTP1_MAX_HOST = 255 };
     X(CHUNK_END, "chunk_end", 400, "chunk data that CR LF does not follow")                        \
     X(TRAILER_FORBIDDEN, "trailer_forbidden", 400, "a trailer field that belongs into the head")   \
     X(TRAILER_LONG, "trailer_long", 431, "trailers that are too long or too many")                 \
+    X(BODY_LONG, "body_long", 413, "a body that is longer than one may be")                        \
     X(SECOND_READING, "second_reading", 400, "a message that two parsers read differently")
 
 enum http1_reason {
@@ -113,13 +114,14 @@ enum http1_result {
 
 /* --- what is read ------------------------------------------------------------------------------*/
 
-/* Known are the methods of the IANA registry but CONNECT and PRI, and PURGE, NOTIFY, SUBSCRIBE and
- * UNSUBSCRIBE; anything else is METHOD_UNKNOWN. */
+/* Known are the methods of the IANA registry but PRI, and PURGE, NOTIFY, SUBSCRIBE and UNSUBSCRIBE;
+ * anything else is METHOD_UNKNOWN. CONNECT is refused unless the limits say otherwise. */
 enum http1_method {
     HTTP1_GET,
     HTTP1_HEAD,
     HTTP1_OPTIONS,
     HTTP1_TRACE,
+    HTTP1_CONNECT,
     HTTP1_OTHER, /* nothing in HTTP/1 depends on which; see struct http1_request.method */
 };
 
@@ -130,11 +132,26 @@ enum http1_framing {
     HTTP1_BODY_UNTIL_CLOSE, /* responses only */
 };
 
+/* What PATH_AMBIGUOUS is not said of: see http1_path_read. */
+enum http1_path_allow {
+    HTTP1_PATH_ENCODED_SLASH = 1 << 0,     /* %2F */
+    HTTP1_PATH_ENCODED_BACKSLASH = 1 << 1, /* %5C */
+    HTTP1_PATH_SEMICOLON = 1 << 2,         /* ; and %3B */
+    HTTP1_PATH_DOUBLE_SLASH = 1 << 3,      /* empty segments */
+    HTTP1_PATH_DOT_SEGMENTS = 1 << 4,      /* "." and "..", encoded too, that stay below the root */
+    HTTP1_PATH_ENCODED_PLAIN = 1 << 5,     /* an encoded letter, digit, '-', '_' */
+    HTTP1_PATH_DOUBLE_ENCODING = 1 << 6,   /* %25HH of any of these */
+    HTTP1_PATH_OVERLONG = 1 << 7,          /* UTF-8 that is not in its shortest form */
+    HTTP1_PATH_ALL = (1 << 8) - 1,
+};
+
 struct http1_limits {
     size_t max_head;      /* bytes of a head with its empty line; HEAD_LONG beyond */
     size_t max_target;    /* at most HTTP1_MAX_TARGET; TARGET_LONG beyond */
     unsigned max_headers; /* at most HTTP1_MAX_HEADERS; HEADERS_MANY beyond */
-    bool paths_as_is;     /* opt out of PATH_AMBIGUOUS: judged_path is then the path as it came */
+    uint32_t allow_paths; /* enum http1_path_allow */
+    uint64_t max_body;    /* of a request with a Content-Length; BODY_LONG beyond; 0: any */
+    bool connect;         /* CONNECT is read */
     bool composed;        /* by http2, out of fields: there is no second way to read it */
 };
 #define HTTP1_LIMITS_DEFAULT                                                                       \
@@ -169,7 +186,12 @@ struct http1_request_info {
     char upgrade[24]; /* the protocol asked for, lower case, terminated; "" if none */
 };
 
-enum http1_target_form { HTTP1_ORIGIN_FORM, HTTP1_ABSOLUTE_FORM, HTTP1_ASTERISK_FORM };
+enum http1_target_form {
+    HTTP1_ORIGIN_FORM,
+    HTTP1_ABSOLUTE_FORM,
+    HTTP1_ASTERISK_FORM,
+    HTTP1_AUTHORITY_FORM, /* of CONNECT */
+};
 
 struct http1_request {
     struct http1_request_info info;
@@ -177,15 +199,20 @@ struct http1_request {
     enum http1_target_form form;
     struct str method;
     struct str target; /* as received */
-    struct str path;   /* as it will be forwarded, without query: "/..." or "*" */
+    struct str path;   /* as it will be forwarded, without query: "/...", "*", or "" of CONNECT */
     struct str query;  /* without '?'; has_query tells "?" from nothing */
     bool has_query;
 
     /* For judging. The host in lower case, without port and final dot (an IPv6 one in brackets);
-     * empty if HTTP/1.0 sent none. The path after one percent-decoding, which is what servers act
-     * on: encoded slashes, dots, letters and digits were refused, so it has one reading. */
+     * empty if HTTP/1.0 sent none; of CONNECT with ":port". The path after one percent-decoding,
+     * which is what servers act on: encoded slashes, dots, letters and digits were refused, so it
+     * has one reading. Where the limits allow what has two, other_path is the second: a request is
+     * let in only if it would be by both. Empty: there is none. */
     struct str host;
     struct str judged_path;
+    struct str other_path;
+    struct str traceparent; /* a valid one (W3C Trace Context); empty: none, and nothing of one is
+                               forwarded */
 
     struct http1_header headers[HTTP1_MAX_HEADERS];
     unsigned n_headers;
@@ -196,6 +223,7 @@ struct http1_request {
     bool te_trailers;
     char host_text[HTTP1_MAX_HOST + 1];
     char path_text[HTTP1_MAX_TARGET + 1];
+    char other_text[HTTP1_MAX_TARGET + 1];
 };
 
 /* Reads a request head. data[0..len) are all the bytes at hand, from the message's first one on
@@ -215,7 +243,9 @@ struct http1_forward {
     struct str peer_dns;  /* DNS=, of a peer that an ordinary CA vouches for */
     struct str source;    /* x-forwarded-for: the peer's address as text */
     struct str proto;     /* x-forwarded-proto: "https" or "http" */
-    bool close;           /* add Connection: close */
+    struct str via;       /* Via: behind what came, RFC 9110 7.6.3 */
+    struct str traceparent; /* of a request without a valid one */
+    bool close;             /* add Connection: close */
 };
 
 /* Appends the head for the workload: the request line and header lines as received, in their order
@@ -229,6 +259,26 @@ bool http1_request_emit(const struct http1_request *request, const struct http1_
 /* The value of the first header of that name (any case), or STR_NONE with p NULL. */
 struct str http1_request_header(const struct http1_request *request, const char *name);
 
+/* --- paths, also for others than HTTP/1
+ * ---------------------------------------------------------*/
+
+/* A path as it is judged. */
+struct http1_path {
+    struct str judged; /* after one percent-decoding */
+    struct str other;  /* empty, or what it means to a server that decodes, cuts, merges and
+                          resolves whatever the limits let through */
+};
+/* Whether a path that begins with '/' and has two hexadecimal digits behind each '%' has one
+ * reading, but for what `allow` (enum http1_path_allow) lets through. Both buffers have room for
+ * path.n bytes. NONE, or TARGET_BYTE or PATH_AMBIGUOUS with the place. */
+enum http1_reason http1_path_read(struct str path, uint32_t allow, char *judged_text,
+                                  char *other_text, struct http1_path *ret, const char **ret_at);
+/* Whether a value is a traceparent (W3C Trace Context, 3.2) that may be passed on. */
+bool http1_traceparent_valid(struct str value);
+enum { HTTP1_TRACEPARENT_LEN = 55 };
+/* One that begins a trace, of random numbers that are not 0. */
+void http1_traceparent_begin(const uint64_t random[3], char ret[HTTP1_TRACEPARENT_LEN + 1]);
+
 /* --- responses ---------------------------------------------------------------------------------*/
 
 struct http1_response_info {
@@ -237,7 +287,8 @@ struct http1_response_info {
     uint8_t framing; /* enum http1_framing; NONE for HEAD, 1xx, 204 and 304 */
     uint8_t minor;
     bool interim;    /* 1xx but 101: emit it, zero the scan, and read the next head */
-    bool switching;  /* 101, and the request asked for it: opaque bytes follow both ways */
+    bool switching;  /* 101, and the request asked for it, or 2xx to CONNECT: opaque bytes follow
+                        both ways */
     bool keep_alive; /* the workload lets its connection live after this response */
 };
 
@@ -259,10 +310,12 @@ enum http1_result http1_response_read(struct http1_scan *scan, const uint8_t *da
 
 /* Appends the head for the client: status line as HTTP/1.1, header lines as received less what is
  * hop-by-hop. `close`: we will close after this response; it is implied by framing UNTIL_CLOSE and
- * by a client that does not keep alive (ask http1_keeps_alive). An interim response for an HTTP/1.0
- * client is swallowed: nothing is appended (RFC 9110 15.2). False as http1_request_emit. */
+ * by a client that does not keep alive (ask http1_keeps_alive). `via` as of a request. An interim
+ * response for an HTTP/1.0 client is swallowed: nothing is appended (RFC 9110 15.2). False as
+ * http1_request_emit. */
 bool http1_response_emit(const struct http1_response *response,
-                         const struct http1_request_info *request, bool close, struct buf *out);
+                         const struct http1_request_info *request, bool close, struct str via,
+                         struct buf *out);
 
 /* Whether the client's connection can carry another request after this exchange. */
 bool http1_keeps_alive(const struct http1_request_info *request,
@@ -304,6 +357,7 @@ struct http1_answer {
     const char *reason;     /* x-postern-reason: a token */
     struct str decision_id; /* x-postern-decision; token bytes; empty: left out */
     const char *text;       /* a sentence for the body; NULL: the status alone */
+    unsigned retry_after_s; /* Retry-After; 0: none */
     bool head;              /* the request was HEAD: no body is sent */
     bool close;             /* Connection: close */
 };

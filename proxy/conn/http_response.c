@@ -46,7 +46,7 @@ static bool take_head(struct conn *c, const uint8_t *rest, size_t n)
     }
     h->head_sent = h->head_sent || !h->res.interim;
     if (!http1_response_emit(c->worker->response, &h->req, h->close_said && !h->res.interim,
-                             emit)) {
+                             STR_NONE, emit)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
     }

@@ -66,6 +66,7 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
     char body[ANSWER_TEXT_MAX];
     char decision[HTTP1_MAX_HOST] = "";
     char decision_line[HTTP1_MAX_HOST + 32] = "";
+    char retry_line[32] = "";
     const char *status = http1_status_text(answer->status);
     const char *text = answer->text != NULL ? answer->text : "";
     if (answer->status < 400 || answer->status > 599 || !http1_is_token(str_of(answer->reason)) ||
@@ -80,6 +81,10 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
         (void)snprintf(decision_line, sizeof(decision_line), "x-postern-decision: %.*s\r\n",
                        STR_ARG(answer->decision_id));
     }
+    if (answer->retry_after_s > 0) {
+        (void)snprintf(retry_line, sizeof(retry_line), "retry-after: %u\r\n",
+                       answer->retry_after_s);
+    }
     int n = snprintf(body, sizeof(body), "%u %s%s%.200s (reason %.64s%s)\n", answer->status, status,
                      text[0] != '\0' ? ": " : "", text, answer->reason, decision);
     return n > 0 && (size_t)n < sizeof(body) &&
@@ -88,7 +93,7 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
                       "content-type: text/plain\r\n"
                       "content-length: %d\r\n"
                       "x-postern-reason: %s\r\n"
-                      "%s%s\r\n%s",
-                      answer->status, status, n, answer->reason, decision_line,
+                      "%s%s%s\r\n%s",
+                      answer->status, status, n, answer->reason, decision_line, retry_line,
                       answer->close ? "Connection: close\r\n" : "", answer->head ? "" : body);
 }

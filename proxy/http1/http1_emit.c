@@ -163,11 +163,13 @@ bool http1_request_emit(const struct http1_request *request, const struct http1_
                         struct buf *out)
 {
     if (!is_plain(fwd->own_id) || !is_plain(fwd->peer_hash) || !is_plain(fwd->peer_id) ||
-        !is_plain(fwd->peer_dns) || !is_plain(fwd->source) || !is_plain(fwd->proto)) {
+        !is_plain(fwd->peer_dns) || !is_plain(fwd->source) || !is_plain(fwd->proto) ||
+        !is_plain(fwd->via) || !is_plain(fwd->traceparent)) {
         return false;
     }
     /* Twice the elements, for quotes. */
-    size_t room = request->head_len + FIXED_ROOM + fwd->source.n + fwd->proto.n +
+    size_t room = request->head_len + FIXED_ROOM + fwd->source.n + fwd->proto.n + fwd->via.n +
+                  fwd->traceparent.n +
                   2 * (fwd->own_id.n + fwd->peer_hash.n + fwd->peer_id.n + fwd->peer_dns.n);
     struct writer w = {buf_reserve(out, room), room};
     if (w.at == NULL) {
@@ -188,6 +190,12 @@ bool http1_request_emit(const struct http1_request *request, const struct http1_
         put_line(&w, "x-forwarded-proto", fwd->proto);
     }
     put_client_cert(&w, fwd);
+    if (fwd->via.n > 0) {
+        put_line(&w, "Via", fwd->via);
+    }
+    if (fwd->traceparent.n > 0 && request->traceparent.n == 0) {
+        put_line(&w, "traceparent", fwd->traceparent);
+    }
     put_text(&w, "\r\n");
     buf_commit(out, room - w.left);
     return true;
@@ -196,13 +204,17 @@ bool http1_request_emit(const struct http1_request *request, const struct http1_
 /* --- responses ---------------------------------------------------------------------------------*/
 
 bool http1_response_emit(const struct http1_response *response,
-                         const struct http1_request_info *request, bool close, struct buf *out)
+                         const struct http1_request_info *request, bool close, struct str via,
+                         struct buf *out)
 {
     const struct http1_response_info *info = &response->info;
     if (info->interim && request->minor == 0) {
         return true;
     }
-    size_t room = response->head_len + FIXED_ROOM;
+    if (!is_plain(via)) {
+        return false;
+    }
+    size_t room = response->head_len + FIXED_ROOM + via.n;
     struct writer w = {buf_reserve(out, room), room};
     if (w.at == NULL) {
         return false;
@@ -214,9 +226,13 @@ bool http1_response_emit(const struct http1_response *response,
     put(&w, response->data + 8, line - 8);
     put_headers(&w, response->headers, response->n_headers,
                 (const char *)response->data + response->head_len - 2);
-    bool upgrade = info->switching ||
+    if (via.n > 0) {
+        put_line(&w, "Via", via);
+    }
+    bool tunnel = info->switching && request->method == HTTP1_CONNECT;
+    bool upgrade = (info->switching && !tunnel) ||
                    (info->status == 426 && http1_response_header(response, "upgrade").n > 0);
-    bool ends = !info->interim && (close || !http1_keeps_alive(request, info));
+    bool ends = !info->interim && !tunnel && (close || !http1_keeps_alive(request, info));
     if (upgrade && ends && !info->switching) {
         put_line(&w, "Connection", STR_LIT("close, upgrade"));
     } else {

@@ -48,6 +48,8 @@ static const struct {
     {NAME_OF("if-match"), HTTP1_FIELD_SERVER, false, false},
     {NAME_OF("if-none-match"), HTTP1_FIELD_SERVER, false, false},
     {NAME_OF("trailer"), HTTP1_FIELD_TRAILER, false, false},
+    {NAME_OF("traceparent"), HTTP1_FIELD_TRACEPARENT, false, false},
+    {NAME_OF("tracestate"), HTTP1_FIELD_TRACESTATE, false, false},
 };
 
 /* Folds at most HTTP1_FOLD_MAX bytes into lower case with '-' for every mark; tells whether that
@@ -221,6 +223,8 @@ static bool meant_for_server(enum http1_field field)
     case HTTP1_FIELD_OURS:
     case HTTP1_FIELD_SERVER:
     case HTTP1_FIELD_LOOKALIKE:
+    case HTTP1_FIELD_TRACEPARENT:
+    case HTTP1_FIELD_TRACESTATE:
         return true;
     case HTTP1_FIELD_OTHER:
     case HTTP1_FIELD_CONNECTION:
@@ -324,7 +328,7 @@ static enum http1_reason set_once(const struct http1_header **slot, const struct
 
 /* What one header is, and whether it goes further. */
 static enum http1_reason classify(struct http1_header *h, enum http1_kind kind,
-                                  struct http1_fields *f, unsigned *n_protocols)
+                                  struct http1_fields *f, unsigned *n_protocols, bool *traces)
 {
     bool request = kind == HTTP1_KIND_REQUEST;
     h->id = (uint8_t)http1_field_of(h->name);
@@ -355,6 +359,10 @@ static enum http1_reason classify(struct http1_header *h, enum http1_kind kind,
         return HTTP1_NONE;
     case HTTP1_FIELD_LOOKALIKE:
         return HTTP1_HEADER_LOOKALIKE;
+    case HTTP1_FIELD_TRACEPARENT:
+    case HTTP1_FIELD_TRACESTATE:
+        *traces = *traces || request;
+        break;
     case HTTP1_FIELD_OTHER:
     case HTTP1_FIELD_SERVER:
     case HTTP1_FIELD_TRAILER:
@@ -363,18 +371,40 @@ static enum http1_reason classify(struct http1_header *h, enum http1_kind kind,
     return HTTP1_NONE;
 }
 
+/* W3C Trace Context 3.2, 3.3: a traceparent that is not valid, or not the only one, is as none, and
+ * without one tracestate says nothing. */
+static void read_trace(struct http1_header *headers, unsigned n, struct http1_fields *f)
+{
+    unsigned n_parents = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (headers[i].id == HTTP1_FIELD_TRACEPARENT) {
+            n_parents++;
+            f->traceparent = http1_traceparent_valid(headers[i].value) ? &headers[i] : NULL;
+        }
+    }
+    if (n_parents == 1 && f->traceparent != NULL) {
+        return;
+    }
+    f->traceparent = NULL;
+    for (unsigned i = 0; i < n; i++) {
+        headers[i].drop = headers[i].drop || headers[i].id == HTTP1_FIELD_TRACEPARENT ||
+                          headers[i].id == HTTP1_FIELD_TRACESTATE;
+    }
+}
+
 enum http1_reason http1_fields_read(const uint8_t *data, struct http1_header *headers, unsigned n,
                                     enum http1_kind kind, unsigned minor, struct http1_fields *ret,
                                     size_t *ret_offset)
 {
     unsigned n_options = 0;
     unsigned n_protocols = 0;
+    bool traces = false;
     enum http1_reason reason = HTTP1_NONE;
     const struct http1_header *at = NULL;
     *ret = (struct http1_fields){0};
     for (unsigned i = 0; i < n && reason == HTTP1_NONE; i++) {
         at = &headers[i];
-        reason = classify(&headers[i], kind, ret, &n_protocols);
+        reason = classify(&headers[i], kind, ret, &n_protocols, &traces);
     }
     if (reason == HTTP1_NONE) {
         reason = read_framing(ret, minor, &at);
@@ -391,6 +421,9 @@ enum http1_reason http1_fields_read(const uint8_t *data, struct http1_header *he
     }
     if (n_protocols != 1) {
         ret->upgrade = NULL;
+    }
+    if (traces) {
+        read_trace(headers, n, ret);
     }
     return HTTP1_NONE;
 }

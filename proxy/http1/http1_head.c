@@ -193,13 +193,14 @@ static bool method_byte(struct run *run, uint8_t c, size_t i)
     if (i == 0) {
         return refuse(run, HTTP1_METHOD_MALFORMED, i);
     }
-    if (str_eq(method, STR_LIT("CONNECT"))) {
+    bool connect = str_eq(method, STR_LIT("CONNECT"));
+    if (connect && !run->limits->connect) {
         return refuse(run, HTTP1_METHOD_CONNECT, 0);
     }
     if (str_eq(method, STR_LIT("PRI"))) {
         return refuse(run, HTTP1_HTTP2_PREFACE, 0);
     }
-    if (!http1_method_known(method, &second)) {
+    if (!connect && !http1_method_known(method, &second)) {
         return refuse(run, HTTP1_METHOD_UNKNOWN, 0);
     }
     s->state = TARGET;

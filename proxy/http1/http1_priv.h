@@ -77,12 +77,14 @@ enum http1_field {
     HTTP1_FIELD_UPGRADE,
     HTTP1_FIELD_TE,
     HTTP1_FIELD_EXPECT,
-    HTTP1_FIELD_HOP,       /* hop-by-hop, always removed */
-    HTTP1_FIELD_IDENTITY,  /* says who the caller is: removed from requests */
-    HTTP1_FIELD_OURS,      /* x-postern-*: removed everywhere */
-    HTTP1_FIELD_SERVER,    /* meant for the server: Connection may not name it, nor be a trailer */
-    HTTP1_FIELD_TRAILER,   /* may be named by Connection, but be no trailer itself */
-    HTTP1_FIELD_LOOKALIKE, /* refused */
+    HTTP1_FIELD_HOP,      /* hop-by-hop, always removed */
+    HTTP1_FIELD_IDENTITY, /* says who the caller is: removed from requests */
+    HTTP1_FIELD_OURS,     /* x-postern-*: removed everywhere */
+    HTTP1_FIELD_SERVER,   /* meant for the server: Connection may not name it, nor be a trailer */
+    HTTP1_FIELD_TRAILER,  /* may be named by Connection, but be no trailer itself */
+    HTTP1_FIELD_TRACEPARENT,
+    HTTP1_FIELD_TRACESTATE, /* nothing without the one before */
+    HTTP1_FIELD_LOOKALIKE,  /* refused */
 };
 
 /* By name, any case. Bytes that some servers fold into '-' (RFC 3875 4.1.18 makes all names
@@ -105,7 +107,8 @@ struct http1_fields {
     const struct http1_header *expect;
     const struct http1_header *content_length;
     const struct http1_header *transfer_encoding;
-    const struct http1_header *upgrade; /* the only one, naming one protocol; else NULL */
+    const struct http1_header *upgrade;     /* the only one, naming one protocol; else NULL */
+    const struct http1_header *traceparent; /* of a request, the only one and valid; else NULL */
     bool close;
     bool keep_alive;
     bool wants_upgrade; /* Connection: upgrade */

@@ -1,17 +1,11 @@
-/*
- * A request head: its target, its host and its framing (RFC 9112 3, RFC 9110 4, 7, RFC 3986).
- *
- * The path is judged as servers act on it, which is after one percent-decoding, and forwarded as it
- * came. That is sound only while decoding cannot change its structure, so whatever could is refused
- * here: encoded separators and dots, empty and dot segments, parameters, double encoding, overlong
- * UTF-8.
- */
+/* A request head: its target, its host and its framing (RFC 9112 3, RFC 9110 4, 7, RFC 3986). */
 #include <postern/http1.h>
 
 #include "http1_priv.h"
 
 #include <arpa/inet.h>
 #include <postern/err.h>
+#include <stdio.h>
 
 /* What is being read, and where it went wrong. */
 struct reading {
@@ -120,6 +114,22 @@ static void keep_host(struct http1_request *req, struct str host)
     req->host = same ? host : (struct str){req->host_text, host.n};
 }
 
+/* What CONNECT is judged by: host and port, however they were written. */
+static bool keep_authority(struct reading *r, const struct authority *a)
+{
+    struct http1_request *req = r->req;
+    size_t n = a->host.n;
+    for (size_t i = 0; i < n; i++) {
+        req->host_text[i] = (char)http1_lower((uint8_t)a->host.p[i]);
+    }
+    int port = snprintf(req->host_text + n, sizeof(req->host_text) - n, ":%u", (unsigned)a->port);
+    if (port < 0 || (size_t)port >= sizeof(req->host_text) - n) {
+        return refuse(r, HTTP1_HOST_MALFORMED, a->host.p);
+    }
+    req->host = (struct str){req->host_text, n + (size_t)port};
+    return true;
+}
+
 /* RFC 9112 3.2: exactly one valid Host with 1.1. With an absolute target both have to say the same;
  * that RFC 9112 3.2.2 lets the target win is how a proxy and a server come to differ. */
 static bool read_host(struct reading *r, struct str target_authority)
@@ -127,6 +137,7 @@ static bool read_host(struct reading *r, struct str target_authority)
     const struct http1_header *h = r->fields.host;
     struct authority host = {STR_NONE, 80};
     struct authority target;
+    bool connect = r->req->form == HTTP1_AUTHORITY_FORM;
     if (h != NULL && !read_authority(h->value, &host)) {
         return refuse(r, HTTP1_HOST_MALFORMED, h->name.p);
     }
@@ -143,16 +154,16 @@ static bool read_host(struct reading *r, struct str target_authority)
     if (!str_eq_nocase(target.host, host.host) || target.port != host.port) {
         return refuse(r, HTTP1_HOST_MISMATCH, target_authority.p);
     }
+    if (connect) { /* RFC 9110 9.3.6: there is no port but the one that is said */
+        if (target.host.p + target.host.n >= target_authority.p + target_authority.n) {
+            return refuse(r, HTTP1_TARGET_FORM, target_authority.p);
+        }
+        return keep_authority(r, &target);
+    }
     return true;
 }
 
 /* --- path --------------------------------------------------------------------------------------*/
-
-/* What the three bytes "%HH" stand for. */
-static uint8_t decoded(const char *p)
-{
-    return (uint8_t)(http1_hex((uint8_t)p[1]) << 4 | http1_hex((uint8_t)p[2]));
-}
 
 static bool check_percent(struct reading *r, struct str s)
 {
@@ -169,88 +180,19 @@ static bool check_percent(struct reading *r, struct str s)
     return true;
 }
 
-/* An encoded byte that a server may take for structure, or that no client has a reason to encode
- * (so that the path would have two spellings): controls, separators, letters, digits, dot. */
-static bool encoded_is_ambiguous(uint8_t c)
+static bool read_path(struct reading *r, uint32_t allow)
 {
-    return c < 0x20 || c == 0x7f || http1_is(c, HTTP1_ALNUM) || c == '/' || c == '\\' || c == '.' ||
-           c == ';' || c == '-' || c == '_';
-}
-
-/* Bytes that begin no shortest-form UTF-8 sequence: overlong '/' and '.' begin with 0xC0. Latin-1
- * is not UTF-8 and yet not overlong, so it passes. */
-static bool is_overlong(uint8_t c, uint8_t next)
-{
-    return c == 0xc0 || c == 0xc1 || c >= 0xf5 || (c == 0xe0 && next >= 0x80 && next < 0xa0) ||
-           (c == 0xf0 && next >= 0x80 && next < 0x90);
-}
-
-/* One "%HH" at p, with `left` bytes from it on. */
-static bool escape_is_ambiguous(const char *p, size_t left)
-{
-    uint8_t c = decoded(p);
-    uint8_t next = left >= 6 && p[3] == '%' ? decoded(p + 3) : 0;
-    if (encoded_is_ambiguous(c) || is_overlong(c, next)) {
-        return true;
+    struct http1_request *req = r->req;
+    struct http1_path p;
+    const char *at = NULL;
+    enum http1_reason reason =
+        http1_path_read(req->path, allow, req->path_text, req->other_text, &p, &at);
+    if (reason != HTTP1_NONE) {
+        return refuse(r, reason, at);
     }
-    if (c == '%' && left >= 5 && http1_is((uint8_t)p[3], HTTP1_HEXDIG) &&
-        http1_is((uint8_t)p[4], HTTP1_HEXDIG)) {
-        /* "%25HH": whoever decodes twice sees the byte. */
-        uint8_t twice = (uint8_t)(http1_hex((uint8_t)p[3]) << 4 | http1_hex((uint8_t)p[4]));
-        return twice == '%' || twice >= 0xc0 || encoded_is_ambiguous(twice);
-    }
-    return false;
-}
-
-/* A segment that is empty with another behind it, "." or ".." is resolved by some and kept by
- * others. Encoded dots were refused before, so plain ones are all there are. */
-static bool segment_is_ambiguous(struct str s, bool last)
-{
-    return (s.n == 0 && !last) || str_eq(s, STR_LIT(".")) || str_eq(s, STR_LIT(".."));
-}
-
-static bool check_path(struct reading *r, struct str path)
-{
-    for (size_t i = 0; i < path.n; i++) {
-        char c = path.p[i];
-        if (!http1_is((uint8_t)c, HTTP1_PATH)) {
-            return refuse(r, HTTP1_TARGET_BYTE, path.p + i);
-        }
-        if (c == ';' || (c == '%' && escape_is_ambiguous(path.p + i, path.n - i))) {
-            return refuse(r, HTTP1_PATH_AMBIGUOUS, path.p + i);
-        }
-    }
-    size_t start = 1;
-    for (size_t i = 1; i <= path.n; i++) {
-        if (i == path.n || path.p[i] == '/') {
-            struct str segment = {path.p + start, i - start};
-            if (segment_is_ambiguous(segment, i == path.n)) {
-                return refuse(r, HTTP1_PATH_AMBIGUOUS, path.p + start);
-            }
-            start = i + 1;
-        }
-    }
+    req->judged_path = p.judged;
+    req->other_path = p.other;
     return true;
-}
-
-static void keep_judged_path(struct http1_request *req)
-{
-    struct str path = req->path;
-    if (path.n == 0 || memchr(path.p, '%', path.n) == NULL) {
-        req->judged_path = path;
-        return;
-    }
-    size_t n = 0;
-    for (size_t i = 0; i < path.n; i++) {
-        if (path.p[i] == '%') {
-            req->path_text[n++] = (char)decoded(path.p + i);
-            i += 2;
-        } else {
-            req->path_text[n++] = path.p[i];
-        }
-    }
-    req->path_text[n] = '\0';
-    req->judged_path = (struct str){req->path_text, n};
 }
 
 /* --- target ------------------------------------------------------------------------------------*/
@@ -263,6 +205,12 @@ static bool split_target(struct reading *r, struct str *ret_authority, struct st
     static const char scheme[] = "http://";
     *ret_authority = STR_NONE;
     *ret_path_query = t;
+    if (req->info.method == HTTP1_CONNECT) {
+        req->form = HTTP1_AUTHORITY_FORM;
+        *ret_authority = t;
+        *ret_path_query = (struct str){t.p + t.n, 0};
+        return true;
+    }
     if (t.p[0] == '/') {
         req->form = HTTP1_ORIGIN_FORM;
         return true;
@@ -300,7 +248,7 @@ static bool read_target(struct reading *r, struct str *ret_authority)
         req->path.n = (size_t)(mark - rest.p);
         req->query = (struct str){mark + 1, rest.n - req->path.n - 1};
     }
-    if (req->path.n == 0) {
+    if (req->path.n == 0 && req->form != HTTP1_AUTHORITY_FORM) {
         /* RFC 9112 3.2.1 and 3.2.4: what an absolute target without a path is sent on as. */
         bool all = req->info.method == HTTP1_OPTIONS && !req->has_query;
         req->path = all ? STR_LIT("*") : STR_LIT("/");
@@ -321,7 +269,10 @@ static enum http1_method method_of(struct str m)
     if (str_eq(m, STR_LIT("OPTIONS"))) {
         return HTTP1_OPTIONS;
     }
-    return str_eq(m, STR_LIT("TRACE")) ? HTTP1_TRACE : HTTP1_OTHER;
+    if (str_eq(m, STR_LIT("TRACE"))) {
+        return HTTP1_TRACE;
+    }
+    return str_eq(m, STR_LIT("CONNECT")) ? HTTP1_CONNECT : HTTP1_OTHER;
 }
 
 /* The scanner has made sure of "method SP target SP HTTP/1.minor CR LF". */
@@ -340,7 +291,7 @@ static size_t split_request_line(struct http1_request *req, const uint8_t *data,
     return line;
 }
 
-static bool read_body(struct reading *r)
+static bool read_body(struct reading *r, uint64_t max_body)
 {
     struct http1_request_info *info = &r->req->info;
     const struct http1_fields *f = &r->fields;
@@ -351,6 +302,13 @@ static bool read_body(struct reading *r)
         info->length = f->length;
     }
     bool has_body = info->framing == HTTP1_BODY_CHUNKED || info->length > 0;
+    if (info->method == HTTP1_CONNECT && info->framing != HTTP1_BODY_NONE) {
+        /* RFC 9110 9.3.6: its content has no meaning, and what follows is the tunnel's. */
+        return refuse(r, HTTP1_BODY_FORBIDDEN, r->req->method.p);
+    }
+    if (max_body > 0 && info->length > max_body) {
+        return refuse(r, HTTP1_BODY_LONG, f->content_length->name.p);
+    }
     if (info->method == HTTP1_TRACE && has_body) {
         /* RFC 9110 9.3.8: a client MUST NOT send content in a TRACE request. */
         return refuse(r, HTTP1_BODY_FORBIDDEN, r->req->method.p);
@@ -376,7 +334,8 @@ static void read_upgrade(struct reading *r)
     static const char *const not_these[] = {"http", "h2", "h3", "tls"};
     struct http1_request_info *info = &r->req->info;
     const struct http1_header *h = r->fields.upgrade;
-    if (h == NULL || !r->fields.wants_upgrade || info->minor == 0) {
+    if (h == NULL || !r->fields.wants_upgrade || info->minor == 0 ||
+        info->method == HTTP1_CONNECT) {
         return;
     }
     struct str list = h->value;
@@ -407,23 +366,24 @@ static bool read_head(struct reading *r, const struct http1_limits *limits, size
     req->n_headers = http1_head_split(r->data, head_len, start, req->headers);
     r->reason = http1_fields_read(r->data, req->headers, req->n_headers, HTTP1_KIND_REQUEST,
                                   req->info.minor, &r->fields, &r->offset);
-    if (r->reason != HTTP1_NONE || !read_body(r) || !read_target(r, &authority) ||
+    if (r->reason != HTTP1_NONE || !read_body(r, limits->max_body) || !read_target(r, &authority) ||
         !read_host(r, authority)) {
         return false;
     }
-    bool judge_raw = limits->paths_as_is || req->path.p[0] == '*';
-    if (!judge_raw && !check_path(r, req->path)) {
+    if (req->path.n == 0 || req->path.p[0] == '*') {
+        req->judged_path = req->path;
+        req->other_path = STR_NONE;
+    } else if (!read_path(r, limits->allow_paths)) {
         return false;
     }
-    if (judge_raw) {
-        req->judged_path = req->path;
-    } else {
-        keep_judged_path(req);
-    }
+    req->traceparent = r->fields.traceparent != NULL ? r->fields.traceparent->value : STR_NONE;
     read_upgrade(r);
     req->te_trailers = r->fields.te_trailers;
     /* RFC 9112 9.3: a proxy keeps no connection to an HTTP/1.0 client, whatever it asks for. */
     req->info.keep_alive = req->info.minor != 0 && !r->fields.close;
+    if (req->info.method == HTTP1_CONNECT) {
+        req->info.keep_alive = false; /* what came behind it was meant for a tunnel */
+    }
     bool agreed = limits->composed || http1_second_request(req, r->data);
     return agreed ? true : refuse(r, HTTP1_SECOND_READING, req->method.p);
 }

@@ -42,9 +42,11 @@ static bool read_framing(struct reading *r)
 {
     struct http1_response_info *info = &r->res->info;
     const struct http1_fields *f = &r->fields;
-    bool bodiless = info->status < 200 || info->status == 204;
+    /* RFC 9110 9.3.6: behind a 2xx to CONNECT begins the tunnel. */
+    bool tunnel = r->request->method == HTTP1_CONNECT && info->status / 100 == 2;
+    bool bodiless = info->status < 200 || info->status == 204 || tunnel;
     if (bodiless && f->transfer_encoding != NULL) {
-        /* RFC 9112 6.1: MUST NOT be sent with 1xx and 204. */
+        /* RFC 9112 6.1: MUST NOT be sent with 1xx and 204, nor with such a 2xx. */
         return refuse(r, HTTP1_BODY_FORBIDDEN, f->transfer_encoding);
     }
     if (bodiless && f->content_length != NULL && f->length > 0) {
@@ -82,6 +84,7 @@ static bool read_switch(struct reading *r)
         return true;
     }
     if (info->status != 101) {
+        info->switching = r->request->method == HTTP1_CONNECT && info->status / 100 == 2;
         return true;
     }
     struct str list = h != NULL ? h->value : STR_NONE;

@@ -109,7 +109,9 @@ bool http1_second_request(const struct http1_request *request, const uint8_t *da
     settings_init(&settings);
     llhttp_init(&parser, HTTP_REQUEST, &settings);
     parser.data = &s;
-    if (!http1_method_known(request->method, &known) || !known) {
+    if (request->info.method == HTTP1_CONNECT) {
+        known = true; /* and its target is read by another rule */
+    } else if (!http1_method_known(request->method, &known) || !known) {
         if (llhttp_execute(&parser, "POST", 4) != HPE_OK) {
             return false;
         }

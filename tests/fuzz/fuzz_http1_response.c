@@ -29,7 +29,7 @@ static void check_emitted(const struct http1_response *r, const struct http1_req
     struct http1_error e;
     struct http1_limits wide = limits;
     wide.max_head = 65536;
-    MUST(http1_response_emit(r, request, close, &out));
+    MUST(http1_response_emit(r, request, close, STR_NONE, &out));
     if (r->info.interim && request->minor == 0) {
         MUST(buf_len(&out) == 0);
     } else if (r->n_headers < HTTP1_MAX_HEADERS) {

@@ -338,13 +338,14 @@ static void test_limits(void **state)
     l.max_target = 4;
     assert_int_equal(read_with(text, &l, &at), HTTP1_NONE);
 
-    /* A port that opted out judges the path as it came, and its syntax still holds. */
     l = defaults;
-    l.paths_as_is = true;
-    assert_int_equal(read_with("GET /a/../%2f;x//b HTTP/1.1\r\nHost: a\r\n\r\n", &l, &at),
-                     HTTP1_NONE);
-    assert_int_equal(read_with("GET /a/%2 HTTP/1.1\r\nHost: a\r\n\r\n", &l, &at),
-                     HTTP1_TARGET_PERCENT);
+    l.max_body = 10;
+    const char *ten = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+    assert_int_equal(read_with(ten, &l, &at), HTTP1_NONE);
+    l.max_body = 9;
+    assert_int_equal(read_with(ten, &l, &at), HTTP1_BODY_LONG);
+    l.max_body = 0;
+    assert_int_equal(read_with(ten, &l, &at), HTTP1_NONE);
 }
 
 static void test_reasons_are_complete(void **state)

@@ -247,7 +247,7 @@ static void test_responses(void **state)
                                 cases[i].request, &r, &e) != HTTP1_DONE) {
             fail_msg("%s: %s", cases[i].in, http1_reason_token(e.reason));
         }
-        assert_true(http1_response_emit(&r, cases[i].request, cases[i].close, &out));
+        assert_true(http1_response_emit(&r, cases[i].request, cases[i].close, STR_NONE, &out));
         assert_buf(&out, cases[i].out);
         assert_int_equal(r.info.keep_alive, cases[i].upstream_keeps);
         assert_int_equal(http1_keeps_alive(cases[i].request, &r.info), cases[i].downstream_keeps);
