@@ -65,6 +65,7 @@ struct context {
     const char *file; /* as messages name it */
     const char *dir;  /* what relative file names in it stand against; absolute */
     unsigned file_no; /* files keep the order in which they were opened */
+    unsigned level;   /* that the file says it needs; keys of a higher one are refused */
 };
 
 unsigned diag_next_file(struct conf_diag *d);
@@ -116,6 +117,7 @@ enum field_type {
     TYPE_DNS_NAME,
     TYPE_DNS_PATTERN, /* or *. and a name */
     TYPE_SELECTOR,
+    TYPE_TIME, /* a day or a moment, in UTC: int64_t seconds since the epoch */
     TYPE_MAP,
 };
 
@@ -129,6 +131,8 @@ struct field {
     bool required;
     bool list;
     bool may_be_empty;        /* a list that may be written out as [] */
+    bool may_be_single;       /* a list whose one element may be written without [ ] */
+    unsigned level;           /* the feature level that it came with; 0: the first */
     size_t offset, size;      /* of the value, or of one element; size 0: checked, not stored */
     size_t n_offset;          /* lists: the count */
     uint64_t min, max;        /* both 0: the type's own */
@@ -186,6 +190,10 @@ void schema_require_key(struct context *c, const struct node *map, const char *k
                         const char *what, const char *expected);
 bool schema_word_is(const struct node *map, const char *key, const char *word);
 
+/* That what is at the node came with a later level than the file's: always false. */
+bool schema_refuse_level(struct context *c, const struct node *at, unsigned level,
+                         const char *what);
+
 /* One scalar into *dst; false when it was reported. */
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst);
 void value_clear(const struct field *f, void *dst);
@@ -206,6 +214,7 @@ bool value_parse_dns_name(struct context *c, const struct field *f, const struct
 bool value_is_lower_dns_name(struct str text);
 bool value_parse_dns_pattern(struct context *c, const struct field *f, const struct node *n,
                              void *dst);
+bool value_parse_time(struct context *c, const struct field *f, const struct node *n, void *dst);
 /* The path behind unix:, which is checked; false when it was reported. */
 bool value_take_unix(struct context *c, const struct field *f, const struct node *n,
                      struct str *ret_path);

@@ -111,13 +111,21 @@ static const struct kind *read_kind(struct context *c, const struct node *root)
     return k;
 }
 
-/* False: the file needs more than this binary has, so that its other errors mean nothing. */
+/* False: the file needs more than this binary has, so that its other errors mean nothing. Where it
+ * says no level, or none that can be read, that is its error, and its keys are of any. */
 static bool check_level(struct context *c, const struct node *root)
 {
     const struct node *n = node_get(root, "level");
     uint64_t level;
-    if (n != NULL && n->kind == NODE_SCALAR && !n->quoted &&
-        str_to_u64(n->text, UINT32_MAX, &level) && level > CONF_LEVEL) {
+    c->level = CONF_LEVEL;
+    if (n == NULL || n->kind != NODE_SCALAR || n->quoted ||
+        !str_to_u64(n->text, UINT32_MAX, &level)) {
+        return true;
+    }
+    if (level > 0 && level <= CONF_LEVEL) {
+        c->level = (unsigned)level;
+    }
+    if (level > CONF_LEVEL) {
         report(c, n, NULL, "use a newer binary",
                "needs feature level %u, this binary understands %d", (unsigned)level, CONF_LEVEL);
         return false;

@@ -42,7 +42,7 @@ static void write_type(const struct field *f, const char *key_path, struct buf *
         return;
     }
     if (f->list) {
-        buf_printf(out, "list: ");
+        buf_printf(out, f->may_be_single ? "one, or a list: " : "list: ");
     }
     value_type_doc(f, out);
 }
@@ -56,7 +56,11 @@ static void write_table(const struct table *t, const char *key_path, struct buf 
         write_type(f, key_path, out);
         buf_printf(out, " | ");
         write_default(f, out);
-        buf_printf(out, " | %s |\n", f->doc);
+        if (f->level > 1) {
+            buf_printf(out, " | %s Level %u. |\n", f->doc, f->level);
+        } else {
+            buf_printf(out, " | %s |\n", f->doc);
+        }
     }
     for (size_t i = 0; i < t->n_fields; i++) {
         const struct field *f = &t->fields[i];

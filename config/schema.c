@@ -83,15 +83,22 @@ static void report_unknown_key(struct context *c, const struct table *t, const s
     if (near != NULL) {
         snprintf(advice, sizeof(advice), "did you mean '%s'?", near);
     }
-    size_t len = 0;
+    size_t n = 0, left = 0, len = 0;
     for (size_t i = 0; i < t->n_fields; i++) {
-        const char *sep = i == 0 ? "" : i + 1 == t->n_fields ? " or " : ", ";
+        left += t->fields[i].level <= c->level;
+    }
+    for (size_t i = 0; i < t->n_fields; i++) {
+        if (t->fields[i].level > c->level) {
+            continue;
+        }
+        const char *sep = n == 0 ? "" : n + 1 == left ? " or " : ", ";
         if (len + strlen(t->fields[i].name) + 8 > sizeof(expected)) {
             (void)snprintf(expected + len, sizeof(expected) - len, ", ...");
             break;
         }
         len += (size_t)snprintf(expected + len, sizeof(expected) - len, "%s%s", sep,
                                 t->fields[i].name);
+        n++;
     }
     report(c, key, expected, near != NULL ? advice : NULL, "unknown key %s", show(&s, key->text));
 }
@@ -144,12 +151,19 @@ static void parse_list(struct context *c, const struct field *f, const struct no
         *(bool *)((char *)value + f->none_offset) = true;
         return;
     }
-    if (n->kind != NODE_LIST) {
+    bool single = f->may_be_single && n->kind == NODE_SCALAR && !node_is_null(n);
+    if (n->kind != NODE_LIST && !single) {
         report(c, n, "a list",
                n->kind == NODE_SCALAR && !node_is_null(n)
                    ? "write [ ] around it, or put '- ' before each"
                    : NULL,
                "'%s' holds %s", f->name, kind_text(n));
+        return;
+    }
+    if (single) {
+        char *item = mem_must_calloc(1, f->size);
+        list_set(f, value, item, 1);
+        parse_one(c, f, n, item);
         return;
     }
     if (n->n == 0) {
@@ -180,6 +194,15 @@ static void fill_default(struct context *c, const struct field *f, void *value)
         struct node n = {.kind = NODE_SCALAR, .text = str_of(f->def)};
         POSTERN_ASSERT(!f->list && value_parse(c, f, &n, dst));
     }
+}
+
+bool schema_refuse_level(struct context *c, const struct node *at, unsigned level, const char *what)
+{
+    char advice[80];
+    snprintf(advice, sizeof(advice), "write 'level: %u', which binaries that know it take", level);
+    report(c, at, NULL, advice, "%s needs feature level %u, the file says %u", what, level,
+           c->level);
+    return false;
 }
 
 static const struct field *find_field(const struct table *t, struct str name)
@@ -230,6 +253,12 @@ void schema_parse(struct context *c, const struct table *t, const struct node *n
             continue; /* the second of two with the same key */
         }
         seen |= UINT64_C(1) << (f - t->fields);
+        if (f->level > c->level) {
+            char what[80];
+            snprintf(what, sizeof(what), "'%s'", f->name);
+            (void)schema_refuse_level(c, e->key, f->level, what);
+            continue;
+        }
         if (f->list) {
             parse_list(c, f, e, value);
         } else {

@@ -431,6 +431,8 @@ static const struct {
     [TYPE_SELECTOR] =
         {"selector", "a selector such as unix:uid:1001, unix:path:/P, systemd:id:UNIT or k8s:ns:NS",
          value_parse_selector, false},
+    [TYPE_TIME] = {"day or time in UTC", "such as 2027-01-31, its end, or 2027-01-31T18:00:00Z",
+                   value_parse_time, false},
 };
 
 bool value_parse(struct context *c, const struct field *f, const struct node *n, void *dst)

@@ -73,6 +73,8 @@ static int check_file(const char *path)
         printf("%s: ok (%s, level %d)\n", path, kind, CONF_LEVEL);
     } else {
         (void)conf_diag_print(diag, &said);
+    }
+    if (buf_len(&said) > 0) {
         (void)fwrite(buf_head(&said), 1, buf_len(&said), stderr);
     }
     buf_reset(&said);

@@ -9,12 +9,15 @@
  *
  * Units: milliseconds for *_ms, seconds for *_s. Thread: any; no global state.
  * Lists are {items, n}; an absent list is n == 0 (and `has_*` where absent and empty differ).
+ * What a Policy file says is in conf_policy.h.
  */
 #ifndef POSTERN_CONF_H
 #define POSTERN_CONF_H
 
 #include <netinet/in.h>
 #include <postern/buf.h>
+#include <postern/conf_lists.h>
+#include <postern/conf_policy.h>
 #include <postern/err.h>
 #include <postern/log.h>
 #include <postern/str.h>
@@ -25,7 +28,7 @@
 #include <sys/types.h>
 
 /* The feature level that this binary understands; a file that asks for more is refused. */
-enum { CONF_LEVEL = 1 };
+enum { CONF_LEVEL = 2 };
 
 /* --- diagnostics ------------------------------------------------------------------------------ */
 struct conf_diag; /* errors by file and position; at most 100, then "and N more" */
@@ -37,25 +40,7 @@ const struct err *conf_diag_get(const struct conf_diag *d, size_t i);
 /* All of them, one line each. */
 bool conf_diag_print(const struct conf_diag *d, struct buf *out);
 
-/* --- shared pieces ---------------------------------------------------------------------------- */
-struct conf_strings {
-    char **items;
-    size_t n;
-};
-
-/* An address block; a plain address has the full prefix length. */
-struct conf_cidr {
-    int family;       /* AF_INET or AF_INET6 */
-    uint8_t addr[16]; /* network order; first 4 bytes for AF_INET; host bits are zero */
-    uint8_t prefix_len;
-};
-struct conf_cidrs {
-    struct conf_cidr *items;
-    size_t n;
-};
-/* Whether it is in one of them; IPv4 and IPv6 only, and never by an address that holds another. */
-bool conf_cidrs_hold(const struct conf_cidrs *blocks, const struct sockaddr *sa);
-
+/* --- shared pieces; lists are in conf_lists.h ------------------------------------------------ */
 struct conf_sockaddr {
     struct sockaddr_storage ss;
     socklen_t len; /* 0: not set */
@@ -407,43 +392,6 @@ struct conf_mesh {
     size_t n_allow_unlisted;
     struct conf_service *services;
     size_t n_services;
-};
-
-/* --- Policy ----------------------------------------------------------------------------------- */
-enum conf_action { CONF_ALLOW, CONF_DENY };
-
-struct conf_policy_from {
-    struct conf_strings principals, not_principals; /* "*" alone, exact, "prefix*", "*suffix" */
-    struct conf_strings trust_domains, not_trust_domains;
-    struct conf_cidrs ip_blocks, not_ip_blocks;
-};
-
-struct conf_policy_to {
-    uint16_t *ports;
-    size_t n_ports;
-    uint16_t *not_ports;
-    size_t n_not_ports;
-    struct conf_strings methods, not_methods;
-    struct conf_strings hosts,
-        not_hosts; /* exact, "prefix*", "*suffix"; case-insensitive; port cut */
-    struct conf_strings paths, not_paths; /* exact, "prefix*", "*suffix" */
-};
-
-struct conf_rule {
-    char *name;    /* unique in the file */
-    unsigned line; /* where it stands in the file */
-    enum conf_action action;
-    struct conf_strings target_principals; /* none: every target */
-    struct conf_policy_from *from;         /* none: anyone, peers without identity included */
-    size_t n_from;
-    struct conf_policy_to *to; /* none: anything */
-    size_t n_to;
-};
-
-struct conf_policy {
-    char *path;
-    struct conf_rule *rules;
-    size_t n_rules;
 };
 
 /* --- Agent ------------------------------------------------------------------------------------ */

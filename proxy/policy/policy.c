@@ -379,7 +379,10 @@ struct policy *policy_new(const struct conf_policy *conf, struct err *err)
 {
     struct policy *p = mem_must_new(struct policy);
     struct compiler c = {.p = p, .conf = conf, .err = err};
-    int rc = compile_rules(&c);
+    int rc = policy_check_pending(conf, err);
+    if (rc == 0) {
+        rc = compile_rules(&c);
+    }
     free(c.keys);
     if (rc != 0) {
         return policy_free(p);

@@ -235,6 +235,9 @@ bool policy_not_list_holds(struct ask *a, enum dim dim, const struct run *neg,
 /* --- what a rule says, as a number (policy_compare.c) */
 uint64_t policy_key_of_rule(const struct conf_rule *r);
 
+/* --- what cannot be compiled yet (policy_pending.c) */
+int policy_check_pending(const struct conf_policy *conf, struct err *err);
+
 /* --- the tree (policy_build.c) -----------------------------------------------------------------*/
 void policy_build(struct policy *p);
 uint32_t policy_edge_hash(uint32_t node, uint32_t key);

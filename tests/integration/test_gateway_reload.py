@@ -120,7 +120,7 @@ BROKEN = [
     (lambda t: t.replace("type: server", "type: client"), "a client listener has no 'allow'"),
     (lambda t: t.replace("to: 127", "tls: {min: '1.1'}, to: 127"), "expected 1.2 or 1.3"),
     (lambda t: t + "policy: none.yaml\n", "none.yaml"),
-    (lambda t: t.replace("level: 1", "level: 2"), "needs feature level 2"),
+    (lambda t: t.replace("level: 1", "level: 9"), "needs feature level 9"),
     (lambda t: t[: len(t) // 2], "not valid YAML"),
 ]
 

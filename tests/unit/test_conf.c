@@ -161,15 +161,16 @@ static const struct bad_case bad_head[] = {
      "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy or Gateway file names it\n"},
     {POLICY, "kind: Agent\nlevel: 1\n",
      "1:7: a file of kind Agent, expected Policy; 'postern agent FILE' runs it\n"},
-    {POLICY, "kind: Policy\nrules: []\n", "1:1: missing key 'level', expected 1\n"},
-    {POLICY, "kind: Policy\nlevel: 2\nunknown: to us\n",
-     "2:8: needs feature level 2, this binary understands 1; use a newer binary\n"},
+    {POLICY, "kind: Policy\nrules: []\n",
+     "1:1: missing key 'level', expected a number from 1 to 2\n"},
+    {POLICY, "kind: Policy\nlevel: 3\nunknown: to us\n",
+     "2:8: needs feature level 3, this binary understands 2; use a newer binary\n"},
     {POLICY, "kind: Policy\nlevel: 0\nrules: []\n",
-     "2:8: 'level' is '0', too little, expected 1\n"},
+     "2:8: 'level' is '0', too little, expected a number from 1 to 2\n"},
     {POLICY, "kind: Policy\nlevel: '1'\nrules: []\n",
-     "2:8: 'level' is '1', not a number, expected 1; remove the quotes\n"},
+     "2:8: 'level' is '1', not a number, expected a number from 1 to 2; remove the quotes\n"},
     {POLICY, "kind: Policy\nlevel: one\nrules: []\n",
-     "2:8: 'level' is 'one', not a number, expected 1\n"},
+     "2:8: 'level' is 'one', not a number, expected a number from 1 to 2\n"},
 };
 
 static const struct bad_case bad_values[] = {
@@ -449,9 +450,11 @@ static const struct bad_case bad_policy[] = {
     {POLICY, RULE "target: {principals: ['dns:a']}}\n",
      "4:50: 'principals' holds 'dns:a', not a SPIFFE ID: it does not begin with 'spiffe://', "
      "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
-    {POLICY, POLICY_HEAD "- {name: r}\n", "4:3: missing key 'action', expected ALLOW or DENY\n"},
+    {POLICY, POLICY_HEAD "- {name: r}\n",
+     "4:3: missing key 'action', expected ALLOW, DENY or AUDIT\n"},
     {POLICY, POLICY_HEAD "- {name: r, action: allow}\n",
-     "4:21: 'action' is 'allow', no such value, expected ALLOW or DENY; did you mean 'ALLOW'?\n"},
+     "4:21: 'action' is 'allow', no such value, expected ALLOW, DENY or AUDIT; did you mean "
+     "'ALLOW'?\n"},
     {POLICY, POLICY_HEAD "- {name: r, action: ALLOW}\n- {name: r, action: DENY}\n",
      "5:10: rule 'r' twice; the first is at line 4, column 10\n"},
     {POLICY, RULE "from: []}\n",
@@ -483,8 +486,8 @@ static const struct bad_case bad_policy[] = {
      "only, "
      "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"},
     {POLICY, RULE "from: [{principals: ['spiffe://td/*/a', '**', '*a*']}]}\n",
-     "4:49: 'principals' holds 'spiffe://td/*/a', where one * may stand at the beginning or at the "
-     "end only, expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
+     "4:49: 'principals' with * as a segment needs feature level 2, the file says 1; write "
+     "'level: 2', which binaries that know it take\n"
      "4:68: 'principals' holds '**', where one * may stand at the beginning or at the end only, "
      "expected a SPIFFE ID, *, or one with a * at its beginning or end\n"
      "4:74: 'principals' holds '*a*', where one * may stand at the beginning or at the end only, "
