@@ -72,6 +72,7 @@ struct http2_stream {
     const uint8_t *src; /* during a send */
     size_t src_len;
     bool head_sent; /* server: a final head */
+    bool head_came; /* client: likewise */
     bool end_wanted, end_sent, remote_ended;
     bool has_tail;
 };
@@ -89,6 +90,7 @@ struct http2_head {
     bool too_long;        /* text is not whole */
     bool te_trailers, https;
     bool host_mismatch; /* :authority and host that differ */
+    bool bad_scheme;    /* neither http nor https */
 };
 
 struct http2_field {

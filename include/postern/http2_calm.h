@@ -39,5 +39,8 @@ void http2_calm_init(struct http2_calm *c, uint32_t block_max, uint64_t now_ms);
 bool http2_calm_pay(struct http2_calm *c, uint64_t now_ms);
 enum http2_calm_says http2_calm_frame(struct http2_calm *c, const struct http2_calm_frame *f,
                                       uint64_t now_ms);
+/* What nghttp2 has to be told for it. */
+struct nghttp2_option;
+void http2_calm_option(struct nghttp2_option *o);
 
 #endif

@@ -73,7 +73,4 @@ void hbone_refuse(struct hbone_session *s, int32_t id, unsigned status);
 bool hbone_calm_frame(struct hbone_session *s, const nghttp2_frame_hd *hd);
 bool hbone_calm_pay(struct hbone_session *s);
 
-/* --- limits.c, or limits_none.c --- */
-void hbone_option_resets(nghttp2_option *o);
-
 #endif

@@ -245,8 +245,7 @@ static void set_options(nghttp2_option *o)
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_reserved_remote_streams(o, 0);
-    nghttp2_option_set_max_outbound_ack(o, HTTP2_CALM_BURST);
-    hbone_option_resets(o);
+    http2_calm_option(o);
 }
 
 static bool library_new(struct hbone_session *s)
