@@ -2,7 +2,7 @@
  * load: HTTP/1.1 requests at a proxy, one thread, no library. Made for bench/compare: what is
  * measured must not hang on what measures.
  *
- *   load MODE --to IP:PORT --path PATH [--connections N] [--seconds S] [--rate R]
+ *   load MODE --to IP:PORT --path PATH [--connections N] [--seconds S] [--rate R] [--losses FILE]
  *
  * kept   N connections, each asks again as soon as it has its answer (bulk: a large PATH)
  * fresh  N at a time, a connection for each request, closed by the other side
@@ -69,6 +69,7 @@ struct load {
     uint64_t next_due_ns, n_due, n_sent;
 
     uint64_t requests, bytes, errors;
+    FILE *losses;
     uint32_t *samples_us;
     size_t n_samples, cap_samples;
 };
@@ -135,15 +136,36 @@ static void conn_watch(struct load *l, struct conn *c, uint32_t events)
     }
 }
 
-static void conn_end(struct load *l, struct conn *c, bool failed)
+static void lost(struct load *l, const struct conn *c, const char *what)
 {
-    close(c->fd);
-    if (!c->answered && l->mode != FRESH) {
-        fprintf(stderr, "load: a connection failed before its first answer\n");
-        exit(1);
+    struct sockaddr_in own = {0};
+    socklen_t len = sizeof(own);
+    struct timespec t;
+    l->errors++;
+    if (l->losses == NULL) {
+        return;
     }
-    if (failed) {
-        l->errors++;
+    getsockname(c->fd, (struct sockaddr *)&own, &len);
+    clock_gettime(CLOCK_REALTIME, &t);
+    fprintf(l->losses, "%lld %u %s\n", (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000,
+            ntohs(own.sin_port), what);
+    fflush(l->losses);
+    if (c->state == CONNECTING) { /* nobody listens: not as fast as can be */
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+/* `what`: how it failed, or NULL. */
+static void conn_end(struct load *l, struct conn *c, const char *what)
+{
+    if (what != NULL) {
+        lost(l, c, what);
+    }
+    close(c->fd);
+    if (!c->answered && l->mode != FRESH && !l->running) {
+        fprintf(stderr, "load: a connection failed before its first answer: %s\n",
+                what != NULL ? what : "it ended");
+        exit(1);
     }
     c->state = CLOSED;
     if (now_ns() < l->end_ns || !l->running) {
@@ -158,7 +180,7 @@ static void conn_send(struct load *l, struct conn *c, uint64_t due_ns)
     c->head_len = 0;
     ssize_t n = send(c->fd, l->request, l->request_len, MSG_NOSIGNAL);
     if (n != (ssize_t)l->request_len) {
-        conn_end(l, c, true);
+        conn_end(l, c, "not sent");
     }
 }
 
@@ -262,7 +284,7 @@ static void conn_event(struct load *l, struct conn *c, uint32_t events)
         socklen_t len = sizeof(error);
         getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len);
         if (error != 0) {
-            conn_end(l, c, true);
+            conn_end(l, c, error == ECONNREFUSED ? "refused" : "not connected");
             return;
         }
         conn_watch(l, c, EPOLLIN);
@@ -275,11 +297,11 @@ static void conn_event(struct load *l, struct conn *c, uint32_t events)
             return;
         }
         if (n <= 0) {
-            conn_end(l, c, n < 0 || c->state != ENDING);
+            conn_end(l, c, n < 0 ? "reset" : c->state != ENDING ? "ended" : NULL);
             return;
         }
         if (!conn_take(l, c, (size_t)n)) {
-            conn_end(l, c, true);
+            conn_end(l, c, "another answer");
             return;
         }
         if (n < READ_MAX) {
@@ -400,7 +422,7 @@ static bool parse_to(const char *text, struct sockaddr_in *ret)
 static int usage(void)
 {
     fprintf(stderr, "usage: load kept|fresh|rate|idle --to IP:PORT --path PATH [--connections N] "
-                    "[--seconds S] [--rate R]\n");
+                    "[--seconds S] [--rate R] [--losses FILE]\n");
     return 2;
 }
 
@@ -430,6 +452,11 @@ static bool parse(struct load *l, int argc, char **argv)
             l->seconds = strtod(v, NULL);
         } else if (strcmp(argv[i], "--rate") == 0) {
             l->rate = (unsigned)strtoul(v, NULL, 10);
+        } else if (strcmp(argv[i], "--losses") == 0) {
+            l->losses = fopen(v, "ae");
+            if (l->losses == NULL) {
+                die(v);
+            }
         } else {
             return false;
         }
