@@ -117,15 +117,18 @@ static void due(struct conn *c, uint64_t now)
         warn(c);
     } else if (e->ends_ms <= now) {
         conn_cut(c, CONN_CLOSE_CERTIFICATE_EXPIRED);
+    } else if (on == CONF_EXPIRY_DRAIN && !e->draining) {
+        e->draining = true;
+        counter_add(&c->worker->counters.expiry_drained, 1);
+        if (c->carrier != NULL) {
+            conn_session_leave(c, 0);
+        }
+        /* Whoever asks within half of what is left is told with its answer. */
+        expiry_heap_set(&c->worker->expiry, e, now + (e->ends_ms - now) / 2);
     } else {
         expiry_heap_set(&c->worker->expiry, e, e->ends_ms);
-        if (on == CONF_EXPIRY_DRAIN && !e->draining) {
-            e->draining = true;
-            counter_add(&c->worker->counters.expiry_drained, 1);
+        if (e->draining) {
             conn_http_drain(c);
-            if (c->carrier != NULL) {
-                conn_session_leave(c, 0);
-            }
         }
     }
 }

@@ -123,7 +123,7 @@ void http_answer(struct conn *c, unsigned status, const char *reason, const char
     if (h->decision[0] == '\0') {
         conn_decision_new(c->worker, h->decision);
     }
-    bool close = end != CONN_CLOSE_DONE || conn_drains(c);
+    bool close = end != CONN_CLOSE_DONE || conn_drains(c) || !h->req.keep_alive;
     h->status = status;
     h->reason = reason;
     h->close_said = close;

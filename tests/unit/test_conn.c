@@ -402,6 +402,20 @@ static void test_http_refusals(void **state)
     shutdown(idle, SHUT_WR);
     hear_end(idle);
     close(idle);
+    /* An answer of ours is the last one where the client says so (RFC 9112 9.3, 9.6). */
+    static const char *const last[] = {
+        "GET /no HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /no HTTP/1.0\r\nHost: a\r\n\r\n",
+    };
+    for (size_t i = 0; i < 2; i++) {
+        int once = dial(w->port);
+        say(once, last[i]);
+        const char *got = hear_until(once, "\n\0");
+        expect_in(got, "403");
+        expect_in(got, "Connection: close");
+        hear_end(once);
+        close(once);
+    }
     /* The workload is away: 503, and the connection goes on. */
     close(w->workload);
     int c = dial(w->port);
