@@ -120,10 +120,16 @@ bool policy_wants_requests(const struct policy *p, struct str target, uint16_t p
 /* --- what differs between two (policy_compare.c) ------------------------------------------------
  * For connections that `before` allowed: whoever is not concerned is allowed by `now` too. */
 enum policy_who_form { POLICY_WHO_EXACTLY, POLICY_WHO_PREFIX, POLICY_WHO_SUFFIX };
-/* Principals, or (domain) those of trust domains. */
+/* What of an identity. */
+enum policy_who_part {
+    POLICY_WHO_ID,
+    POLICY_WHO_DOMAIN,
+    POLICY_WHO_NAMESPACE,
+    POLICY_WHO_ACCOUNT,
+};
 struct policy_who {
     enum policy_who_form form;
-    bool domain;
+    enum policy_who_part part;
     char *text; /* owned */
 };
 bool policy_who_has(const struct policy_who *who, struct str id);
@@ -139,6 +145,9 @@ struct policy_change {
 /* Either may be NULL. */
 void policy_compare(const struct policy *before, const struct policy *now,
                     struct policy_change *ret);
+/* Adds the ALLOW rules that have ended since `before_s`, up to `now_s`. */
+void policy_compare_time(const struct policy *p, int64_t before_s, int64_t now_s,
+                         struct policy_change *ret);
 void policy_change_deinit(struct policy_change *c);
 
 /* Why it is so, for people: the deciding rule, or the nearest ALLOW rule and its first clause that

@@ -318,7 +318,7 @@ void live_mark_issuers(struct live_index *x, const struct x509_key_id *ids, size
 
 void live_mark_who(struct live_index *x, const struct policy_who *who, enum live_rank rank)
 {
-    if (who->form == POLICY_WHO_EXACTLY && !who->domain) {
+    if (who->form == POLICY_WHO_EXACTLY && who->part == POLICY_WHO_ID) {
         live_mark_id(x, str_of(who->text), rank);
         return;
     }

@@ -25,16 +25,26 @@ static const char *const clause_names[DIM_COUNT][2] = {
     [DIM_TARGET] = {"target principals", ""},
     [DIM_PORT] = {"ports", "not_ports"},
     [DIM_PRINCIPAL] = {"principals", "not_principals"},
+    [DIM_NAMESPACE] = {"namespaces", "not_namespaces"},
+    [DIM_ACCOUNT] = {"service_accounts", "not_service_accounts"},
     [DIM_DOMAIN] = {"trust_domains", "not_trust_domains"},
     [DIM_SOURCE] = {"ip_blocks", "not_ip_blocks"},
     [DIM_PATH] = {"paths", "not_paths"},
     [DIM_HOST] = {"hosts", "not_hosts"},
     [DIM_METHOD] = {"methods", "not_methods"},
+    [DIM_GRPC] = {"grpc", "not_grpc"},
+    [DIM_CLAIM] = {"claims", "not_claims"},
+    [DIM_QUERY] = {"query", "not_query"},
+    [DIM_HEADER] = {"headers", "not_headers"},
 };
 
 /* In the order in which a rule is read. */
-static const enum dim from_dims[FROM_CLAUSES] = {DIM_PRINCIPAL, DIM_DOMAIN, DIM_SOURCE};
-static const enum dim to_dims[TO_CLAUSES] = {DIM_PORT, DIM_METHOD, DIM_HOST, DIM_PATH};
+static const enum dim from_dims[] = {DIM_PRINCIPAL, DIM_NAMESPACE, DIM_ACCOUNT,
+                                     DIM_DOMAIN,    DIM_SOURCE,    DIM_CLAIM};
+static const enum dim to_dims[] = {DIM_PORT, DIM_METHOD, DIM_HOST,  DIM_PATH,
+                                   DIM_GRPC, DIM_QUERY,  DIM_HEADER};
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* --- values ------------------------------------------------------------------------------------*/
 
@@ -52,6 +62,31 @@ static void print_text(enum dim dim, struct str text, size_t max, struct buf *ou
     }
     if (text.n > max) {
         buf_printf(out, "...");
+    }
+}
+
+/* Its free segments and, where they belong, the fixed ones. */
+static void print_shape(const struct shape *s, const struct key *k, struct buf *out)
+{
+    bool path = s->dim == DIM_PATH;
+    const char *p = k->text;
+    unsigned n = (unsigned)s->n_before + s->n_after;
+    buf_printf(out, path ? "/" : "spiffe://");
+    for (unsigned i = 0; i <= n; i++) {
+        if (s->rest && i == s->n_before) {
+            buf_printf(out, "%s%s", i > 0 ? "/" : "", path ? "{**}" : "**");
+        }
+        if (i == n) {
+            break;
+        }
+        buf_printf(out, "%s", i > 0 || (s->rest && s->n_before == 0) ? "/" : "");
+        if (i < s->n_before && (s->wild >> i & 1U) != 0) {
+            buf_printf(out, path ? "{}" : "*");
+            continue;
+        }
+        size_t len = strcspn(p, "/");
+        print_text((enum dim)s->dim, (struct str){p, len}, VALUE_SHOWN, out);
+        p += len + 1;
     }
 }
 
@@ -73,8 +108,13 @@ static void print_key(const struct key_table *t, uint32_t key, size_t max, struc
         }
         return;
     }
+    if (k->form == FORM_SHAPE) {
+        print_shape(&t->shapes[k->prefix_len], k, out);
+        return;
+    }
+    size_t before = k->name_len > 0 ? (size_t)k->name_len + 1 : 0;
     buf_printf(out, "%s", k->form == FORM_ANY || k->form == FORM_SUFFIX ? "*" : "");
-    print_text((enum dim)k->dim, (struct str){k->text, k->len}, max, out);
+    print_text((enum dim)k->dim, (struct str){k->text + before, k->len - before}, max, out);
     buf_printf(out, "%s", k->form == FORM_PREFIX ? "*" : "");
 }
 
@@ -105,6 +145,8 @@ static void print_fact(const struct policy_query *q, enum dim dim, struct buf *o
         buf_printf(out, "%u", q->port);
         break;
     case DIM_PRINCIPAL:
+    case DIM_NAMESPACE:
+    case DIM_ACCOUNT:
     case DIM_DOMAIN:
         print_text(DIM_PRINCIPAL, q->peer, VALUE_SHOWN, out);
         break;
@@ -112,6 +154,7 @@ static void print_fact(const struct policy_query *q, enum dim dim, struct buf *o
         print_source(q->source, out);
         break;
     case DIM_PATH:
+    case DIM_GRPC:
         print_text(DIM_PATH, q->path, VALUE_SHOWN, out);
         break;
     case DIM_HOST:
@@ -120,26 +163,38 @@ static void print_fact(const struct policy_query *q, enum dim dim, struct buf *o
     case DIM_METHOD:
         print_text(DIM_METHOD, q->method, VALUE_SHOWN, out);
         break;
+    case DIM_CLAIM: /* values stay out of logs */
+    case DIM_QUERY:
+    case DIM_HEADER:
     case DIM_COUNT:
         break;
     }
 }
 
-static const char *missing_text(enum dim dim)
+static const char *missing_text(const struct policy_query *q, enum dim dim)
 {
     switch (dim) {
     case DIM_TARGET:
         return "the own identity is not known";
     case DIM_PRINCIPAL:
-    case DIM_DOMAIN:
         return "the peer has no identity";
+    case DIM_NAMESPACE:
+    case DIM_ACCOUNT:
+    case DIM_DOMAIN:
+        return q->peer.n > 0 ? "the peer has no identity of this form" : "the peer has no identity";
     case DIM_SOURCE:
         return "the source address is not known";
     case DIM_HOST:
         return "the request names no host";
+    case DIM_GRPC:
+        return "the request is not gRPC";
+    case DIM_CLAIM:
+        return "there is no verified token";
     case DIM_PORT:
     case DIM_PATH:
     case DIM_METHOD:
+    case DIM_QUERY:
+    case DIM_HEADER:
     case DIM_COUNT:
         break;
     }
@@ -163,11 +218,26 @@ static unsigned clause_weight(struct ask *a, enum dim dim, const struct clause *
            (policy_not_list_holds(a, dim, &c->neg, CONF_ALLOW) ? 0 : each);
 }
 
+static unsigned named_weight(struct ask *a, enum dim dim, const struct named *c)
+{
+    const struct named_item *items = a->policy->items;
+    unsigned weight = 0;
+    for (uint32_t i = 0; i < c->pos.n; i++) {
+        weight += !policy_item_holds(a, dim, &items[c->pos.at + i], false, CONF_ALLOW);
+    }
+    for (uint32_t i = 0; i < c->neg.n; i++) {
+        weight += !policy_item_holds(a, dim, &items[c->neg.at + i], true, CONF_ALLOW);
+    }
+    return weight;
+}
+
 static unsigned from_weight(struct ask *a, const struct from *f)
 {
-    unsigned weight = 0;
-    for (unsigned d = 0; d < FROM_CLAUSES; d++) {
-        weight += clause_weight(a, from_dims[d], policy_from_clause(f, from_dims[d]));
+    unsigned weight = named_weight(a, DIM_CLAIM, &f->claims);
+    for (unsigned d = 0; d < COUNT(from_dims); d++) {
+        if (from_dims[d] != DIM_CLAIM) {
+            weight += clause_weight(a, from_dims[d], policy_from_clause(f, from_dims[d]));
+        }
     }
     return weight;
 }
@@ -176,8 +246,10 @@ static unsigned to_weight(struct ask *a, const struct to *t)
 {
     unsigned weight = clause_weight(a, DIM_PORT, &t->port);
     unsigned requests = 0;
-    for (unsigned d = 0; d < TO_CLAUSES; d++) {
-        if (dim_is_request(to_dims[d])) {
+    for (unsigned d = 0; d < COUNT(to_dims); d++) {
+        if (dim_is_named(to_dims[d])) {
+            requests += named_weight(a, to_dims[d], policy_to_named(t, to_dims[d]));
+        } else if (dim_is_request(to_dims[d])) {
             requests += clause_weight(a, to_dims[d], policy_to_clause(t, to_dims[d]));
         }
     }
@@ -215,43 +287,80 @@ struct failure {
     enum dim dim;
     bool negative;
     const struct run *list;
+    const struct named_item *item; /* dimensions with names; NULL: others */
 };
 
-enum { FAILURES_MAX = 2 * DIM_COUNT };
+enum { FAILURES_MAX = 2 * DIM_PLAIN_COUNT + 8 }; /* of many with names the first are enough */
 
-static unsigned add_failures(struct ask *a, enum dim dim, const struct clause *c,
-                             struct failure *items, unsigned n)
+struct failures {
+    struct failure items[FAILURES_MAX];
+    unsigned n;
+};
+
+static void add_failure(struct failures *f, struct failure failure)
+{
+    if (f->n < FAILURES_MAX) {
+        f->items[f->n++] = failure;
+    }
+}
+
+static void add_plain(struct ask *a, enum dim dim, const struct clause *c, struct failures *f)
 {
     if (!policy_list_holds(a, dim, &c->pos, CONF_ALLOW)) {
-        items[n++] = (struct failure){dim, false, &c->pos};
+        add_failure(f, (struct failure){.dim = dim, .list = &c->pos});
     }
     if (!policy_not_list_holds(a, dim, &c->neg, CONF_ALLOW)) {
-        items[n++] = (struct failure){dim, true, &c->neg};
+        add_failure(f, (struct failure){.dim = dim, .negative = true, .list = &c->neg});
     }
-    return n;
+}
+
+static void add_named(struct ask *a, enum dim dim, const struct named *c, struct failures *f)
+{
+    for (unsigned negative = 0; negative < 2; negative++) {
+        const struct span *list = negative == 1 ? &c->neg : &c->pos;
+        for (uint32_t i = 0; i < list->n; i++) {
+            const struct named_item *item = &a->policy->items[list->at + i];
+            if (!policy_item_holds(a, dim, item, negative == 1, CONF_ALLOW)) {
+                add_failure(f, (struct failure){.dim = dim,
+                                                .negative = negative == 1,
+                                                .list = &item->values,
+                                                .item = item});
+            }
+        }
+    }
 }
 
 /* What fails, in the order in which the rule is read. */
-static unsigned list_failures(struct ask *a, const struct miss *m, struct failure *ret_items)
+static void list_failures(struct ask *a, const struct miss *m, struct failures *ret)
 {
     const struct policy *p = a->policy;
     const struct rule *r = &p->rules[m->rule];
-    unsigned n = 0;
-    for (unsigned d = 0; r->n_from > 0 && d < FROM_CLAUSES; d++) {
-        const struct clause *c = policy_from_clause(&p->from[m->from], from_dims[d]);
-        n = add_failures(a, from_dims[d], c, ret_items, n);
+    ret->n = 0;
+    for (unsigned d = 0; r->n_from > 0 && d < COUNT(from_dims); d++) {
+        const struct from *f = &p->from[m->from];
+        if (from_dims[d] == DIM_CLAIM) {
+            add_named(a, DIM_CLAIM, &f->claims, ret);
+        } else {
+            add_plain(a, from_dims[d], policy_from_clause(f, from_dims[d]), ret);
+        }
     }
-    for (unsigned d = 0; r->n_to > 0 && d < TO_CLAUSES; d++) {
-        const struct clause *c = policy_to_clause(&p->to[m->to], to_dims[d]);
-        n = add_failures(a, to_dims[d], c, ret_items, n);
+    for (unsigned d = 0; r->n_to > 0 && d < COUNT(to_dims); d++) {
+        const struct to *t = &p->to[m->to];
+        if (dim_is_named(to_dims[d])) {
+            add_named(a, to_dims[d], policy_to_named(t, to_dims[d]), ret);
+        } else {
+            add_plain(a, to_dims[d], policy_to_clause(t, to_dims[d]), ret);
+        }
     }
-    return n;
 }
 
-static void print_failure(struct ask *a, const struct failure *f, struct buf *out)
+static void print_list(const struct policy *p, const struct failure *f, struct buf *out)
 {
-    const struct policy *p = a->policy;
-    buf_printf(out, "%s [", clause_names[f->dim][f->negative ? 1 : 0]);
+    if (f->item != NULL) {
+        const struct key *name = policy_key(&p->table, f->item->name);
+        print_text(f->dim, (struct str){name->text, name->name_len}, VALUE_SHOWN, out);
+        buf_printf(out, f->item->present ? " present" : ": ");
+    }
     for (uint32_t i = 0; i < f->list->n && i < ITEMS_SHOWN; i++) {
         buf_printf(out, "%s", i > 0 ? ", " : "");
         print_key(&p->table, policy_run_keys(p, f->list)[i], VALUE_SHOWN, out);
@@ -259,11 +368,40 @@ static void print_failure(struct ask *a, const struct failure *f, struct buf *ou
     if (f->list->n > ITEMS_SHOWN) {
         buf_printf(out, ", and %u more", f->list->n - ITEMS_SHOWN);
     }
+}
+
+/* What a caller wrote into a header or parameter stays out of the log: it may be a secret. */
+static void print_named_fact(struct ask *a, const struct failure *f, struct buf *out)
+{
+    const struct named_match *m = policy_ask_named(a, f->dim);
+    unsigned n = 0;
+    for (uint32_t i = 0; i < m->n_values; i++) {
+        n += m->values[i].name == f->item->name;
+    }
+    if (m->known == NOT_THERE) {
+        buf_printf(out, "]: %s", missing_text(a->query, f->dim));
+    } else if (m->known == NOT_KNOWN) {
+        buf_printf(out, "]: what the request has is not known");
+    } else if (n == 0) {
+        buf_printf(out, "]: it is not there");
+    } else {
+        buf_printf(out, "] %s %s", f->negative ? "holds" : "does not hold",
+                   n == 1 ? "what is there" : "all of what is there");
+    }
+}
+
+static void print_failure(struct ask *a, const struct failure *f, struct buf *out)
+{
+    buf_printf(out, "%s [", clause_names[f->dim][f->negative ? 1 : 0]);
+    print_list(a->policy, f, out);
     if (dim_is_request(f->dim) && !a->query->http) {
         buf_printf(out,
                    "] speaks of requests, and this is a connection: is the port declared http?");
-    } else if (policy_ask_match(a, f->dim)->missing) {
-        buf_printf(out, "]: %s", missing_text(f->dim));
+    } else if (f->item != NULL) {
+        print_named_fact(a, f, out);
+    } else if (policy_ask_match(a, f->dim)->known != KNOWN ||
+               (f->dim == DIM_GRPC && !a->query->grpc)) {
+        buf_printf(out, "]: %s", missing_text(a->query, f->dim));
     } else {
         buf_printf(out, "] %s ", f->negative ? "holds" : "does not hold");
         print_fact(a->query, f->dim, out);
@@ -273,74 +411,41 @@ static void print_failure(struct ask *a, const struct failure *f, struct buf *ou
 /* --- the nearest rule --------------------------------------------------------------------------*/
 
 struct nearest {
+    struct ask *ask;
     struct miss miss;
-    struct failure failures[FAILURES_MAX];
-    unsigned n_failures;
+    struct failures failures;
+    uint32_t last; /* rule: its atoms stand side by side */
     uint32_t looked_at;
     bool more; /* there are more rules than were looked at */
 };
 
-static struct span allow_rules_of(const struct policy *p, uint32_t key)
+static bool look_at(void *arg, const struct atom *atom)
 {
-    uint32_t low = 0;
-    uint32_t high = p->n_allow_spans;
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (p->allow_spans[mid].key < key) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
+    struct nearest *n = arg;
+    const struct rule *r = &n->ask->policy->rules[atom->rule];
+    if (atom->rule == n->last || policy_has_ended(r, n->ask->query)) {
+        return true;
     }
-    bool found = low < p->n_allow_spans && p->allow_spans[low].key == key;
-    return found ? p->allow_spans[low].rules : (struct span){0};
+    if (n->looked_at == RULES_LOOKED_AT) {
+        n->more = true;
+        return false;
+    }
+    n->last = atom->rule;
+    n->looked_at++;
+    struct miss miss = rule_miss(n->ask, atom->rule);
+    POSTERN_ASSERT(miss.weight > 0); /* or it would have allowed */
+    if (n->miss.rule == UINT32_MAX || miss.weight < n->miss.weight) {
+        n->miss = miss;
+    }
+    return true;
 }
 
-/* Takes the lowest rule number from the runs; UINT32_MAX: they are empty. */
-static uint32_t next_rule(const struct policy *p, struct span *runs, uint32_t n_runs)
-{
-    uint32_t next = UINT32_MAX;
-    for (uint32_t i = 0; i < n_runs; i++) {
-        if (runs[i].n > 0 && p->pool[runs[i].at] < next) {
-            next = p->pool[runs[i].at];
-        }
-    }
-    for (uint32_t i = 0; i < n_runs; i++) {
-        if (runs[i].n > 0 && p->pool[runs[i].at] == next) {
-            runs[i].at++;
-            runs[i].n--;
-        }
-    }
-    return next;
-}
-
-/* The ALLOW rules that speak of the target are those of its keys and those without target: runs in
- * the order of the file, read side by side. */
 static void find_nearest(struct ask *a, struct nearest *ret)
 {
-    const struct policy *p = a->policy;
-    const struct match *m = policy_ask_match(a, DIM_TARGET);
-    struct span runs[MATCH_MAX + 1] = {allow_rules_of(p, KEY_NONE)};
-    uint32_t n_runs = 1;
-    for (uint32_t i = 0; i < m->n; i++) {
-        runs[n_runs++] = allow_rules_of(p, m->keys[i]);
-    }
-    *ret = (struct nearest){.miss.rule = UINT32_MAX};
-    for (;;) {
-        uint32_t next = next_rule(p, runs, n_runs);
-        if (next == UINT32_MAX || ret->looked_at == RULES_LOOKED_AT) {
-            ret->more = next != UINT32_MAX;
-            break;
-        }
-        ret->looked_at++;
-        struct miss miss = rule_miss(a, next);
-        POSTERN_ASSERT(miss.weight > 0); /* or it would have allowed */
-        if (ret->miss.rule == UINT32_MAX || miss.weight < ret->miss.weight) {
-            ret->miss = miss;
-        }
-    }
+    *ret = (struct nearest){.ask = a, .miss.rule = UINT32_MAX, .last = UINT32_MAX};
+    policy_search_target(a, SECTION_ALLOW, look_at, ret);
     if (ret->miss.rule != UINT32_MAX) {
-        ret->n_failures = list_failures(a, &ret->miss, ret->failures);
+        list_failures(a, &ret->miss, &ret->failures);
     }
 }
 
@@ -355,7 +460,7 @@ static void print_near_miss(struct ask *a, const struct nearest *near, struct bu
         return;
     }
     buf_printf(out, "rule \"%s\": ", p->rules[near->miss.rule].name);
-    print_failure(a, &near->failures[0], out);
+    print_failure(a, &near->failures.items[0], out);
 }
 
 static void print_verdict(const struct policy_verdict *v, struct buf *out)
@@ -414,9 +519,9 @@ static void print_nearest(struct ask *a, struct buf *out)
     const struct rule *r = &a->policy->rules[near.miss.rule];
     buf_printf(out, "  nearest of %s%u ALLOW rules for this target: rule \"%s\" (line %u)\n",
                near.more ? "the first " : "", near.looked_at, r->name, r->line);
-    for (unsigned i = 0; i < near.n_failures; i++) {
+    for (unsigned i = 0; i < near.failures.n; i++) {
         buf_printf(out, "    ");
-        print_failure(a, &near.failures[i], out);
+        print_failure(a, &near.failures.items[i], out);
         buf_printf(out, "\n");
     }
 }
@@ -430,8 +535,9 @@ bool policy_explain(const struct policy *p, const struct policy_query *q, struct
     buf_printf(&text, "\n");
     print_question(q, &text);
     if (v.reason == POLICY_NO_RULE) {
+        struct ask_named named __attribute__((uninitialized));
         struct ask a __attribute__((uninitialized));
-        policy_ask_init(&a, p, q);
+        policy_ask_init(&a, policy_asks_named(p) ? &named : NULL, p, q);
         print_nearest(&a, &text);
     }
     bool ok = buf_len(&text) > 0 && buf_append_str(out, buf_str(&text));
@@ -446,9 +552,10 @@ void policy_near_miss(const struct policy *p, const struct policy_query *q, char
     struct buf text = BUF_INIT(TEXT_MAX);
     policy_decide(p, q, &v);
     if (v.reason == POLICY_NO_RULE) {
+        struct ask_named named __attribute__((uninitialized));
         struct ask a __attribute__((uninitialized));
         struct nearest near;
-        policy_ask_init(&a, p, q);
+        policy_ask_init(&a, policy_asks_named(p) ? &named : NULL, p, q);
         find_nearest(&a, &near);
         print_near_miss(&a, &near, &text);
     } else {
