@@ -305,7 +305,7 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
 void listener_refuse_identity_limits(struct context *c, const struct node *map, const char *what);
 
 extern const struct table table_proxy, table_gateway, table_mesh, table_policy, table_agent,
-    table_entries, table_modes, table_rotate;
+    table_entries, table_modes, table_rotate, table_policy_test;
 extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_dataplane_admin, table_metrics, table_port,
     table_kubernetes, table_probes;

@@ -1,4 +1,5 @@
 /* load: files to structs, by kind. A file is taken whole or not at all. */
+#include <postern/conf_policy_test.h>
 #include <postern/conf_rotate.h>
 
 #include <errno.h>
@@ -27,6 +28,7 @@ enum {
     KIND_ENTRIES,
     KIND_MODES,
     KIND_ROTATE,
+    KIND_POLICY_TEST,
     N_KINDS
 };
 
@@ -39,6 +41,7 @@ static const struct kind kinds[N_KINDS] = {
     [KIND_ENTRIES] = {"Entries", &table_entries, "'entries' in an Agent file names it"},
     [KIND_MODES] = {"Modes", &table_modes, "'state.modes' in an Agent file names it"},
     [KIND_ROTATE] = {"Rotate", &table_rotate, "'postern rotate FILE' runs it"},
+    [KIND_POLICY_TEST] = {"PolicyTest", &table_policy_test, "'postern policy test FILE' runs it"},
 };
 
 /* Every conf_* begins with its `path`, which no table knows. */
@@ -49,6 +52,7 @@ _Static_assert(offsetof(struct conf_agent, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_entries, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_modes, path) == 0, "path is first");
 _Static_assert(offsetof(struct conf_rotate, path) == 0, "path is first");
+_Static_assert(offsetof(struct conf_policy_test, path) == 0, "path is first");
 
 static void *kind_free(const struct kind *k, void *conf)
 {
@@ -80,7 +84,7 @@ static const struct kind *find_kind(struct str name)
 static const struct kind *read_kind(struct context *c, const struct node *root)
 {
     static const char *const expected =
-        "Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or Rotate";
+        "Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes, Rotate or PolicyTest";
     if (root->kind != NODE_MAP) {
         report(c, root, "a mapping that begins with 'kind:' and 'level:'", NULL,
                "not a configuration file");
@@ -237,6 +241,7 @@ DEFINE_KIND(agent, AGENT)
 DEFINE_KIND(entries, ENTRIES)
 DEFINE_KIND(modes, MODES)
 DEFINE_KIND(rotate, ROTATE)
+DEFINE_KIND(policy_test, POLICY_TEST)
 
 /* --- check ------------------------------------------------------------------------------------ */
 static void check_named(int kind, const char *path, struct conf_diag *diag)
@@ -291,6 +296,8 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
         check_named(KIND_POLICY, a->state.policy_path, diag);
         check_named(KIND_MESH, a->state.mesh_path, diag);
         check_named(KIND_MODES, a->state.modes_path, diag);
+    } else if (k == &kinds[KIND_POLICY_TEST]) {
+        check_named(KIND_POLICY, ((const struct conf_policy_test *)conf)->policy_path, diag);
     }
     kind_free(k, conf);
     if (diag_total(diag) != before) {
@@ -305,8 +312,8 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
 /* --- kinds and their reference ---------------------------------------------------------------- */
 const char *const *conf_kinds(void)
 {
-    static const char *const names[] = {"Proxy",   "Gateway", "Mesh",   "Policy", "Agent",
-                                        "Entries", "Modes",   "Rotate", NULL};
+    static const char *const names[] = {"Proxy",   "Gateway", "Mesh",   "Policy",     "Agent",
+                                        "Entries", "Modes",   "Rotate", "PolicyTest", NULL};
     return names;
 }
 

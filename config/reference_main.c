@@ -19,15 +19,20 @@ static int fail(const struct err *err)
     return 1;
 }
 
-/* docs/reference/proxy.md for Proxy. */
+/* docs/reference/proxy.md for Proxy, policy-test.md for PolicyTest. */
 static char *file_of(const char *dir, const char *kind)
 {
-    char *path = mem_must_printf("%s/%s.md", dir, kind);
-    char *letter = path + strlen(dir) + 1;
-    if (*letter >= 'A' && *letter <= 'Z') {
-        *letter = (char)(*letter - 'A' + 'a');
+    char name[64];
+    size_t n = 0;
+    for (size_t i = 0; kind[i] != '\0' && n + 3 < sizeof(name); i++) {
+        bool capital = kind[i] >= 'A' && kind[i] <= 'Z';
+        if (capital && i > 0) {
+            name[n++] = '-';
+        }
+        name[n++] = capital ? (char)(kind[i] - 'A' + 'a') : kind[i];
     }
-    return path;
+    name[n] = '\0';
+    return mem_must_printf("%s/%s.md", dir, name);
 }
 
 static int write_or_check(const char *dir, const char *kind, bool check)

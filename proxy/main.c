@@ -37,7 +37,8 @@ static const struct role {
     {"check", check_main, "check FILE...",
      "say what is wrong with configuration files, and run nothing"},
     {"policy", policy_main, "policy COMMAND ...",
-     "what a policy says, what is doubtful about it, what a change of it changes (fmt)"},
+     "what a policy says, what is doubtful about it, what a change of it changes (test, fmt, "
+     "replay, suggest)"},
     {"svid", svid_main, "svid fetch|watch|show|validate",
      "ask a SPIFFE agent who we are; what a certificate or token says, and whether it is good"},
     {"bundle", bundle_main, "bundle show [--jwt]", "ask a SPIFFE agent what it trusts"},

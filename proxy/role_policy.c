@@ -1,5 +1,7 @@
 /* role_policy: `postern policy COMMAND`: argument parsing and files; the work is done in
  * policy_tools. Nothing of a running proxy or agent is asked here. */
+#include "role_policy.h"
+
 #include "roles_priv.h"
 
 #include <errno.h>
@@ -16,6 +18,7 @@
 enum { FILE_MAX = 4 << 20 };
 
 static int fmt_main(int argc, char **argv);
+static int test_main(int argc, char **argv);
 
 static const struct command {
     const char *name;
@@ -23,10 +26,13 @@ static const struct command {
     const char *use;
 } commands[] = {
     {"fmt", fmt_main, "fmt [-w | --check] FILE..."},
+    {"test", test_main, "test [--policy POLICY] [--tap] [--junit OUTPUT] FILE..."},
+    {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
+    {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},
 };
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-static int usage(FILE *out)
+static int usage_to(FILE *out)
 {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         fprintf(out, "%s postern policy %s\n", i == 0 ? "usage:" : "      ", commands[i].use);
@@ -36,14 +42,49 @@ static int usage(FILE *out)
     return out == stdout ? 0 : 2;
 }
 
-/* What does not fit, or cannot be written, is told about. */
-static int print(const struct buf *b)
+int policy_usage(void)
+{
+    return usage_to(stderr);
+}
+
+int policy_print(const struct buf *b)
 {
     if (fwrite(buf_head(b), 1, buf_len(b), stdout) != buf_len(b) || fflush(stdout) != 0) {
         fprintf(stderr, "postern: cannot write what was found: %s\n", strerrordesc_np(errno));
         return 2;
     }
     return 0;
+}
+
+int policy_load(const char *path, struct role_policy *ret)
+{
+    struct conf_diag *diag = conf_diag_new();
+    struct err err = ERR_INIT;
+    int rc = 0;
+    *ret = (struct role_policy){.conf = NULL};
+    if (conf_load_policy(path, diag, &ret->conf) != 0) {
+        role_print_diag(diag);
+        rc = 2;
+    } else {
+        ret->policy = policy_new(ret->conf, &err);
+        if (ret->policy == NULL) {
+            if (err.where[0] == '\0') {
+                err_where(&err, "%s", path);
+            }
+            rc = role_say("policy", &err, 2);
+            conf_policy_free(ret->conf);
+            ret->conf = NULL;
+        }
+    }
+    conf_diag_free(diag);
+    return rc;
+}
+
+void policy_unload(struct role_policy *p)
+{
+    policy_free(p->policy);
+    conf_policy_free(p->conf);
+    *p = (struct role_policy){.conf = NULL};
 }
 
 /* --- fmt ---------------------------------------------------------------------------------------
@@ -80,7 +121,7 @@ static int fmt_text(const struct fmt_options *o, const char *path, struct str te
             printf("%s\n", path);
         }
     } else if (!o->write) {
-        rc = print(&out);
+        rc = policy_print(&out);
     } else if (str_eq(text, buf_str(&out))) {
         rc = 0;
     } else {
@@ -102,11 +143,11 @@ static int fmt_main(int argc, char **argv)
         } else if (strcmp(argv[first], "--check") == 0) {
             o.check = true;
         } else {
-            return usage(stderr);
+            return policy_usage();
         }
     }
     if (first == argc || (o.write && o.check)) {
-        return usage(stderr);
+        return policy_usage();
     }
     int rc = 0;
     for (int i = first; i < argc; i++) {
@@ -121,12 +162,89 @@ static int fmt_main(int argc, char **argv)
     return rc;
 }
 
+/* --- test --------------------------------------------------------------------------------------
+ */
+struct test_options {
+    const char *policy, *junit;
+    bool tap;
+};
+
+/* Standard output has one form, the file another. */
+static int tell_results(const struct test_options *o, const struct conf_policy_test *test,
+                        const struct policy_test_result *results)
+{
+    struct buf out = BUF_INIT(POLICY_TOOLS_TEXT_MAX);
+    struct buf junit = BUF_INIT(POLICY_TOOLS_TEXT_MAX);
+    struct err err = ERR_INIT;
+    int rc = 2;
+    if (!policy_test_print(test, results, o->tap ? POLICY_TEST_TAP : POLICY_TEST_TEXT, &out) ||
+        (o->junit != NULL && !policy_test_print(test, results, POLICY_TEST_JUNIT, &junit))) {
+        fprintf(stderr, "postern: the results are too long to print\n");
+    } else if (o->junit != NULL &&
+               os_write_file_atomic(o->junit, buf_head(&junit), buf_len(&junit), 0644, &err) != 0) {
+        rc = role_say("policy test", &err, 2);
+    } else {
+        rc = policy_print(&out);
+    }
+    buf_reset(&out);
+    buf_reset(&junit);
+    return rc;
+}
+
+static int test_file(const struct test_options *o, const char *path)
+{
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_policy_test *test = NULL;
+    struct role_policy policy = {.conf = NULL};
+    int rc = 2;
+    if (conf_load_policy_test(path, diag, &test) != 0) {
+        role_print_diag(diag);
+    } else if (o->policy == NULL && test->policy_path == NULL) {
+        fprintf(stderr, "postern: %s names no policy: say 'policy' there, or --policy\n", path);
+    } else if (policy_load(o->policy != NULL ? o->policy : test->policy_path, &policy) == 0) {
+        struct policy_test_result *results =
+            policy_test_run(test, policy.conf, policy.policy, os_wall_s());
+        rc = tell_results(o, test, results);
+        if (rc == 0 && policy_test_failed(results, test->n_cases) > 0) {
+            rc = 1;
+        }
+        policy_test_results_free(results, test->n_cases);
+    }
+    policy_unload(&policy);
+    conf_policy_test_free(test);
+    conf_diag_free(diag);
+    return rc;
+}
+
+static int test_main(int argc, char **argv)
+{
+    struct test_options o = {.policy = NULL};
+    const struct role_text texts[] = {{"--policy", &o.policy}, {"--junit", &o.junit}};
+    int first = 1;
+    for (; first < argc && argv[first][0] == '-'; first++) {
+        if (strcmp(argv[first], "--tap") == 0) {
+            o.tap = true;
+        } else if (!role_take_text(texts, 2, argc, argv, &first)) {
+            return policy_usage();
+        }
+    }
+    if (first == argc || (argc - first > 1 && (o.junit != NULL || o.tap))) {
+        return policy_usage();
+    }
+    int rc = 0;
+    for (int i = first; i < argc; i++) {
+        int r = test_file(&o, argv[i]);
+        rc = r > rc ? r : rc;
+    }
+    return rc;
+}
+
 /* -----------------------------------------------------------------------------------------------
  */
 int policy_main(int argc, char **argv)
 {
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)) {
-        return usage(stdout);
+        return usage_to(stdout);
     }
     for (size_t i = 0; argc > 1 && i < N_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {
@@ -137,5 +255,5 @@ int policy_main(int argc, char **argv)
             return commands[i].run(argc - 1, argv + 1);
         }
     }
-    return usage(stderr);
+    return policy_usage();
 }

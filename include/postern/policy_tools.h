@@ -11,8 +11,10 @@
 #define POSTERN_POLICY_TOOLS_H
 
 #include <postern/buf.h>
-#include <postern/conf.h>
+#include <postern/conf_policy_test.h>
 #include <postern/err.h>
+#include <postern/policy.h>
+#include <postern/policy_record.h>
 #include <postern/str.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,5 +26,61 @@ enum { POLICY_TOOLS_TEXT_MAX = 64 << 20 };
 /* The canonical form of a Policy file that conf_parse_policy has taken: means the same, has the
  * same comments, and is its own canonical form. -1: it cannot be had without losing something. */
 int policy_fmt(const char *name, struct str text, struct buf *out, struct err *err);
+
+/* --- test --------------------------------------------------------------------------------------
+ */
+enum policy_test_form { POLICY_TEST_TEXT, POLICY_TEST_TAP, POLICY_TEST_JUNIT };
+struct policy_test_result {
+    bool ok;
+    char *said;        /* owned: what was expected, and what came; NULL: ok */
+    char *explanation; /* owned: why it came, in lines; NULL: ok */
+};
+/* One a case, in their order; freed with policy_test_results_free. p is what conf was made into. */
+struct policy_test_result *policy_test_run(const struct conf_policy_test *test,
+                                           const struct conf_policy *conf, const struct policy *p,
+                                           int64_t now_s);
+void policy_test_results_free(struct policy_test_result *results, size_t n);
+size_t policy_test_failed(const struct policy_test_result *results, size_t n);
+/* False: it does not fit. */
+bool policy_test_print(const struct conf_policy_test *test,
+                       const struct policy_test_result *results, enum policy_test_form form,
+                       struct buf *out);
+
+/* --- replay ------------------------------------------------------------------------------------
+ */
+struct policy_replay;
+/* conf and p live longer; p is what conf was made into. NULL: err says why. */
+struct policy_replay *policy_replay_new(const struct conf_policy *conf, const struct policy *p,
+                                        int64_t now_s, struct err *err);
+struct policy_replay *policy_replay_free(struct policy_replay *r);
+void policy_replay_add(struct policy_replay *r, const struct policy_record *record);
+/* How many decisions were added, and how many of them the policy would make otherwise, or may. */
+struct policy_replay_count {
+    size_t decisions, changed, maybe;
+    bool too_many; /* edges beyond the bound are counted and not told apart */
+};
+void policy_replay_counts(const struct policy_replay *r, struct policy_replay_count *ret);
+bool policy_replay_print(const struct policy_replay *r, bool json, struct buf *out);
+
+/* --- suggest -----------------------------------------------------------------------------------
+ */
+struct policy_suggest_options {
+    bool paths;  /* say which paths, with {} for what looks like an ID or takes many values */
+    bool denied; /* what was denied is wanted too */
+};
+struct policy_suggest;
+struct policy_suggest *policy_suggest_new(const struct policy_suggest_options *o);
+struct policy_suggest *policy_suggest_free(struct policy_suggest *s);
+void policy_suggest_add(struct policy_suggest *s, const struct policy_record *r);
+struct policy_suggest_count {
+    size_t taken, denied;
+    size_t no_identity; /* no ALLOW rule can speak of these alone */
+    size_t unspeakable; /* whose name is no exact principal */
+    bool too_many;      /* what came last is left out */
+};
+void policy_suggest_counts(const struct policy_suggest *s, struct policy_suggest_count *ret);
+/* A Policy file. It allows what was added and counted as taken and, by identity, port and method,
+ * nothing else. -1: it would be larger than a file may be. */
+int policy_suggest_write(const struct policy_suggest *s, struct buf *out, struct err *err);
 
 #endif

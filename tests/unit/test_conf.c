@@ -2,6 +2,7 @@
  * conf: bad files first, each with the place and the words that a person gets; then every example
  * file, the defaults, and every prefix of every example.
  */
+#include <postern/conf_policy_test.h>
 #include <postern/conf_rotate.h>
 
 #include <arpa/inet.h>
@@ -17,7 +18,7 @@
 #include <cmocka.h>
 
 /* --- one text of any kind --------------------------------------------------------------------- */
-enum kind { PROXY, GATEWAY, MESH, POLICY, AGENT, ENTRIES, MODES, ROTATE };
+enum kind { PROXY, GATEWAY, MESH, POLICY, AGENT, ENTRIES, MODES, ROTATE, POLICY_TEST };
 
 /* Parses as the kind and forgets the result; 0 or -1, and everything that was said. */
 static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
@@ -30,6 +31,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     struct conf_entries *entries = NULL;
     struct conf_modes *modes = NULL;
     struct conf_rotate *rotate = NULL;
+    struct conf_policy_test *policy_test = NULL;
     int rc = -1;
     switch (kind) {
     case PROXY:
@@ -56,6 +58,9 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     case ROTATE:
         rc = conf_parse_rotate("/etc/f.yaml", text, len, diag, &rotate);
         break;
+    case POLICY_TEST:
+        rc = conf_parse_policy_test("/etc/f.yaml", text, len, diag, &policy_test);
+        break;
     }
     assert_int_equal(rc, conf_diag_count(diag) == 0 ? 0 : -1);
     assert_true(conf_diag_print(diag, said));
@@ -66,6 +71,7 @@ static int parse(enum kind kind, const char *text, size_t len, struct buf *said)
     conf_entries_free(entries);
     conf_modes_free(modes);
     conf_rotate_free(rotate);
+    conf_policy_test_free(policy_test);
     conf_diag_free(diag);
     return rc;
 }
@@ -142,21 +148,21 @@ static const struct bad_case bad_yaml[] = {
 
 static const struct bad_case bad_head[] = {
     {POLICY, "level: 1\nrules: []\n",
-     "1:1: missing key 'kind', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or "
-     "Rotate; "
+     "1:1: missing key 'kind', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes, "
+     "Rotate or PolicyTest; "
      "every file "
      "opens "
      "with "
      "'kind:' and 'level:'\n"},
     {POLICY, "kind: Polizy\nlevel: 1\n",
-     "1:7: no such kind 'Polizy', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes or "
-     "Rotate; "
+     "1:7: no such kind 'Polizy', expected Proxy, Gateway, Mesh, Policy, Agent, Entries, Modes, "
+     "Rotate or PolicyTest; "
      "did you "
      "mean "
      "'Policy'?\n"},
     {POLICY, "kind: [Policy]\n",
      "1:7: 'kind' holds no text, expected Proxy, Gateway, Mesh, Policy, Agent, "
-     "Entries, Modes or Rotate\n"},
+     "Entries, Modes, Rotate or PolicyTest\n"},
     {PROXY, "kind: Policy\nlevel: 1\nrules: []\n",
      "1:7: a file of kind Policy, expected Proxy; 'policy' in a Proxy or Gateway file names it\n"},
     {POLICY, "kind: Agent\nlevel: 1\n",
@@ -872,7 +878,7 @@ static const struct {
     {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
     {"entries.yaml", "Entries", ENTRIES}, {"entries-kubernetes.yaml", "Entries", ENTRIES},
     {"modes.yaml", "Modes", MODES},       {"rotate.yaml", "Rotate", ROTATE},
-    {"gateway.yaml", "Gateway", GATEWAY},
+    {"gateway.yaml", "Gateway", GATEWAY}, {"policy-test.yaml", "PolicyTest", POLICY_TEST},
 };
 
 static void test_examples_load(void **state)

@@ -1,0 +1,33 @@
+/*
+ * policy_record: one decision out of a log of ours: docs/logs.md (`connection` and `request` lines
+ * of inbound listeners) or docs/audit.md. Pure; a line is somebody's file, so all of it is checked.
+ */
+#ifndef POSTERN_POLICY_RECORD_H
+#define POSTERN_POLICY_RECORD_H
+
+#include <jansson.h>
+#include <postern/policy.h>
+
+struct policy_record {
+    json_t *line;              /* owned; everything else is lent from it */
+    struct policy_query query; /* without query, headers and claims: logs have none */
+    bool allowed;
+    bool path_cut;        /* the log has its beginning only */
+    const char *rule;     /* that decided then; NULL: none */
+    const char *decision; /* its id; NULL: none is written */
+    const char *ts;
+    struct sockaddr_storage source;
+};
+
+enum policy_record_kind {
+    POLICY_RECORD_DECISION,
+    POLICY_RECORD_OTHER, /* a line of ours, or of somebody else's, that is no decision of a policy
+                          */
+    POLICY_RECORD_BAD,   /* no JSON, or a decision without what makes one */
+};
+
+/* DECISION: *ret is filled, and policy_record_deinit is due. */
+enum policy_record_kind policy_record_parse(struct str line, struct policy_record *ret);
+void policy_record_deinit(struct policy_record *r);
+
+#endif

@@ -1,0 +1,24 @@
+/* role_policy: what the files of `postern policy` share. */
+#ifndef POSTERN_ROLE_POLICY_H
+#define POSTERN_ROLE_POLICY_H
+
+#include <postern/buf.h>
+#include <postern/conf.h>
+#include <postern/policy.h>
+
+struct role_policy {
+    struct conf_policy *conf;
+    struct policy *policy;
+};
+/* A Policy file, compiled; else 2, after telling why. */
+int policy_load(const char *path, struct role_policy *ret);
+void policy_unload(struct role_policy *p);
+/* To standard output; else 2, after telling why. */
+int policy_print(const struct buf *b);
+/* Tells how the commands are used; 2. */
+int policy_usage(void);
+
+int policy_replay_main(int argc, char **argv);
+int policy_suggest_main(int argc, char **argv);
+
+#endif
