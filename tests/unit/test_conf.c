@@ -874,11 +874,17 @@ static const struct {
     const char *kind;
     enum kind as;
 } examples[] = {
-    {"proxy.yaml", "Proxy", PROXY},       {"mesh.yaml", "Mesh", MESH},
-    {"policy.yaml", "Policy", POLICY},    {"agent.yaml", "Agent", AGENT},
-    {"entries.yaml", "Entries", ENTRIES}, {"entries-kubernetes.yaml", "Entries", ENTRIES},
-    {"modes.yaml", "Modes", MODES},       {"rotate.yaml", "Rotate", ROTATE},
-    {"gateway.yaml", "Gateway", GATEWAY}, {"policy-test.yaml", "PolicyTest", POLICY_TEST},
+    {"proxy.yaml", "Proxy", PROXY},
+    {"mesh.yaml", "Mesh", MESH},
+    {"policy.yaml", "Policy", POLICY},
+    {"agent.yaml", "Agent", AGENT},
+    {"entries.yaml", "Entries", ENTRIES},
+    {"entries-kubernetes.yaml", "Entries", ENTRIES},
+    {"modes.yaml", "Modes", MODES},
+    {"rotate.yaml", "Rotate", ROTATE},
+    {"gateway.yaml", "Gateway", GATEWAY},
+    {"policy-test.yaml", "PolicyTest", POLICY_TEST},
+    {"policy-requests.yaml", "Policy", POLICY},
 };
 
 static void test_examples_load(void **state)
