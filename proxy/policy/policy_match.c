@@ -29,6 +29,7 @@ static void match_shapes(const struct key_table *t, enum dim dim, struct str val
     for (uint32_t i = 0; i < t->n_shapes; i++) {
         const struct shape *s = &t->shapes[i];
         size_t least = (size_t)s->n_before + s->n_after;
+        least += dim == DIM_PATH && s->rest && s->n_after == 0; /* "/files/", and not "/files" */
         bool fits = s->dim == dim && (s->rest ? v.n >= least : v.n == least);
         for (uint64_t wild = s->wild; fits && wild != 0; wild &= wild - 1) {
             fits = v.first[__builtin_ctzl(wild)].n > 0;

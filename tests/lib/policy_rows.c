@@ -63,6 +63,24 @@ static uint16_t *ports_of(const uint16_t *items, size_t *ret_n)
     return ports;
 }
 
+static struct conf_policy_values values_of(const struct row_value *items)
+{
+    struct conf_policy_values s = {
+        .items = policy_rows_must(calloc(NAMED_MAX, sizeof(struct conf_policy_value)))};
+    while (s.n < NAMED_MAX && items[s.n].name != NULL) {
+        const struct row_value *in = &items[s.n];
+        struct conf_policy_value *v = &s.items[s.n++];
+        v->name = policy_rows_must(strdup(in->name));
+        v->present = in->present;
+        v->values.items = policy_rows_must(calloc(NAMED_VALUES, sizeof(char *)));
+        while (!in->present && v->values.n < NAMED_VALUES && in->values[v->values.n] != NULL) {
+            v->values.items[v->values.n] = policy_rows_must(strdup(in->values[v->values.n]));
+            v->values.n++;
+        }
+    }
+    return s;
+}
+
 static struct conf_policy_from from_of(const struct row *r)
 {
     return (struct conf_policy_from){
@@ -72,6 +90,12 @@ static struct conf_policy_from from_of(const struct row *r)
         .not_trust_domains = strings_of(r->not_domains),
         .ip_blocks = cidrs_of(r->blocks),
         .not_ip_blocks = cidrs_of(r->not_blocks),
+        .namespaces = strings_of(r->namespaces),
+        .not_namespaces = strings_of(r->not_namespaces),
+        .service_accounts = strings_of(r->accounts),
+        .not_service_accounts = strings_of(r->not_accounts),
+        .claims = values_of(r->claims),
+        .not_claims = values_of(r->not_claims),
     };
 }
 
@@ -84,6 +108,12 @@ static struct conf_policy_to to_of(const struct row *r)
         .not_hosts = strings_of(r->not_hosts),
         .paths = strings_of(r->paths),
         .not_paths = strings_of(r->not_paths),
+        .grpc = strings_of(r->grpc),
+        .not_grpc = strings_of(r->not_grpc),
+        .query = values_of(r->query),
+        .not_query = values_of(r->not_query),
+        .headers = values_of(r->headers),
+        .not_headers = values_of(r->not_headers),
     };
     t.ports = ports_of(r->ports, &t.n_ports);
     t.not_ports = ports_of(r->not_ports, &t.n_not_ports);
@@ -103,6 +133,8 @@ struct conf_policy *policy_rows_conf(const struct row *rows, size_t n)
             rule->name = policy_rows_must(strdup(r->name));
             rule->line = (unsigned)i + 1;
             rule->action = r->action;
+            rule->mode = r->mode;
+            rule->expires_s = r->expires_s;
             rule->target_principals = strings_of(r->target);
         }
         if (r->from) {
@@ -126,27 +158,58 @@ static void strings_free(struct conf_strings *s)
     free(s->items);
 }
 
+static void values_free(struct conf_policy_values *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        free(s->items[i].name);
+        strings_free(&s->items[i].values);
+    }
+    free(s->items);
+}
+
+static void from_free(struct conf_policy_from *f)
+{
+    strings_free(&f->principals);
+    strings_free(&f->not_principals);
+    strings_free(&f->trust_domains);
+    strings_free(&f->not_trust_domains);
+    strings_free(&f->namespaces);
+    strings_free(&f->not_namespaces);
+    strings_free(&f->service_accounts);
+    strings_free(&f->not_service_accounts);
+    values_free(&f->claims);
+    values_free(&f->not_claims);
+    free(f->ip_blocks.items);
+    free(f->not_ip_blocks.items);
+}
+
+static void to_free(struct conf_policy_to *t)
+{
+    free(t->ports);
+    free(t->not_ports);
+    strings_free(&t->methods);
+    strings_free(&t->not_methods);
+    strings_free(&t->hosts);
+    strings_free(&t->not_hosts);
+    strings_free(&t->paths);
+    strings_free(&t->not_paths);
+    strings_free(&t->grpc);
+    strings_free(&t->not_grpc);
+    values_free(&t->query);
+    values_free(&t->not_query);
+    values_free(&t->headers);
+    values_free(&t->not_headers);
+}
+
 void policy_rows_free(struct conf_policy *c)
 {
     for (size_t i = 0; i < c->n_rules; i++) {
         struct conf_rule *r = &c->rules[i];
         for (size_t k = 0; k < r->n_from; k++) {
-            strings_free(&r->from[k].principals);
-            strings_free(&r->from[k].not_principals);
-            strings_free(&r->from[k].trust_domains);
-            strings_free(&r->from[k].not_trust_domains);
-            free(r->from[k].ip_blocks.items);
-            free(r->from[k].not_ip_blocks.items);
+            from_free(&r->from[k]);
         }
         for (size_t k = 0; k < r->n_to; k++) {
-            free(r->to[k].ports);
-            free(r->to[k].not_ports);
-            strings_free(&r->to[k].methods);
-            strings_free(&r->to[k].not_methods);
-            strings_free(&r->to[k].hosts);
-            strings_free(&r->to[k].not_hosts);
-            strings_free(&r->to[k].paths);
-            strings_free(&r->to[k].not_paths);
+            to_free(&r->to[k]);
         }
         strings_free(&r->target_principals);
         free(r->name);
@@ -182,6 +245,11 @@ struct policy_query policy_rows_query(const struct question *q, struct sockaddr_
         .method = str_of(q->method),
         .host = str_of(q->host),
         .path = str_of(q->path),
+        .query = str_of(q->query),
+        .grpc = q->grpc,
+        .headers = q->headers,
+        .claims = q->claims,
+        .now_s = q->now_s,
     };
     if (q->source != NULL) {
         address_of(q->source, source);
@@ -190,14 +258,22 @@ struct policy_query policy_rows_query(const struct question *q, struct sockaddr_
     return r;
 }
 
+static void same_name(const char *a, const char *b)
+{
+    if (a == NULL || b == NULL) {
+        assert_true(a == b);
+    } else {
+        assert_string_equal(a, b);
+    }
+}
+
 void policy_rows_same_verdict(const struct policy_verdict *a, const struct policy_verdict *b)
 {
     assert_int_equal(a->allow, b->allow);
     assert_int_equal(a->reason, b->reason);
     assert_int_equal(a->rule_line, b->rule_line);
-    if (a->rule == NULL || b->rule == NULL) {
-        assert_true(a->rule == b->rule);
-    } else {
-        assert_string_equal(a->rule, b->rule);
-    }
+    same_name(a->rule, b->rule);
+    same_name(a->audit, b->audit);
+    assert_int_equal(a->shadow, b->shadow);
+    same_name(a->shadow_rule, b->shadow_rule);
 }
