@@ -261,6 +261,37 @@ extern const char *const words_on_expiry[];
 void expiry_check(struct context *c, const struct node *map, struct conf_expiry *e);
 void expiry_check_port(struct context *c, const struct node *map, void *value);
 
+/* Rows of a table for a struct conf_http; the owner's check calls http_check. */
+#define HTTP_FIELDS(base, member, of)                                                              \
+    {.name = "paths",                                                                              \
+     .type = TYPE_MAP,                                                                             \
+     .table = &table_http_paths,                                                                   \
+     AT(base, member),                                                                             \
+     .def_doc = "all is refused",                                                                  \
+     .doc = of "`protocol: http` only: which paths that servers read in more than one way are "    \
+               "let through."},                                                                    \
+        {.name = "connect",                                                                        \
+         .type = TYPE_TEXT,                                                                        \
+         .max = 260,                                                                               \
+         .check = http_check_connect,                                                              \
+         .expected = "a host and port in lower case such as db.example:5432 or *.example:443",     \
+         LIST_AT(base, member.connect, member.n_connect),                                          \
+         .def_doc = "CONNECT is refused",                                                          \
+         .empty_advice = "leave it out to refuse CONNECT",                                         \
+         .doc = of "`protocol: http` only: what CONNECT may ask for, if policy allows it too, of " \
+                   "a workload that is a proxy. `*.` stands for any labels."},                     \
+        {.name = "rate_limits",                                                                    \
+         .type = TYPE_MAP,                                                                         \
+         .table = &table_http_rate_limit,                                                          \
+         LIST_AT(base, member.rate_limits, member.n_rate_limits),                                  \
+         .def_doc = "none",                                                                        \
+         .empty_advice = "leave it out to have none",                                              \
+         .doc = of "`protocol: http` only: how often requests may come."}
+extern const struct table table_http_paths, table_http_rate_limit, table_http_general;
+bool http_check_connect(struct context *c, const struct field *f, const struct node *n);
+void http_check(struct context *c, const struct node *map, const struct conf_http *h);
+void http_check_port(struct context *c, const struct node *map, void *value);
+
 bool sockaddr_is_loopback(const struct conf_sockaddr *a);
 bool sockaddr_is_any(const struct conf_sockaddr *a);
 uint16_t sockaddr_port(const struct conf_sockaddr *a);

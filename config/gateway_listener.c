@@ -289,6 +289,7 @@ static const struct field fields_listener[] = {
      .table = &table_upstream,
      .offset = offsetof(struct conf_listener, upstream),
      .doc = "Relay only, and required there: the leg that dials."},
+    HTTP_FIELDS(struct conf_listener, http, "Server and relay only. "),
     {.name = "limits",
      .type = TYPE_MAP,
      .table = &table_listener_limits,
@@ -443,6 +444,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                     : schema_word_is(map, "type", "relay")  ? RELAY
                                                             : 0;
     expiry_check(c, map, &l->expiry);
+    http_check(c, map, &l->http);
     l->capture = CONF_EXPLICIT;
     l->type = type == SERVER   ? CONF_LISTENER_SERVER
               : type == CLIENT ? CONF_LISTENER_CLIENT

@@ -122,12 +122,13 @@ static const struct field fields_listener_port[] = {
      AT(struct conf_port, proxy_protocol),
      .def = "none",
      .doc = PROXY_PROTOCOL_DOC},
+    HTTP_FIELDS(struct conf_port, http, ""),
     EXPIRY_FIELDS(struct conf_port, expiry, NULL, NULL, NULL, "the listener's"),
 };
 static const struct table table_listener_port = {.name = "a port of a listener",
                                                  .size = sizeof(struct conf_port),
                                                  FIELDS(fields_listener_port),
-                                                 .check = expiry_check_port};
+                                                 .check = http_check_port};
 
 static const char *const words_undeclared[] = {"detect", "tcp", NULL};
 static const struct field fields_listener_limits[] = {
@@ -203,6 +204,7 @@ static const struct field fields_listener[] = {
      AT(struct conf_listener, protocol),
      .def = "tcp",
      .doc = "Explicit only: what is spoken."},
+    HTTP_FIELDS(struct conf_listener, http, "Explicit only. "),
     {.name = "transport",
      .type = TYPE_WORD,
      .words = words_transport,
@@ -255,6 +257,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
 {
     struct conf_listener *l = value;
     expiry_check(c, map, &l->expiry);
+    http_check(c, map, &l->http);
     l->to.kind = l->to.address.len > 0 ? CONF_TARGET_ADDRESS : CONF_TARGET_NONE;
     bool inbound = schema_word_is(map, "direction", "inbound");
     bool outbound = schema_word_is(map, "direction", "outbound");
@@ -388,70 +391,6 @@ static void check_state(struct context *c, const struct node *map, void *value)
     }
 }
 
-static const struct field fields_timeouts[] = {
-    {.name = "connect",
-     .type = TYPE_DURATION_MS,
-     .min = 10,
-     .max = 600000,
-     AT(struct conf_proxy, timeouts.connect_ms),
-     .def = "10s",
-     .doc = "To connect to the other side."},
-    {.name = "handshake",
-     .type = TYPE_DURATION_MS,
-     .min = 10,
-     .max = 600000,
-     AT(struct conf_proxy, timeouts.handshake_ms),
-     .def = "10s",
-     .doc = "For a TLS handshake."},
-    {.name = "request_head",
-     .type = TYPE_DURATION_MS,
-     .min = 10,
-     .max = 3600000,
-     AT(struct conf_proxy, timeouts.request_head_ms),
-     .def = "30s",
-     .doc = "From the first byte of a request to the end of its head."},
-    {.name = "idle_http",
-     .type = TYPE_DURATION_MS,
-     .min = 10,
-     .max = 86400000,
-     AT(struct conf_proxy, timeouts.idle_http_ms),
-     .def = "75s",
-     .doc = "For a kept connection between requests."},
-    {.name = "idle_tcp",
-     .type = TYPE_DURATION_MS,
-     .min = 3600000,
-     .max = 1000 * UINT64_C(3600000),
-     AT(struct conf_proxy, timeouts.idle_tcp_ms),
-     .def = "24h",
-     .doc = "For opaque TCP without a byte either way. Not under an hour: the proxy cannot know "
-            "what a quiet connection waits for."},
-    {.name = "drain",
-     .type = TYPE_DURATION_MS,
-     .max = 86400000,
-     AT(struct conf_proxy, timeouts.drain_ms),
-     .def = "30s",
-     .doc = "How long connections may go on after SIGTERM."},
-};
-const struct table table_proxy_timeouts = {.name = "timeouts", FIELDS(fields_timeouts)};
-
-static const struct field fields_limits[] = {
-    {.name = "connections",
-     .type = TYPE_UINT,
-     .min = 1,
-     .max = 1000000,
-     AT(struct conf_proxy, limits.connections),
-     .def = "10000",
-     .doc = "Open downstream connections of the process."},
-    {.name = "request_head_bytes",
-     .type = TYPE_SIZE,
-     .min = 1024,
-     .max = CONF_REQUEST_HEAD_MAX,
-     AT(struct conf_proxy, limits.request_head_bytes),
-     .def = "65536",
-     .doc = "Length of a request's head."},
-};
-const struct table table_proxy_limits = {.name = "limits", FIELDS(fields_limits)};
-
 static const struct field fields_log[] = {
     {.name = "level",
      .type = TYPE_WORD,
@@ -537,6 +476,11 @@ static const struct field fields_proxy[] = {
      .table = &table_proxy_timeouts,
      .doc = "How long to wait."},
     {.name = "limits", .type = TYPE_MAP, .table = &table_proxy_limits, .doc = "How much to hold."},
+    {.name = "http",
+     .type = TYPE_MAP,
+     .table = &table_http_general,
+     AT(struct conf_proxy, http),
+     .doc = "What is added to requests, and what is kept for them."},
     {.name = "admin",
      .type = TYPE_MAP,
      .table = &table_dataplane_admin,

@@ -16,6 +16,7 @@
 
 #include <netinet/in.h>
 #include <postern/buf.h>
+#include <postern/conf_http.h>
 #include <postern/conf_lists.h>
 #include <postern/conf_policy.h>
 #include <postern/err.h>
@@ -101,6 +102,7 @@ struct conf_port {
     struct conf_sockaddr local_address;      /* port 0; not set: the original address */
     enum conf_proxy_protocol proxy_protocol; /* towards the workload */
     struct conf_expiry expiry;               /* what is not said is the listener's or service's */
+    struct conf_http http;                   /* of a listener's port with protocol http */
 };
 
 /* Where a listener takes connections. */
@@ -200,6 +202,7 @@ struct conf_listener {
     struct conf_strings identities;  /* of a Proxy: explicit outbound only, at least one there */
     struct conf_expiry expiry;       /* whole */
     enum conf_protocol protocol;     /* explicit only */
+    struct conf_http http;           /* likewise, with protocol http */
     enum conf_transport transport;   /* of a Proxy: explicit outbound only; not DISABLE */
     uint16_t hbone_port;             /* likewise; 0: not named */
 
@@ -311,10 +314,16 @@ struct conf_proxy {
     size_t n_listeners;
     struct {
         uint32_t connect_ms, handshake_ms, request_head_ms, idle_http_ms, idle_tcp_ms, drain_ms;
+        uint32_t request_ms, request_body_ms, response_head_ms; /* 0: any time */
+        uint32_t upstream_idle_ms;
     } timeouts;
     struct {
-        uint32_t connections, request_head_bytes;
+        uint32_t connections, request_head_bytes, request_headers;
+        uint32_t request_body_rate;  /* bytes a second */
+        uint64_t request_body_bytes; /* 0: any */
+        uint32_t upstream_idle;      /* connections of a worker */
     } limits;
+    struct conf_http_general http;
     struct conf_admin admin;
     struct conf_sockaddr metrics;
     struct {
