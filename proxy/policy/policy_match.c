@@ -170,7 +170,7 @@ static bool split_kubernetes(struct str id, struct str *ret_ns, struct str *ret_
 }
 
 /* "/pkg.Service/Method", which is what a server of gRPC goes by. */
-static struct str grpc_method_of(struct str path)
+struct str policy_grpc_method(struct str path)
 {
     struct str rest = STR_NONE;
     if (path.n < 2 || path.p[0] != '/') {
@@ -197,7 +197,7 @@ struct str policy_identity_part(struct str id, enum dim dim)
     return dim == DIM_NAMESPACE ? ns : account;
 }
 
-static struct str value_of(const struct policy_query *q, enum dim dim)
+struct str policy_fact_value(const struct policy_query *q, enum dim dim)
 {
     switch (dim) {
     case DIM_TARGET:
@@ -210,7 +210,7 @@ static struct str value_of(const struct policy_query *q, enum dim dim)
     case DIM_PATH:
         return q->path;
     case DIM_GRPC:
-        return grpc_method_of(q->path);
+        return policy_grpc_method(q->path);
     case DIM_HOST: {
         struct str host = q->host;
         if (host.n > 1 && host.p[host.n - 1] == '.') {
@@ -256,7 +256,7 @@ static void fill_match(struct ask *a, enum dim dim, struct match *m)
     } else if (dim == DIM_SOURCE) {
         match_source(t, a->query->source, m);
     } else {
-        struct str value = value_of(a->query, dim);
+        struct str value = policy_fact_value(a->query, dim);
         if (value.n == 0) {
             m->known = (uint8_t)known_of(dim);
         } else {

@@ -357,6 +357,9 @@ uint32_t policy_match_text(const struct key_table *t, enum dim dim, struct str n
 uint32_t policy_match_name(const struct key_table *t, enum dim dim, struct str name);
 /* The peer itself, its trust domain, namespace or account; empty: it has none. */
 struct str policy_identity_part(struct str id, enum dim dim);
+struct str policy_grpc_method(struct str path);
+/* Of a dimension that has one, as it is looked up; empty: it is not there. */
+struct str policy_fact_value(const struct policy_query *q, enum dim dim);
 /* Whether a value's keys and a list have one in common. */
 bool policy_keys_meet(const struct policy *p, const uint32_t *keys, uint32_t n,
                       const struct run *list);
