@@ -3,7 +3,7 @@
  *
  *   session.c    a connection that carries streams       stream.c   one that is a stream
  *   pool.c       which session a stream takes            transport.c  direct or HBONE, and why
- *   learned.c    who takes HBONE
+ *   learned.c    who takes HBONE                      early.c    bytes before its answer
  */
 #ifndef POSTERN_CONN_CARRY_PRIV_H
 #define POSTERN_CONN_CARRY_PRIV_H
@@ -67,6 +67,14 @@ void conn_opening_timeout(struct conn *c);
 bool conn_opening_fall_back(struct conn *c, enum conn_why outcome);
 /* Its session to an endpoint did not come to be: true if it waits for one to another. */
 bool conn_opening_again(struct conn *c, enum conn_reason reason);
+
+/* --- early.c ----------------------------------------------------------------------------------
+ */
+/* Its stream has been asked for, or asked for again. False: that failed. */
+bool conn_early_begin(struct conn *c);
+/* After an event, while the answer has not come. The connection may be closed afterwards. */
+void conn_early_step(struct conn *c);
+void conn_early_free(struct conn *c);
 
 /* --- pool.c ------------------------------------------------------------------------------------
  */

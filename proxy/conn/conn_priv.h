@@ -9,7 +9,7 @@
  *   leg.c       an end of a connection, of any kind             rejudge.c   whom a change concerns
  *   index.c     who is connected (index_*.c)                    expiry.c    the end of certificates
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
- *   carry_priv.h: connections as streams of others: session.c, stream.c, pool.c, transport.c
+ *   carry_priv.h: connections as streams of others: session.c and more
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
  */
@@ -77,7 +77,7 @@ struct conn_worker {
     uint64_t next_id;
     struct learned *learned;           /* owned; who takes HBONE; NULL: nothing was learned */
     uint32_t dial_turn;                /* which address of several comes first */
-    uint64_t random;                   /* for balance_choose */
+    uint64_t random;                   /* for balance_random: chances, and no secrets */
     uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
 
@@ -213,6 +213,7 @@ struct conn {
     struct conn_carrier *carrier; /* owned; of one that carries streams */
     struct conn_carrier *via;     /* whose stream it is, or will be */
     struct conn *via_prev, *via_next;
+    struct conn_early *early;     /* owned; until its stream is answered */
     struct conn_denial *denial;   /* owned; of a connection that was denied */
     struct conn_balance *balance; /* owned; outbound to a service with endpoints or a limit */
     uint32_t limit_place;         /* inbound; of its identity, with limits for one; 0: none */

@@ -1,6 +1,7 @@
 /* The end of the certificates that a connection was made under: draining it, then cutting it. */
 #include "conn_priv.h"
 
+#include <postern/balance.h>
 #include <postern/os.h>
 
 enum { SLICE_MS = 1, SLICE_PAUSE_MS = 1 };
@@ -76,7 +77,7 @@ void conn_expiry_begin(struct conn *c)
     int64_t left_s = e->not_after_s - os_wall_s();
     struct conf_expiry conf = said(c);
     struct expiry_plan p = expiry_plan(&conf, left_s > 0 ? (uint64_t)left_s * 1000 : 0,
-                                       (uint32_t)os_random_below(UINT64_C(1) << 32));
+                                       (uint32_t)balance_random(&w->random));
     e->ends_ms = now + p.end_ms;
     expiry_heap_set(&w->expiry, e, now + p.drain_ms);
     watch(w, EXPIRY_TICK_MS);

@@ -129,6 +129,7 @@ void conn_pump_start(struct conn *c)
     c->detecting = c->undeclared && c->http == NULL;
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.idle_tcp_ms);
     /* The side that opened it has mostly sent something while we were busy. */
-    conn_downstream(c)->ready |= LOOP_READ;
+    conn_downstream(c)->ready |= c->early == NULL ? LOOP_READ : 0U;
+    conn_early_free(c);
     conn_pump_step(c);
 }

@@ -365,12 +365,10 @@ void worker_sessions_drain(struct conn_worker *w, uint32_t spread_ms)
 {
     struct conn *next;
     for (struct conn *c = w->conns; c != NULL; c = next) {
-        uint32_t random;
         next = c->next;
         if (c->state == CONN_SESSION) {
-            os_random(&random, sizeof(random));
-            conn_session_leave(c, c->direction == CONF_INBOUND && spread_ms > 0 ? random % spread_ms
-                                                                                : 0);
+            bool spread = c->direction == CONF_INBOUND && spread_ms > 0;
+            conn_session_leave(c, spread ? balance_random(&w->random) % spread_ms : 0);
         }
     }
 }

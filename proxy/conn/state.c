@@ -143,6 +143,7 @@ static void free_now(struct loop_deferred *d)
     conn_told_free(c);
     conn_hello_free(c);
     conn_tunnel_free(c);
+    conn_early_free(c);
     conn_carrier_free(c);
     conn_balance_free(c);
     free(c->denial);

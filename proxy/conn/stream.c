@@ -190,6 +190,9 @@ void conn_opening_begin(struct conn *c)
     loop_timer_arm(&c->timer, opening_ms(c));
     counter_add(&c->worker->counters.streams[CONF_OUTBOUND], 1);
     conn_leg_want(&c->peer, LOOP_READ);
+    if (!conn_early_begin(c)) {
+        conn_close(c, CONN_CLOSE_SESSION_LOST);
+    }
 }
 
 void conn_opening_step(struct conn *c)
@@ -219,5 +222,6 @@ void conn_opening_step(struct conn *c)
         conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);
     } else {
         conn_leg_want(&c->peer, LOOP_READ);
+        conn_early_step(c);
     }
 }
