@@ -72,6 +72,9 @@ struct load {
     FILE *losses;
     uint32_t *samples_us;
     size_t n_samples, cap_samples;
+    uint64_t start_ns;
+    uint32_t longest_us;
+    double longest_at_s; /* when it ended, from the start */
 };
 
 static uint8_t bytes_read[READ_MAX];
@@ -91,6 +94,13 @@ static void die(const char *what)
 
 static void sample(struct load *l, uint64_t from_ns)
 {
+    uint64_t now = now_ns();
+    uint64_t us = (now - from_ns) / 1000;
+    uint32_t short_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+    if (short_us > l->longest_us) {
+        l->longest_us = short_us;
+        l->longest_at_s = (double)(now - l->start_ns) / 1e9;
+    }
     if (l->n_samples == l->cap_samples) {
         if (l->cap_samples >= SAMPLES_MAX) {
             return;
@@ -101,8 +111,7 @@ static void sample(struct load *l, uint64_t from_ns)
             die("memory");
         }
     }
-    uint64_t us = (now_ns() - from_ns) / 1000;
-    l->samples_us[l->n_samples++] = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+    l->samples_us[l->n_samples++] = short_us;
 }
 
 /* --- connections -------------------------------------------------------------------------------*/
@@ -356,6 +365,7 @@ static void turn(struct load *l, int timeout_ms)
 static void run(struct load *l)
 {
     uint64_t start = now_ns();
+    l->start_ns = start;
     l->end_ns = start + (uint64_t)(l->seconds * 1e9);
     l->running = true;
     if (l->mode == RATE) {
@@ -399,9 +409,9 @@ static void report(struct load *l)
     qsort(l->samples_us, l->n_samples, sizeof(l->samples_us[0]), compare_u32);
     printf("{\"seconds\": %.6f, \"requests\": %" PRIu64 ", \"bytes\": %" PRIu64
            ", \"errors\": %" PRIu64 ", \"unsent\": %" PRIu64
-           ", \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n",
+           ", \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u, \"max_at_s\": %.3f}\n",
            l->seconds, l->requests, l->bytes, l->errors, l->n_due - l->n_sent, percentile(l, 0.5),
-           percentile(l, 0.99), percentile(l, 1));
+           percentile(l, 0.99), l->longest_us, l->longest_at_s);
 }
 
 /* --- the command line --------------------------------------------------------------------------*/

@@ -198,6 +198,7 @@ class World:
         self.generation, self.denies_guest = 0, False
         self.counts = {"reloads": 0, "denials": 0, "upgrades": 0, "agent_kills": 0}
         self.codes, self.upgrade_ms = [], []
+        self.begun, self.events = time.monotonic(), []  # what happened when, in seconds of the run
 
     # --- files ---
     def write_files(self):
@@ -284,10 +285,14 @@ class World:
             self.logs[side].setdefault(pair, []).append(p.log)
 
     # --- what happens ---
+    def note(self, what):
+        self.events.append((round(time.monotonic() - self.begun, 2), what))
+
     def reload(self, denies_guest=False):
         self.generation += 1
         self.denies_guest = denies_guest
         self.write_policy()
+        self.note("denial" if denies_guest else "reload")
         for name, p in self.current.items():
             if name.endswith("server"):
                 p.p.send_signal(signal.SIGHUP)
@@ -305,6 +310,7 @@ class World:
             return new.said('"took_over"')
 
         wait_for(f"{name} to be taken over", in_charge, 60)
+        self.note(f"{side} upgraded")
         self.upgrade_ms.append(1000 * (time.monotonic() - begun))
         self.current[name] = new
         self.old.append(old)
@@ -312,6 +318,7 @@ class World:
 
     def kill_agent(self):
         gone = family(self.agent.pid)
+        self.note("agent killed")
         self.agent.kill()
         self.agent.wait()
         wait_for("the end of the agent's processes", lambda: not any(pathlib.Path(f"/proc/{p}").exists() for p in gone), 20)
