@@ -118,11 +118,12 @@ class FaultyLane(threading.Thread):
     def __init__(self, port, upstream):
         super().__init__(daemon=True)
         self.port, self.upstream, self.stop = port, upstream, threading.Event()
-        self.counts, self.unexpected = {}, []
+        self.counts, self.unexpected, self.own_port = {}, [], 0
         self.start()
 
     def ask(self, path):
         with socket.create_connection((HOST, self.port), timeout=10) as s:
+            self.own_port = s.getsockname()[1]
             s.settimeout(1 if path == "/stall" else 10)
             s.sendall(f"GET {path} HTTP/1.1\r\nHost: faulty\r\nConnection: close\r\n\r\n".encode())
             data = b""
@@ -154,7 +155,7 @@ class FaultyLane(threading.Thread):
             ok = ok or (got in self.REFUSED and time.monotonic() - self.closed_at() < 3)
             self.counts[path, got] = self.counts.get((path, got), 0) + 1
             if not ok:
-                self.unexpected.append((path, got, time.time()))
+                self.unexpected.append({"at_ms": int(time.time() * 1000), "port": self.own_port, "what": got, "lane": f"steady faulty, {path}"})
 
     def closed_at(self):
         if not self.upstream.listens:
