@@ -70,7 +70,10 @@ class Ztunnel(Pair):
         ca = Process(self.d, f"ca-{name}", [*enter, TESTS_PYTHON, HERE / "mesh_ca.py", self.certs, CA_PORT])
         self.helpers.append(ca)
         probe = [*enter, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{CA_PORT}"]
-        wait_for(ca.name, lambda: subprocess.run(probe, capture_output=True).returncode == 0, ca.p)
+        try:
+            wait_for(ca.name, lambda: subprocess.run(probe, capture_output=True).returncode == 0, ca.p)
+        except Failed as e:
+            raise Failed(f"{e}: {ca.said().strip().splitlines()[-1:]}") from e
         variables = {
             "PROXY_MODE": "dedicated",
             "PROXY_WORKLOAD_INFO": f"default/{name}/{name}",
