@@ -27,6 +27,8 @@ static const struct command {
 } commands[] = {
     {"fmt", fmt_main, "fmt [-w | --check] FILE..."},
     {"test", test_main, "test [--policy POLICY] [--tap] [--junit OUTPUT] FILE..."},
+    {"lint", policy_lint_main, "lint [--proxy FILE] [--mesh FILE] [--json] POLICY..."},
+    {"diff", policy_diff_main, "diff [--json] OLD NEW"},
     {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
     {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},
 };
@@ -49,7 +51,8 @@ int policy_usage(void)
 
 int policy_print(const struct buf *b)
 {
-    if (fwrite(buf_head(b), 1, buf_len(b), stdout) != buf_len(b) || fflush(stdout) != 0) {
+    size_t n = buf_len(b) > 0 ? fwrite(buf_head(b), 1, buf_len(b), stdout) : 0;
+    if (n != buf_len(b) || fflush(stdout) != 0) {
         fprintf(stderr, "postern: cannot write what was found: %s\n", strerrordesc_np(errno));
         return 2;
     }

@@ -46,6 +46,60 @@ bool policy_test_print(const struct conf_policy_test *test,
                        const struct policy_test_result *results, enum policy_test_form form,
                        struct buf *out);
 
+/* --- lint --------------------------------------------------------------------------------------
+ */
+struct policy_lint_options {
+    int64_t now_s;
+    const struct conf_proxy *proxy; /* whose ports it is for; NULL: not known */
+    const struct conf_mesh *mesh;   /* NULL: not known */
+};
+enum policy_finding_code {
+    POLICY_FINDING_EXPIRED,       /* the rule has ended */
+    POLICY_FINDING_DEAD,          /* no question is held by it */
+    POLICY_FINDING_CONTRADICTORY, /* an ALLOW of which DENY rules take everything */
+    POLICY_FINDING_SHADOWED,      /* other rules say it already */
+    POLICY_FINDING_TCP_PORT,      /* it asks about requests on a port that is declared tcp */
+    POLICY_FINDING_ANYONE,        /* it allows whoever comes */
+    POLICY_FINDING_WIDE_PATTERN,  /* a star that takes more than it looks like */
+    POLICY_FINDING_DENY_ENDS,     /* what is denied today is not from some day on */
+    POLICY_FINDING_UNKNOWN_DOMAIN,
+    POLICY_FINDING_UNUSED_ROLE,
+    POLICY_FINDING_NOT_KNOWN, /* too large to look for dead and shadowed rules */
+    POLICY_FINDING_COUNT,
+};
+const char *policy_finding_name(enum policy_finding_code code);
+struct policy_finding {
+    enum policy_finding_code code;
+    bool error;            /* else a doubt */
+    const char *rule;      /* lent from conf; NULL: of the file */
+    unsigned line, column; /* 0: not known */
+    char *what, *advice;   /* owned; advice NULL: none */
+};
+struct policy_findings {
+    struct policy_finding *items; /* owned, in the order of the file */
+    size_t n, cap;
+};
+/* text is what conf was read from, for the places. */
+void policy_lint(const struct conf_policy *conf, struct str text,
+                 const struct policy_lint_options *o, struct policy_findings *ret);
+void policy_findings_deinit(struct policy_findings *f);
+bool policy_findings_print(const struct policy_findings *f, const char *file, bool json,
+                           struct buf *out);
+
+/* --- diff --------------------------------------------------------------------------------------
+ */
+struct policy_diff_options {
+    int64_t now_s;
+    size_t max; /* so many differences are told, the others are counted */
+    bool json;
+};
+/* Who gains and who loses what from `before` to `now`, as verdicts, also of a later time when rules
+ * have ended. *ret_differences 0: no question is answered differently. -1: it is more than can be
+ * looked at, and nothing is known. */
+int policy_diff(const struct conf_policy *before, const struct conf_policy *now,
+                const struct policy_diff_options *o, struct buf *out, size_t *ret_differences,
+                struct err *err);
+
 /* --- replay ------------------------------------------------------------------------------------
  */
 struct policy_replay;
