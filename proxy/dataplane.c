@@ -382,6 +382,7 @@ static int set_up(struct proxy *p, struct err *err)
     }
     p->balance = balance_new();
     p->shared.identities = limit_table_new(IDENTITY_PLACES);
+    p->shared.rates = limit_table_new(IDENTITY_PLACES);
     mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
     p->snapshot = snapshot_new(++p->generation,
                                &(const struct snapshot_parts){

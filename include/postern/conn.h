@@ -171,6 +171,9 @@ struct conn_counters {
     _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
+    _Atomic uint64_t requests_limited;         /* by rate: 429 */
+    _Atomic uint64_t retries, retries_refused; /* refused: beyond the budget */
+    _Atomic uint64_t upstream_kept, upstream_reused, upstream_unclean;  /* http_pool.c */
     _Atomic uint64_t detected[DETECT_PROTOCOL_COUNT][DETECT_HOW_COUNT]; /* inbound connections */
     _Atomic uint64_t sessions[2], streams[2];                           /* HBONE: that began */
     _Atomic uint64_t streams_full; /* HBONE: refused, at limits.connections */
@@ -211,6 +214,7 @@ struct conn_shared {
     struct conn_canary *canary;             /* NULL: there is none */
     struct conn_shared_listener *listeners; /* in their order; NULL: not counted apart */
     struct limit_table *identities; /* inbound connections by identity; NULL: no limit for one */
+    struct limit_table *rates; /* requests, by limit and identity; NULL: they are not limited */
 };
 
 struct conn_worker;

@@ -31,6 +31,10 @@ struct limit_table *limit_table_free(struct limit_table *t);
 enum limit_outcome limit_take(struct limit_table *t, uint32_t space, struct str key,
                               uint32_t max_open, uint32_t per_second, uint64_t now_us,
                               uint32_t *ret_place);
+/* One of `burst` things at a time that come `per_second`, nothing of which stays open. Not of keys
+ * that limit_take is called with. */
+enum limit_outcome limit_rate(struct limit_table *t, uint32_t space, struct str key,
+                              uint32_t per_second, uint32_t burst, uint64_t now_us);
 void limit_give(struct limit_table *t, uint32_t place);
 
 #endif

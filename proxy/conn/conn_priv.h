@@ -78,6 +78,7 @@ struct conn_worker {
     struct learned *learned;           /* owned; who takes HBONE; NULL: nothing was learned */
     uint32_t dial_turn;                /* which address of several comes first */
     uint64_t random;                   /* for balance_random: chances, and no secrets */
+    uint64_t retry_credit, retry_ms;   /* http_rate.c */
     uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
 

@@ -10,7 +10,12 @@
 void http_limits(const struct conn *c, struct http1_limits *ret)
 {
     *ret = (struct http1_limits)HTTP1_LIMITS_DEFAULT;
+    const struct conf_http *http = http_conf(c);
     ret->max_head = conn_conf(c)->limits.request_head_bytes;
+    ret->max_headers = conn_conf(c)->limits.request_headers;
+    ret->max_body = conn_conf(c)->limits.request_body_bytes;
+    ret->allow_paths = http->allow_paths;
+    ret->connect = http->n_connect > 0;
 }
 
 /* The timer is left where it is if it fires early enough: a kept connection costs no timer
@@ -38,7 +43,7 @@ bool conn_http_start(struct conn *c)
     h->in = (struct buf)BUF_INIT(NET_SCRATCH_SIZE + conn_conf(c)->limits.request_head_bytes);
     h->rin = h->in;
     h->retry = (struct buf)BUF_INIT(NET_SCRATCH_SIZE);
-    h->facts = (struct buf)BUF_INIT(HTTP1_MAX_TARGET + HTTP1_MAX_HOST + 256);
+    h->facts = (struct buf)BUF_INIT(2 * (HTTP1_MAX_TARGET + CONF_REQUEST_HEAD_MAX));
     h->held = (struct buf)BUF_INIT(2 * NET_SCRATCH_SIZE + CONF_REQUEST_HEAD_MAX);
     const struct tls_peer *peer = conn_leg_peer(&c->peer);
     for (size_t i = 0; i < 32 && peer != NULL && peer->id_len > 0; i++) {
@@ -131,6 +136,7 @@ void http_answer(struct conn *c, unsigned status, const char *reason, const char
                              .reason = reason,
                              .decision_id = str_of(h->decision),
                              .text = text,
+                             .retry_after_s = status == 429 ? 1 : 0,
                              .head = h->req.method == HTTP1_HEAD,
                              .close = close};
     bool ok = http1_answer_emit(&a, emit) && http_send_emit(c, conn_downstream(c));
@@ -377,12 +383,7 @@ void conn_http_timeout(struct conn *c)
     if (h->up != UP_NONE && h->up != UP_OPEN) {
         http_upstream_step(c, ETIMEDOUT);
     } else if (h->in_flight || h->req_phase != REQ_HEAD) {
-        uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;
-        if (now - c->active_ms >= limit) {
-            conn_close(c, CONN_CLOSE_UPSTREAM_RESET);
-        } else {
-            http_set_deadline(c, limit - (now - c->active_ms));
-        }
+        http_time_check(c);
     } else if (h->req_phase == REQ_HEAD && h->in.len > 0) {
         h->req = (struct http1_request_info){.method = HTTP1_OTHER};
         http_answer(c, 408, "request_timeout", NULL, CONN_CLOSE_REQUEST_TIMEOUT);
@@ -398,6 +399,9 @@ bool conn_http_rejudge(struct conn *c)
     const struct conn_http *h = c->http;
     if (!h->in_flight && !c->upgraded) {
         return true; /* the next request is judged by the new policy anyway */
+    }
+    if (h->req.method == HTTP1_CONNECT && !http_connect_listed(c, http_facts_get(h).host)) {
+        return false;
     }
     return http_judge(c);
 }
@@ -434,11 +438,11 @@ void http_record(struct conn *c)
     log_begin(&l, c->worker->log, h->status >= 400 && h->reason != NULL ? LOG_WARN : LOG_INFO,
               "request");
     conn_record_common(&l, c);
-    const char *facts = (const char *)buf_head(&h->facts);
-    if (h->facts.len > 0) {
-        log_strn(&l, "method", (struct str){facts, h->method_len});
-        log_strn(&l, "host", (struct str){facts + h->method_len, h->host_len});
-        log_strn(&l, "path", (struct str){facts + h->method_len + h->host_len, h->path_len});
+    struct http_facts facts = http_facts_get(h);
+    if (facts.method.n > 0) {
+        log_strn(&l, "method", facts.method);
+        log_strn(&l, "host", facts.host);
+        log_strn(&l, "path", facts.path);
         log_str(&l, "verdict", h->verdict.allow ? "allow" : "deny");
         log_str(&l, "rule", h->verdict.rule);
     }

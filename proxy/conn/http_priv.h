@@ -52,13 +52,16 @@ struct conn_http {
     bool up_used;      /* this upstream connection has answered before */
     bool in_flight;    /* a request is being served, allowed, and will be logged */
     uint32_t discarded;
-    uint64_t deadline_ms; /* 0: none */
-    uint64_t began_ms;
+    uint64_t deadline_ms;                   /* 0: none */
+    uint64_t began_ms, sent_ms;             /* the request: its head came, its end was passed on */
+    uint64_t body_look_ms, body_look_bytes; /* http_time.c */
+    uint64_t body_bytes;                    /* of the request's, chunk lines included */
     uint64_t requests;
 
     /* The facts of the request in flight, for the log and for judging again. */
     struct buf facts; /* method, host and path, one after the other */
-    size_t method_len, host_len, path_len;
+    size_t method_len, host_len, path_len, other_len, query_len;
+    bool query_known, headers_known, grpc;
     struct buf retry; /* its head, if it may be sent once more on a fresh connection */
     struct policy_verdict verdict;
     char decision[CONN_DECISION_TEXT];
@@ -104,10 +107,41 @@ void http_close_upstream(struct conn *c, bool reset);
 /* --- http_request.c --------------------------------------------------------------------------- */
 /* Takes bytes of the client; returns how many are used up. The connection may be closed after. */
 size_t http_request_feed(struct conn *c, const uint8_t *data, size_t len);
-bool http_judge(struct conn *c);
 /* The workload ended a kept connection just as a request was sent on it: sends that once more on a
  * new one, if it is one that may be repeated and had no body. False: it cannot be. */
 bool http_request_again(struct conn *c);
+
+/* --- http_facts.c ----------------------------------------------------------------------------- */
+struct http_facts {
+    struct str method, host, path, other_path, query;
+    struct str headers; /* as they are kept */
+};
+/* False: no memory. */
+bool http_facts_keep(struct conn *c, const struct http1_request *r);
+/* All empty: there is no request. */
+struct http_facts http_facts_get(const struct conn_http *h);
+bool http_judge(struct conn *c);
+
+/* --- http_rate.c: also for others than HTTP/1 --------------------------------------------------
+ */
+/* What is said of the port, or the destination. Lent by the snapshot. */
+const struct conf_http *http_conf(const struct conn *c);
+/* Whether one more request may come, by every limit that it is about; false: it is counted, and to
+ * be answered with 429 (rate_limited). */
+bool http_rate_take(struct conn *c, struct str method, struct str path);
+/* A request was sent; one may be sent once more. */
+void http_retry_earn(struct conn_worker *w, uint32_t percent);
+bool http_retry_take(struct conn_worker *w, uint32_t percent);
+/* Whether CONNECT may ask for that (host:port, lower case), as far as the port is concerned. */
+bool http_connect_listed(const struct conn *c, struct str target);
+
+/* --- http_time.c ------------------------------------------------------------------------------ */
+/* A request's head was read; its end was passed on; anything else changed what is waited for. */
+void http_time_begin(struct conn *c);
+void http_time_sent(struct conn *c);
+void http_time_next(struct conn *c);
+/* The timer has fired during an exchange. */
+void http_time_check(struct conn *c);
 
 /* --- http_response.c -------------------------------------------------------------------------- */
 size_t http_response_feed(struct conn *c, const uint8_t *data, size_t len);

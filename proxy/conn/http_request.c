@@ -1,46 +1,8 @@
 /* HTTP/1.1 inbound, client -> workload: reading a request, judging it, sending it on. */
 #include "http_priv.h"
 
+#include <stdio.h>
 #include <string.h>
-
-static bool keep_facts(struct conn_http *h, const struct http1_request *r)
-{
-    buf_consume(&h->facts, buf_len(&h->facts));
-    h->method_len = r->method.n;
-    h->host_len = r->host.n;
-    h->path_len = r->judged_path.n;
-    return buf_append_str(&h->facts, r->method) && buf_append_str(&h->facts, r->host) &&
-           buf_append_str(&h->facts, r->judged_path);
-}
-
-static void query(const struct conn *c, struct policy_query *ret)
-{
-    const struct conn_http *h = c->http;
-    const char *facts = (const char *)buf_head(&h->facts);
-    *ret = (struct policy_query){
-        .target = conn_own_id(c),
-        .peer = conn_peer_id(c),
-        .source = conn_source(c),
-        .port = conn_port(c),
-        .http = true,
-        .method = {facts, h->method_len},
-        .host = {facts + h->method_len, h->host_len},
-        .path = {facts + h->method_len + h->host_len, h->path_len},
-    };
-}
-
-bool http_judge(struct conn *c)
-{
-    struct conn_http *h = c->http;
-    const struct policy *policy = NULL;
-    struct policy_query q;
-    query(c, &q);
-    snapshot_decide(conn_snapshot(c), &q, &h->verdict, &policy);
-    if (!h->verdict.allow) {
-        policy_near_miss(policy, &q, h->near_miss, sizeof(h->near_miss));
-    }
-    return h->verdict.allow;
-}
 
 /* --- one request ------------------------------------------------------------------------------ */
 
@@ -55,27 +17,52 @@ static void begin(struct conn *c)
     h->status = 0;
     h->discarded = 0;
     c->sys_errno = 0;
-    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
+    h->body_bytes = 0;
     http1_body_init(&h->body, (enum http1_framing)h->req.framing, h->req.length);
     bool empty = h->req.framing == HTTP1_BODY_NONE ||
                  (h->req.framing == HTTP1_BODY_LENGTH && h->req.length == 0);
     h->req_phase = empty ? REQ_DONE : REQ_BODY;
+    http_time_begin(c);
 }
 
-static void deny(struct conn *c)
+static void deny(struct conn *c, unsigned status, const char *reason, const char *what)
 {
     struct conn_http *h = c->http;
+    char text[96];
     conn_decision_new(c->worker, h->decision);
-    counter_add(&c->worker->counters.requests_denied, 1);
-    char text[96] = "denied; decision ";
-    memcpy(text + strlen(text), h->decision, CONN_DECISION_TEXT);
+    snprintf(text, sizeof(text), "%s; decision %s", what, h->decision);
     /* A client that waits for 100 may or may not send the body now: there is no safe next request.
      */
     bool end = h->req.expects_100 || !h->req.keep_alive;
     if (h->req_phase == REQ_BODY) {
         h->req_phase = REQ_DISCARD;
     }
-    http_answer(c, 403, "policy_denied", text, end ? CONN_CLOSE_ANSWERED : CONN_CLOSE_DONE);
+    http_answer(c, status, reason, text, end ? CONN_CLOSE_ANSWERED : CONN_CLOSE_DONE);
+}
+
+/* RFC 9110 7.6.3: the version is that of the message as it came. */
+static struct str via_of(const struct conn *c, unsigned minor)
+{
+    if (conn_conf(c)->http.via == CONF_VIA_OFF) {
+        return STR_NONE;
+    }
+    return minor == 0 ? STR_LIT("1.0 postern") : STR_LIT("1.1 postern");
+}
+
+/* The generator is the worker's own: an id that is guessed does no harm, and no call is made. */
+static struct str begin_trace(const struct conn *c, char text[HTTP1_TRACEPARENT_LEN + 1])
+{
+    if (c->worker->request->traceparent.n > 0 || conn_conf(c)->http.traces != CONF_TRACES_BEGIN) {
+        return STR_NONE;
+    }
+    uint64_t random[3];
+    for (unsigned i = 0; i < 3; i++) {
+        random[i] = balance_random(&c->worker->random);
+    }
+    random[0] |= random[0] == 0;
+    random[2] |= random[2] == 0;
+    http1_traceparent_begin(random, text);
+    return (struct str){text, HTTP1_TRACEPARENT_LEN};
 }
 
 /* RFC 9110 9.2.2: what may be sent twice. A body would have to be kept for it. */
@@ -102,11 +89,14 @@ static void put_peer(const struct conn *c, struct http1_forward *fwd)
 static void forward(struct conn *c)
 {
     struct conn_http *h = c->http;
+    char trace[HTTP1_TRACEPARENT_LEN + 1];
     struct http1_forward fwd = {
         .own_id = conn_own_id(c),
         .peer_hash = str_of(h->peer_hash),
         .source = str_of(h->source_ip),
         .proto = STR_LIT("https"),
+        .via = via_of(c, h->req.minor),
+        .traceparent = begin_trace(c, trace),
     };
     put_peer(c, &fwd);
     if (!http_upstream_ensure(c)) {
@@ -114,10 +104,14 @@ static void forward(struct conn *c)
     }
     h->in_flight = true;
     h->res_phase = RES_HEAD;
+    http_retry_earn(c->worker, conn_conf(c)->http.retry_percent);
     memset(&h->rscan, 0, sizeof(h->rscan));
     if (!http1_request_emit(c->worker->request, &fwd, &c->worker->emit)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
+    }
+    if (h->up == UP_OPEN) {
+        http_time_next(c); /* else when it stands */
     }
     if (h->up_used && may_repeat(h)) {
         (void)buf_append(&h->retry, buf_head(&c->worker->emit), buf_len(&c->worker->emit));
@@ -127,7 +121,7 @@ static void forward(struct conn *c)
 bool http_request_again(struct conn *c)
 {
     struct conn_http *h = c->http;
-    if (h->retry.len == 0) {
+    if (h->retry.len == 0 || !http_retry_take(c->worker, conn_conf(c)->http.retry_percent)) {
         return false;
     }
     http_close_upstream(c, true);
@@ -144,15 +138,20 @@ bool http_request_again(struct conn *c)
 /* The head is read: whose is it, may it, where to. */
 static void take_head(struct conn *c)
 {
+    const struct http1_request *r = c->worker->request;
     begin(c);
-    if (!keep_facts(c->http, c->worker->request)) {
+    if (!http_facts_keep(c, r)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
-    }
-    if (http_judge(c)) {
-        forward(c);
+    } else if (r->form == HTTP1_AUTHORITY_FORM && !http_connect_listed(c, r->host)) {
+        counter_add(&c->worker->counters.requests_denied, 1);
+        deny(c, 403, "connect_target", "a target that this port does not take");
+    } else if (!http_judge(c)) {
+        counter_add(&c->worker->counters.requests_denied, 1);
+        deny(c, 403, "policy_denied", "denied");
+    } else if (!http_rate_take(c, r->method, r->judged_path)) {
+        deny(c, 429, "rate_limited", "too many requests");
     } else {
-        deny(c);
+        forward(c);
     }
 }
 
@@ -194,8 +193,13 @@ static size_t feed_body(struct conn *c, const uint8_t *data, size_t len, bool *r
     struct conn_http *h = c->http;
     struct http1_error e;
     size_t used = 0;
+    uint64_t most = conn_conf(c)->limits.request_body_bytes;
     enum http1_result r = http1_body_feed(&h->body, data, len, &used, &e);
-    if (h->req_phase == REQ_DISCARD) {
+    h->body_bytes += used;
+    if (most > 0 && h->body_bytes > most && h->req.framing == HTTP1_BODY_CHUNKED) {
+        r = HTTP1_ERROR;
+        e = (struct http1_error){HTTP1_BODY_LONG, http1_reason_status(HTTP1_BODY_LONG), 0};
+    } else if (h->req_phase == REQ_DISCARD) {
         h->discarded += (uint32_t)used;
         if (h->discarded > HTTP_DISCARD_MAX) {
             conn_close(c, CONN_CLOSE_ANSWERED);
@@ -203,6 +207,10 @@ static size_t feed_body(struct conn *c, const uint8_t *data, size_t len, bool *r
         }
     } else if (!h->up_broken && !http_send(c, conn_upstream(c), data, used)) {
         h->up_broken = true;
+    }
+    if (r == HTTP1_ERROR && h->req_phase == REQ_DISCARD) {
+        conn_close(c, CONN_CLOSE_ANSWERED); /* it has its answer */
+        return len;
     }
     if (r == HTTP1_ERROR) {
         http_close_upstream(c, true);
@@ -215,6 +223,8 @@ static size_t feed_body(struct conn *c, const uint8_t *data, size_t len, bool *r
         h->req_phase = REQ_DONE;
         if (discarded) {
             http_exchange_end(c); /* it was answered before */
+        } else {
+            http_time_sent(c);
         }
     }
     return used;

@@ -11,6 +11,15 @@ static void bad_response(struct conn *c, const char *reason)
     http_answer(c, 502, reason, NULL, rest ? CONN_CLOSE_BAD_RESPONSE : CONN_CLOSE_DONE);
 }
 
+/* RFC 9110 7.6.3: of a gateway's answers it may be said. */
+static struct str via_of(const struct conn *c)
+{
+    if (conn_conf(c)->http.via != CONF_VIA_BOTH) {
+        return STR_NONE;
+    }
+    return c->http->res.minor == 0 ? STR_LIT("1.0 postern") : STR_LIT("1.1 postern");
+}
+
 /* After 101 the connection is a pipe. What either side sent early goes first. */
 static void switch_protocols(struct conn *c, const uint8_t *rest, size_t n)
 {
@@ -46,7 +55,7 @@ static bool take_head(struct conn *c, const uint8_t *rest, size_t n)
     }
     h->head_sent = h->head_sent || !h->res.interim;
     if (!http1_response_emit(c->worker->response, &h->req, h->close_said && !h->res.interim,
-                             STR_NONE, emit)) {
+                             via_of(c), emit)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
     }

@@ -37,7 +37,7 @@ static void stands(struct conn *c)
     struct conn_http *h = c->http;
     struct conn_leg *up = conn_upstream(c);
     h->up = UP_OPEN;
-    http_set_deadline(c, conn_conf(c)->timeouts.idle_tcp_ms);
+    http_time_next(c);
     up->ready |= LOOP_WRITE; /* of a plain one the head waits in its stream */
     if (h->held.len > 0) {
         struct buf held = h->held;

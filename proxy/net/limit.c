@@ -101,7 +101,7 @@ static uint64_t hash(const uint64_t secret[2], uint32_t space, struct str key)
 struct asked {
     struct place *first; /* of its eight */
     uint64_t tag;        /* in its bits, not 0 */
-    uint32_t max_open, per_second;
+    uint32_t max_open, per_second, burst;
     uint64_t now_us;
 };
 
@@ -123,7 +123,7 @@ static enum limit_outcome count_in(const struct asked *a, struct place *p)
             return LIMIT_OPEN;
         }
     } while (!atomic_compare_exchange_weak(&p->word, &word, word + 1));
-    if (a->per_second > 0 && !rate_take(&p->rate, a->now_us, a->per_second, 2 * a->per_second)) {
+    if (a->per_second > 0 && !rate_take(&p->rate, a->now_us, a->per_second, a->burst)) {
         atomic_fetch_sub(&p->word, 1);
         return LIMIT_RATE;
     }
@@ -159,16 +159,11 @@ static bool settle(const struct asked *a, struct place **ret)
     return false;
 }
 
-enum limit_outcome limit_take(struct limit_table *t, uint32_t space, struct str key,
-                              uint32_t max_open, uint32_t per_second, uint64_t now_us,
-                              uint32_t *ret_place)
+static enum limit_outcome take(struct limit_table *t, uint64_t h, struct asked a,
+                               uint32_t *ret_place)
 {
-    uint64_t h = hash(t->secret, space, key);
-    struct asked a = {.first = &t->places[(h & (t->n / WAYS - 1)) * WAYS],
-                      .tag = h & ~COUNT_MASK,
-                      .max_open = max_open,
-                      .per_second = per_second,
-                      .now_us = now_us};
+    a.first = &t->places[(h & (t->n / WAYS - 1)) * WAYS];
+    a.tag = h & ~COUNT_MASK;
     a.tag = a.tag != 0 ? a.tag : COUNT_MASK + 1;
     for (unsigned i = 0; i < RETRIES; i++) {
         struct place *p = NULL;
@@ -192,6 +187,31 @@ enum limit_outcome limit_take(struct limit_table *t, uint32_t space, struct str 
         }
     }
     return LIMIT_NO_ROOM;
+}
+
+enum limit_outcome limit_take(struct limit_table *t, uint32_t space, struct str key,
+                              uint32_t max_open, uint32_t per_second, uint64_t now_us,
+                              uint32_t *ret_place)
+{
+    return take(t, hash(t->secret, space, key),
+                (struct asked){.max_open = max_open,
+                               .per_second = per_second,
+                               .burst = 2 * per_second,
+                               .now_us = now_us},
+                ret_place);
+}
+
+enum limit_outcome limit_rate(struct limit_table *t, uint32_t space, struct str key,
+                              uint32_t per_second, uint32_t burst, uint64_t now_us)
+{
+    uint32_t place = 0;
+    enum limit_outcome o =
+        take(t, hash(t->secret, space, key),
+             (struct asked){.per_second = per_second, .burst = burst, .now_us = now_us}, &place);
+    if (o == LIMIT_OK) {
+        limit_give(t, place);
+    }
+    return o;
 }
 
 void limit_give(struct limit_table *t, uint32_t place)

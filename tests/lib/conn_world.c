@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <postern/limit.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <setjmp.h>
@@ -121,6 +122,7 @@ void side_start(struct side *s, const char *conf, const char *policy)
     s->log_fd = dup(fileno(f));
     fclose(f);
     struct snapshot *snap = make_snapshot(s);
+    s->shared.rates = limit_table_new(64);
     struct conn_worker_spec spec = {.role = "proxy",
                                     .n_workers = 1,
                                     .shared = &s->shared,
@@ -142,6 +144,7 @@ void side_stop(struct side *s)
     snapshot_identity_unref(s->identity);
     balance_free(s->balance);
     assert_int_equal(s->shared.open, 0);
+    s->shared.rates = limit_table_free(s->shared.rates);
     close(s->log_wake);
     close(s->log_fd);
     static const char *const names[] = {"proxy.yaml", "policy.yaml", "mesh.yaml", "log"};
@@ -237,9 +240,11 @@ static struct world *make_world(int workload, uint16_t backend, const char *list
     snprintf(conf, sizeof(conf),
              "kind: Proxy\nlevel: 1\nname: server\nidentity:\n  socket: unix:/nowhere\n%s"
              "listeners:\n  - name: in\n    direction: inbound\n"
-             "    address: 127.0.0.1:%u\n%s\n"
-             "timeouts:\n  handshake: 2s\n  request_head: 1s\n",
-             policy != NULL ? "policy: policy.yaml\n" : "", w->tls, listener);
+             "    address: 127.0.0.1:%u\n%s\n%s",
+             policy != NULL ? "policy: policy.yaml\n" : "", w->tls, listener,
+             strstr(listener, "\ntimeouts:") == NULL
+                 ? "timeouts:\n  handshake: 2s\n  request_head: 1s\n"
+                 : "");
     side_start(&w->server, conf, policy);
     snprintf(conf, sizeof(conf),
              "kind: Proxy\nlevel: 1\nname: client\nidentity:\n  socket: unix:/nowhere\n"
@@ -254,7 +259,7 @@ static struct world *make_world(int workload, uint16_t backend, const char *list
 static struct world *make_explicit(const char *protocol, const char *client, const char *policy,
                                    bool identities)
 {
-    char listener[600];
+    char listener[1600];
     uint16_t backend = 0;
     int fd = listen_any(&backend);
     snprintf(listener, sizeof(listener),

@@ -55,7 +55,8 @@ char *log_line(struct side *s, const char *a, const char *b);
 
 /* --- the world ---
  * `listener` is what the server's inbound listener says behind direction and address; of an
- * explicit one that is known: its protocol. policy NULL: none. identities: at once. */
+ * explicit one that is known: its protocol, and further lines of the file, which may have timeouts
+ * of their own. policy NULL: none. identities: at once. */
 struct world *world_new(const char *listener, const char *policy, bool identities);
 struct world *world_new_explicit(const char *protocol, const char *policy, bool identities);
 /* `client`: further lines of the client's outbound listener. */
