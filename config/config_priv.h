@@ -400,6 +400,18 @@ void proxy_protocol_check(struct context *c, const struct node *map, const struc
          .empty_advice = "leave it out to pass none on",                                           \
          .doc = "With `proxy_protocol_from` and `proxy_protocol: v2` and its like: types of TLVs " \
                 "that go on to the target as they came: 5, or 224 to 247."}
+/* jwt.c: of a Proxy and a Gateway alike. */
+extern const struct table table_request_jwt;
+void jwt_check(struct context *c, const struct node *map, const struct conf_proxy *p);
+#define JWT_FIELD                                                                                  \
+    {.name = "jwt",                                                                                \
+     .type = TYPE_MAP,                                                                             \
+     .table = &table_request_jwt,                                                                  \
+     LIST_AT(struct conf_proxy, jwt.items, jwt.n),                                                 \
+     .level = 2,                                                                                   \
+     .def_doc = "none",                                                                            \
+     .empty_advice = "leave it out to look for no tokens",                                         \
+     .doc = "Whose tokens in requests count, for `claims` of the policy. Read again on SIGHUP."}
 extern const char *const words_log_level[];
 
 bool reference_write(const char *kind, const struct table *t, struct buf *out);

@@ -46,6 +46,7 @@ static const struct field fields_gateway[] = {
      .def_doc = "none: `allow` alone decides",
      .doc = "Who may come in and do what at server and relay listeners, a file of kind Policy. "
             "Read again on SIGHUP."},
+    JWT_FIELD,
     {.name = "credentials",
      .type = TYPE_MAP,
      .table = &table_credential,
@@ -318,5 +319,6 @@ static void check_gateway(struct context *c, const struct node *map, void *value
         }
     }
     key_isolation_check(c, map, p);
+    jwt_check(c, map, p);
     proxy_finish(p);
 }

@@ -464,6 +464,7 @@ static const struct field fields_proxy[] = {
      AT(struct conf_proxy, policy_path),
      .def_doc = "none: everything is denied",
      .doc = "Who may do what, a file of kind Policy. Read again on SIGHUP."},
+    JWT_FIELD,
     {.name = "listeners",
      .type = TYPE_MAP,
      .table = &table_listener,
@@ -525,6 +526,7 @@ static void check_proxy(struct context *c, const struct node *map, void *value)
         listeners_check_addresses(c, list, p);
     }
     probes_check(c, map, p);
+    jwt_check(c, map, p);
     interception_check(c, map, p);
     key_isolation_check(c, map, p);
     proxy_finish(p);

@@ -147,6 +147,9 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     sandbox_plan_directory_of(plan, SANDBOX_READ, conf->path);
     sandbox_plan_directory_of(plan, SANDBOX_READ, conf->mesh_path);
     sandbox_plan_directory_of(plan, SANDBOX_READ, conf->policy_path);
+    for (size_t i = 0; i < conf->jwt.n; i++) {
+        sandbox_plan_directory_of(plan, SANDBOX_READ, conf->jwt.items[i].jwks_file);
+    }
     sandbox_plan_directory_of(plan, SANDBOX_REMOVE, conf->admin.socket);
     plan_credentials(plan, conf);
     for (size_t i = 0; i < conf->n_listeners; i++) {

@@ -48,6 +48,13 @@ static int check_meaning(const char *path, const char *kind)
             fprintf(stderr, "%s: %s\n", path, err_text(&err, text, sizeof(text)));
             rc = 2;
         }
+        struct claims_keys *keys = NULL;
+        err = (struct err)ERR_INIT;
+        if (claims_keys_load(&conf->jwt, &keys, &err) == -1) {
+            fprintf(stderr, "%s: %s\n", path, err_text(&err, text, sizeof(text)));
+            rc = 2;
+        }
+        claims_keys_free(keys);
         if (conf->policy_path != NULL && check_policy(conf->policy_path) != 0) {
             rc = 2;
         }

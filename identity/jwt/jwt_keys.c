@@ -231,12 +231,17 @@ static int take_rsa(const json_t *jwk, struct key *k, struct err *err)
     return 0;
 }
 
+/* Of which `use` keys are; of others than a bundle's, such without any count as well. */
+enum use { USE_BUNDLE, USE_SVID, USE_ISSUER };
+
 /* The use says whether the key is for tokens at all. */
-static bool use_fits(const json_t *jwk, bool strict_use)
+static bool use_fits(const json_t *jwk, enum use wanted)
 {
     const json_t *use = json_object_get(jwk, "use");
 
-    return use == NULL ? !strict_use : str_eq(member(jwk, "use"), STR_LIT("jwt-svid"));
+    return use == NULL ? wanted != USE_BUNDLE
+                       : str_eq(member(jwk, "use"),
+                                wanted == USE_ISSUER ? STR_LIT("sig") : STR_LIT("jwt-svid"));
 }
 
 static int take_names(const struct jwt_keys *set, const json_t *jwk, struct key *k, struct err *err)
@@ -260,7 +265,7 @@ static int take_names(const struct jwt_keys *set, const json_t *jwk, struct key 
 }
 
 /* 0: taken; 1: of no use to us. */
-static int take_key(const struct jwt_keys *set, const json_t *jwk, bool strict_use, struct key *ret,
+static int take_key(const struct jwt_keys *set, const json_t *jwk, enum use use, struct key *ret,
                     struct err *err)
 {
     struct key k = {.kid = NULL};
@@ -270,7 +275,7 @@ static int take_key(const struct jwt_keys *set, const json_t *jwk, bool strict_u
     if (!json_is_object(jwk)) {
         return err_set(err, ERR_PROTOCOL, "not an object");
     }
-    if ((!ec && !str_eq(member(jwk, "kty"), STR_LIT("RSA"))) || !use_fits(jwk, strict_use)) {
+    if ((!ec && !str_eq(member(jwk, "kty"), STR_LIT("RSA"))) || !use_fits(jwk, use)) {
         return 1;
     }
     if (json_object_get(jwk, "d") != NULL) {
@@ -291,7 +296,7 @@ static int take_key(const struct jwt_keys *set, const json_t *jwk, bool strict_u
 }
 
 /* --- the set ---------------------------------------------------------------------------------- */
-int jwt_keys_parse(struct str json, bool strict_use, struct jwt_keys **ret, struct err *err)
+static int parse(struct str json, enum use use, struct jwt_keys **ret, struct err *err)
 {
     mem_auto(json_decref) json_t *root = NULL;
     mem_auto(jwt_keys_free) struct jwt_keys *keys = NULL;
@@ -312,7 +317,7 @@ int jwt_keys_parse(struct str json, bool strict_use, struct jwt_keys **ret, stru
     keys = mem_must_new(struct jwt_keys);
     keys->items = mem_must_calloc(json_array_size(list) + 1, sizeof(*keys->items));
     for (size_t i = 0; i < json_array_size(list); i++) {
-        int r = take_key(keys, json_array_get(list, i), strict_use, &keys->items[keys->n], err);
+        int r = take_key(keys, json_array_get(list, i), use, &keys->items[keys->n], err);
 
         if (r == -1) {
             return err_prefix(err, "the key set: keys[%zu]", i);
@@ -324,4 +329,14 @@ int jwt_keys_parse(struct str json, bool strict_use, struct jwt_keys **ret, stru
     *ret = keys;
     keys = NULL;
     return 0;
+}
+
+int jwt_keys_parse(struct str json, bool strict_use, struct jwt_keys **ret, struct err *err)
+{
+    return parse(json, strict_use ? USE_BUNDLE : USE_SVID, ret, err);
+}
+
+int jwt_keys_parse_issuer(struct str json, struct jwt_keys **ret, struct err *err)
+{
+    return parse(json, USE_ISSUER, ret, err);
 }

@@ -33,6 +33,24 @@ bool jwt_base64_decode(struct str text, uint8_t **ret, size_t *ret_len);
 /* One JSON object, nothing after it; no key twice, no NUL, depth bounded. */
 struct json_t *jwt_json_parse(struct str text, struct err *err);
 
+/* --- jwt_verify.c: the steps of judging, each of which is the last where it says -1 --- */
+struct jwt_parts {
+    struct str header, claims, signature; /* views */
+    struct str signed_text;               /* "header.claims" */
+};
+int jwt_split(struct str token, struct jwt_parts *ret, struct err *err);
+int jwt_decode_object(struct str part, const char *name, struct json_t **ret, struct err *err);
+int jwt_check_signature(const struct jwt_token *t, const struct jwt_parts *p,
+                        const struct jwt_keys *keys, struct err *err);
+/* Only after that: audiences and times out of t->claims. */
+int jwt_take_claims(struct jwt_token *t, struct err *err);
+int jwt_check_times(const struct jwt_token *t, int64_t now_s, struct err *err);
+int jwt_check_audience(const struct jwt_token *t, const char *const *wanted, size_t n,
+                       struct err *err);
+/* jwt_verify but for the audience. */
+int jwt_verify_svid(struct str token, const struct jwt_bundle *bundles, size_t n_bundles,
+                    int64_t now_s, struct jwt_token **ret, struct err *err);
+
 /* --- jwt_keys.c --- */
 /* Fitting keys of a set, in order: those with this name (NULL: any) that can be of this algorithm.
  */

@@ -38,12 +38,7 @@ struct jwt_token *jwt_token_free(struct jwt_token *t)
 }
 
 /* --- form and header -------------------------------------------------------------------------- */
-struct parts {
-    struct str header, claims, signature; /* views */
-    struct str signed_text;               /* "header.claims" */
-};
-
-static int split(struct str token, struct parts *ret, struct err *err)
+int jwt_split(struct str token, struct jwt_parts *ret, struct err *err)
 {
     const char *first = token.n > 0 ? memchr(token.p, '.', token.n) : NULL;
     const char *end = token.p + token.n;
@@ -66,7 +61,7 @@ static int split(struct str token, struct parts *ret, struct err *err)
     return 0;
 }
 
-static int decode_object(struct str part, const char *name, json_t **ret, struct err *err)
+int jwt_decode_object(struct str part, const char *name, json_t **ret, struct err *err)
 {
     mem_autofree uint8_t *text = NULL;
     size_t n;
@@ -172,7 +167,7 @@ static int take_time(const json_t *claims, const char *name, int64_t *ret, struc
     return 0;
 }
 
-static int take_claims(struct jwt_token *t, struct err *err)
+int jwt_take_claims(struct jwt_token *t, struct err *err)
 {
     if (take_audiences(t, err) == -1 || take_time(t->claims, "exp", &t->expires_s, err) == -1 ||
         take_time(t->claims, "nbf", &t->not_before_s, err) == -1 ||
@@ -186,8 +181,7 @@ static int take_claims(struct jwt_token *t, struct err *err)
     return 0;
 }
 
-static int judge_claims(const struct jwt_token *t, struct str audience, int64_t now_s,
-                        struct err *err)
+int jwt_check_times(const struct jwt_token *t, int64_t now_s, struct err *err)
 {
     if (t->expires_s + JWT_LEEWAY_S <= now_s) {
         return err_set(err, ERR_DENIED, "the token has expired, %lld s ago",
@@ -197,12 +191,30 @@ static int judge_claims(const struct jwt_token *t, struct str audience, int64_t 
         return err_set(err, ERR_DENIED, "the token is not valid yet, for another %lld s",
                        (long long)(t->not_before_s - now_s));
     }
+    return 0;
+}
+
+int jwt_check_audience(const struct jwt_token *t, const char *const *wanted, size_t n,
+                       struct err *err)
+{
     for (size_t i = 0; i < t->n_audiences; i++) {
-        if (str_eq(audience, str_of(t->audiences[i]))) {
-            return 0;
+        for (size_t k = 0; k < n; k++) {
+            if (strcmp(wanted[k], t->audiences[i]) == 0) {
+                return 0;
+            }
         }
     }
     return err_set(err, ERR_DENIED, "the token is for another audience");
+}
+
+static bool has_audience(const struct jwt_token *t, struct str audience)
+{
+    for (size_t i = 0; i < t->n_audiences; i++) {
+        if (str_eq(audience, str_of(t->audiences[i]))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- signature -------------------------------------------------------------------------------- */
@@ -254,8 +266,8 @@ static bool signed_by(EVP_PKEY *key, enum jwt_alg alg, struct str text, const ui
 }
 
 /* One time of work for a token with `kid`, the fitting keys in turn for one without. */
-static int check_signature(const struct jwt_token *t, const struct parts *p,
-                           const struct jwt_keys *keys, struct err *err)
+int jwt_check_signature(const struct jwt_token *t, const struct jwt_parts *p,
+                        const struct jwt_keys *keys, struct err *err)
 {
     mem_autofree uint8_t *sig = NULL;
     EVP_PKEY *key;
@@ -291,31 +303,28 @@ static const struct jwt_keys *keys_of(const struct jwt_bundle *bundles, size_t n
 
 /* --- both ways -------------------------------------------------------------------------------- */
 /* Up to the subject, which says whose keys count. */
-static int begin(struct str token, struct parts *ret_parts, struct jwt_token *t,
+static int begin(struct str token, struct jwt_parts *ret_parts, struct jwt_token *t,
                  struct spiffe_id *ret_id, struct err *err)
 {
     mem_auto(json_decref) json_t *header = NULL;
 
-    return split(token, ret_parts, err) == -1 ||
-                   decode_object(ret_parts->header, "header", &header, err) == -1 ||
+    return jwt_split(token, ret_parts, err) == -1 ||
+                   jwt_decode_object(ret_parts->header, "header", &header, err) == -1 ||
                    take_header(header, t, err) == -1 ||
-                   decode_object(ret_parts->claims, "claims", &t->claims, err) == -1 ||
+                   jwt_decode_object(ret_parts->claims, "claims", &t->claims, err) == -1 ||
                    take_subject(t, ret_id, err) == -1
                ? -1
                : 0;
 }
 
-int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bundles,
-               struct str audience, int64_t now_s, struct jwt_token **ret, struct err *err)
+int jwt_verify_svid(struct str token, const struct jwt_bundle *bundles, size_t n_bundles,
+                    int64_t now_s, struct jwt_token **ret, struct err *err)
 {
     mem_auto(jwt_token_free) struct jwt_token *t = mem_must_new(struct jwt_token);
-    struct parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
+    struct jwt_parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct spiffe_id id;
     const struct jwt_keys *keys;
 
-    if (audience.n == 0) {
-        return err_set(err, ERR_USAGE, "no audience to judge the token by");
-    }
     if (begin(token, &parts, t, &id, err) == -1) {
         return -1;
     }
@@ -324,9 +333,28 @@ int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bund
         return err_set(err, ERR_DENIED, "there is no bundle for trust domain '%.*s'",
                        STR_ARG(id.trust_domain));
     }
-    if (check_signature(t, &parts, keys, err) == -1 || take_claims(t, err) == -1 ||
-        judge_claims(t, audience, now_s, err) == -1) {
+    if (jwt_check_signature(t, &parts, keys, err) == -1 || jwt_take_claims(t, err) == -1 ||
+        jwt_check_times(t, now_s, err) == -1) {
         return -1;
+    }
+    *ret = t;
+    t = NULL;
+    return 0;
+}
+
+int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bundles,
+               struct str audience, int64_t now_s, struct jwt_token **ret, struct err *err)
+{
+    mem_auto(jwt_token_free) struct jwt_token *t = NULL;
+
+    if (audience.n == 0) {
+        return err_set(err, ERR_USAGE, "no audience to judge the token by");
+    }
+    if (jwt_verify_svid(token, bundles, n_bundles, now_s, &t, err) == -1) {
+        return -1;
+    }
+    if (!has_audience(t, audience)) {
+        return err_set(err, ERR_DENIED, "the token is for another audience");
     }
     *ret = t;
     t = NULL;
@@ -336,10 +364,10 @@ int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bund
 int jwt_read(struct str token, struct jwt_token **ret, struct err *err)
 {
     mem_auto(jwt_token_free) struct jwt_token *t = mem_must_new(struct jwt_token);
-    struct parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
+    struct jwt_parts parts = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
     struct spiffe_id id;
 
-    if (begin(token, &parts, t, &id, err) == -1 || take_claims(t, err) == -1) {
+    if (begin(token, &parts, t, &id, err) == -1 || jwt_take_claims(t, err) == -1) {
         return -1;
     }
     *ret = t;

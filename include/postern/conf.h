@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <postern/buf.h>
 #include <postern/conf_http.h>
+#include <postern/conf_jwt.h>
 #include <postern/conf_lists.h>
 #include <postern/conf_policy.h>
 #include <postern/err.h>
@@ -306,6 +307,7 @@ struct conf_proxy {
     char *mesh_path;                       /* NULL: none */
     enum conf_resolve_names resolve_names; /* of the mesh map; of a Gateway: auto */
     char *policy_path;                     /* NULL: none, everything is denied */
+    struct conf_jwts jwt;                  /* whose tokens in requests count */
     struct conf_credential *credentials;   /* Gateway only, as is trust */
     size_t n_credentials;
     struct conf_trust *trust;

@@ -88,6 +88,8 @@ struct jwt_keys;
 /* Keys of `use` "jwt-svid", or, unless strict_use, without any; other uses, kinds and curves are
  * skipped (SPIFFE_Trust_Domain_and_Bundle.md 4.2). An empty set is sound and verifies nothing. */
 int jwt_keys_parse(struct str json, bool strict_use, struct jwt_keys **ret, struct err *err);
+/* Keys of an ordinary issuer: of `use` "sig", or without any. */
+int jwt_keys_parse_issuer(struct str json, struct jwt_keys **ret, struct err *err);
 struct jwt_keys *jwt_keys_free(struct jwt_keys *keys);
 size_t jwt_keys_count(const struct jwt_keys *keys);
 /* Of the i-th: its name, lent, and its kind for people ("EC P-256", "RSA 2048"). */
@@ -104,7 +106,7 @@ struct json_t;
 struct jwt_token {
     enum jwt_alg alg;
     char *kid;        /* owned; NULL: none named */
-    char *spiffe_id;  /* owned */
+    char *spiffe_id;  /* owned; NULL: of an ordinary issuer */
     char **audiences; /* owned */
     size_t n_audiences;
     int64_t expires_s;
@@ -117,6 +119,17 @@ struct jwt_token *jwt_token_free(struct jwt_token *token);
  * own trust domain, signature, and only then the claims: expiry, not before, audience. */
 int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bundles,
                struct str audience, int64_t now_s, struct jwt_token **ret, struct err *err);
+/* Whose tokens count: an ordinary issuer's, or JWT-SVIDs of a trust domain (the other is empty). */
+struct jwt_issuer {
+    struct str issuer, trust_domain;
+    const struct jwt_keys *keys;
+    const char *const *audiences; /* one of them has to be the token's */
+    size_t n_audiences;
+};
+/* Of one of the issuers, by its `iss`, or else by the trust domain of its subject: docs/claims.md.
+ * Else as jwt_verify. */
+int jwt_verify_issued(struct str token, const struct jwt_issuer *issuers, size_t n, int64_t now_s,
+                      struct jwt_token **ret, struct err *err);
 /* What it says, for people; nothing is checked but the form: NOT to be believed. */
 int jwt_read(struct str token, struct jwt_token **ret, struct err *err);
 /* The claims as JSON text (the caller's to free), and as google.protobuf.Struct with `aud` always a

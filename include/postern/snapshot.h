@@ -12,6 +12,7 @@
 #define POSTERN_SNAPSHOT_H
 
 #include <postern/balance.h>
+#include <postern/claims.h>
 #include <postern/client_hello.h>
 #include <postern/conf.h>
 #include <postern/deny.h>
@@ -57,6 +58,7 @@ struct snapshot_files {
     struct conf_proxy *conf;             /* owned */
     struct policy *policy;               /* owned; NULL: none, everything is denied */
     size_t n_rules;                      /* of the policy */
+    struct claims_keys *claims;          /* owned; NULL: no token is looked for */
     struct route_table *routes;          /* owned */
     struct snapshot_listener *listeners; /* owned; in the order of the file */
     size_t n_listeners;

@@ -120,7 +120,8 @@ int snapshot_files_new(struct conf_proxy *conf, uint64_t generation, struct conf
     /* Both, so that the errors of both are seen at once. */
     int policy = load_policy(f, diag, err);
     int mesh = load_mesh(f, diag, err);
-    if (policy == -1 || mesh == -1 || snapshot_tls_check(conf, err) == -1) {
+    if (policy == -1 || mesh == -1 || claims_keys_load(&conf->jwt, &f->claims, err) == -1 ||
+        snapshot_tls_check(conf, err) == -1) {
         return -1;
     }
     fill_listeners(f);
@@ -144,6 +145,7 @@ struct snapshot_files *snapshot_files_unref(struct snapshot_files *f)
         }
         free(f->listeners);
         policy_free(f->policy);
+        claims_keys_free(f->claims);
         route_table_free(f->routes);
         conf_proxy_free(f->conf);
         free(f);
