@@ -53,8 +53,7 @@ void proxy_publish(struct proxy *p)
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_snapshot(p->workers[i], next);
     }
-    snapshot_unref(p->snapshot);
-    p->snapshot = next;
+    proxy_snapshots_use(p, next);
     if (p->serving) {
         proxy_targets_use(p);
     }
@@ -358,6 +357,7 @@ static int set_up(struct proxy *p, struct err *err)
         return -1;
     }
     proxy_tickets_init(p);
+    proxy_snapshots_init(p);
     p->hardening = hardening_new(p->loop, p->log, err);
     if (p->hardening == NULL) {
         return -1;
@@ -384,9 +384,10 @@ static int set_up(struct proxy *p, struct err *err)
     p->shared.identities = limit_table_new(IDENTITY_PLACES);
     p->shared.rates = limit_table_new(IDENTITY_PLACES);
     mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
-    p->snapshot = snapshot_new(++p->generation,
-                               &(const struct snapshot_parts){
-                                   .files = p->files, .parties = p->parties, .balance = balance});
+    proxy_snapshots_use(
+        p, snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files,
+                                                                        .parties = p->parties,
+                                                                        .balance = balance}));
     if (p->files->conf->gateway) {
         p->shared.listeners = (struct conn_shared_listener *)mem_must_calloc(
             p->files->n_listeners + 1, sizeof(*p->shared.listeners));
@@ -435,6 +436,7 @@ static void tear_down(struct proxy *p)
     heir_check_free(p->heir_check);
     hardening_free(p->hardening);
     proxy_tickets_deinit(p);
+    proxy_snapshots_deinit(p);
     proxy_holder_leave_loop(p);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);

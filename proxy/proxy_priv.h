@@ -75,6 +75,9 @@ struct proxy {
 
     struct tls_tickets *tickets; /* keys in force (proxy_tickets.c); NULL: nothing is resumed */
     struct loop_timer tickets_timer;
+    struct snapshot **retired; /* owned, with references: workers may use them yet */
+    size_t n_retired;
+    struct loop_timer retired_timer, expiry_timer;
 
     struct state_client *state_client; /* NULL: state.from is not the agent */
     struct identity_client *client;
@@ -118,6 +121,12 @@ int proxy_plan_covers(const struct proxy *p, const struct conf_proxy *next, stru
 int proxy_run(const struct proxy_role *role, int argc, char **argv);
 /* Whether there is what the listeners need to know themselves by. */
 bool proxy_has_identity(const struct proxy *p);
+
+/* Snapshots and time (proxy_snapshots.c): `next` is in force, the one before is freed once nobody
+ * uses it. */
+void proxy_snapshots_init(struct proxy *p);
+void proxy_snapshots_use(struct proxy *p, struct snapshot *next);
+void proxy_snapshots_deinit(struct proxy *p);
 
 /* Keys of session tickets (proxy_tickets.c): renewed before each snapshot. */
 void proxy_tickets_init(struct proxy *p);

@@ -198,6 +198,7 @@ struct snapshot {
                                       has endpoints or a limit */
     struct snapshot_state *state;  /* likewise; NULL: files are all there is, or it has not come */
     struct tls_tickets *tickets;   /* likewise; NULL: nothing is resumed */
+    int64_t at_s;                  /* by the clock of the wall: rules that ended later are in it */
     bool wants_state;              /* without one nothing is allowed */
     bool own_quarantined;          /* this process's own identity or certificate is */
 };
@@ -218,6 +219,8 @@ struct snapshot_parts {
 struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *parts);
 struct snapshot *snapshot_ref(struct snapshot *s);
 struct snapshot *snapshot_unref(struct snapshot *s);
+/* Whether nobody else holds a reference any more. */
+bool snapshot_is_last(struct snapshot *s);
 
 /* --- asking (snapshot_ask.c) -------------------------------------------------------------------
  * What the agent tells is what is allowed, and a file beside it can only take away from it. */
@@ -226,6 +229,9 @@ struct snapshot *snapshot_unref(struct snapshot *s);
  * is, everything is allowed. */
 bool snapshot_policies(const struct snapshot *s, const struct policy **ret_first,
                        const struct policy **ret_second);
+/* When the next rule ends that decides or narrows: later than now_s; 0: none does. */
+int64_t snapshot_next_expiry(const struct snapshot *s, int64_t now_s);
+/* A question without a time is asked of now. */
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by);
 /* Whether any of what decides has a rule about requests that can speak of this port: it is then not

@@ -57,6 +57,7 @@ static void query(const struct conn *c, struct policy_query *ret)
         .peer = conn_peer_id(c),
         .source = conn_source(c),
         .port = conn_port(c),
+        .now_s = os_wall_s(),
     };
 }
 

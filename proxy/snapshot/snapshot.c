@@ -2,6 +2,7 @@
 #include <postern/snapshot.h>
 
 #include <postern/mem.h>
+#include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -338,6 +339,7 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
     struct snapshot *s = mem_must_new(struct snapshot);
     atomic_init(&s->refs, 1);
     s->generation = generation;
+    s->at_s = os_wall_s();
     s->files = snapshot_files_ref(parts->files);
     s->identity = parts->identity != NULL ? snapshot_identity_ref(parts->identity) : NULL;
     if (parts->parties != NULL) {
@@ -362,6 +364,11 @@ struct snapshot *snapshot_ref(struct snapshot *s)
 {
     POSTERN_ASSERT(take_ref(&s->refs));
     return s;
+}
+
+bool snapshot_is_last(struct snapshot *s)
+{
+    return atomic_load_explicit(&s->refs, memory_order_acquire) == 1;
 }
 
 struct snapshot *snapshot_unref(struct snapshot *s)

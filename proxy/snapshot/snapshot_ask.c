@@ -2,6 +2,7 @@
  * only take away. */
 #include <postern/snapshot.h>
 
+#include <postern/os.h>
 #include <string.h>
 
 bool snapshot_policies(const struct snapshot *s, const struct policy **ret_first,
@@ -20,10 +21,27 @@ bool snapshot_policies(const struct snapshot *s, const struct policy **ret_first
     return false;
 }
 
+int64_t snapshot_next_expiry(const struct snapshot *s, int64_t now_s)
+{
+    const struct policy *first, *second;
+    if (snapshot_policies(s, &first, &second)) {
+        return 0;
+    }
+    int64_t a = policy_next_expiry(first, now_s);
+    int64_t b = policy_next_expiry(second, now_s);
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by)
 {
     const struct policy *first, *second;
+    struct policy_query timed;
+    if (q->now_s == 0 && snapshot_next_expiry(s, 0) != 0) {
+        timed = *q;
+        timed.now_s = os_wall_s();
+        q = &timed;
+    }
     if (snapshot_policies(s, &first, &second)) {
         *ret = (struct policy_verdict){.allow = true};
         if (ret_by != NULL) {
@@ -37,9 +55,16 @@ void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
         struct policy_verdict narrowed;
         policy_decide(second, q, &narrowed);
         ret->narrowed_key = narrowed.rule_key;
+        narrowed.audit = narrowed.audit != NULL ? narrowed.audit : ret->audit;
         if (!narrowed.allow) {
             *ret = narrowed;
             by = second;
+        } else {
+            ret->audit = ret->audit != NULL ? ret->audit : narrowed.audit;
+            if (narrowed.shadow == POLICY_SHADOW_DENY && ret->shadow == POLICY_SHADOW_SAME) {
+                ret->shadow = narrowed.shadow;
+                ret->shadow_rule = narrowed.shadow_rule;
+            }
         }
     }
     if (ret_by != NULL) {

@@ -164,6 +164,8 @@ static void compare_policies(const struct snapshot *before, const struct snapsho
     }
     policy_compare(a[0], b[0], &c->policy[0]);
     policy_compare(a[1], b[1], &c->policy[1]);
+    policy_compare_time(b[0], before->at_s, now->at_s, &c->policy[0]);
+    policy_compare_time(b[1], before->at_s, now->at_s, &c->policy[1]);
     if (b[1] == NULL) {
         policy_change_deinit(&c->policy[1]); /* nothing narrows any more */
     }

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import threading
+import time
 
 import pytest
 from lab import free_port, wait_for
@@ -194,6 +196,25 @@ def test_policy_reload_ends_what_is_no_longer_allowed(node, pair):
         live.settimeout(10)
         with pytest.raises(ConnectionResetError):
             live.recv(10)
+    assert server.wait_event("connection", reason="policy_changed")["peer_id"] == spiffe_id("client")
+
+
+def test_a_rule_that_ends_ends_what_it_allowed(node, pair):
+    port, client, server, _ = pair(echo)
+    policy = ALLOW_CLIENT.format(td="test.example").replace("level: 1", "level: 2")
+    assert "level: 2" in policy
+    end = time.time() + 4
+    text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))
+    server.policy_path.write_text(re.sub(r"(\n +)action: ALLOW", rf"\1action: ALLOW\1expires: {text}", policy))
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_event("reloaded")
+    with connect(node, port) as live:
+        live.sendall(b"a")
+        assert live.recv(10) == b"a"
+        live.settimeout(20)
+        with pytest.raises(ConnectionResetError):
+            live.recv(10)
+        assert time.time() > int(end), "it ended before its time"
     assert server.wait_event("connection", reason="policy_changed")["peer_id"] == spiffe_id("client")
 
 
