@@ -14,7 +14,13 @@ def own_network():
     if libc.unshare(0x40000000) != 0:  # CLONE_NEWNET
         raise peers.Failed(f"no network namespace: {os.strerror(ctypes.get_errno())}")
     peers.run("ip", "link", "set", "lo", "up")
-    for name, value in (("net/ipv4/ip_local_port_range", "10240 65000"), ("net/core/somaxconn", "4096")):
+    # Ports that some peers cannot change are nobody's by chance.
+    settings = {
+        "net/ipv4/ip_local_port_range": "10240 65000",
+        "net/ipv4/ip_local_reserved_ports": "15000-15100,15900",
+        "net/core/somaxconn": "4096",
+    }
+    for name, value in settings.items():
         pathlib.Path("/proc/sys", name).write_text(value)
 
 

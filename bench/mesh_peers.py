@@ -30,8 +30,9 @@ class Elsewhere:
             run(*self.enter, "ip", "address", "add", f"{self.theirs}/24", "dev", "pod1")
             for name in ("lo", "pod1"):
                 run(*self.enter, "ip", "link", "set", name, "up")
-            run(*self.enter, "sh", "-c", "echo 10240 65000 >/proc/sys/net/ipv4/ip_local_port_range")
-            run(*self.enter, "sh", "-c", "echo 4096 >/proc/sys/net/core/somaxconn")
+            for name in ("ipv4/ip_local_port_range", "ipv4/ip_local_reserved_ports", "core/somaxconn"):
+                value = pathlib.Path("/proc/sys/net", name).read_text().strip()  # as in ours
+                run(*self.enter, "sh", "-c", f"echo '{value}' >/proc/sys/net/{name}")
         except Failed:
             self.close()
             raise
