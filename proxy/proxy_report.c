@@ -440,6 +440,20 @@ static void request_metrics(const struct proxy *p, struct buf *out)
     }
     one(out, "postern_requests_denied", METRIC_COUNTER, "HTTP requests that the policy denied.",
         SUM(p, requests_denied));
+    one(out, "postern_requests_limited", METRIC_COUNTER, "HTTP requests beyond a rate limit.",
+        SUM(p, requests_limited));
+    one(out, "postern_request_retries", METRIC_COUNTER, "Requests that were sent a second time.",
+        SUM(p, retries));
+    one(out, "postern_request_retries_refused", METRIC_COUNTER,
+        "Requests that were not sent a second time, beyond the budget.", SUM(p, retries_refused));
+    one(out, "postern_upstream_kept", METRIC_COUNTER,
+        "Connections to workloads that were kept without a client.", SUM(p, upstream_kept));
+    one(out, "postern_upstream_reused", METRIC_COUNTER,
+        "Requests that went over a connection which was kept without a client.",
+        SUM(p, upstream_reused));
+    one(out, "postern_upstream_unclean", METRIC_COUNTER,
+        "Connections to workloads on which bytes came that answered nothing.",
+        SUM(p, upstream_unclean));
 }
 
 static void state_metrics(const struct proxy *p, struct buf *out)

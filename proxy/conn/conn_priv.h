@@ -54,6 +54,14 @@ struct worker_listener {
 
 struct learned;
 
+/* http_pool.c */
+struct http_kept;
+struct http_pool {
+    struct http_kept *newest, *oldest;
+    size_t n;
+    struct loop_timer timer;
+};
+
 struct conn_worker {
     unsigned index, n_workers;
     struct conn_shared *shared;
@@ -79,6 +87,7 @@ struct conn_worker {
     uint32_t dial_turn;                /* which address of several comes first */
     uint64_t random;                   /* for balance_random: chances, and no secrets */
     uint64_t retry_credit, retry_ms;   /* http_rate.c */
+    struct http_pool kept;             /* connections to workloads, without a client */
     uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
 
@@ -511,6 +520,10 @@ bool conn_http_rejudge(struct conn *c);
 /* The worker drains: no further request on this connection. */
 void conn_http_drain(struct conn *c);
 void conn_http_free(struct conn *c);
+/* It closes, for c->reason: what it has of the workload may be of use to others. */
+void conn_http_leave(struct conn *c);
+void http_pool_init(struct conn_worker *w);
+void http_pool_flush(struct conn_worker *w);
 
 /* --- worker.c, listener.c --------------------------------------------------------------------- */
 void worker_conn_gone(struct conn_worker *w);

@@ -177,7 +177,7 @@ void http_exchange_end(struct conn *c)
     buf_consume(&h->retry, buf_len(&h->retry));
     if (h->in.len == 0) {
         buf_reset(&h->in);
-        http_set_deadline(c, conn_conf(c)->timeouts.idle_http_ms);
+        http_set_deadline(c, http_pool_idle_ms(c));
     } else {
         http_set_deadline(c, conn_conf(c)->timeouts.request_head_ms);
     }
@@ -387,6 +387,9 @@ void conn_http_timeout(struct conn *c)
     } else if (h->req_phase == REQ_HEAD && h->in.len > 0) {
         h->req = (struct http1_request_info){.method = HTTP1_OTHER};
         http_answer(c, 408, "request_timeout", NULL, CONN_CLOSE_REQUEST_TIMEOUT);
+    } else if (now < h->idle_end_ms) {
+        http_pool_give(c); /* an idle client has no connection to the workload */
+        http_set_deadline(c, h->idle_end_ms - now);
     } else if (h->requests == 0) {
         conn_close(c, CONN_CLOSE_REQUEST_TIMEOUT);
     } else {

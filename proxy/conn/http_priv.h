@@ -50,7 +50,9 @@ struct conn_http {
     bool close_said;   /* Connection: close went out */
     bool up_broken;    /* writing to the workload failed; its answer may still be readable */
     bool up_used;      /* this upstream connection has answered before */
-    bool in_flight;    /* a request is being served, allowed, and will be logged */
+    bool pinned;       /* it may be authenticated as a connection: it is this client's alone */
+    uint64_t idle_end_ms;
+    bool in_flight; /* a request is being served, allowed, and will be logged */
     uint32_t discarded;
     uint64_t deadline_ms;                   /* 0: none */
     uint64_t began_ms, sent_ms;             /* the request: its head came, its end was passed on */
@@ -91,8 +93,9 @@ void http_exchange_end(struct conn *c);
 void http_record(struct conn *c);
 
 /* --- http_upstream.c -------------------------------------------------------------------------- */
-/* A standing connection, or one being made: writes are kept until it stands. False: answered. */
-bool http_upstream_ensure(struct conn *c);
+/* A standing connection, or one being made: writes are kept until it stands. `fresh`: not one that
+ * has served before. False: answered. */
+bool http_upstream_ensure(struct conn *c, bool fresh);
 /* After an event, or its time (ETIMEDOUT), while it is being made. */
 void http_upstream_step(struct conn *c, int sys_errno);
 /* Whether what is written now is kept by us and not by its stream. */
@@ -134,6 +137,16 @@ void http_retry_earn(struct conn_worker *w, uint32_t percent);
 bool http_retry_take(struct conn_worker *w, uint32_t percent);
 /* Whether CONNECT may ask for that (host:port, lower case), as far as the port is concerned. */
 bool http_connect_listed(const struct conn *c, struct str target);
+
+/* --- http_pool.c ------------------------------------------------------------------------------ */
+/* If its upstream connection is fit for it, it is kept by the worker, and the client's no more. */
+void http_pool_give(struct conn *c);
+/* One that was kept is its upstream: true. */
+bool http_pool_take(struct conn *c);
+/* Between two requests: until something is to be done. */
+uint64_t http_pool_idle_ms(struct conn *c);
+/* Whether a field of that name (lower case) authenticates connections. */
+bool http_pool_pins(const struct http1_header *headers, unsigned n, const char *name);
 
 /* --- http_time.c ------------------------------------------------------------------------------ */
 /* A request's head was read; its end was passed on; anything else changed what is waited for. */

@@ -99,7 +99,9 @@ static void forward(struct conn *c)
         .traceparent = begin_trace(c, trace),
     };
     put_peer(c, &fwd);
-    if (!http_upstream_ensure(c)) {
+    h->pinned = h->pinned || http_pool_pins(c->worker->request->headers,
+                                            c->worker->request->n_headers, "authorization");
+    if (!http_upstream_ensure(c, false)) {
         return;
     }
     h->in_flight = true;
@@ -125,7 +127,7 @@ bool http_request_again(struct conn *c)
         return false;
     }
     http_close_upstream(c, true);
-    if (http_upstream_ensure(c)) {
+    if (http_upstream_ensure(c, true)) {
         if (!http_send(c, conn_upstream(c), buf_head(&h->retry), buf_len(&h->retry)) ||
             !http_send_emit(c, conn_upstream(c))) {
             h->up_broken = true;

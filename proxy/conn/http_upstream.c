@@ -167,11 +167,11 @@ void http_upstream_step(struct conn *c, int sys_errno)
     }
 }
 
-bool http_upstream_ensure(struct conn *c)
+bool http_upstream_ensure(struct conn *c, bool fresh)
 {
     struct conn_http *h = c->http;
     struct conn_leg *up = conn_upstream(c);
-    if (h->up != UP_NONE) {
+    if (h->up != UP_NONE || (!fresh && http_pool_take(c))) {
         return true;
     }
     bool done = false;

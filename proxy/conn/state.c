@@ -259,6 +259,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
             conn_carrier_end(c, reason);
         }
         conn_record_close(c);
+        conn_http_leave(c);
         if (reasons[reason].end == CONN_END_LINGER && c->direction == CONF_INBOUND &&
             (c->state == CONN_HANDSHAKE || c->state == CONN_HTTP)) {
             begin_linger(c);

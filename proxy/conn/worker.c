@@ -83,6 +83,7 @@ static void on_snapshot(struct loop_mail *m)
     struct conn_worker *w = sm->worker;
     uint64_t since = w->current->snapshot->generation;
     use_snapshot(w, sm->snapshot);
+    http_pool_flush(w);
     drop_snapshot_mail(m);
     worker_concern(w, since); /* who has to go goes before who may come */
     conn_resume_held(w);
@@ -240,6 +241,7 @@ static void on_drain(struct loop_mail *m)
     struct conn_worker *w = dm->worker;
     if (!w->draining) {
         w->draining = true;
+        http_pool_flush(w);
         w->drain_end_ms = loop_now_ms(w->loop) + dm->drain_ms;
         /* Whoever comes to a socket that outlives us is served by the next process. */
         listener_close(w, LISTENERS_ACTIVATED);
@@ -293,6 +295,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
         conn_worker_free(w);
         return -1;
     }
+    http_pool_init(w);
     loop_timer_init(&w->accept_timer, w->loop, accept_again, w);
     loop_timer_init(&w->rejudge_timer, w->loop, worker_rejudge, w);
     loop_timer_init(&w->expiry_timer, w->loop, worker_expiry_tick, w);
@@ -314,6 +317,7 @@ static void *run(void *arg)
     loop_run(w->loop);
     listener_close(w, LISTENERS_ALL);
     close_all(w, CONN_CLOSE_STOPPED);
+    http_pool_flush(w);
     return NULL;
 }
 
