@@ -20,10 +20,19 @@ enum shape {
     GRID,       /* one workload, callers x paths */
     NETWORKS,   /* one workload, address blocks */
     DENIES,     /* half of the rules deny with not_ clauses */
+    EXCLUSIONS, /* rules differ in not_ clauses alone, and all of them exclude whoever asks */
+    TEMPLATES,  /* one workload, paths that overlap: each of them holds for many */
+    ACCOUNTS,   /* namespaces x service accounts */
+    HEADERS,    /* a header and a parameter each, of a request with ten headers */
+    CLAIMS,     /* claims of a token */
+    GRPC,       /* services x methods */
+    MIXED,      /* every clause somewhere: rules of all of the above */
     SHAPE_COUNT
 };
 
-static const char *const shape_names[] = {"services", "one target", "grid", "networks", "denies"};
+static const char *const shape_names[] = {"services", "one target", "grid",      "networks",
+                                          "denies",   "exclusions", "templates", "accounts",
+                                          "headers",  "claims",     "grpc",      "mixed"};
 
 static double now_ns(void)
 {
@@ -53,9 +62,28 @@ static unsigned grid_side(unsigned n)
     return side;
 }
 
+static struct conf_policy_values named(const char *name, const char *fmt, unsigned i)
+{
+    struct conf_policy_values v = {.items = mem_must_calloc(1, sizeof(*v.items)), .n = 1};
+    v.items[0].name = mem_must_strdup(name);
+    v.items[0].values = list(fmt, i);
+    return v;
+}
+
+static struct conf_strings two(struct conf_strings a, struct conf_strings b)
+{
+    a.items = mem_must_realloc(a.items, 2 * sizeof(char *));
+    a.items[a.n++] = b.items[0];
+    return a;
+}
+
 static void make_rule(struct conf_rule *r, enum shape shape, unsigned i, unsigned n)
 {
     unsigned side = grid_side(n);
+    if (shape == MIXED) {
+        make_rule(r, (enum shape)(i % MIXED), i, n);
+        return;
+    }
     r->name = mem_must_printf("rule-%u", i);
     r->line = i + 1;
     r->from = mem_must_calloc(1, sizeof(r->from[0]));
@@ -97,12 +125,44 @@ static void make_rule(struct conf_rule *r, enum shape shape, unsigned i, unsigne
             r->from->trust_domains = list("example.org", 0);
         }
         break;
+    case EXCLUSIONS:
+        r->from->not_principals =
+            two(list("spiffe://example.org/*", 0), list("spiffe://other/caller-%u", i));
+        break;
+    case TEMPLATES:
+        r->from->principals = list("spiffe://example.org/ns/web/sa/caller-%u", i % 100);
+        r->to->paths = i % 4 == 0   ? list("/api/{}/%u/{}/{}", i / 100)
+                       : i % 4 == 1 ? list("/api/v1/%u/{**}", i / 100)
+                       : i % 4 == 2 ? list("/{}/v1/%u/items/{}", i / 100)
+                                    : list("/api/v1/%u/*", i / 100);
+        break;
+    case ACCOUNTS:
+        r->from->namespaces = list("ns-%u", i / side);
+        r->from->service_accounts = list("caller-%u", i % side);
+        break;
+    case HEADERS:
+        r->to->headers = named("x-tenant", "tenant-%u", i % side);
+        r->to->query = named("item", "%u", i / side);
+        break;
+    case CLAIMS:
+        r->from->claims = named("sub", "user-%u", i);
+        break;
+    case GRPC:
+        r->to->grpc = list("shop.Service%u/Get", i);
+        break;
+    case MIXED:
     case SHAPE_COUNT:
         break;
     }
 }
 
+enum { HEADERS_SENT = 10 };
+
 struct question {
+    struct policy_header headers[HEADERS_SENT], claims[3];
+    struct policy_headers header_list;
+    struct policy_claims claim_list;
+    char tenant[40], user[40], query[60];
     char target[100], peer[100], path[100];
     struct sockaddr_in source;
 };
@@ -114,10 +174,38 @@ static void make_question(struct question *q, enum shape shape, unsigned i, unsi
     unsigned caller = shape == GRID ? r % side : shape == DENIES ? r / 2 : r;
     unsigned path = shape == GRID ? r / side : shape == DENIES ? r / 2 : r % 50;
     bool miss = i % 2 == 0; /* half are allowed */
+    if (shape == TEMPLATES) {
+        caller = r % 100;
+        path = r / 100;
+    }
+    static const char *const usual[HEADERS_SENT] = {
+        "host",   "user-agent",   "accept", "accept-encoding", "x-request-id",
+        "cookie", "content-type", "dnt",    "x-tenant",        "traceparent"};
+    for (unsigned h = 0; h < HEADERS_SENT; h++) {
+        q->headers[h] = (struct policy_header){str_of(usual[h]), STR_LIT("some value of its own")};
+    }
+    snprintf(q->tenant, sizeof(q->tenant), "%s-%u", miss ? "nobody" : "tenant", r % side);
+    snprintf(q->user, sizeof(q->user), "%s-%u", miss ? "nobody" : "user", r);
+    snprintf(q->query, sizeof(q->query), "page=3&item=%u&sort=up", r / side);
+    q->headers[8].value = str_of(q->tenant);
+    q->header_list = (struct policy_headers){HEADERS_SENT, q->headers};
+    q->claims[0] = (struct policy_header){STR_LIT("iss"), STR_LIT("https://idp.example.org")};
+    q->claims[1] = (struct policy_header){STR_LIT("sub"), str_of(q->user)};
+    q->claims[2] = (struct policy_header){STR_LIT("aud"), STR_LIT("shop")};
+    q->claim_list = (struct policy_claims){3, q->claims};
     snprintf(q->target, sizeof(q->target), "spiffe://example.org/ns/shop/sa/service-%u", r);
-    snprintf(q->peer, sizeof(q->peer), "spiffe://example.org/ns/web/sa/%s-%u",
-             miss ? "stranger" : "caller", caller);
-    snprintf(q->path, sizeof(q->path), "/api/v1/%u/items/%u", path, i);
+    if (shape == ACCOUNTS) {
+        snprintf(q->peer, sizeof(q->peer), "spiffe://example.org/ns/ns-%u/sa/%s-%u", r / side,
+                 miss ? "stranger" : "caller", r % side);
+    } else {
+        snprintf(q->peer, sizeof(q->peer), "spiffe://example.org/ns/web/sa/%s-%u",
+                 miss ? "stranger" : "caller", caller);
+    }
+    if (shape == GRPC) {
+        snprintf(q->path, sizeof(q->path), "/shop.Service%u/%s", r, miss ? "Put" : "Get");
+    } else {
+        snprintf(q->path, sizeof(q->path), "/api/v1/%u/items/%u", path, i);
+    }
     q->source = (struct sockaddr_in){.sin_family = AF_INET};
     q->source.sin_addr.s_addr = htonl((miss ? 0x0b000000U : 0x0a000000U) | r << 4 | 1U);
 }
@@ -151,6 +239,11 @@ static void run(enum shape shape, unsigned n, unsigned questions)
             .method = STR_LIT("GET"),
             .host = STR_LIT("orders.example.org"),
             .path = str_of(qs[i].path),
+            .query = str_of(qs[i].query),
+            .grpc = shape == GRPC,
+            .headers = &qs[i].header_list,
+            .claims = &qs[i].claim_list,
+            .now_s = 1,
         };
     }
     unsigned allowed = 0;

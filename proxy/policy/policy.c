@@ -140,10 +140,12 @@ struct policy *policy_free(struct policy *p)
     free(p->items);
     free(p->pool);
     free(p->atoms);
+    free(p->parts);
     free(p->each);
     free(p->sets);
     free(p->set_lines);
     free(p->set_bits);
+    free(p->set_runs);
     free(p->valid);
     for (unsigned i = 0; i < ROW_COUNT; i++) {
         free(p->none[i]);

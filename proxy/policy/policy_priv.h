@@ -195,6 +195,8 @@ enum {
     ROW_COUNT = DIM_PLAIN_COUNT + NAMED_SLOTS * DIM_NAMED_COUNT,
 };
 
+/* Atoms of one section that ask about the same facts, so that a question that none of them can
+ * answer is over at once; what is left is one more. In the order of the file. */
 struct part {
     uint32_t first_line, n_lines;
     uint32_t first_atom, n_atoms;
@@ -230,13 +232,16 @@ struct policy {
     uint32_t n_pool, cap_pool;
     struct atom *atoms;
     uint32_t n_atoms, cap_atoms;
-    struct part parts[SECTION_COUNT];
+    struct part *parts;
+    uint32_t n_parts;
+    struct span sections[SECTION_COUNT]; /* of parts; REQUESTS and EACH have exactly one */
     struct each *each;
     uint32_t n_each, cap_each;
     uint32_t n_lines;
     struct set *sets; /* SETS_A_KEY for each key */
     uint32_t *set_lines;
     struct line *set_bits;
+    uint32_t *set_runs;           /* so many lines from this one on hold all atoms that there are */
     struct line *valid;           /* where there are atoms */
     struct line *none[ROW_COUNT]; /* that ask for nothing there; NULL: no atom asks */
     struct line *negs[DIM_COUNT]; /* that exclude something there; NULL: none does */
@@ -406,6 +411,10 @@ int policy_compile_rules(struct policy *p, const struct conf_policy *conf, struc
 void policy_build(struct policy *p);
 const struct clause *policy_atom_clause(const struct policy *p, const struct atom *a, enum dim dim);
 const struct named *policy_atom_named(const struct policy *p, const struct atom *a, enum dim dim);
+static inline struct part *policy_part(const struct policy *p, enum section section)
+{
+    return &p->parts[p->sections[section].at];
+}
 /* Fills lines, sets and rows; atoms and parts are there. */
 void policy_build_sets(struct policy *p);
 

@@ -22,7 +22,7 @@ enum mode {
 
 struct track {
     uint8_t mode;
-    bool ready;
+    bool ready, grouped;
     uint32_t first, n; /* in ask.ops */
 };
 
@@ -150,6 +150,7 @@ static void open_named(struct search *s, struct track *t, enum dim dim, unsigned
         return;
     }
     bool all = dim != DIM_CLAIM && s->grants != negative;
+    t->grouped = all;
     for (uint32_t i = 0; i < m->n_values; i++) {
         const struct named_value *v = &m->values[i];
         bool last = i + 1 == m->n_values || m->values[i + 1].name != v->name;
@@ -192,10 +193,27 @@ static void open_neg(struct search *s, enum dim dim)
 
 /* --- lines -------------------------------------------------------------------------------------*/
 
+static void unite_plain(struct search *s, const struct track *t, uint32_t line, struct line *l)
+{
+    for (uint32_t i = t->first; i < t->first + t->n; i++) {
+        struct op *op = &s->ask->ops[i];
+        if (op->at < line) {
+            op_seek(s->ask->policy, op, line);
+        }
+        if (op->at == line) {
+            op_unite(s->ask->policy, op, l);
+        }
+    }
+}
+
 /* The united sets of a track in this line. */
 static void unite(struct search *s, const struct track *t, uint32_t line, struct line *l)
 {
     const struct policy *p = s->ask->policy;
+    if (!t->grouped) {
+        unite_plain(s, t, line, l);
+        return;
+    }
     struct line value = {{0}}, name = {{0}};
     bool first_value = true;
     for (uint32_t i = t->first; i < t->first + t->n; i++) {
@@ -322,9 +340,30 @@ static bool look_at(struct search *s, uint32_t line, struct line *acc)
     return !line_is_empty(acc);
 }
 
+/* The first line from `line` on that something does not exclude as a whole. */
+static uint32_t leap_excluded(struct search *s, uint32_t line)
+{
+    const struct policy *p = s->ask->policy;
+    for (uint32_t left = s->negs; left != 0; left &= left - 1) {
+        const struct track *t = &s->neg_tracks[__builtin_ctz(left)];
+        bool usable = t->ready && t->mode == MODE_SETS && !t->grouped;
+        for (uint32_t i = t->first; usable && i < t->first + t->n; i++) {
+            struct op *op = &s->ask->ops[i];
+            if (op->at < line) {
+                op_seek(p, op, line);
+            }
+            if (op->at == line && op->n != SET_ONE) {
+                line += p->set_runs[op->i];
+            }
+        }
+    }
+    return line;
+}
+
 /* The first line from `line` on in which every atom's rows may have something. */
 static uint32_t leap(struct search *s, uint32_t line)
 {
+    line = leap_excluded(s, line);
     for (uint32_t left = s->rows_full; left != 0 && line < s->end_line;) {
         unsigned row = (unsigned)__builtin_ctz(left);
         uint32_t next = next_line(s, row, line);
@@ -339,9 +378,8 @@ static uint32_t leap(struct search *s, uint32_t line)
 
 /* --- what is found -----------------------------------------------------------------------------*/
 
-static void search_begin(struct search *s, struct ask *a, enum section section, bool grants)
+static void search_begin(struct search *s, struct ask *a, const struct part *part, bool grants)
 {
-    const struct part *part = &a->policy->parts[section];
     s->ask = a;
     s->grants = grants;
     s->first_line = part->first_line;
@@ -354,9 +392,8 @@ static void search_begin(struct search *s, struct ask *a, enum section section, 
         s->rows &= (1U << DIM_PATH) - 1;
         s->rows_full &= s->rows;
         s->negs &= (1U << DIM_PATH) - 1;
-        if ((part->rows & part->rows_full & ~((1U << DIM_PATH) - 1)) != 0 &&
-            section != SECTION_REQUESTS) {
-            s->end_line = s->first_line;
+        if ((part->rows & part->rows_full & ~((1U << DIM_PATH) - 1)) != 0) {
+            s->end_line = s->first_line; /* all of it is about requests */
         }
     }
     for (unsigned i = 0; i < ROW_COUNT; i++) {
@@ -406,7 +443,7 @@ static bool each_holds(struct ask *a, uint32_t rule, bool grants)
     struct search s __attribute__((uninitialized));
     uint32_t n_ops = a->n_ops;
     bool found = false;
-    search_begin(&s, a, SECTION_EACH, grants);
+    search_begin(&s, a, policy_part(a->policy, SECTION_EACH), grants);
     s.end_line = s.end_line == s.first_line ? e->first_line : e->first_line + e->n_lines;
     s.first_line = e->first_line;
     for (uint32_t line = leap(&s, s.first_line); !found && line < s.end_line;
@@ -456,18 +493,19 @@ static uint32_t first_of(struct search *s, const struct part *part, uint32_t lin
     return UINT32_MAX;
 }
 
-uint32_t policy_search(struct ask *a, enum section section)
+/* The first atom of the part that holds, of a rule before `before`. */
+static uint32_t search_part(struct ask *a, const struct part *part, bool grants, uint32_t before)
 {
-    const struct part *part = &a->policy->parts[section];
-    if (part->n_atoms == 0) {
-        return UINT32_MAX;
-    }
+    const struct policy *p = a->policy;
     struct search s __attribute__((uninitialized));
     uint32_t each_failed = UINT32_MAX;
     a->n_ops = 0;
-    search_begin(&s, a, section, section == SECTION_ALLOW || section == SECTION_DRY_ALLOW);
+    search_begin(&s, a, part, grants);
     for (uint32_t line = leap(&s, s.first_line); line < s.end_line; line = leap(&s, line + 1)) {
         struct line acc __attribute__((uninitialized));
+        if (p->atoms[part->first_atom + (line - part->first_line) * LINE_BITS].rule >= before) {
+            break;
+        }
         if (look_at(&s, line, &acc)) {
             uint32_t atom = first_of(&s, part, line, &acc, &each_failed);
             if (atom != UINT32_MAX) {
@@ -478,13 +516,36 @@ uint32_t policy_search(struct ask *a, enum section section)
     return UINT32_MAX;
 }
 
-void policy_search_target(struct ask *a, enum section section,
+static bool section_grants(enum section section)
+{
+    return section == SECTION_ALLOW || section == SECTION_DRY_ALLOW;
+}
+
+uint32_t policy_search(struct ask *a, enum section section)
+{
+    const struct policy *p = a->policy;
+    const struct span *parts = &p->sections[section];
+    uint32_t best = UINT32_MAX, rule = UINT32_MAX;
+    for (uint32_t i = 0; i < parts->n; i++) {
+        const struct part *part = &p->parts[parts->at + i];
+        if (part->n_atoms > 0) {
+            uint32_t atom = search_part(a, part, section_grants(section), rule);
+            if (atom != UINT32_MAX && p->atoms[atom].rule < rule) {
+                best = atom;
+                rule = p->atoms[atom].rule;
+            }
+        }
+    }
+    return best;
+}
+
+/* False: fn has had enough. */
+static bool search_target(struct ask *a, const struct part *part, bool grants,
                           bool (*fn)(void *arg, const struct atom *atom), void *arg)
 {
-    const struct part *part = &a->policy->parts[section];
     struct search s __attribute__((uninitialized));
     a->n_ops = 0;
-    search_begin(&s, a, section, section == SECTION_ALLOW || section == SECTION_DRY_ALLOW);
+    search_begin(&s, a, part, grants);
     s.end_line = s.first_line + part->n_lines;
     s.rows = part->rows & 1U << DIM_TARGET;
     s.rows_full &= s.rows;
@@ -498,9 +559,21 @@ void policy_search_target(struct ask *a, enum section section,
                 uint32_t at =
                     (line - part->first_line) * LINE_BITS + w * 64 + (uint32_t)__builtin_ctzl(bits);
                 if (!fn(arg, &a->policy->atoms[part->first_atom + at])) {
-                    return;
+                    return false;
                 }
             }
+        }
+    }
+    return true;
+}
+
+void policy_search_target(struct ask *a, enum section section,
+                          bool (*fn)(void *arg, const struct atom *atom), void *arg)
+{
+    const struct span *parts = &a->policy->sections[section];
+    for (uint32_t i = 0; i < parts->n; i++) {
+        if (!search_target(a, &a->policy->parts[parts->at + i], section_grants(section), fn, arg)) {
+            return;
         }
     }
 }

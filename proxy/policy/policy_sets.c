@@ -10,6 +10,7 @@
 
 #include <postern/mem.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct pair {
     uint32_t set, position;
@@ -206,24 +207,25 @@ static void add_atom(struct builder *b, struct part *part, struct atom *a, uint3
 static void add_atoms(struct builder *b)
 {
     struct policy *p = b->p;
-    for (enum section s = 0; s < SECTION_COUNT; s++) {
-        struct part *part = &p->parts[s];
+    struct part *last = policy_part(p, SECTION_EACH);
+    for (uint32_t k = 0; k < p->n_parts; k++) {
+        struct part *part = &p->parts[k];
         part->rows_full = (1U << ROW_COUNT) - 1;
-        for (uint32_t i = 0; s != SECTION_EACH && i < part->n_atoms; i++) {
+        for (uint32_t i = 0; part != last && i < part->n_atoms; i++) {
             add_atom(b, part, &p->atoms[part->first_atom + i], part->first_line * LINE_BITS + i,
-                     s == SECTION_REQUESTS);
+                     part == policy_part(p, SECTION_REQUESTS));
         }
     }
     for (uint32_t e = 0; e < p->n_each; e++) {
         const struct each *each = &p->each[e];
         for (uint32_t i = 0; i < p->rules[each->rule].n_to; i++) {
-            add_atom(b, &p->parts[SECTION_EACH], &p->atoms[each->first_atom + i],
-                     each->first_line * LINE_BITS + i, false);
+            add_atom(b, last, &p->atoms[each->first_atom + i], each->first_line * LINE_BITS + i,
+                     false);
         }
     }
     uint32_t rows = 0;
-    for (enum section s = 0; s < SECTION_COUNT; s++) {
-        rows |= p->parts[s].rows;
+    for (uint32_t k = 0; k < p->n_parts; k++) {
+        rows |= p->parts[k].rows;
     }
     for (unsigned row = 0; row < ROW_COUNT; row++) {
         if ((rows >> row & 1U) == 0) {
@@ -289,6 +291,23 @@ static void fill_set(struct policy *p, struct set *set, const struct pair *pairs
     }
 }
 
+static bool is_whole(const struct policy *p, uint32_t i)
+{
+    return memcmp(&p->set_bits[i], &p->valid[p->set_lines[i]], sizeof(struct line)) == 0;
+}
+
+/* From behind, within each set: what excludes whole lines is leapt over at once. */
+static void count_runs(struct policy *p, uint32_t n_lines)
+{
+    p->set_runs = mem_must_calloc(n_lines + 1, sizeof(p->set_runs[0]));
+    for (uint32_t i = n_lines; i-- > 0;) {
+        if (is_whole(p, i)) {
+            bool next = i + 1 < n_lines && p->set_lines[i + 1] == p->set_lines[i] + 1;
+            p->set_runs[i] = 1 + (next ? p->set_runs[i + 1] : 0);
+        }
+    }
+}
+
 static void fill_sets(struct builder *b)
 {
     struct policy *p = b->p;
@@ -308,6 +327,7 @@ static void fill_sets(struct builder *b)
     for (uint32_t s = 0; s < n_sets; s++) {
         fill_set(p, &p->sets[s], b->pairs, s > 0 ? ends[s - 1] : 0, ends[s], &n_lines);
     }
+    count_runs(p, n_lines);
 }
 
 void policy_build_sets(struct policy *p)

@@ -196,6 +196,52 @@ struct conf_policy *policy_gen_conf(struct policy_gen *g)
     return conf;
 }
 
+static void random_alike(struct policy_gen *g, struct row *r)
+{
+    r->from = r->to = true;
+    if (policy_gen_below(g, 100) > 0) {
+        r->blocks[0] = "192.168.0.0/16"; /* where no question comes from */
+    }
+    switch (policy_gen_below(g, 5)) {
+    case 0:
+        r->principals[0] = PICK(ids, id_patterns);
+        r->ports[0] = (uint16_t)(80 + policy_gen_below(g, 4));
+        break;
+    case 1: /* holds for hardly anyone */
+        r->not_principals[0] = policy_gen_below(g, 50) > 0 ? "*" : PICK(ids, id_patterns);
+        break;
+    case 2:
+        r->paths[0] = PICK(paths, path_patterns);
+        r->not_methods[0] = PICK(methods, methods);
+        break;
+    case 3:
+        pick_values(g, r->headers, 1, true);
+        pick_values(g, r->not_headers, 2, false);
+        break;
+    default:
+        random_row(g, r, 2, true);
+        break;
+    }
+}
+
+struct conf_policy *policy_gen_large(struct policy_gen *g, uint32_t n)
+{
+    struct row *all = policy_rows_must(calloc(n, sizeof(*all)));
+    char(*names)[16] = policy_rows_must(calloc(n, sizeof(*names)));
+    for (uint32_t i = 0; i < n; i++) {
+        random_alike(g, &all[i]);
+        snprintf(names[i], sizeof(names[i]), "r%u", i);
+        all[i].name = names[i];
+        all[i].action = policy_gen_below(g, 3) == 0 ? CONF_DENY : CONF_ALLOW;
+        all[i].target[0] = PICK(ids, ids);
+        all[i].expires_s = policy_gen_below(g, 6) == 0 ? 100 + policy_gen_below(g, 3) : 0;
+    }
+    struct conf_policy *conf = policy_rows_conf(all, n);
+    free(all);
+    free(names);
+    return conf;
+}
+
 static size_t random_headers(struct policy_gen *g, struct policy_header *items)
 {
     size_t n = policy_gen_below(g, 5);

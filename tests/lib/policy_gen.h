@@ -18,6 +18,9 @@ struct policy_gen_room {
 uint32_t policy_gen_below(struct policy_gen *g, uint32_t n);
 /* Freed with policy_rows_free. */
 struct conf_policy *policy_gen_conf(struct policy_gen *g);
+/* Of many rules that ask about few facts: alike in what they ask about, not in what they ask for.
+ */
+struct conf_policy *policy_gen_large(struct policy_gen *g, uint32_t n);
 struct question policy_gen_question(struct policy_gen *g, struct policy_gen_room *room);
 
 #endif

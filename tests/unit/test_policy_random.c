@@ -221,6 +221,41 @@ static void test_against_reference(void **state)
     assert_true(audits > done / 200);
 }
 
+/* So many rules that they are put together by what they ask about. */
+static void test_large_against_reference(void **state)
+{
+    (void)state;
+    enum { RULES = 6000, POLICIES = 2, QUESTIONS = 60 };
+    struct policy_gen gen = {seed};
+    unsigned outcomes[4] = {0};
+    for (unsigned k = 0; k < POLICIES; k++) {
+        struct conf_policy *conf = policy_gen_large(&gen, RULES);
+        struct policy *p = policy_new(conf, NULL);
+        assert_non_null(p);
+        for (unsigned i = 0; i < QUESTIONS; i++) {
+            struct policy_gen_room room;
+            struct question question = policy_gen_question(&gen, &room);
+            struct sockaddr_storage source;
+            struct policy_query q = policy_rows_query(&question, &source);
+            struct policy_verdict v = {0};
+            struct policy_verdict ref = {0};
+            policy_decide(p, &q, &v);
+            policy_ref_decide(conf, &q, &ref);
+            if (differs_in(&v, &ref)) {
+                fail_msg("seed %llu, question %u: line %u, reference %u", (unsigned long long)seed,
+                         i, v.rule_line, ref.rule_line);
+            }
+            outcomes[v.reason]++;
+        }
+        policy_free(p);
+        policy_rows_free(conf);
+    }
+    print_message("of many rules: %u allowed, %u denied by rule, %u by none\n",
+                  outcomes[POLICY_ALLOWED], outcomes[POLICY_DENIED_BY_RULE],
+                  outcomes[POLICY_NO_RULE]);
+    assert_true(outcomes[POLICY_ALLOWED] > 0 && outcomes[POLICY_DENIED_BY_RULE] > 0);
+}
+
 /* Threads share a policy without a lock: the thread sanitizer watches, the verdicts are the same.
  */
 enum { THREADS = 3, SHARED_QUESTIONS = 2000 };
@@ -292,6 +327,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_reference),
+        cmocka_unit_test(test_large_against_reference),
         cmocka_unit_test(test_threads_share_a_policy),
     };
     if (argc > 1 && (!str_to_u64(str_of(argv[1]), UINT64_MAX, &seed) || seed == 0)) {
