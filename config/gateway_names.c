@@ -46,7 +46,7 @@ static const struct field fields_tls[] = {
      .type = TYPE_TEXT,
      .max = ALPN_MAX_LEN,
      LIST_AT(struct conf_tls_side, tls.alpn.items, tls.alpn.n),
-     .def_doc = "`http/1.1` for `protocol: http`, else none",
+     .def_doc = "`http/1.1`, `h2` for `protocol: http`, else none",
      .doc = "Application protocols, in order of preference."},
 };
 

@@ -38,6 +38,7 @@
     X(UPSTREAM_HANDSHAKE, "upstream_handshake") /* of a relay: TLS with the next hop */            \
     X(DETECT, "detect")                         /* reads whether a request comes */                \
     X(HTTP, "http")                             /* requests, one after the other */                \
+    X(HTTP2, "http2")                           /* requests, each a stream */                      \
     X(PUMP, "pump")                             /* bytes both ways */                              \
     X(LINGER, "linger")                         /* said why, waits for the peer to have read it */ \
     X(CLOSED, "closed")                         /* freed at the end of the turn */
@@ -63,7 +64,7 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(TRUNCATED, "truncated", RESET, WARN, "TCP ended without the end of TLS")                     \
     X(DENIED, "policy_denied", RESET, WARN, "the policy does not allow it")                        \
     X(NOT_HTTP, "not_http", RESET, WARN,                                                           \
-      "the policy judges by request on this port, and what came is no HTTP/1")                     \
+      "the policy judges by request on this port, and what came is no HTTP")                       \
     X(PROTOCOL_UNKNOWN, "protocol_unknown", RESET, WARN,                                           \
       "the policy judges by request on this port, and no request came in time")                    \
     X(POLICY_CHANGED, "policy_changed", RESET, WARN, "no longer allowed after a change")           \
@@ -109,6 +110,7 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
     X(CANARY, "canary", ORDER, DEBUG, "made to see whether it is captured: it is")                 \
     X(IDLE, "idle", ORDER, INFO, "nothing happened for the idle time")                             \
     X(BAD_REQUEST, "bad_request", LINGER, WARN, "what came is not acceptable HTTP/1.1")            \
+    X(BAD_HTTP2, "bad_http2", LINGER, WARN, "what came is not acceptable HTTP/2")                  \
     X(REQUEST_TIMEOUT, "request_timeout", LINGER, INFO, "no whole request head in time")           \
     X(BAD_RESPONSE, "bad_response", LINGER, WARN, "the workload's answer was not usable")          \
     X(ANSWERED, "answered", LINGER, INFO, "closed after an answer that ends the connection")       \

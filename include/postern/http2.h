@@ -38,8 +38,9 @@ enum {
     HTTP2_WINDOW_GROWN = 64 * 1024 * 1024, /* of all sessions of a worker, beyond the first ones */
     HTTP2_MAKE = 64 * 1024,                /* frames are gathered up to here for one write */
     HTTP2_FIELDS_MAX = 128,                /* of a message that we send */
-    HTTP2_TICK_MS = 10000,                 /* and a PING, if nothing was heard since the last one */
-    HTTP2_DEAD_MS = 20000,                 /* without an answer to it */
+    HTTP2_TICK_MS = 10000, /* server: and a PING, if there are streams and nothing was heard since
+                              the last one */
+    HTTP2_DEAD_MS = 20000, /* without an answer to it */
     HTTP2_PREFACE_BYTES = 24,
 };
 
@@ -75,6 +76,9 @@ struct http2_stream {
     bool head_came; /* client: likewise */
     bool end_wanted, end_sent, remote_ended;
     bool has_tail;
+    bool head_out; /* server: that is on its way */
+    bool unwanted; /* the owner's: what the peer still sends is for nobody; it is told so
+                    * (NO_ERROR) once our end is on its way */
 };
 
 /* A message's head, or its trailers. Lent for the call. */
@@ -159,6 +163,8 @@ bool http2_session_tick(struct http2_session *s, uint64_t now_ms);
 void http2_session_goaway(struct http2_session *s);
 /* The peer's fault, whatever it is: GOAWAY with that code, and the end. */
 void http2_session_abort(struct http2_session *s, enum http2_code code);
+/* The peer had us do something for nothing (http2_calm.h). */
+void http2_session_charge(struct http2_session *s);
 /* The peer said GOAWAY. */
 bool http2_session_peer_leaves(const struct http2_session *s);
 enum http2_abuse http2_session_why(const struct http2_session *s);
@@ -183,6 +189,8 @@ bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n);
 /* After all that was sent. With trailers: lines as in struct http2_head. */
 void http2_stream_end(struct http2_stream *st);
 bool http2_stream_end_with(struct http2_stream *st, const struct http2_field *fields, size_t n);
+/* Drops what was sent and is not on its way. */
+void http2_stream_forget(struct http2_stream *st);
 /* Bytes of ops->data that somebody has taken. */
 void http2_stream_consumed(struct http2_stream *st, size_t n);
 void http2_stream_reset(struct http2_stream *st, enum http2_code code);

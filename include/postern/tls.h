@@ -163,6 +163,7 @@ struct tls_stream {
     const struct str *expected;    /* lent likewise; client only: any of these; none: the party's */
     size_t n_expected;
     const struct str *alpn_only; /* lent: server: see tls_require_alpn; NULL: as the party says */
+    bool alpn_http;              /* server: see tls_take_http */
     const struct deny_set *deny; /* lent likewise; NULL: nobody is quarantined */
     const struct tls_tickets *tickets; /* lent likewise; NULL: nothing is resumed */
     struct tls_resume *resume;         /* owned; NULL: likewise */
@@ -199,6 +200,9 @@ bool tls_offer_alpn(struct tls_stream *s, struct str protocol);
 /* Server, before its first step: this protocol; a client that offers only others is refused, and
  * one that offers none is not. protocol is lent for the handshake. */
 void tls_require_alpn(struct tls_stream *s, const struct str *protocol);
+/* Server, before its first step: where the party takes none of the protocols that are offered and
+ * does not mind, http/1.1 is taken, and h2 of a client that does not offer that. */
+void tls_take_http(struct tls_stream *s);
 /* Before the first step of a server's handshake: bytes that were read off the socket already. */
 bool tls_feed(struct tls_stream *s, const uint8_t *bytes, size_t n);
 

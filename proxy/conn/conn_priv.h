@@ -7,6 +7,7 @@
  *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
  *   record.c    log lines                                       dial.c      connecting upstream
  *   leg.c       an end of a connection, of any kind             rejudge.c   whom a change concerns
+ *   h2.c        requests over HTTP/2 (h2_*.c)
  *   index.c     who is connected (index_*.c)                    expiry.c    the end of certificates
  *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
  *   carry_priv.h: connections as streams of others: session.c and more
@@ -137,6 +138,7 @@ struct conn_leg {
 };
 
 struct conn_http;
+struct conn_http2;
 
 /* A client's first message, where the listener chooses by server name. */
 struct conn_hello {
@@ -241,6 +243,7 @@ struct conn {
     bool known;                    /* the index knows its peer */
     uint64_t up_bytes, down_bytes; /* already counted */
     struct conn_http *http;        /* owned; protocol http only */
+    struct conn_http2 *h2;         /* owned; likewise, of a client that speaks HTTP/2 */
 };
 
 static inline const struct snapshot *conn_snapshot(const struct conn *c)
@@ -524,6 +527,25 @@ void conn_http_free(struct conn *c);
 void conn_http_leave(struct conn *c);
 void http_pool_init(struct conn_worker *w);
 void http_pool_flush(struct conn_worker *w);
+
+/* --- h2.c: HTTP/2 (docs/http2.md) --------------------------------------------------------------
+ */
+/* Whether it was agreed on; whether the preface of it may come unasked. */
+bool conn_h2_wanted(const struct conn *c);
+bool conn_h2_may_follow(const struct conn *c);
+/* With what was read already. It may be closed afterwards. */
+void conn_h2_start(struct conn *c, const uint8_t *p, size_t n);
+/* The same, with what the reader of HTTP/1.1 has kept; that one is gone then. */
+void conn_h2_from_http(struct conn *c);
+void conn_h2_step(struct conn *c);
+void conn_h2_timeout(struct conn *c);
+/* Streams in flight that are no longer allowed are ended: true. */
+bool conn_h2_rejudge(struct conn *c);
+/* Says GOAWAY after that time, and ends with its last stream. */
+void conn_h2_drain(struct conn *c, uint64_t delay_ms);
+/* It closes: what is in flight is told of. */
+void conn_h2_end(struct conn *c, enum conn_reason reason);
+void conn_h2_free(struct conn *c);
 
 /* --- worker.c, listener.c --------------------------------------------------------------------- */
 void worker_conn_gone(struct conn_worker *w);

@@ -38,7 +38,7 @@ static void deny(struct conn *c, enum conn_reason reason)
     if (d != NULL) {
         snprintf(d->near_miss, sizeof(d->near_miss),
                  "the policy has rules about requests on port %u, and what came is %s: declare the "
-                 "port under 'ports' if it is not HTTP/1",
+                 "port under 'ports' if it is not HTTP",
                  conn_port(c), detect_protocol_name((enum detect_protocol)c->race.protocol));
     }
     conn_close(c, reason);
@@ -90,6 +90,8 @@ static void took(struct conn *c, const uint8_t *data, size_t n)
     count(c);
     if (c->race.protocol == DETECT_HTTP1) {
         found_http(c);
+    } else if (c->race.protocol == DETECT_HTTP2 && conn_h2_may_follow(c)) {
+        conn_h2_from_http(c);
     } else {
         deny(c, CONN_CLOSE_NOT_HTTP);
     }

@@ -33,6 +33,23 @@ void http_set_deadline(struct conn *c, uint64_t delay_ms)
     }
 }
 
+void http_peer_texts(const struct conn *c, char ret_hash[65], char ret_source[NET_ADDR_TEXT_MAX])
+{
+    const struct tls_peer *peer = conn_leg_peer(&c->peer);
+    for (size_t i = 0; i < 32 && peer != NULL && peer->id_len > 0; i++) {
+        snprintf(ret_hash + 2 * i, 3, "%02x", peer->cert_sha256[i]);
+    }
+    /* The address alone: "1.2.3.4" of "1.2.3.4:5", "fd00::1" of "[fd00::1]:5". */
+    char text[NET_ADDR_TEXT_MAX];
+    net_addr_text(&c->source, text);
+    char *colon = strrchr(text, ':');
+    if (colon != NULL && conn_source(c) != NULL) {
+        bool bracket = text[0] == '[';
+        colon[bracket ? -1 : 0] = '\0';
+        snprintf(ret_source, NET_ADDR_TEXT_MAX, "%s", text + (bracket ? 1 : 0));
+    }
+}
+
 bool conn_http_start(struct conn *c)
 {
     struct conn_http *h = (struct conn_http *)calloc(1, sizeof(*h));
@@ -45,19 +62,7 @@ bool conn_http_start(struct conn *c)
     h->retry = (struct buf)BUF_INIT(NET_SCRATCH_SIZE);
     h->facts = (struct buf)BUF_INIT(2 * (HTTP1_MAX_TARGET + CONF_REQUEST_HEAD_MAX));
     h->held = (struct buf)BUF_INIT(2 * NET_SCRATCH_SIZE + CONF_REQUEST_HEAD_MAX);
-    const struct tls_peer *peer = conn_leg_peer(&c->peer);
-    for (size_t i = 0; i < 32 && peer != NULL && peer->id_len > 0; i++) {
-        snprintf(h->peer_hash + 2 * i, 3, "%02x", peer->cert_sha256[i]);
-    }
-    /* The address alone: "1.2.3.4" of "1.2.3.4:5", "fd00::1" of "[fd00::1]:5". */
-    char text[NET_ADDR_TEXT_MAX];
-    net_addr_text(&c->source, text);
-    char *colon = strrchr(text, ':');
-    if (colon != NULL && conn_source(c) != NULL) {
-        bool bracket = text[0] == '[';
-        colon[bracket ? -1 : 0] = '\0';
-        snprintf(h->source_ip, sizeof(h->source_ip), "%s", text + (bracket ? 1 : 0));
-    }
+    http_peer_texts(c, h->peer_hash, h->source_ip);
     conn_downstream(c)->ready |= LOOP_READ;
     http_set_deadline(c, conn_conf(c)->timeouts.request_head_ms);
     return true;
@@ -353,7 +358,11 @@ void conn_http_step(struct conn *c)
     if (c->state == CONN_HTTP && !flush_leg(up)) {
         h->up_broken = true;
     }
-    while (c->state == CONN_HTTP && advance(c)) {
+    while (c->state == CONN_HTTP && !h->preface && advance(c)) {
+    }
+    if (c->state == CONN_HTTP && h->preface) {
+        conn_h2_from_http(c);
+        return;
     }
     if (c->state != CONN_HTTP) {
         return;
@@ -412,6 +421,10 @@ bool conn_http_rejudge(struct conn *c)
 void conn_http_drain(struct conn *c)
 {
     struct conn_http *h = c->http;
+    if (c->state == CONN_HTTP2) {
+        conn_h2_drain(c, 0);
+        return;
+    }
     if ((c->state == CONN_HTTP || c->state == CONN_DETECT) && h->req_phase == REQ_HEAD &&
         h->in.len == 0) {
         conn_close(c, CONN_CLOSE_ANSWERED);

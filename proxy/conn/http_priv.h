@@ -44,6 +44,7 @@ struct conn_http {
     enum http_request_phase req_phase;
     enum http_response_phase res_phase;
     enum http_upstream up;
+    bool preface;      /* what came first is HTTP/2's, and is in `in` */
     bool in_looked_at; /* `in` is incomplete: wait for more */
     bool down_eof;     /* the client ended its direction */
     bool head_sent;    /* of the response, at least in part */
@@ -78,6 +79,9 @@ struct conn_http {
 };
 
 /* --- http.c ----------------------------------------------------------------------------------- */
+/* The hash of the peer's certificate and the address that it comes from, as headers want them;
+ * empty where there is none. Both begin as "". */
+void http_peer_texts(const struct conn *c, char ret_hash[65], char ret_source[NET_ADDR_TEXT_MAX]);
 void http_limits(const struct conn *c, struct http1_limits *ret);
 void http_set_deadline(struct conn *c, uint64_t delay_ms);
 /* Writes what is in the worker's `emit` to a leg; false: it failed. */
@@ -113,6 +117,10 @@ size_t http_request_feed(struct conn *c, const uint8_t *data, size_t len);
 /* The workload ended a kept connection just as a request was sent on it: sends that once more on a
  * new one, if it is one that may be repeated and had no body. False: it cannot be. */
 bool http_request_again(struct conn *c);
+/* Of the worker's request, where it has none and traces are begun here; into text. */
+struct str http_trace_begin(const struct conn *c, char text[HTTP1_TRACEPARENT_LEN + 1]);
+/* Who the peer is, as headers want it. */
+void http_put_peer(const struct conn *c, struct http1_forward *fwd);
 
 /* --- http_facts.c ----------------------------------------------------------------------------- */
 struct http_facts {

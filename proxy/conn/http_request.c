@@ -50,7 +50,7 @@ static struct str via_of(const struct conn *c, unsigned minor)
 }
 
 /* The generator is the worker's own: an id that is guessed does no harm, and no call is made. */
-static struct str begin_trace(const struct conn *c, char text[HTTP1_TRACEPARENT_LEN + 1])
+struct str http_trace_begin(const struct conn *c, char text[HTTP1_TRACEPARENT_LEN + 1])
 {
     if (c->worker->request->traceparent.n > 0 || conn_conf(c)->http.traces != CONF_TRACES_BEGIN) {
         return STR_NONE;
@@ -75,7 +75,7 @@ static bool may_repeat(const struct conn_http *h)
 
 /* A URI that an ordinary CA has signed may look like a SPIFFE ID and is none: applications are told
  * of those that are, and of DNS names. */
-static void put_peer(const struct conn *c, struct http1_forward *fwd)
+void http_put_peer(const struct conn *c, struct http1_forward *fwd)
 {
     const struct str dns = STR_LIT("dns:");
     struct str id = conn_peer_id(c);
@@ -96,9 +96,9 @@ static void forward(struct conn *c)
         .source = str_of(h->source_ip),
         .proto = STR_LIT("https"),
         .via = via_of(c, h->req.minor),
-        .traceparent = begin_trace(c, trace),
+        .traceparent = http_trace_begin(c, trace),
     };
-    put_peer(c, &fwd);
+    http_put_peer(c, &fwd);
     h->pinned = h->pinned || http_pool_pins(c->worker->request->headers,
                                             c->worker->request->n_headers, "authorization");
     if (!http_upstream_ensure(c, false)) {
@@ -180,6 +180,10 @@ static size_t feed_head(struct conn *c, const uint8_t *data, size_t len, bool *r
         *ret_more = true;
         return 0;
     case HTTP1_ERROR:
+        if (e.reason == HTTP1_HTTP2_PREFACE && h->requests == 0 && conn_h2_may_follow(c)) {
+            h->preface = *ret_more = true; /* HTTP/2 from here on */
+            return 0;
+        }
         refuse(c, &e);
         return len;
     }

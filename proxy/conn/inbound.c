@@ -209,6 +209,10 @@ void conn_inbound_verified(struct conn *c)
         return;
     }
     conn_detect_declared(c);
+    if (c->protocol == CONF_PROTOCOL_HTTP && conn_h2_wanted(c)) {
+        conn_h2_start(c, NULL, 0);
+        return;
+    }
     if (c->protocol == CONF_PROTOCOL_HTTP) {
         conn_set_state(c, CONN_HTTP);
         conn_stream_answer(c); /* each request is judged, and dials the workload if it may */

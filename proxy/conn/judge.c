@@ -193,8 +193,9 @@ static bool rebase_handshake(struct conn *c)
 
 static enum conn_reason rejudge_inbound(struct conn *c)
 {
-    bool ok = c->http != NULL ? conn_http_rejudge(c)
-                              : !c->judged || (conn_detect_holds(c) && conn_judge(c));
+    bool ok = c->h2 != NULL     ? conn_h2_rejudge(c)
+              : c->http != NULL ? conn_http_rejudge(c)
+                                : !c->judged || (conn_detect_holds(c) && conn_judge(c));
     return ok ? CONN_CLOSE_DONE : CONN_CLOSE_POLICY_CHANGED;
 }
 
@@ -257,7 +258,7 @@ bool conn_move(struct conn *c)
 {
     /* What it borrows of a snapshot has to be lent by the new one too: its route, and the rule of a
      * request in flight. */
-    bool borrows = c->http != NULL || c->direction == CONF_OUTBOUND;
+    bool borrows = c->http != NULL || c->h2 != NULL || c->direction == CONF_OUTBOUND;
     if (borrows && !same_documents(conn_snapshot(c), c->worker->current->snapshot)) {
         return false;
     }

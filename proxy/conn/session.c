@@ -366,7 +366,9 @@ void worker_sessions_drain(struct conn_worker *w, uint32_t spread_ms)
     struct conn *next;
     for (struct conn *c = w->conns; c != NULL; c = next) {
         next = c->next;
-        if (c->state == CONN_SESSION) {
+        if (c->state == CONN_HTTP2) {
+            conn_h2_drain(c, spread_ms > 0 ? balance_random(&w->random) % spread_ms : 0);
+        } else if (c->state == CONN_SESSION) {
             bool spread = c->direction == CONF_INBOUND && spread_ms > 0;
             conn_session_leave(c, spread ? balance_random(&w->random) % spread_ms : 0);
         }

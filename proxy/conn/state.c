@@ -36,13 +36,14 @@ static const unsigned edges[CONN_STATE_COUNT] = {
     [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
-    [CONN_HANDSHAKE] =
-        TO(DIAL) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_HANDSHAKE] = TO(DIAL) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(HTTP2) | TO(PUMP) |
+                       TO(LINGER) | TO(CLOSED),
     [CONN_SESSION] = TO(CLOSED),
     [CONN_OPENING] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(CLOSED),
     [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
-    [CONN_DETECT] = TO(HTTP) | TO(CLOSED),
-    [CONN_HTTP] = TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_DETECT] = TO(HTTP) | TO(HTTP2) | TO(CLOSED),
+    [CONN_HTTP] = TO(HTTP2) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
+    [CONN_HTTP2] = TO(LINGER) | TO(CLOSED),
     [CONN_PUMP] = TO(CLOSED),
     [CONN_LINGER] = TO(CLOSED),
     [CONN_CLOSED] = 0,
@@ -102,10 +103,11 @@ void conn_set_state(struct conn *c, enum conn_state next)
     if (next != CONN_CLOSED) {
         count_state(c, next, 1);
     }
-    if (next == CONN_DIAL || next == CONN_HTTP || next == CONN_PUMP) {
+    bool http = next == CONN_HTTP || next == CONN_HTTP2;
+    if (next == CONN_DIAL || http || next == CONN_PUMP) {
         conn_live_known(c);
     }
-    if (next == CONN_HTTP || next == CONN_PUMP) {
+    if (http || next == CONN_PUMP) {
         conn_live_allowed(c);
     }
 }
@@ -140,6 +142,7 @@ static void free_now(struct loop_deferred *d)
     conn_leg_close(&c->app, false);
     conn_leg_close(&c->peer, false);
     conn_http_free(c);
+    conn_h2_free(c);
     conn_told_free(c);
     conn_hello_free(c);
     conn_tunnel_free(c);
@@ -258,10 +261,13 @@ void conn_close(struct conn *c, enum conn_reason reason)
         if (c->carrier != NULL) {
             conn_carrier_end(c, reason);
         }
+        if (c->h2 != NULL) {
+            conn_h2_end(c, reason);
+        }
         conn_record_close(c);
         conn_http_leave(c);
         if (reasons[reason].end == CONN_END_LINGER && c->direction == CONF_INBOUND &&
-            (c->state == CONN_HANDSHAKE || c->state == CONN_HTTP)) {
+            (c->state == CONN_HANDSHAKE || c->state == CONN_HTTP || c->state == CONN_HTTP2)) {
             begin_linger(c);
             return;
         }
@@ -353,6 +359,9 @@ void conn_drive(struct conn *c)
     case CONN_HTTP:
         conn_http_step(c);
         break;
+    case CONN_HTTP2:
+        conn_h2_step(c);
+        break;
     case CONN_PUMP:
         conn_pump_step(c);
         break;
@@ -430,6 +439,9 @@ static void on_timer(void *arg)
         break;
     case CONN_HTTP:
         conn_http_timeout(c);
+        break;
+    case CONN_HTTP2:
+        conn_h2_timeout(c);
         break;
     case CONN_PUMP:
         on_idle(c);

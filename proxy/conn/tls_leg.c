@@ -54,6 +54,8 @@ bool conn_tls_accept(struct conn *c, struct conn_leg *leg)
     leg->tls.deny = conn_deny(c);
     if (c->carrier != NULL) {
         tls_require_alpn(&leg->tls, &tls_alpn_h2);
+    } else if (c->protocol == CONF_PROTOCOL_HTTP || conn_detect_wanted(c)) {
+        tls_take_http(&leg->tls);
     }
     if (!tls_resume(&leg->tls, conn_snapshot(c)->tickets, STR_NONE)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
@@ -68,7 +70,7 @@ static bool pass_alpn_on(struct conn *c, struct conn_leg *leg)
 {
     const struct tls_stream *client = c->relay ? conn_leg_tls(&c->peer) : NULL;
     struct str chosen = client != NULL ? tls_alpn(client) : STR_NONE;
-    if (c->carrier != NULL) {
+    if (c->carrier != NULL || c->h2 != NULL) {
         return tls_offer_alpn(&leg->tls, tls_alpn_h2);
     }
     return chosen.n == 0 || str_eq(chosen, tls_alpn_postern) || tls_offer_alpn(&leg->tls, chosen);

@@ -70,7 +70,7 @@ static bool has_brought(struct http2_session *s, const nghttp2_frame_hd *hd)
     }
     const struct http2_stream *st =
         hd->type == NGHTTP2_RST_STREAM ? http2_find(s->ng, hd->stream_id) : NULL;
-    return st != NULL && st->head_sent;
+    return st != NULL && st->head_out;
 }
 
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
@@ -253,15 +253,27 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     return 0;
 }
 
+static void on_message_sent(struct http2_session *s, const nghttp2_frame *f)
+{
+    struct http2_stream *st = http2_find(s->ng, f->hd.stream_id);
+    if (st == NULL) {
+        return;
+    }
+    st->head_out = st->head_out || (f->hd.type == NGHTTP2_HEADERS && st->head_sent);
+    if ((f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
+        st->end_sent = true;
+        if (st->unwanted && !st->remote_ended) {
+            (void)nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
+        }
+    }
+}
+
 static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *f, void *arg)
 {
     struct http2_session *s = (struct http2_session *)arg;
-    bool message = f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS;
-    struct http2_stream *st = message && (f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0
-                                  ? http2_find(ng, f->hd.stream_id)
-                                  : NULL;
-    if (st != NULL) {
-        st->end_sent = true;
+    (void)ng;
+    if (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) {
+        on_message_sent(s, f);
     } else if (f->hd.type == NGHTTP2_GOAWAY) {
         s->said_code = f->goaway.error_code;
     }
@@ -307,6 +319,8 @@ static bool library_new(struct http2_session *s)
         nghttp2_option_set_no_closed_streams(o, 1);
         nghttp2_option_set_max_reserved_remote_streams(o, 0);
         nghttp2_option_set_peer_max_concurrent_streams(o, HTTP2_STREAMS);
+        nghttp2_option_set_max_send_header_block_length(o, 2 * (size_t)s->head_bytes +
+                                                               HTTP2_WINDOW_FIRST);
         http2_calm_option(o);
         int rc = s->server ? nghttp2_session_server_new2(&s->ng, cb, s, o)
                            : nghttp2_session_client_new2(&s->ng, cb, s, o);
@@ -463,7 +477,7 @@ bool http2_session_tick(struct http2_session *s, uint64_t now_ms)
         if (now_ms - s->ping_ms >= HTTP2_DEAD_MS) {
             http2_fail(s, HTTP2_SILENT, HTTP2_NO_ERROR);
         }
-    } else if (now_ms - s->heard_ms >= HTTP2_TICK_MS) {
+    } else if (s->server && s->n_streams > 0 && now_ms - s->heard_ms >= HTTP2_TICK_MS) {
         s->ping_ms = now_ms;
         (void)nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, NULL);
         http2_wake(s);
@@ -492,6 +506,11 @@ void http2_session_goaway(struct http2_session *s)
 void http2_session_abort(struct http2_session *s, enum http2_code code)
 {
     http2_fail(s, HTTP2_PROTOCOL, code);
+}
+
+void http2_session_charge(struct http2_session *s)
+{
+    (void)http2_pay(s);
 }
 
 bool http2_session_peer_leaves(const struct http2_session *s)

@@ -193,6 +193,14 @@ bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n)
     return true;
 }
 
+void http2_stream_forget(struct http2_stream *st)
+{
+    if (st->session != NULL) {
+        st->session->held -= st->out.len;
+        buf_consume(&st->out, st->out.len);
+    }
+}
+
 void http2_stream_end(struct http2_stream *st)
 {
     if (http2_stream_is_live(st) && !st->end_wanted) {

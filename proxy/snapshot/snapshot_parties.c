@@ -98,7 +98,7 @@ static void take_texts(struct making *m, const struct conf_tls_side *side,
 {
     size_t n = 0;
     m->texts =
-        (struct str *)mem_must_calloc(side->tls.alpn.n + side->identities.n + 2, sizeof(*m->texts));
+        (struct str *)mem_must_calloc(side->tls.alpn.n + side->identities.n + 3, sizeof(*m->texts));
     spec->alpn = m->texts;
     for (size_t i = 0; i < side->tls.alpn.n; i++) {
         m->texts[n++] = str_of(side->tls.alpn.items[i]);
@@ -106,7 +106,8 @@ static void take_texts(struct making *m, const struct conf_tls_side *side,
     spec->alpn_required = n > 0;
     if (n == 0 && spec->server) {
         if (m->listener->protocol == CONF_PROTOCOL_HTTP) {
-            m->texts[n++] = STR_LIT("http/1.1");
+            m->texts[n++] = STR_LIT("http/1.1"); /* first: it asks least of the target */
+            m->texts[n++] = tls_alpn_h2;
             spec->alpn_required = true;
         }
         m->texts[n++] = tls_alpn_postern;

@@ -53,6 +53,21 @@ static const struct str *only_of(SSL *ssl)
     return ((const struct tls_stream *)SSL_get_app_data(ssl))->alpn_only;
 }
 
+/* The port speaks HTTP: what the workload speaks is not known, so HTTP/1.1 first. */
+static int select_http(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                       const unsigned char *in, unsigned int inlen)
+{
+    static const unsigned char offers[] = "\x08http/1.1\x02h2";
+    unsigned char *chosen = NULL;
+    if (!((const struct tls_stream *)SSL_get_app_data(ssl))->alpn_http ||
+        SSL_select_next_proto(&chosen, outlen, offers, sizeof(offers) - 1, in, inlen) !=
+            OPENSSL_NPN_NEGOTIATED) {
+        return SSL_TLSEXT_ERR_NOACK;
+    }
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
 static const struct tls_party *party_of(SSL *ssl)
 {
     return ((const struct tls_stream *)SSL_get_app_data(ssl))->party;
@@ -73,7 +88,8 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outle
     }
     if (SSL_select_next_proto(&chosen, outlen, p->alpn, (unsigned)p->alpn_len, in, inlen) !=
         OPENSSL_NPN_NEGOTIATED) {
-        return p->alpn_required ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;
+        return p->alpn_required ? SSL_TLSEXT_ERR_ALERT_FATAL
+                                : select_http(ssl, out, outlen, in, inlen);
     }
     *out = chosen;
     return SSL_TLSEXT_ERR_OK;

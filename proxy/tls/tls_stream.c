@@ -320,6 +320,11 @@ bool tls_offer_alpn(struct tls_stream *s, struct str protocol)
     return SSL_set_alpn_protos(s->ssl, wire, (unsigned)protocol.n + 1) == 0;
 }
 
+void tls_take_http(struct tls_stream *s)
+{
+    s->alpn_http = true;
+}
+
 void tls_require_alpn(struct tls_stream *s, const struct str *protocol)
 {
     POSTERN_ASSERT(protocol->n > 0 && protocol->n <= 255);

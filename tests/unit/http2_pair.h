@@ -16,24 +16,25 @@
 
 enum { SIDE_STREAMS = 128, HEAD_MAX = 4096, HEAD_MS = 1000 };
 
-struct side {
+struct h2_side {
     struct http2_session *s;
     struct http2_stream streams[SIDE_STREAMS];
     size_t n_streams;
     struct http2_stream *by_id[2 * SIDE_STREAMS]; /* of those that were accepted or opened */
-    char said[16384];                             /* what happened, in words */
+    char said[65536];                             /* what happened, in words */
     uint64_t got, taken;
     bool lazy, deaf; /* does not consume; does not accept */
     unsigned n_requests, n_malformed;
 };
 
 struct pair {
-    struct side server, client;
+    struct h2_side server, client;
     uint64_t now;
 };
 
-static inline void saw(struct side *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static inline void saw(struct side *e, const char *fmt, ...)
+static inline void saw(struct h2_side *e, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static inline void saw(struct h2_side *e, const char *fmt, ...)
 {
     size_t n = strlen(e->said);
     va_list ap;
@@ -49,7 +50,7 @@ static inline void on_wake(void *arg)
     (void)arg;
 }
 
-static inline void saw_head(struct side *e, const char *what, int32_t id,
+static inline void saw_head(struct h2_side *e, const char *what, int32_t id,
                             const struct http2_head *h)
 {
     saw(e, "%s %d%s%s%s%s%s\n%.*s", what, id, h->ends ? " ends" : "", h->too_long ? " long" : "",
@@ -59,7 +60,7 @@ static inline void saw_head(struct side *e, const char *what, int32_t id,
 
 static inline void on_request(void *arg, int32_t id, const struct http2_head *h)
 {
-    struct side *e = (struct side *)arg;
+    struct h2_side *e = (struct h2_side *)arg;
     e->n_requests++;
     saw_head(e, "request", id, h);
     if (!e->deaf) {
@@ -72,19 +73,19 @@ static inline void on_request(void *arg, int32_t id, const struct http2_head *h)
 
 static inline void on_malformed(void *arg, int32_t id)
 {
-    struct side *e = (struct side *)arg;
+    struct h2_side *e = (struct h2_side *)arg;
     e->n_malformed++;
     saw(e, "malformed %d\n", id);
 }
 
 static inline void on_response(struct http2_stream *st, const struct http2_head *h)
 {
-    saw_head((struct side *)st->arg, "response", st->id, h);
+    saw_head((struct h2_side *)st->arg, "response", st->id, h);
 }
 
 static inline void on_data(struct http2_stream *st, const uint8_t *p, size_t n)
 {
-    struct side *e = (struct side *)st->arg;
+    struct h2_side *e = (struct h2_side *)st->arg;
     e->got += n;
     if (n <= 32) {
         saw(e, "data %d %.*s\n", st->id, (int)n, (const char *)p);
@@ -96,22 +97,22 @@ static inline void on_data(struct http2_stream *st, const uint8_t *p, size_t n)
 
 static inline void on_trailers(struct http2_stream *st, const struct http2_head *h)
 {
-    saw_head((struct side *)st->arg, "trailers", st->id, h);
+    saw_head((struct h2_side *)st->arg, "trailers", st->id, h);
 }
 
 static inline void on_ended(struct http2_stream *st)
 {
-    saw((struct side *)st->arg, "ended %d\n", st->id);
+    saw((struct h2_side *)st->arg, "ended %d\n", st->id);
 }
 
 static inline void on_taken(struct http2_stream *st, size_t n)
 {
-    ((struct side *)st->arg)->taken += n;
+    ((struct h2_side *)st->arg)->taken += n;
 }
 
 static inline void on_closed(struct http2_stream *st, uint32_t code)
 {
-    saw((struct side *)st->arg, "closed %u\n", code);
+    saw((struct h2_side *)st->arg, "closed %u\n", code);
 }
 
 static const struct http2_ops OPS = {
@@ -126,19 +127,19 @@ static const struct http2_ops OPS = {
     .closed = on_closed,
 };
 
-static inline void side_new(struct side *e, bool server, uint64_t now)
+static inline void side_new(struct h2_side *e, bool server, uint64_t now)
 {
     const struct http2_spec spec = {.server = server,
                                     .ops = &OPS,
                                     .arg = e,
-                                    .head_bytes = HEAD_MAX,
+                                    .head_bytes = server ? HEAD_MAX : 65536,
                                     .head_ms = HEAD_MS,
                                     .now_ms = now};
     e->s = http2_session_new(&spec);
     assert_non_null(e->s);
 }
 
-static inline void side_free(struct side *e)
+static inline void side_free(struct h2_side *e)
 {
     for (size_t i = 0; i < SIDE_STREAMS; i++) {
         http2_stream_drop(&e->streams[i]);
@@ -149,7 +150,7 @@ static inline void side_free(struct side *e)
 }
 
 /* Makes and carries; how much that was. */
-static inline size_t carry(struct side *from, struct side *to, uint64_t now)
+static inline size_t carry(struct h2_side *from, struct h2_side *to, uint64_t now)
 {
     size_t all = 0, n;
     do {
@@ -189,14 +190,14 @@ static inline void pair_free(struct pair *p)
     free(p);
 }
 
-static inline void expect(struct side *e, const char *text)
+static inline void expect(struct h2_side *e, const char *text)
 {
     if (strstr(e->said, text) == NULL) {
         fail_msg("expected: %s\nsaw: %s", text, e->said);
     }
 }
 
-static inline void expect_not(struct side *e, const char *text)
+static inline void expect_not(struct h2_side *e, const char *text)
 {
     if (strstr(e->said, text) != NULL) {
         fail_msg("not expected: %s\nsaw: %s", text, e->said);
@@ -262,7 +263,7 @@ static inline void raw_head(struct raw *r, uint32_t id, uint8_t flags, const cha
     raw_frame(r, 1, flags, id, block, n);
 }
 
-static inline void raw_say(struct side *e, struct raw *r, uint64_t now)
+static inline void raw_say(struct h2_side *e, struct raw *r, uint64_t now)
 {
     (void)http2_session_feed(e->s, r->bytes, r->n, now);
     r->n = 0;

@@ -61,7 +61,6 @@ static void test_denied(void **state)
         const char *is;
     } cases[] = {
         {BYTES("\0\0\0\x08\x04\xd2\x16\x2f"), "\"protocol\":\"tcp\""},
-        {BYTES("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"), "\"protocol\":\"http2\""},
         {BYTES("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "\"protocol\":\"tls\""},
         {BYTES("\x16GET /secret HTTP/1.1\r\nHost: a\r\n\r\n"), "\"protocol\":\"tcp\""},
         {BYTES("\r\nGET /secret HTTP/1.1\r\nHost: a\r\n\r\n"), "\"protocol\":\"tcp\""},
@@ -80,7 +79,6 @@ static void test_denied(void **state)
     }
     assert_true(nobody_came(w));
     assert_int_equal(detected(w, DETECT_TCP, DETECT_BY_CLIENT), 4);
-    assert_int_equal(detected(w, DETECT_HTTP2, DETECT_BY_CLIENT), 1);
     assert_int_equal(detected(w, DETECT_TLS, DETECT_BY_CLIENT), 1);
     /* Another port of the same workload: the rule names none, and so speaks of it too. */
     redirected_port(7);

@@ -5,7 +5,7 @@
 #define FIELDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define GET ":method", "GET", ":scheme", "https", ":path", "/a", ":authority", "h"
 
-static struct raw *raw_new(struct side *e)
+static struct raw *raw_new(struct h2_side *e)
 {
     struct raw *r = (struct raw *)calloc(1, sizeof(*r));
     assert_non_null(r);
@@ -16,7 +16,7 @@ static struct raw *raw_new(struct side *e)
     return r;
 }
 
-static void raw_free(struct side *e, struct raw *r)
+static void raw_free(struct h2_side *e, struct raw *r)
 {
     side_free(e);
     free(r);
@@ -69,7 +69,7 @@ static void test_malformed(void **state)
         FIELDS(GET, "host", "h", "host", "h"),
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct side e;
+        struct h2_side e;
         struct raw *r = raw_new(&e);
         raw_head(r, 1, END_STREAM | END_HEADERS, cases[i]);
         raw_say(&e, r, 1000);
@@ -87,7 +87,7 @@ static void test_malformed(void **state)
 static void test_body_and_trailers(void **state)
 {
     (void)state;
-    struct side e;
+    struct h2_side e;
     struct raw *r = raw_new(&e);
     /* Less and more than was said. */
     raw_head(r, 1, END_HEADERS, FIELDS(GET, "content-length", "3"));
@@ -118,7 +118,7 @@ static void test_body_and_trailers(void **state)
 static void test_head_text(void **state)
 {
     (void)state;
-    struct side e;
+    struct h2_side e;
     struct raw *r = raw_new(&e);
     raw_head(r, 1, END_STREAM | END_HEADERS,
              FIELDS(":method", "GET", ":scheme", "https", ":authority", "Up.a", ":path", "/p?q=%41",
@@ -145,7 +145,7 @@ static void test_no_http2(void **state)
     static const char *const cases[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
                                         "PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n"};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct side e = {0};
+        struct h2_side e = {0};
         side_new(&e, true, 1000);
         assert_false(http2_session_feed(e.s, (const uint8_t *)cases[i], strlen(cases[i]), 1000));
         assert_int_equal(http2_session_why(e.s), HTTP2_PROTOCOL);
@@ -230,7 +230,7 @@ static void test_floods(void **state)
         {flood_padding, true},  {flood_malformed, true}, {flood_continuation, false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct side e;
+        struct h2_side e;
         struct raw *r = raw_new(&e);
         uint32_t n = 0;
         for (; n < 3 * HTTP2_CALM_BURST && http2_session_why(e.s) == HTTP2_OK; n++) {
@@ -256,7 +256,7 @@ static void test_floods(void **state)
 static void test_answers_pile_up(void **state)
 {
     (void)state;
-    struct side e;
+    struct h2_side e;
     struct raw *r = raw_new(&e);
     for (unsigned n = 0; n < 2 * HTTP2_CALM_BURST && http2_session_why(e.s) == HTTP2_OK; n++) {
         flood_ping(r, n);
@@ -269,7 +269,7 @@ static void test_answers_pile_up(void **state)
 static void test_head_bomb(void **state)
 {
     (void)state;
-    struct side e;
+    struct h2_side e;
     struct raw *r = raw_new(&e);
     uint8_t block[8192];
     size_t n = 0;
@@ -310,7 +310,7 @@ static void test_head_bomb(void **state)
 static void test_slow_head(void **state)
 {
     (void)state;
-    struct side e = {0};
+    struct h2_side e = {0};
     side_new(&e, true, 1000); /* that says nothing */
     assert_true(http2_session_tick(e.s, 1000 + HEAD_MS - 1));
     assert_false(http2_session_tick(e.s, 1000 + HEAD_MS));
@@ -328,7 +328,7 @@ static void test_slow_head(void **state)
 static void test_too_many_streams(void **state)
 {
     (void)state;
-    struct side e;
+    struct h2_side e;
     struct raw *r = raw_new(&e);
     (void)carry(&e, NULL, 1000);
     raw_frame(r, 4, 1, 0, NULL, 0); /* our settings are known to it */
@@ -481,6 +481,9 @@ static void test_silence(void **state)
 {
     (void)state;
     struct pair *p = pair_new();
+    assert_true(http2_session_tick(p->server.s, 1000 + HTTP2_DEAD_MS)); /* nobody waits for it */
+    assert_true(http2_session_tick(p->server.s, 1000 + 2 * HTTP2_DEAD_MS));
+    ask(p);
     assert_true(http2_session_tick(p->server.s, 1000 + HTTP2_TICK_MS));
     p->now = 1000 + HTTP2_TICK_MS;
     pair_run(p); /* it answers */
