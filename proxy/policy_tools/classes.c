@@ -110,7 +110,7 @@ static void shape_from(struct shapes *s, const struct conf_policy_from *f)
 static bool begins_any(const struct shapes *s, const char *start)
 {
     for (size_t i = 0; i < s->n; i++) {
-        if (strncmp(s->items[i].item, start, strlen(start)) == 0) {
+        if (s->items[i].item != NULL && strncmp(s->items[i].item, start, strlen(start)) == 0) {
             return true;
         }
     }
@@ -245,6 +245,9 @@ static int add_paths(struct making *m)
             }
         }
     }
+    if (grpc) {
+        shape_method_path(&s);
+    }
     bool whole = shapes_run(&s, AUTOMATON_PATH, "/", f);
     shapes_deinit(&s);
     size_t n = f->n;
@@ -351,8 +354,12 @@ static int add_named(struct making *m, enum fact_kind kind, const char *name)
     if (whole && f->n > PAIRS_MAX * 4) {
         whole = false;
     }
+    fact_add(f, CLASS_EXACT, "", NULL); /* there, and empty */
     combine(f);
     fact_add(f, CLASS_MISSING, NULL, NULL);
+    if (kind != FACT_HEADER) {
+        fact_add(f, CLASS_UNKNOWN, NULL, NULL);
+    }
     return finish(m, f, whole);
 }
 
@@ -491,6 +498,8 @@ static void fill(const struct fact *f, const struct class_value *c, struct polic
 void classes_question(const struct classes *c, const size_t *choice, bool http,
                       struct class_room *room, struct policy_query *ret)
 {
+    bool unknown = false;
+    bool no_token = false;
     *ret = (struct policy_query){.http = http};
     buf_consume(&room->text, buf_len(&room->text));
     room->header_list = (struct policy_headers){0, room->headers};
@@ -498,7 +507,9 @@ void classes_question(const struct classes *c, const size_t *choice, bool http,
     for (size_t i = 0; i < c->n; i++) {
         const struct fact *f = &c->facts[i];
         const struct class_value *v = &f->classes[choice[i]];
-        if (v->kind == CLASS_MISSING || (!http && fact_is_request(f->kind))) {
+        unknown = unknown || (f->kind == FACT_QUERY && v->kind == CLASS_UNKNOWN);
+        no_token = no_token || (f->kind == FACT_CLAIM && v->kind == CLASS_UNKNOWN);
+        if (v->value == NULL || (!http && fact_is_request(f->kind))) {
             continue;
         }
         fill(f, v, ret);
@@ -507,8 +518,10 @@ void classes_question(const struct classes *c, const size_t *choice, bool http,
         }
     }
     if (http) {
-        ret->query = buf_len(&room->text) > 0 ? buf_str(&room->text) : STR_LIT("");
+        ret->query = unknown                    ? STR_NONE
+                     : buf_len(&room->text) > 0 ? buf_str(&room->text)
+                                                : STR_LIT("");
         ret->headers = &room->header_list;
-        ret->claims = room->claim_list.n > 0 ? &room->claim_list : NULL;
+        ret->claims = no_token ? NULL : &room->claim_list;
     }
 }

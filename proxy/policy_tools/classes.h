@@ -33,6 +33,8 @@ enum class_kind {
     CLASS_PATTERN, /* stands for all that patterns hold alike; `like` is the narrowest */
     CLASS_OTHER,   /* stands for all that nothing written holds */
     CLASS_MISSING,
+    /* Of each fact of its kind at once: a query that servers read in two ways; no token at all. */
+    CLASS_UNKNOWN,
 };
 struct class_value {
     enum class_kind kind;

@@ -24,6 +24,8 @@ void shape_namespace(struct shapes *s, const char *item, bool account);
 void shape_domain(struct shapes *s, const char *item);
 void shape_path(struct shapes *s, const char *item);
 void shape_grpc(struct shapes *s, const char *item);
+/* Any path that can be a method of gRPC: what it is told apart from is what cannot. */
+void shape_method_path(struct shapes *s);
 
 /* Texts of the domain that begin with `start`, as classes of the fact. */
 bool shapes_run(const struct shapes *s, enum automaton_domain domain, const char *start,

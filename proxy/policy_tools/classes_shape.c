@@ -236,6 +236,17 @@ void shape_grpc(struct shapes *s, const char *item)
     end(s);
 }
 
+void shape_method_path(struct shapes *s)
+{
+    begin(s, NULL, false, 0);
+    for (int i = 0; i < 2; i++) {
+        automaton_put_text(&s->automaton, STR_LIT("/"));
+        automaton_put(&s->automaton, ELEMENT_ONE);
+        automaton_put(&s->automaton, ELEMENT_SEG);
+    }
+    end(s);
+}
+
 /* --- classes -----------------------------------------------------------------------------------
  */
 struct running {
@@ -249,6 +260,9 @@ static void on_text(void *arg, const char *text, const uint32_t *which, size_t n
     const struct shape *narrowest = NULL;
     for (size_t i = 0; i < n; i++) {
         const struct shape *shape = &r->shapes->items[which[i]];
+        if (shape->item == NULL) {
+            continue;
+        }
         if (narrowest == NULL || (shape->exact && !narrowest->exact) ||
             (shape->exact == narrowest->exact && shape->weight > narrowest->weight)) {
             narrowest = shape;

@@ -26,13 +26,20 @@ static void put_class(const struct fact *f, const struct class_value *c, struct 
     bool named = f->name != NULL && c->value != NULL;
     switch (c->kind) {
     case CLASS_EXACT:
-        buf_printf(out, "%.*s", (int)(strlen(c->value) - (named ? 1 : 0)), c->value);
+        if (named && c->value[1] == '\0') {
+            buf_printf(out, "(empty)");
+        } else {
+            buf_printf(out, "%.*s", (int)(strlen(c->value) - (named ? 1 : 0)), c->value);
+        }
         break;
     case CLASS_PATTERN:
         buf_printf(out, "%s", c->like);
         break;
     case CLASS_OTHER:
         buf_printf(out, "any other");
+        break;
+    case CLASS_UNKNOWN:
+        buf_printf(out, f->kind == FACT_CLAIM ? "no token" : "not known");
         break;
     case CLASS_MISSING:
         buf_printf(out, f->kind == FACT_PEER ? "no identity" : "none");
@@ -114,7 +121,8 @@ json_t *classes_json(const struct space *s, const uint64_t *const *chosen, bool 
         json_t *values = json_array();
         for (size_t c = 0; c < f->n; c++) {
             if (has(chosen[i], c)) {
-                static const char *const kinds[] = {"exact", "pattern", "other", "missing"};
+                static const char *const kinds[] = {"exact", "pattern", "other", "missing",
+                                                    "unknown"};
                 const struct class_value *class = &f->classes[c];
                 json_array_append_new(values,
                                       json_pack("{s:s, s:s*, s:s*}", "kind", kinds[class->kind],

@@ -61,7 +61,9 @@ struct list {
 struct going {
     struct space_walk *walk;
     const struct space *space;
-    bool http, stopped;
+    bool http;
+    bool unknown[FACT_CLAIM + 1]; /* facts of this kind are not known: parameters, claims */
+    bool stopped;
     size_t facts[SPACE_FACTS_MAX]; /* in the order of the walk */
     size_t n_facts;
     const uint64_t *chosen[SPACE_FACTS_MAX];
@@ -175,6 +177,12 @@ static void split_deinit(struct split *s)
     for (size_t side = 0; side < SPACE_SIDES_MAX; side++) {
         free(s->common[side].items);
     }
+}
+
+/* Of parameters either all are known or none is, and of claims. */
+static bool takes_class(const struct going *g, const struct fact *f, size_t class)
+{
+    return (f->classes[class].kind == CLASS_UNKNOWN) == g->unknown[f->kind];
 }
 
 /* Calls back for each class of a set. */
@@ -291,14 +299,17 @@ static void go_branches(struct going *g, size_t depth, const struct list *live)
     struct split s;
     bool able = split_make(g, fact, live, &s);
     struct ordered *order = mem_must_calloc(s.n_classes + 1, sizeof(*order));
+    size_t n = 0;
     for (size_t c = 0; c < s.n_classes; c++) {
-        order[c] = (struct ordered){s.marks[c], c};
+        if (takes_class(g, &g->space->classes->facts[fact], c)) {
+            order[n++] = (struct ordered){s.marks[c], c};
+        }
     }
-    qsort(order, s.n_classes, sizeof(*order), compare_ordered);
-    for (size_t i = 0; able && i < s.n_classes && !g->stopped && g->walk->steps_left > 0;) {
+    qsort(order, n, sizeof(*order), compare_ordered);
+    for (size_t i = 0; able && i < n && !g->stopped && g->walk->steps_left > 0;) {
         size_t end = i;
         uint64_t *bits = mem_must_calloc((s.n_classes + 63) / 64, sizeof(*bits));
-        while (end < s.n_classes && order[end].mark == order[i].mark) {
+        while (end < n && order[end].mark == order[i].mark) {
             bits[order[end].class / 64] |= UINT64_C(1) << (order[end].class % 64);
             end++;
         }
@@ -383,28 +394,58 @@ static struct list take_part(const struct space *s, const uint32_t *atoms, size_
     return l;
 }
 
+static bool has_fact(const struct space *s, enum fact_kind kind)
+{
+    for (size_t i = 0; i < s->classes->n; i++) {
+        if (s->classes->facts[i].kind == kind) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void walk_once(struct going *g)
+{
+    struct space_walk *w = g->walk;
+    struct list live[SPACE_SIDES_MAX] = {{NULL, 0}};
+    g->n_facts = 0;
+    for (size_t i = 0; i < w->space->classes->n; i++) {
+        if (g->http || !fact_is_request(w->space->classes->facts[i].kind)) {
+            g->facts[g->n_facts++] = i;
+        }
+    }
+    for (size_t side = 0; side < SPACE_SIDES_MAX; side++) {
+        live[side] = take_part(w->space, w->atoms[side], w->n_atoms[side], g->http);
+    }
+    if (w->focus == NULL || in_focus(w, &live[0])) {
+        go(g, 0, live);
+    }
+    free(live[0].items);
+    free(live[1].items);
+    free(g->same.slots);
+    g->same = (struct numbers){.slots = NULL};
+}
+
+/* Connections; then requests, with and without what can be missing as a whole. */
 bool space_walk(struct space_walk *w)
 {
+    static const struct {
+        bool http, no_query, no_token;
+    } passes[] = {{false, false, false},
+                  {true, false, false},
+                  {true, true, false},
+                  {true, false, true},
+                  {true, true, true}};
     struct going g = {.walk = w, .space = w->space};
-    for (int http = 0; http < 2 && !g.stopped && w->steps_left > 0; http++) {
-        struct list live[SPACE_SIDES_MAX] = {{NULL, 0}};
-        g.http = http == 1;
-        g.n_facts = 0;
-        for (size_t i = 0; i < w->space->classes->n; i++) {
-            if (g.http || !fact_is_request(w->space->classes->facts[i].kind)) {
-                g.facts[g.n_facts++] = i;
-            }
+    for (size_t i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
+        g.http = passes[i].http;
+        g.unknown[FACT_QUERY] = passes[i].no_query;
+        g.unknown[FACT_CLAIM] = passes[i].no_token;
+        bool needed = (!passes[i].no_query || has_fact(w->space, FACT_QUERY)) &&
+                      (!passes[i].no_token || has_fact(w->space, FACT_CLAIM));
+        if (needed && !g.stopped && w->steps_left > 0) {
+            walk_once(&g);
         }
-        for (size_t side = 0; side < SPACE_SIDES_MAX; side++) {
-            live[side] = take_part(w->space, w->atoms[side], w->n_atoms[side], g.http);
-        }
-        if (w->focus == NULL || in_focus(w, &live[0])) {
-            go(&g, 0, live);
-        }
-        free(live[0].items);
-        free(live[1].items);
-        free(g.same.slots);
-        g.same = (struct numbers){.slots = NULL};
     }
     return !g.stopped && w->steps_left > 0;
 }
