@@ -18,6 +18,7 @@ int policy_print(const struct buf *b);
 /* Tells how the commands are used; 2. */
 int policy_usage(void);
 
+int policy_explain_main(int argc, char **argv);
 int policy_lint_main(int argc, char **argv);
 int policy_diff_main(int argc, char **argv);
 int policy_replay_main(int argc, char **argv);

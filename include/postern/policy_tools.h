@@ -46,6 +46,13 @@ bool policy_test_print(const struct conf_policy_test *test,
                        const struct policy_test_result *results, enum policy_test_form form,
                        struct buf *out);
 
+/* --- explain -----------------------------------------------------------------------------------
+ */
+/* Rules that speak of the target, the first clause that failed in each, the one that decided, and
+ * the smallest change that turns it. False: it does not fit. */
+bool policy_tools_explain(const struct conf_policy *conf, const struct policy *p,
+                          const struct policy_query *q, bool json, struct buf *out);
+
 /* --- lint --------------------------------------------------------------------------------------
  */
 struct policy_lint_options {

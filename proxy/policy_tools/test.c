@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SAID_MAX = 16 * 1024 };
+enum { SAID_MAX = 256 * 1024 };
 
 /* --- running -----------------------------------------------------------------------------------
  */
@@ -63,8 +63,8 @@ static char *say_difference(const struct conf_policy_case *test, const struct po
     return take_text(&out);
 }
 
-static void run_case(const struct conf_policy_case *test, const struct policy *p, int64_t now_s,
-                     struct policy_test_result *ret)
+static void run_case(const struct conf_policy_case *test, const struct conf_policy *conf,
+                     const struct policy *p, int64_t now_s, struct policy_test_result *ret)
 {
     mem_auto(policy_question_free) struct policy_question *q =
         policy_question_of(&test->request, now_s);
@@ -80,7 +80,7 @@ static void run_case(const struct conf_policy_case *test, const struct policy *p
     struct buf why = BUF_INIT(SAID_MAX);
     ret->said = say_difference(test, q, &v);
     if (q->refused == HTTP1_NONE) {
-        policy_explain(p, &q->query, &why);
+        policy_tools_explain(conf, p, &q->query, false, &why);
     }
     ret->explanation = take_text(&why);
 }
@@ -90,9 +90,8 @@ struct policy_test_result *policy_test_run(const struct conf_policy_test *test,
                                            int64_t now_s)
 {
     struct policy_test_result *results = mem_must_calloc(test->n_cases + 1, sizeof(*results));
-    (void)conf;
     for (size_t i = 0; i < test->n_cases; i++) {
-        run_case(&test->cases[i], p, now_s, &results[i]);
+        run_case(&test->cases[i], conf, p, now_s, &results[i]);
     }
     return results;
 }

@@ -152,6 +152,29 @@ static void test_forms(void **state)
     unmake(&w);
 }
 
+/* Why, and the change that turns it, for a denial. */
+static void test_explained(void **state)
+{
+    (void)state;
+    struct world w = make(TESTS "  - {name: a, request: " ASK
+                                "port: 80, method: POST, path: /a/b, host: h}, expect: allow}\n");
+    assert_non_null(strstr(w.results[0].explanation, "denied: no rule allows it\n"));
+    assert_non_null(strstr(w.results[0].explanation,
+                           "  ALLOW \"read\" (line 4): methods [GET] does not hold POST\n"));
+    assert_non_null(strstr(w.results[0].explanation, "the smallest change that turns it:\n"));
+    mem_auto(policy_question_free) struct policy_question *q =
+        policy_question_of(&w.test->cases[0].request, 1000);
+    struct buf out = BUF_INIT(1 << 20);
+    assert_true(policy_tools_explain(w.conf, w.policy, &q->query, true, &out));
+    json_t *doc = json_loadb((const char *)buf_head(&out), buf_len(&out), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(doc, "verdict")), "deny");
+    assert_true(json_is_true(json_object_get(doc, "turns")));
+    assert_true(json_array_size(json_object_get(doc, "change")) > 0);
+    json_decref(doc);
+    buf_reset(&out);
+    unmake(&w);
+}
+
 static void test_grpc(void **state)
 {
     (void)state;
@@ -177,9 +200,8 @@ static void test_grpc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused_files),
-        cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_refused_files), cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_forms),         cmocka_unit_test(test_explained),
         cmocka_unit_test(test_grpc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
