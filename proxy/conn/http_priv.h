@@ -32,6 +32,7 @@ enum {
     HTTP_DISCARD_MAX =
         256 * 1024,             /* of a body behind an answer of ours; more ends the connection */
     HTTP_AHEAD_MAX = 16 * 1024, /* what a client may send ahead while it is answered */
+    HTTP_INTERIM_MAX = 32,      /* interim answers (1xx) to one request */
     HTTP_JOIN_MAX = 16 * 1024,  /* body bytes that are copied behind a head for one write */
 };
 
@@ -55,6 +56,7 @@ struct conn_http {
     uint64_t idle_end_ms;
     bool in_flight; /* a request is being served, allowed, and will be logged */
     uint32_t discarded;
+    uint32_t n_interim;
     uint64_t deadline_ms;                   /* 0: none */
     uint64_t began_ms, sent_ms;             /* the request: its head came, its end was passed on */
     uint64_t body_look_ms, body_look_bytes; /* http_time.c */

@@ -16,6 +16,7 @@ static void begin(struct conn *c)
     h->down_mark = down->bytes_written;
     h->status = 0;
     h->discarded = 0;
+    h->n_interim = 0;
     c->sys_errno = 0;
     h->body_bytes = 0;
     http1_body_init(&h->body, (enum http1_framing)h->req.framing, h->req.length);

@@ -52,6 +52,10 @@ static bool take_head(struct conn *c, const uint8_t *rest, size_t n)
     h->pinned = h->pinned || (h->res.status == 401 &&
                               http_pool_pins(c->worker->response->headers,
                                              c->worker->response->n_headers, "www-authenticate"));
+    if (h->res.interim && ++h->n_interim > HTTP_INTERIM_MAX) {
+        bad_response(c, "interim_many");
+        return false;
+    }
     if (!h->res.interim) {
         bool keep = http1_keeps_alive(&h->req, &h->res) && !conn_drains(c) && !h->down_eof;
         h->close_said = !keep;

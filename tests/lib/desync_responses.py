@@ -63,6 +63,9 @@ def responses():
     for n in (1, 2, 10):
         interim = answer([b"X: y"], status=b"103 Early Hints") * n
         yield Response("interim", interim + ok, sees=interim + ok)
+    for n in (33, 100):
+        flood = answer([b"X: y"], status=b"103 Early Hints") * n
+        yield Response("interim", flood + ok, "interim_many")
     for bad in (b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" + EVIL, b"HTTP/1.1 101 S\r\n\r\n" + EVIL):
         yield Response("upgrade", bad, "upgrade_unasked")
     for bad, token in (
