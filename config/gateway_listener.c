@@ -374,10 +374,13 @@ static void check_alpn(struct context *c, const struct node *at, const struct co
     const struct node *list = map != NULL ? node_get(map, "alpn") : NULL;
     const struct node *n = list != NULL ? list->child : NULL;
     for (size_t i = 0; i < tls->alpn.n && n != NULL; i++, n = n->next) {
-        if (tls->alpn.items[i] != NULL && strcmp(tls->alpn.items[i], "http/1.1") != 0) {
+        if (tls->alpn.items[i] != NULL && strcmp(tls->alpn.items[i], "http/1.1") != 0 &&
+            strcmp(tls->alpn.items[i], "h2") != 0) {
             struct shown s;
-            report(c, n, "http/1.1", "say 'protocol: tcp' to let other protocols through unread",
-                   "'protocol: http' reads HTTP/1.1, not %s", show(&s, str_of(tls->alpn.items[i])));
+            report(c, n, "http/1.1 or h2",
+                   "say 'protocol: tcp' to let other protocols through unread",
+                   "'protocol: http' reads HTTP/1.1 and HTTP/2, not %s",
+                   show(&s, str_of(tls->alpn.items[i])));
         }
     }
 }

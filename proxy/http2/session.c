@@ -316,7 +316,6 @@ static bool library_new(struct http2_session *s)
     if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&o) == 0) {
         set_callbacks(cb);
         nghttp2_option_set_no_auto_window_update(o, 1);
-        nghttp2_option_set_no_closed_streams(o, 1);
         nghttp2_option_set_max_reserved_remote_streams(o, 0);
         nghttp2_option_set_peer_max_concurrent_streams(o, HTTP2_STREAMS);
         nghttp2_option_set_max_send_header_block_length(o, 2 * (size_t)s->head_bytes +
@@ -338,11 +337,10 @@ static bool say_settings(struct http2_session *s)
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, s->head_bytes},
         {s->server ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
          s->server ? HTTP2_STREAMS : 0},
-        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };
     /* nghttp2 gives credit back once half of a window is used: the other half is for the streams.
      */
-    return nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, all, 4) == 0 &&
+    return nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, all, 3) == 0 &&
            nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, 0,
                                                  2 * HTTP2_WINDOW_SESSION) == 0;
 }

@@ -183,10 +183,10 @@ static const struct bad_case bad_listeners[] = {
      "9:67: allow is empty, expected at least one key; name whom to let in, or say 'any: true'\n"},
     {KNOWN SERVER "to: 'h:1', tls: {min: '1.2', resumption: on}}\n",
      "8:90: 'resumption: on' is for TLS 1.3, and 'min' allows 1.2; remove one of the two\n"},
-    {KNOWN SERVER "to: 'h:1', protocol: http, tls: {min: '1.1', alpn: [h2, http/1.1]}}\n",
+    {KNOWN SERVER "to: 'h:1', protocol: http, tls: {min: '1.1', alpn: [h3, h2]}}\n",
      "8:87: 'min' is '1.1', no such value, expected 1.2 or 1.3; did you mean '1.2'?\n"
-     "8:101: 'protocol: http' reads HTTP/1.1, not 'h2', expected http/1.1; say 'protocol: tcp' to "
-     "let other protocols through unread\n"},
+     "8:101: 'protocol: http' reads HTTP/1.1 and HTTP/2, not 'h3', expected http/1.1 or h2; say "
+     "'protocol: tcp' to let other protocols through unread\n"},
 };
 
 static const struct bad_case bad_legs[] = {
