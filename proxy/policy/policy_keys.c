@@ -215,6 +215,9 @@ static bool take_segment(struct shape *s, struct str segment, struct buf *text)
         s->wild |= 1UL << s->n_before++;
         return !s->rest;
     }
+    if (s->rest && !path) {
+        return false;
+    }
     mem_autofree char *fixed = mem_must_strndup(segment.p, segment.n);
     size_t len = segment.n;
     if (memchr(fixed, '*', len) != NULL || (path && !decode_percent(fixed, &len)) ||
