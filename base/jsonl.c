@@ -102,6 +102,12 @@ void jsonl_put_int(struct jsonl_writer *w, const char *key, int64_t value)
     put(w, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, value));
 }
 
+void jsonl_put_bool(struct jsonl_writer *w, const char *key, bool value)
+{
+    put_key(w, key);
+    put(w, value ? "true" : "false", value ? 4 : 5);
+}
+
 bool jsonl_end(struct jsonl_writer *w)
 {
     put(w, "}", 1);

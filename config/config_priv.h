@@ -342,6 +342,7 @@ extern const struct table table_admin, table_dataplane_admin, table_metrics, tab
     table_kubernetes, table_probes;
 void probes_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 extern const struct table table_proxy_interception;
+extern const struct table table_audit;
 /* key_isolation.c */
 void key_isolation_check(struct context *c, const struct node *map, const struct conf_proxy *p);
 void interception_check(struct context *c, const struct node *map, const struct conf_proxy *p);

@@ -505,6 +505,12 @@ static const struct field fields_proxy[] = {
      .type = TYPE_MAP,
      .table = &table_proxy_log,
      .doc = "JSON lines on standard error."},
+    {.name = "audit",
+     .type = TYPE_MAP,
+     .table = &table_audit,
+     AT(struct conf_proxy, audit),
+     .def_doc = "none",
+     .doc = "The audit log: one JSON line a decision."},
 };
 const struct table table_proxy = {
     .name = "the file",

@@ -8,6 +8,7 @@
 
 #include <malloc.h>
 #include <openssl/ssl.h>
+#include <postern/audit.h>
 #include <postern/heir_check.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -262,6 +263,9 @@ static int start_workers(struct proxy *p, struct err *err)
         n = n > WORKERS_AUTO_MAX ? WORKERS_AUTO_MAX : n;
     }
     p->workers = (struct conn_worker **)mem_must_calloc(n, sizeof(struct conn_worker *));
+    if (proxy_audit_open(p, n, err) == -1) {
+        return -1;
+    }
     for (unsigned i = 0; i < n; i++) {
         struct conn_worker_spec spec = {.index = i,
                                         .n_workers = n,
@@ -269,6 +273,7 @@ static int start_workers(struct proxy *p, struct err *err)
                                         .role = p->role->name,
                                         .first = p->snapshot,
                                         .log_wake_fd = p->log_wake_fd,
+                                        .audit = p->audit != NULL ? audit_ring(p->audit, i) : NULL,
                                         .inherited = &p->inherited};
         if (conn_worker_new(&spec, &p->workers[i], err) == -1) {
             return -1;
@@ -424,6 +429,7 @@ static void tear_down(struct proxy *p)
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_free(p->workers[i]);
     }
+    proxy_audit_stop(p); /* after the workers, which write to it */
     proxy_unix_stop(p, true);
     proxy_canary_free(p); /* after the workers, which write to it */
     free(p->shared.listeners);

@@ -44,6 +44,7 @@ static const struct role {
     {"bundle", bundle_main, "bundle show [--jwt]", "ask a SPIFFE agent what it trusts"},
     {"journal", journal_main, "journal verify|show",
      "the record of what an agent issued: is it whole, and what is in it"},
+    {"audit", audit_main, "audit verify FILE...", "is an audit log what a proxy or gateway wrote"},
     {"entries", entries_main, "entries show|lint|test|import",
      "what an entry file says, what is doubtful about it, what a process gets by it"},
     {"quarantine", quarantine_main, "quarantine add|remove|list",

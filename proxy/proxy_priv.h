@@ -39,6 +39,8 @@ struct proxy_role {
                  struct conf_proxy **ret);
 };
 
+struct audit;
+
 struct proxy {
     const struct proxy_role *role;
     const char *path; /* of the configuration, or for people where it stands */
@@ -60,6 +62,7 @@ struct proxy {
     int log_wake_fd;
     struct loop_io *log_io;
     uint64_t log_lines_lost;
+    struct audit *audit; /* NULL: decisions are not recorded (proxy_audit.c) */
 
     struct resolver *resolver;      /* NULL: nobody looks names up */
     struct resolve_state *resolved; /* addresses of names; NULL: none is needed */
@@ -252,6 +255,15 @@ void proxy_holder_metrics(const struct proxy *p, struct buf *out);
 struct json_t;
 struct json_t *proxy_listeners_report(const struct proxy *p);
 void proxy_listeners_metrics(const struct proxy *p, struct buf *out);
+
+/* The audit log (proxy_audit.c). Each does nothing where the file does not say so. Made before the
+ * sandbox closes and the workers are made; started with the first of them; stopped after the last.
+ */
+int proxy_audit_open(struct proxy *p, unsigned n_workers, struct err *err);
+int proxy_audit_start(struct proxy *p, struct err *err);
+void proxy_audit_stop(struct proxy *p);
+struct json_t *proxy_audit_status(const struct proxy *p); /* null: there is none */
+void proxy_audit_metrics(const struct proxy *p, struct buf *out);
 
 /* Documents of the admin socket. */
 bool proxy_report_status(void *arg, struct buf *out);

@@ -35,8 +35,10 @@ static const struct sandbox_filter FILTER = {
 };
 
 /* A client's address is taken by bind, and never listened at: there is no `listen` in the list. */
-enum { N_SYSCALLS = sizeof(SYSCALLS) / sizeof(SYSCALLS[0]) };
+enum { N_SYSCALLS = sizeof(SYSCALLS) / sizeof(SYSCALLS[0]), N_MORE = 4 };
 static const char *const TRANSPARENT_SYSCALL = "bind";
+/* A file of the audit log put in another one's place. */
+static const char *const AUDIT_SYSCALLS[] = {"flock", "renameat2", "fchmod"};
 
 static bool is_transparent(const struct conf_proxy *conf)
 {
@@ -59,6 +61,12 @@ static uint64_t kept_capabilities(const struct conf_proxy *conf)
     sandbox_get_report(-1, &have);
     uint64_t raw = have.caps & (UINT64_C(1) << CAP_NET_RAW);
     return raw != 0 ? raw : have.caps & (UINT64_C(1) << CAP_NET_ADMIN);
+}
+
+/* NULL: there is none. */
+static const char *audit_file(const struct conf_proxy *conf)
+{
+    return conf->audit.configured && conf->audit.to == CONF_AUDIT_FILE ? conf->audit.path : NULL;
 }
 
 static uint16_t port_of(const struct conf_sockaddr *a)
@@ -151,6 +159,7 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
         sandbox_plan_directory_of(plan, SANDBOX_READ, conf->jwt.items[i].jwks_file);
     }
     sandbox_plan_directory_of(plan, SANDBOX_REMOVE, conf->admin.socket);
+    sandbox_plan_directory_of(plan, SANDBOX_WRITE, audit_file(conf));
     plan_credentials(plan, conf);
     for (size_t i = 0; i < conf->n_listeners; i++) {
         plan_listener(plan, &conf->listeners[i]);
@@ -188,13 +197,19 @@ int proxy_confine(struct proxy *p, struct err *err)
         credentials_directories(p->credentials, NULL, plan_directory, plan);
     }
     struct sandbox_filter filter = FILTER;
-    const char *calls[N_SYSCALLS + 1];
+    const char *calls[N_SYSCALLS + N_MORE];
+    size_t n = N_SYSCALLS - 1;
+    memcpy(calls, SYSCALLS, sizeof(SYSCALLS));
     if (is_transparent(p->files->conf)) {
-        memcpy(calls, SYSCALLS, sizeof(SYSCALLS));
-        calls[N_SYSCALLS - 1] = TRANSPARENT_SYSCALL;
-        calls[N_SYSCALLS] = NULL;
-        filter.calls = calls;
+        calls[n++] = TRANSPARENT_SYSCALL;
     }
+    if (audit_file(p->files->conf) != NULL) {
+        memcpy(&calls[n], AUDIT_SYSCALLS, sizeof(AUDIT_SYSCALLS));
+        n += sizeof(AUDIT_SYSCALLS) / sizeof(AUDIT_SYSCALLS[0]);
+        filter.some |= SANDBOX_OPEN_APPEND;
+    }
+    calls[n] = NULL;
+    filter.calls = calls;
     if (hardening_enter(p->hardening, plan, &filter, kept_capabilities(p->files->conf), err) ==
         -1) {
         return -1;

@@ -250,6 +250,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "workers", json_integer(p->n_workers));
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "capture", proxy_canary_report(p));
+    json_object_set_new(o, "audit", proxy_audit_status(p));
     json_object_set_new(o, "connections", connections(p));
     json_object_set_new(o, "lifetimes", lifetimes(p));
     json_object_set_new(o, "handshakes", handshakes(p));
@@ -515,6 +516,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     proxy_credentials_metrics(p, out);
     proxy_targets_metrics(p, out);
     proxy_canary_metrics(p, out);
+    proxy_audit_metrics(p, out);
     proxy_names_metrics(p, out);
     proxy_endpoints_metrics(p, out);
     state_metrics(p, out);

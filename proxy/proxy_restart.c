@@ -88,6 +88,9 @@ void proxy_restart_reloaded(struct proxy *p)
 static int start_workers(struct proxy *p, struct err *err)
 {
     p->serving = true;
+    if (proxy_audit_start(p, err) == -1) {
+        return -1;
+    }
     for (unsigned i = 0; i < p->n_workers; i++) {
         if (conn_worker_start(p->workers[i], err) == -1) {
             return -1;

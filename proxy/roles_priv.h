@@ -27,6 +27,7 @@ int gateway_main(int argc, char **argv);
 int ghostunnel_main(int argc, char **argv); /* of `postern gateway` */
 int rotate_main(int argc, char **argv);
 int journal_main(int argc, char **argv);
+int audit_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int version_main(int argc, char **argv);

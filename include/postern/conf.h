@@ -16,6 +16,7 @@
 
 #include <netinet/in.h>
 #include <postern/buf.h>
+#include <postern/conf_audit.h>
 #include <postern/conf_http.h>
 #include <postern/conf_jwt.h>
 #include <postern/conf_lists.h>
@@ -344,6 +345,7 @@ struct conf_proxy {
     } interception; /* likewise */
     enum log_level log_level;
     enum conf_access_log access_log;
+    struct conf_audit audit;
 };
 
 /* --- Mesh ------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #ifndef POSTERN_CONN_H
 #define POSTERN_CONN_H
 
+#include <postern/audit.h>
 #include <postern/detect.h>
 #include <postern/err.h>
 #include <postern/limit.h>
@@ -228,6 +229,7 @@ struct conn_worker_spec {
     struct snapshot *first;                  /* a reference is taken */
     const char *role;                        /* of its log lines; static */
     int log_wake_fd;                         /* borrowed; signalled when the log ring has lines */
+    struct audit_ring *audit;                /* lent; NULL: decisions are not recorded */
     const struct service_sockets *inherited; /* lent; listening sockets that there are already */
 };
 

@@ -28,6 +28,7 @@ void jsonl_put_hex(struct jsonl_writer *w, const char *key, const uint8_t *bytes
 void jsonl_put_base64(struct jsonl_writer *w, const char *key, const uint8_t *bytes, size_t n);
 void jsonl_put_uint(struct jsonl_writer *w, const char *key, uint64_t value);
 void jsonl_put_int(struct jsonl_writer *w, const char *key, int64_t value);
+void jsonl_put_bool(struct jsonl_writer *w, const char *key, bool value);
 /* Closes the object; no newline. false: it did not fit. */
 bool jsonl_end(struct jsonl_writer *w);
 

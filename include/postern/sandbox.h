@@ -102,6 +102,7 @@ enum sandbox_some {
                                        * which would connect past Landlock */
     SANDBOX_OWN_SIGNALS = 1 << 4,     /* tgkill: this process only */
     SANDBOX_ASKING = 1 << 5,          /* prctl: questions, and a thread's name */
+    SANDBOX_OPEN_APPEND = 1 << 7,     /* openat: to append to, or make; cuts nothing off */
     SANDBOX_NETLINK_SOCKETS = 1 << 6, /* socket: to the kernel about packet filters and routes */
 };
 enum sandbox_unlisted {

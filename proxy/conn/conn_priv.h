@@ -13,6 +13,7 @@
  *   carry_priv.h: connections as streams of others: session.c and more
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
+ *   audit.c     decisions for the audit log
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -91,6 +92,8 @@ struct conn_worker {
     struct http_pool kept;             /* connections to workloads, without a client */
     uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
+    struct audit_ring *audit; /* lent; NULL: decisions are not recorded */
+    uint64_t audit_random;    /* for those that are sampled; never 0 */
 
     struct live_index *live; /* owned: all connections, and who of them has to be looked at */
     struct loop_timer rejudge_timer;
@@ -479,6 +482,26 @@ bool conn_quarantined(const struct conn *c);
 enum conn_reason conn_rejudge(struct conn *c);
 /* The same of one that the change does not concern. False: it has to be judged all the same. */
 bool conn_move(struct conn *c);
+
+/* --- audit.c ----------------------------------------------------------------------------------
+ * A decision for the audit log, where there is one. Each is called once a decision, when it is
+ * made.
+ */
+struct conn_audit {
+    const struct policy_verdict *verdict; /* NULL: a denial without one */
+    const char *protocol;                 /* "tcp", "http1", "http2" */
+    struct str method, host, path;        /* of a request, as judged */
+    char *decision;                       /* CONN_DECISION_TEXT; made and filled in if it is empty
+                                           * and the decision is recorded; NULL: nobody's */
+    const char *near_miss;                /* of a denial; NULL: not known */
+    const char *reason;                   /* NULL: the verdict's */
+    bool ended;                           /* it was allowed, and is ended after a change */
+};
+/* By c->verdict and c->denial; reason NULL: the verdict's. */
+void conn_audit_connection(struct conn *c, const char *reason);
+void conn_audit_request(struct conn *c, const struct conn_audit *a);
+/* It was allowed, and is ended after a change. */
+void conn_audit_ended(struct conn *c, enum conn_reason reason);
 
 /* --- rejudge.c -------------------------------------------------------------------------------- */
 /* Its peer is known (again): for the index, and the end of the certificates. */

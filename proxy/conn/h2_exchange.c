@@ -182,6 +182,21 @@ static bool judge(struct h2_exchange *x, char *near_miss, size_t size)
     return x->verdict.allow;
 }
 
+/* After judge, of the worker's request. reason NULL: the verdict's; else it is ended for that. */
+static void audit(struct h2_exchange *x, const char *near_miss, const char *reason)
+{
+    const struct http1_request *r = x->conn->worker->request;
+    conn_audit_request(x->conn, &(const struct conn_audit){.verdict = &x->verdict,
+                                                           .protocol = "http2",
+                                                           .method = r->method,
+                                                           .host = r->host,
+                                                           .path = r->judged_path,
+                                                           .decision = x->decision,
+                                                           .near_miss = near_miss,
+                                                           .reason = reason,
+                                                           .ended = reason != NULL});
+}
+
 static enum http1_result read_head(struct h2_exchange *x, struct http1_error *ret)
 {
     struct http1_scan scan = {0};
@@ -210,6 +225,7 @@ bool h2_exchange_rejudge(struct h2_exchange *x)
     if (read_head(x, &e) == HTTP1_DONE && judge(x, near_miss, sizeof(near_miss))) {
         return true;
     }
+    audit(x, near_miss, "policy_changed");
     counter_add(&x->conn->worker->counters.requests_denied, 1);
     if (x->head_passed) {
         h2_cut(x, "policy_changed", near_miss);
@@ -316,7 +332,9 @@ static void deny(struct h2_exchange *x, unsigned status, const char *reason, con
                  const char *near_miss)
 {
     char text[96];
-    conn_decision_new(x->conn->worker, x->decision);
+    if (x->decision[0] == '\0') {
+        conn_decision_new(x->conn->worker, x->decision);
+    }
     snprintf(text, sizeof(text), "%s; decision %s", what, x->decision);
     h2_answer(x, status, reason, text, near_miss);
 }
@@ -337,7 +355,9 @@ static void take_judged(struct h2_exchange *x, const struct http2_head *head)
         }
     }
     const struct http1_request *r = c->worker->request;
-    if (!judge(x, near_miss, sizeof(near_miss))) {
+    bool allowed = judge(x, near_miss, sizeof(near_miss));
+    audit(x, near_miss, NULL);
+    if (!allowed) {
         counter_add(&c->worker->counters.requests_denied, 1);
         deny(x, 403, "policy_denied", "denied", near_miss);
     } else if (!http_rate_take(c, r->method, r->judged_path)) {

@@ -4,6 +4,31 @@
 #include <stdio.h>
 #include <string.h>
 
+/* --- judging ---------------------------------------------------------------------------------- */
+
+/* verdict NULL: a denial that no policy has made; reason says why. */
+static void audit(struct conn *c, const struct policy_verdict *verdict, const char *reason)
+{
+    struct conn_http *h = c->http;
+    const struct http_facts f = http_facts_get(h);
+    bool near = verdict != NULL && !verdict->allow;
+    conn_audit_request(c, &(const struct conn_audit){.verdict = verdict,
+                                                     .protocol = "http1",
+                                                     .method = f.method,
+                                                     .host = f.host,
+                                                     .path = f.path,
+                                                     .decision = h->decision,
+                                                     .near_miss = near ? h->near_miss : NULL,
+                                                     .reason = reason});
+}
+
+static bool judge(struct conn *c)
+{
+    bool allowed = http_judge(c);
+    audit(c, &c->http->verdict, NULL);
+    return allowed;
+}
+
 /* --- one request ------------------------------------------------------------------------------ */
 
 static void begin(struct conn *c)
@@ -30,7 +55,9 @@ static void deny(struct conn *c, unsigned status, const char *reason, const char
 {
     struct conn_http *h = c->http;
     char text[96];
-    conn_decision_new(c->worker, h->decision);
+    if (h->decision[0] == '\0') {
+        conn_decision_new(c->worker, h->decision);
+    }
     snprintf(text, sizeof(text), "%s; decision %s", what, h->decision);
     /* A client that waits for 100 may or may not send the body now: there is no safe next request.
      */
@@ -147,8 +174,9 @@ static void take_head(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
     } else if (r->form == HTTP1_AUTHORITY_FORM && !http_connect_listed(c, r->host)) {
         counter_add(&c->worker->counters.requests_denied, 1);
+        audit(c, NULL, "connect_target");
         deny(c, 403, "connect_target", "a target that this port does not take");
-    } else if (!http_judge(c)) {
+    } else if (!judge(c)) {
         counter_add(&c->worker->counters.requests_denied, 1);
         deny(c, 403, "policy_denied", "denied");
     } else if (!http_rate_take(c, r->method, r->judged_path)) {

@@ -96,6 +96,7 @@ void conn_inbound_start(struct conn *c)
         return;
     }
     if (conn_quarantined(c)) {
+        conn_audit_connection(c, conn_reason_token(CONN_CLOSE_QUARANTINED));
         conn_close(c, CONN_CLOSE_QUARANTINED);
         return;
     }
@@ -223,7 +224,9 @@ void conn_inbound_verified(struct conn *c)
         }
         return;
     }
-    if (!conn_judge(c)) {
+    bool allowed = conn_judge(c);
+    conn_audit_connection(c, NULL);
+    if (!allowed) {
         conn_close(c, CONN_CLOSE_DENIED);
     } else if (conn_dial(c, &c->app)) {
         connected(c);

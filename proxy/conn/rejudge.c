@@ -123,6 +123,7 @@ static void look(struct conn *c, enum live_rank rank)
     enum conn_reason reason = conn_rejudge(c);
     if (reason != CONN_CLOSE_DONE) {
         counter_add(&w->counters.rejudged_closed, 1);
+        conn_audit_ended(c, reason);
         conn_cut(c, reason);
     }
 }

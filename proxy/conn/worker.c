@@ -284,6 +284,9 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->emit = (struct buf)BUF_INIT(EMIT_MAX);
     os_random(&w->random, sizeof(w->random));
     os_random(&w->decision_prefix, sizeof(w->decision_prefix));
+    os_random(&w->audit_random, sizeof(w->audit_random));
+    w->audit_random |= 1;
+    w->audit = spec->audit;
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
     w->request = mem_must_new(struct http1_request);

@@ -173,6 +173,12 @@ static bool same_bind(const struct conf_listener *a, const struct conf_listener 
            same_text(a->socket.group, b->socket.group);
 }
 
+static bool same_audit(const struct conf_audit *a, const struct conf_audit *b)
+{
+    return a->configured == b->configured && a->to == b->to && same_text(a->path, b->path) &&
+           a->max_size == b->max_size && a->keep == b->keep && a->chain == b->chain;
+}
+
 static const char *changed_for_good(const struct conf_proxy *a, const struct conf_proxy *b)
 {
     if (a->workers != b->workers) {
@@ -212,7 +218,7 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         a->interception.interval_ms != b->interception.interval_ms) {
         return "interception";
     }
-    return NULL;
+    return same_audit(&a->audit, &b->audit) ? NULL : "audit";
 }
 
 /* Whom a service manager's socket lets in was looked at when it was taken over, so it can only be

@@ -193,7 +193,7 @@ static const struct bad_case bad_values[] = {
     {PROXY, PROXY_HEAD LISTENER "mseh: m.yaml\n",
      "5:1: unknown key 'mseh', expected kind, level, name, workers, run_as, identity, state, tls, "
      "mesh, resolve_names, policy, listeners, timeouts, limits, http, admin, metrics, probes, "
-     "interception or log; did you mean "
+     "interception, log or audit; did you mean "
      "'mesh'?\n"},
     {PROXY, PROXY_HEAD LISTENER "tls: {min_group: p521, resumption: yes, min: '1.2'}\n",
      "5:18: 'min_group' is 'p521', no such value, expected x25519, p384 or x25519mlkem768\n"
@@ -937,6 +937,10 @@ static void test_proxy_values(void **state)
     mem_autofree char *mesh = example("mesh.yaml");
     assert_string_equal(p->mesh_path, mesh);
     assert_int_equal(p->workers, 0);
+    assert_true(p->audit.configured && p->audit.chain == CONF_AUDIT_CHAIN_ON);
+    assert_int_equal(p->audit.to, CONF_AUDIT_FILE);
+    assert_int_equal(p->audit.sample, 100);
+    assert_int_equal(p->audit.max_size, 64 << 20);
     assert_string_equal(p->identity.socket, "/run/postern/agent.sock");
     assert_int_equal(p->identity.wait_ms, 30000);
     assert_int_equal(p->n_listeners, 5);
