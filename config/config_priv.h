@@ -321,9 +321,8 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
      .max = 1000000,                                                                               \
      AT(struct conf_listener, limits.per_identity_connections),                                    \
      .def_doc = "any",                                                                             \
-     .doc =                                                                                        \
-         "Open at once, of one peer's identity, over all workers. Further ones are reset after "   \
-         "the handshake."},                                                                        \
+     .doc = "Open at once, of one peer's identity, over all workers; of an HBONE session its "     \
+            "streams, or itself while it has none. Further ones are reset after the handshake."},  \
         {.name = "per_identity_rate",                                                              \
          .type = TYPE_UINT,                                                                        \
          .min = 1,                                                                                 \

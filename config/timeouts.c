@@ -67,6 +67,14 @@ static const struct field fields_timeouts[] = {
      .def = "24h",
      .doc = "For opaque TCP without a byte either way. Not under an hour: the proxy cannot know "
             "what a quiet connection waits for."},
+    {.name = "idle_session",
+     .type = TYPE_DURATION_MS,
+     .min = 1000,
+     .max = 86400000,
+     AT(struct conf_proxy, timeouts.idle_session_ms),
+     .def = "10m",
+     .doc = "For an HBONE session without streams; half of it for one that we opened, so that its "
+            "client ends it."},
     {.name = "drain",
      .type = TYPE_DURATION_MS,
      .max = 86400000,

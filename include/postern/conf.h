@@ -319,6 +319,7 @@ struct conf_proxy {
         uint32_t connect_ms, handshake_ms, request_head_ms, idle_http_ms, idle_tcp_ms, drain_ms;
         uint32_t request_ms, request_body_ms, response_head_ms; /* 0: any time */
         uint32_t upstream_idle_ms;
+        uint32_t idle_session_ms;
     } timeouts;
     struct {
         uint32_t connections, request_head_bytes, request_headers;

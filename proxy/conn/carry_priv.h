@@ -21,10 +21,12 @@ struct conn_carrier {
     struct loop_deferred turn;
     struct conn *users; /* those that are its streams, or wait to be */
     size_t n_users;
-    uint64_t total; /* of them, ever */
+    size_t n_counted; /* of these, at their identity's limits */
+    uint64_t total;   /* of them, ever */
     uint64_t idle_since_ms;
     uint64_t leave_ms; /* when the next GOAWAY is due; 0: none is */
     uint8_t leaving;   /* how many were said */
+    bool idle;         /* it leaves since it had no streams */
     bool told;         /* what the try of it has shown */
     /* Outbound: its place in the pool. */
     bool pooled;

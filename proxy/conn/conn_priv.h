@@ -383,6 +383,8 @@ bool conn_balance_holds(const struct conn *c);
  * this identity has too many. */
 bool conn_identity_enter(struct conn *c);
 void conn_identity_leave(struct conn *c);
+/* Of a stream that leaves its session: the session counts in its place, if it is the last. */
+void conn_identity_hand_back(struct conn *c);
 /* Closes, and tells it once a second at most. */
 void conn_limit_refuse(struct conn *c, enum conn_reason reason);
 

@@ -31,6 +31,32 @@ void conn_limit_refuse(struct conn *c, enum conn_reason reason)
     conn_close(c, reason);
 }
 
+/* A session counts as one while none of its streams does; they count by themselves. */
+static struct conn *counting_carrier(struct conn *c)
+{
+    return c->via != NULL && c->via->conn->limit_place != 0 ? c->via->conn : NULL;
+}
+
+static void entered(struct conn *c)
+{
+    struct conn *carrier = counting_carrier(c);
+    if (carrier != NULL) {
+        conn_identity_leave(carrier);
+    }
+    if (c->via != NULL) {
+        c->via->n_counted++;
+    }
+}
+
+void conn_identity_hand_back(struct conn *c)
+{
+    struct conn_carrier *k = c->via;
+    if (k != NULL && c->limit_place != 0 && --k->n_counted == 0) {
+        k->conn->limit_place = c->limit_place;
+        c->limit_place = 0;
+    }
+}
+
 bool conn_identity_enter(struct conn *c)
 {
     const struct conf_listener *l = conn_listener(c)->conf;
@@ -40,10 +66,12 @@ bool conn_identity_enter(struct conn *c)
         (l->limits.per_identity_connections == 0 && l->limits.per_identity_rate == 0)) {
         return true;
     }
-    switch (limit_take(t, (uint32_t)c->listener, id, l->limits.per_identity_connections,
-                       l->limits.per_identity_rate, loop_now_ms(c->worker->loop) * 1000,
-                       &c->limit_place)) {
+    /* In its session's place there is room for it. */
+    uint32_t max = counting_carrier(c) == NULL ? l->limits.per_identity_connections : 0;
+    switch (limit_take(t, (uint32_t)c->listener, id, max, l->limits.per_identity_rate,
+                       loop_now_ms(c->worker->loop) * 1000, &c->limit_place)) {
     case LIMIT_OK:
+        entered(c);
         return true;
     case LIMIT_RATE:
         conn_limit_refuse(c, CONN_CLOSE_IDENTITY_RATE);

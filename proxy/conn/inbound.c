@@ -192,10 +192,10 @@ void conn_inbound_step(struct conn *c)
     if (!conn_handshake(c)) {
         return;
     }
-    if (c->carrier != NULL) {
-        conn_session_start(c);
-    } else {
+    if (c->carrier == NULL) {
         conn_inbound_verified(c);
+    } else if (conn_identity_enter(c)) {
+        conn_session_start(c);
     }
 }
 

@@ -95,7 +95,7 @@ static bool has_room(const struct conn_carrier *k)
                                           : k->n_users < HBONE_CLIENT_STREAMS;
 }
 
-static struct conn_carrier *find(struct conn *c, const struct net_addr *to)
+static struct conn_carrier *candidate(struct conn *c, const struct net_addr *to)
 {
     const struct tls_party *party = conn_party(c, conn_snapshot(c), true);
     for (struct conn_carrier *k = *bucket(c->worker, to); k != NULL; k = k->pool_next) {
@@ -105,6 +105,17 @@ static struct conn_carrier *find(struct conn *c, const struct net_addr *to)
         }
     }
     return NULL;
+}
+
+/* One that a change concerns, and that was not looked at yet, is looked at now: whoever is
+ * quarantined gets no stream until its turn comes. */
+static struct conn_carrier *find(struct conn *c, const struct net_addr *to)
+{
+    struct conn_carrier *k;
+    while ((k = candidate(c, to)) != NULL && !conn_catch_up(k->conn)) {
+        POSTERN_ASSERT(!k->pooled);
+    }
+    return k;
 }
 
 /* A session to be; NULL: no memory. */
@@ -131,6 +142,9 @@ static struct conn_carrier *make(struct conn *c, const struct net_addr *to)
 
 void pool_take(struct conn *c)
 {
+    if (!conn_catch_up(c)) { /* so may be the one that asks */
+        return;
+    }
     struct net_addr to = conn_balance_address(c);
     net_addr_set_port(&to, c->route->hbone_port);
     c->upstream = to;

@@ -15,8 +15,7 @@
 #include <stdlib.h>
 
 enum {
-    IDLE_MS = 5 * 60 * 1000, /* that an outbound session without streams is kept */
-    LEAVE_MS = 1000,         /* from the first GOAWAY to the one that counts */
+    LEAVE_MS = 1000, /* from the first GOAWAY to the one that counts */
 };
 
 static struct conn_carrier *carrier_of(struct loop_deferred *d)
@@ -45,6 +44,7 @@ void conn_via_drop(struct conn *c)
     if (k == NULL) {
         return;
     }
+    conn_identity_hand_back(c);
     *(c->via_prev != NULL ? &c->via_prev->via_next : &k->users) = c->via_next;
     if (c->via_next != NULL) {
         c->via_next->via_prev = c->via_prev;
@@ -183,6 +183,22 @@ static const struct hbone_ops OPS = {
 
 /* --- running it ------------------------------------------------------------------------------- */
 
+/* Whether nobody uses it, and nobody will. */
+static bool is_spent(const struct conn *c)
+{
+    const struct conn_carrier *k = c->carrier;
+    if (k->n_users > 0) {
+        return false;
+    }
+    return k->leaving > 1 ||
+           (c->direction == CONF_OUTBOUND && (c->worker->draining || !pool_is_current(k)));
+}
+
+static enum conn_reason spent_reason(const struct conn *c)
+{
+    return c->carrier->idle ? CONN_CLOSE_IDLE : CONN_CLOSE_SESSION_SPENT;
+}
+
 static void over(struct conn *c)
 {
     const struct conn_carrier *k = c->carrier;
@@ -208,24 +224,13 @@ static void over(struct conn *c)
     if (c->peer.kind == CONN_LEG_TLS && c->peer.tls.failure != NULL && c->peer.s.bytes_read == 0) {
         conn_record_handshake(c, &c->peer, NULL, NULL); /* our certificate was refused */
         conn_close(c, CONN_CLOSE_HANDSHAKE_FAILED);
-    } else if (c->peer.s.eof || !c->peer.s.failed) {
-        conn_close(c, CONN_CLOSE_DONE);
+    } else if (c->peer.s.eof || !c->peer.s.failed) { /* after its last GOAWAY it reads no more */
+        conn_close(c, !c->peer.s.eof && is_spent(c) ? spent_reason(c) : CONN_CLOSE_DONE);
     } else {
         conn_close(c, c->peer.s.truncated            ? CONN_CLOSE_TRUNCATED
                       : c->direction == CONF_INBOUND ? CONN_CLOSE_DOWNSTREAM_RESET
                                                      : CONN_CLOSE_UPSTREAM_RESET);
     }
-}
-
-/* Whether nobody uses it, and nobody will. */
-static bool is_spent(const struct conn *c)
-{
-    const struct conn_carrier *k = c->carrier;
-    if (k->n_users > 0) {
-        return false;
-    }
-    return k->leaving > 1 ||
-           (c->direction == CONF_OUTBOUND && (c->worker->draining || !pool_is_current(k)));
 }
 
 static void turn(struct loop_deferred *d)
@@ -244,7 +249,7 @@ static void turn(struct loop_deferred *d)
         conn_record_leave(c, "peer");
     }
     if (is_spent(c)) {
-        conn_close(c, CONN_CLOSE_SESSION_SPENT);
+        conn_close(c, spent_reason(c));
         return;
     }
     conn_leg_want(&c->peer, LOOP_READ | (stream_blocked(&c->peer.s) ? LOOP_WRITE : 0U));
@@ -279,6 +284,31 @@ struct conn_carrier *conn_carrier_new(struct conn *c)
     return k;
 }
 
+/* How long it is kept without streams: an outbound one for half of the time, so that mostly it is
+ * the client who ends it. */
+static uint64_t idle_ms(const struct conn *c)
+{
+    return conn_conf(c)->timeouts.idle_session_ms / (c->direction == CONF_OUTBOUND ? 2U : 1U);
+}
+
+static uint64_t sooner(uint64_t ms, uint64_t at_ms, uint64_t now)
+{
+    uint64_t left = at_ms > now ? at_ms - now : 0;
+    return left < ms ? left : ms;
+}
+
+static uint64_t next_tick_ms(const struct conn *c, uint64_t now)
+{
+    const struct conn_carrier *k = c->carrier;
+    uint64_t next = HBONE_TICK_MS;
+    if (k->leave_ms != 0 && k->leaving < 2) {
+        next = sooner(next, k->leave_ms, now);
+    } else if (k->leave_ms == 0 && k->n_users == 0) {
+        next = sooner(next, k->idle_since_ms + idle_ms(c), now);
+    }
+    return next;
+}
+
 void conn_session_start(struct conn *c)
 {
     struct conn_carrier *k = c->carrier;
@@ -301,7 +331,7 @@ void conn_session_start(struct conn *c)
     }
     k->idle_since_ms = loop_now_ms(c->worker->loop);
     counter_add(&c->worker->counters.sessions[c->direction], 1);
-    loop_timer_arm(&c->timer, HBONE_TICK_MS);
+    loop_timer_arm(&c->timer, next_tick_ms(c, k->idle_since_ms));
     struct conn *next;
     for (struct conn *user = k->users; user != NULL; user = next) {
         next = user->via_next;
@@ -345,20 +375,16 @@ void conn_session_tick(struct conn *c)
 {
     struct conn_carrier *k = c->carrier;
     uint64_t now = loop_now_ms(c->worker->loop);
-    if (c->direction == CONF_OUTBOUND && k->n_users == 0 && now - k->idle_since_ms >= IDLE_MS) {
-        conn_close(c, CONN_CLOSE_IDLE);
-        return;
+    if (k->n_users == 0 && now - k->idle_since_ms >= idle_ms(c) && k->leave_ms == 0) {
+        k->idle = true;
+        k->leave_ms = now; /* the peer hears of it before its next stream is lost */
     }
     leave_step(c, now);
     if (!hbone_session_tick(k->hbone, now)) {
         over(c);
         return;
     }
-    uint64_t next = HBONE_TICK_MS;
-    if (k->leave_ms != 0 && k->leaving < 2) {
-        next = k->leave_ms - now < next ? k->leave_ms - now : next;
-    }
-    loop_timer_arm(&c->timer, next);
+    loop_timer_arm(&c->timer, next_tick_ms(c, now));
 }
 
 void worker_sessions_drain(struct conn_worker *w, uint32_t spread_ms)

@@ -64,11 +64,20 @@ static bool session_holds(struct conn *c)
            (now != NULL && tls_peer_judge(conn_leg_peer(&c->peer), now) == X509_OK);
 }
 
+/* As a connection that was redirected there: what listens on loopback only is for this machine. A
+ * listener that itself stands there is reached from nowhere else, and so names it. */
+static bool is_unnamed_loopback(const struct conn *c)
+{
+    return net_addr_is_loopback(&c->original) && !net_addr_is_loopback(&conn_listener(c)->address);
+}
+
 void conn_stream_start(struct conn *c)
 {
     const struct conn *carrier = c->via->conn;
     if (c->original.len == 0 || !net_addr_same_host(&c->original, &carrier->original)) {
         conn_close(c, CONN_CLOSE_BAD_AUTHORITY);
+    } else if (is_unnamed_loopback(c)) {
+        conn_close(c, CONN_CLOSE_LOOPBACK);
     } else if (!conn_find_port(c)) {
         return;
     } else if (conn_quarantined(c)) {
@@ -94,7 +103,7 @@ static unsigned status_of(enum conn_reason r)
     static const uint16_t said[CONN_REASON_COUNT] = {
         [CONN_CLOSE_BAD_AUTHORITY] = 400,  [CONN_CLOSE_DENIED] = 401,
         [CONN_CLOSE_QUARANTINED] = 401,    [CONN_CLOSE_TRUST_CHANGED] = 401,
-        [CONN_CLOSE_POLICY_CHANGED] = 401,
+        [CONN_CLOSE_POLICY_CHANGED] = 401, [CONN_CLOSE_LOOPBACK] = 400,
     };
     return said[r] != 0 ? said[r] : 503;
 }

@@ -31,6 +31,7 @@ struct side {
     uint64_t generation;
     struct snapshot_files *files;
     struct snapshot_identity *identity;
+    struct snapshot_state *state; /* what the agent told; NULL: nothing */
     struct conn_shared shared;
     struct conn_worker *worker;
     int log_wake, log_fd;
@@ -77,8 +78,9 @@ static inline void load(struct world *w, struct side *s)
 
 static inline struct snapshot *snapshot_of(struct side *s)
 {
-    return snapshot_new(++s->generation,
-                        &(const struct snapshot_parts){.files = s->files, .identity = s->identity});
+    return snapshot_new(++s->generation, &(const struct snapshot_parts){.files = s->files,
+                                                                        .identity = s->identity,
+                                                                        .state = s->state});
 }
 
 static inline void post(struct side *s)
@@ -132,6 +134,7 @@ static inline void side_stop(struct side *s)
     }
     snapshot_files_unref(s->files);
     snapshot_identity_unref(s->identity);
+    snapshot_state_unref(s->state);
     assert_int_equal(s->shared.open, 0);
     close(s->log_wake);
     close(s->log_fd);
@@ -224,7 +227,10 @@ static inline void new_root(struct world *w)
     free(der);
 }
 
-static inline struct world *world_new(const char *protocol, const char *policy)
+/* `address`: where the server's HBONE listener stands; `more`: further lines of it, `both`: of both
+ * files. */
+static inline struct world *world_new_at(const char *address, const char *more, const char *both,
+                                         const char *protocol, const char *policy)
 {
     struct world *w = calloc(1, sizeof(*w));
     char conf[1200];
@@ -237,19 +243,24 @@ static inline struct world *world_new(const char *protocol, const char *policy)
     w->server.identity = make_identity(w, "spiffe://a.b/server");
     snprintf(conf, sizeof(conf),
              "kind: Proxy\nlevel: 1\nname: server\nidentity:\n  socket: unix:/nowhere\n"
-             "policy: policy.yaml\nlisteners:\n  - name: in\n    direction: inbound\n"
-             "    capture: hbone\n    address: 127.0.0.1:%u\n    ports:\n"
+             "policy: policy.yaml\n%slisteners:\n  - name: in\n    direction: inbound\n"
+             "    capture: hbone\n    address: %s:%u\n%s    ports:\n"
              "      - {port: %u, protocol: %s}\n",
-             w->hbone, w->backend, protocol);
+             both, address, w->hbone, more, w->backend, protocol);
     side_start(w, &w->server, conf, policy);
     snprintf(conf, sizeof(conf),
              "kind: Proxy\nlevel: 1\nname: client\nidentity:\n  socket: unix:/nowhere\n"
-             "listeners:\n  - name: out\n    direction: outbound\n"
+             "%slisteners:\n  - name: out\n    direction: outbound\n"
              "    capture: explicit\n    address: 127.0.0.1:%u\n    to: 127.0.0.1:%u\n"
              "    identities: [\"spiffe://a.b/server\"]\n    protocol: tcp\n",
-             w->port, w->backend);
+             both, w->port, w->backend);
     side_start(w, &w->client, conf, "kind: Policy\nlevel: 1\nrules: []\n");
     return w;
+}
+
+static inline struct world *world_new(const char *protocol, const char *policy)
+{
+    return world_new_at("127.0.0.1", "", "", protocol, policy);
 }
 
 static inline void world_free(struct world *w)
