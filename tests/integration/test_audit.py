@@ -27,10 +27,10 @@ def sides(node):
     node.start_agent()
     with TcpServer(node.netns, http_one) as server:
 
-        def start(audit, workers=1):
+        def start(audit, workers=1, policy=POLICY):
             tls, plain = free_port(), free_port()
             extra = f"workers: {workers}\naudit:\n" + "".join(f"  {k}: {v}\n" for k, v in audit.items())
-            proxy = node.server_side(tls, server.port, protocol="http", policy=POLICY, extra=extra)
+            proxy = node.server_side(tls, server.port, protocol="http", policy=policy, extra=extra)
             node.client_side(plain, tls)
             return plain, proxy
 
@@ -117,3 +117,22 @@ def test_stopped_reader_stops_nobody(sides):
                 decided += line["event"] == "request"
                 lost += line["count"] if line["event"] == "lost" else 0
         assert decided + lost == n
+
+
+def test_what_is_marked_is_there_whatever_is_sampled(sides):
+    node, start = sides
+    path = private(node) / "marked.jsonl"
+    policy = POLICY.replace("level: 1", "level: 2") + (
+        "  - {{name: watched, action: AUDIT, reason: of interest, to: [{{paths: [/pub/watched]}}]}}\n"
+        "  - {{name: soon, action: DENY, mode: dry-run, to: [{{paths: [/pub/soon]}}]}}\n"
+    )
+    port, _ = start({"to": "file", "path": path, "allows": "none"}, policy=policy)
+    for what in ("plain", "watched", "soon"):
+        assert request(node, port, "GET", "/pub/" + what)[0].status == 200
+    assert request(node, port, "GET", "/pub/secret")[0].status == 403
+    wait_for("three of four", lambda: len(decisions(path)) == 3)
+    watched, soon, secret = decisions(path)
+    assert (watched["path"], watched["verdict"], watched["audit_rule"]) == ("/pub/watched", "allow", "watched")
+    assert (soon["verdict"], soon["shadow"], soon["shadow_rule"]) == ("allow", "deny", "soon")
+    assert secret["verdict"] == "deny" and "audit_rule" not in secret
+    assert run(node.postern, "audit", "verify", path).stdout.splitlines()[1].startswith("not chained")
