@@ -37,6 +37,8 @@ struct http2_calm_frame {
 void http2_calm_init(struct http2_calm *c, uint32_t block_max, uint64_t now_ms);
 /* Something that costs. False: that was too much. */
 bool http2_calm_pay(struct http2_calm *c, uint64_t now_ms);
+/* It brought something: that many are forgiven. */
+void http2_calm_earn(struct http2_calm *c, unsigned n);
 enum http2_calm_says http2_calm_frame(struct http2_calm *c, const struct http2_calm_frame *f,
                                       uint64_t now_ms);
 /* What nghttp2 has to be told for it. */

@@ -31,6 +31,12 @@ bool http2_calm_pay(struct http2_calm *c, uint64_t now_ms)
     return true;
 }
 
+void http2_calm_earn(struct http2_calm *c, unsigned n)
+{
+    uint64_t earned = (uint64_t)n * MILLI;
+    c->milli = c->milli + earned > FULL ? FULL : c->milli + earned;
+}
+
 static bool costs(struct http2_calm *c, const struct http2_calm_frame *f)
 {
     switch (f->type) {

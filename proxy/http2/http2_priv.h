@@ -10,9 +10,10 @@
 
 enum {
     FRAME_HEADER = 9,
-    FIELD_OVERHEAD = 32,  /* RFC 9113 6.5.2 */
-    BOMB = 4,             /* times the limit of a head, decoded: no client errs by that much */
-    KEPT_MAX = 16 * 1024, /* memory that an empty buffer of a stream keeps */
+    FIELD_OVERHEAD = 32,   /* RFC 9113 6.5.2 */
+    EARNED_BY_REQUEST = 4, /* gRPC sends as many PINGs and window updates around a small one */
+    BOMB = 4,              /* times the limit of a head, decoded: no client errs by that much */
+    KEPT_MAX = 16 * 1024,  /* memory that an empty buffer of a stream keeps */
 };
 
 enum compose_kind { COMPOSE_REQUEST, COMPOSE_RESPONSE, COMPOSE_TRAILERS };

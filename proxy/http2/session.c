@@ -236,6 +236,7 @@ static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const u
     (void)flags;
     if (st != NULL) {
         st->unread += (uint32_t)n;
+        http2_calm_earn(&s->calm, n > 0 ? 1 : 0);
         s->ops->data(st, p, n);
     } else { /* nobody reads it any more */
         (void)nghttp2_session_consume_connection(ng, n);
@@ -262,6 +263,7 @@ static void on_message_sent(struct http2_session *s, const nghttp2_frame *f)
     st->head_out = st->head_out || (f->hd.type == NGHTTP2_HEADERS && st->head_sent);
     if ((f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
         st->end_sent = true;
+        http2_calm_earn(&s->calm, st->unwanted ? 0 : EARNED_BY_REQUEST);
         if (st->unwanted && !st->remote_ended) {
             (void)nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
         }

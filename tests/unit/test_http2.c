@@ -252,6 +252,29 @@ static void test_floods(void **state)
     }
 }
 
+/* What gRPC does around small calls. */
+static void test_honest(void **state)
+{
+    (void)state;
+    static const struct http2_field ok[] = {{{":status", 7}, {"200", 3}, false}};
+    struct h2_side e;
+    struct raw *r = raw_new(&e);
+    for (uint32_t n = 0; n < 3 * HTTP2_CALM_BURST; n++) {
+        e.said[0] = '\0';
+        raw_head(r, 2 * n + 1, END_HEADERS, FIELDS(GET));
+        raw_frame(r, 0, END_STREAM, 2 * n + 1, "hello", 5);
+        flood_update(r, n);
+        flood_ping(r, n);
+        flood_update(r, n);
+        raw_say(&e, r, 1000);
+        assert_true(
+            http2_stream_head(e.by_id[(2 * n + 1) % (2 * SIDE_STREAMS)], ok, 1, false, true));
+        (void)carry(&e, NULL, 1000);
+        assert_int_equal(http2_session_why(e.s), HTTP2_OK);
+    }
+    raw_free(&e, r);
+}
+
 /* Answers that nobody reads. */
 static void test_answers_pile_up(void **state)
 {
@@ -497,14 +520,14 @@ static void test_silence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_malformed),        cmocka_unit_test(test_body_and_trailers),
-        cmocka_unit_test(test_head_text),        cmocka_unit_test(test_no_http2),
-        cmocka_unit_test(test_floods),           cmocka_unit_test(test_answers_pile_up),
-        cmocka_unit_test(test_head_bomb),        cmocka_unit_test(test_slow_head),
-        cmocka_unit_test(test_too_many_streams), cmocka_unit_test(test_exchange),
-        cmocka_unit_test(test_resets),           cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_windows_grow),     cmocka_unit_test(test_goaway),
-        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_malformed),     cmocka_unit_test(test_body_and_trailers),
+        cmocka_unit_test(test_head_text),     cmocka_unit_test(test_no_http2),
+        cmocka_unit_test(test_floods),        cmocka_unit_test(test_answers_pile_up),
+        cmocka_unit_test(test_honest),        cmocka_unit_test(test_head_bomb),
+        cmocka_unit_test(test_slow_head),     cmocka_unit_test(test_too_many_streams),
+        cmocka_unit_test(test_exchange),      cmocka_unit_test(test_resets),
+        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_windows_grow),
+        cmocka_unit_test(test_goaway),        cmocka_unit_test(test_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
