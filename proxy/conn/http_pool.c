@@ -34,18 +34,17 @@ struct http_kept {
 
 /* --- the list --------------------------------------------------------------------------------- */
 
-static void drop(struct http_kept *k)
+static void drop(struct http_pool *p, struct http_kept *k)
 {
-    struct http_pool *p = &k->worker->kept;
-    if (k->newer != NULL) {
-        k->newer->older = k->older;
-    } else {
+    if (p->newest == k) {
         p->newest = k->older;
-    }
-    if (k->older != NULL) {
-        k->older->newer = k->newer;
     } else {
+        k->newer->older = k->older;
+    }
+    if (p->oldest == k) {
         p->oldest = k->newer;
+    } else {
+        k->older->newer = k->newer;
     }
     p->n--;
     loop_io_free(k->io);
@@ -59,7 +58,7 @@ static void drop(struct http_kept *k)
 void http_pool_flush(struct conn_worker *w)
 {
     while (w->kept.newest != NULL) {
-        drop(w->kept.newest);
+        drop(&w->kept, w->kept.newest);
     }
     loop_timer_disarm(&w->kept.timer);
 }
@@ -70,7 +69,7 @@ static void expire(void *worker)
     uint64_t limit = w->current->snapshot->files->conf->timeouts.upstream_idle_ms;
     uint64_t now = loop_now_ms(w->loop);
     while (w->kept.oldest != NULL && now - w->kept.oldest->since_ms >= limit) {
-        drop(w->kept.oldest);
+        drop(&w->kept, w->kept.oldest);
     }
     if (w->kept.oldest != NULL) {
         loop_timer_arm(&w->kept.timer, w->kept.oldest->since_ms + limit - now);
@@ -98,7 +97,7 @@ static void on_kept(void *arg, unsigned ready)
     struct http_kept *k = (struct http_kept *)arg;
     (void)ready;
     if (!is_quiet(k->worker, k->fd)) {
-        drop(k);
+        drop(&k->worker->kept, k);
     }
 }
 
@@ -167,8 +166,8 @@ void http_pool_give(struct conn *c)
     bool ok = k->io != NULL &&
               (k->client != NULL || conn_conf(c)->http.upstream_pool == CONF_POOL_SHARED);
     if (ok) {
-        while (w->kept.n >= conn_conf(c)->limits.upstream_idle) {
-            drop(w->kept.oldest);
+        while (w->kept.oldest != NULL && w->kept.n >= conn_conf(c)->limits.upstream_idle) {
+            drop(&w->kept, w->kept.oldest);
         }
         keep(c, k);
     } else {
@@ -247,7 +246,7 @@ bool http_pool_take(struct conn *c)
         struct net_addr to = k->to;
         k->io = loop_io_free(k->io);
         k->fd = fd == -1 ? k->fd : -1;
-        drop(k);
+        drop(&w->kept, k);
         if (fd == -1) {
             continue;
         }
