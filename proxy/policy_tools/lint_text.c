@@ -84,9 +84,6 @@ static void look_at_from(struct lint *l, size_t rule)
         at.key = allow ? "principals" : "not_principals";
         look_at_patterns(l, &at, allow ? &f->principals : &f->not_principals, !of_domain,
                          allow ? "allows" : "excepts");
-        at.key = allow ? "namespaces" : "not_namespaces";
-        look_at_patterns(l, &at, allow ? &f->namespaces : &f->not_namespaces, false,
-                         allow ? "allows" : "excepts");
     }
 }
 
