@@ -9,6 +9,7 @@
  *   load.c    files; kinds; the public functions
  *   split.c   struct tree -> JSON, part by part
  *   reference.c  tables -> Markdown
+ *   json_schema.c  tables -> JSON Schema
  *
  * Everything here runs on one thread and owns nothing beyond the call but what the tables fill in.
  */
@@ -408,12 +409,12 @@ void jwt_check(struct context *c, const struct node *map, const struct conf_prox
      .type = TYPE_MAP,                                                                             \
      .table = &table_request_jwt,                                                                  \
      LIST_AT(struct conf_proxy, jwt.items, jwt.n),                                                 \
-     .level = 2,                                                                                   \
      .def_doc = "none",                                                                            \
      .empty_advice = "leave it out to look for no tokens",                                         \
      .doc = "Whose tokens in requests count, for `claims` of the policy. Read again on SIGHUP."}
 extern const char *const words_log_level[];
 
 bool reference_write(const char *kind, const struct table *t, struct buf *out);
+bool json_schema_write(const char *kind, const struct table *t, struct buf *out);
 
 #endif

@@ -65,9 +65,8 @@ static const struct field fields_jwt[] = {
      .type = TYPE_PATH,
      .required = true,
      AT(struct conf_jwt, jwks_file),
-     .doc =
-         "Its public keys, as a JWK set; of a trust domain, its bundle as JSON. Read again when it "
-         "changes."},
+     .doc = "Its public keys, as a JWK set; of a trust domain, its bundle as JSON. Read again on "
+            "changes."},
     {.name = "audiences",
      .type = TYPE_TEXT,
      .max = 1024,

@@ -322,3 +322,9 @@ bool conf_reference(const char *kind, struct buf *out)
     const struct kind *k = find_kind(str_of(kind));
     return k != NULL && reference_write(k->name, k->table, out);
 }
+
+bool conf_json_schema(const char *kind, struct buf *out)
+{
+    const struct kind *k = find_kind(str_of(kind));
+    return k != NULL && json_schema_write(k->name, k->table, out);
+}

@@ -34,7 +34,7 @@ static const struct role {
     {"inject", inject_main, "inject --image IMAGE [-f FILE|-]",
      "put the sidecar into the pods of Kubernetes manifests"},
     {"uninject", uninject_main, "uninject [-f FILE|-]", "take it out again"},
-    {"check", check_main, "check FILE...",
+    {"check", check_main, "check FILE... | --schema KIND",
      "say what is wrong with configuration files, and run nothing"},
     {"policy", policy_main, "policy COMMAND ...",
      "what a policy says, what is doubtful about it, what a change of it changes (test, fmt, "

@@ -89,11 +89,33 @@ static int check_file(const char *path)
     return rc;
 }
 
+static int print_schema(const char *kind)
+{
+    struct buf out = BUF_INIT(4 * 1024 * 1024);
+    int rc = 0;
+    if (conf_json_schema(kind, &out)) {
+        (void)fwrite(buf_head(&out), 1, buf_len(&out), stdout);
+    } else {
+        fprintf(stderr, "postern check: there is no kind '%s', only", kind);
+        for (const char *const *k = conf_kinds(); *k != NULL; k++) {
+            fprintf(stderr, " %s", *k);
+        }
+        fprintf(stderr, "\n");
+        rc = 2;
+    }
+    buf_reset(&out);
+    return rc;
+}
+
 int check_main(int argc, char **argv)
 {
-    if (argc < 2) {
-        fprintf(stderr, "usage: postern check FILE...\n");
+    bool schema = argc > 1 && strcmp(argv[1], "--schema") == 0;
+    if (argc < 2 || (schema && argc != 3)) {
+        fprintf(stderr, "usage: postern check FILE...\n       postern check --schema KIND\n");
         return 2;
+    }
+    if (schema) {
+        return print_schema(argv[2]);
     }
     int rc = 0;
     for (int i = 1; i < argc; i++) {

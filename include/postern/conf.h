@@ -600,6 +600,8 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind);
 /* The reference of one kind ("Proxy", ...) as Markdown, from the schema tables; false: no such
  * kind. */
 bool conf_reference(const char *kind, struct buf *out);
+/* Likewise, as JSON Schema. */
+bool conf_json_schema(const char *kind, struct buf *out);
 const char *const *conf_kinds(void); /* NULL-terminated */
 
 #endif

@@ -117,6 +117,7 @@ struct conn_worker {
 
     /* For HTTP, one of each a worker. */
     struct http1_request *request;
+    struct claims_cache *claims; /* owned: tokens that it has verified */
     struct http1_response *response;
     struct buf emit; /* a head and what goes out with it */
 };

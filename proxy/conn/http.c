@@ -72,6 +72,7 @@ void conn_http_free(struct conn *c)
 {
     struct conn_http *h = c->http;
     if (h != NULL) {
+        http_facts_drop(h);
         buf_reset(&h->in);
         buf_reset(&h->rin);
         buf_reset(&h->held);
@@ -178,7 +179,7 @@ void http_exchange_end(struct conn *c)
     h->decision[0] = h->near_miss[0] = '\0';
     h->reason = NULL;
     memset(&h->scan, 0, sizeof(h->scan));
-    buf_consume(&h->facts, buf_len(&h->facts));
+    http_facts_drop(h);
     buf_consume(&h->retry, buf_len(&h->retry));
     if (h->in.len == 0) {
         buf_reset(&h->in);

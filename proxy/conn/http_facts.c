@@ -19,7 +19,8 @@ static struct policy_needs needs_of(const struct conn *c)
     }
     struct policy_needs a = policy_needs(first);
     struct policy_needs b = policy_needs(second);
-    return (struct policy_needs){.query = a.query || b.query, .headers = a.headers || b.headers};
+    return (struct policy_needs){.query = a.query || b.query,
+                                 .headers = a.headers || b.headers || conn_claims_wanted(c)};
 }
 
 /* Each as two lengths, the name in lower case, and the value. */
@@ -43,17 +44,26 @@ static bool keep_header(struct buf *out, const struct http1_header *h)
     return true;
 }
 
+/* One content-type, or nobody knows which the workload takes. */
 static bool is_grpc(const struct http1_request *r)
 {
-    struct str type = http1_request_header(r, "content-type");
-    return str_eq(r->method, STR_LIT("POST")) && str_has_prefix(type, STR_LIT("application/grpc"));
+    struct str type = STR_NONE;
+    unsigned n = 0;
+    for (unsigned i = 0; i < r->n_headers; i++) {
+        if (str_eq_nocase(r->headers[i].name, STR_LIT("content-type"))) {
+            type = r->headers[i].value;
+            n++;
+        }
+    }
+    return n == 1 && str_eq(r->method, STR_LIT("POST")) &&
+           str_has_prefix(type, STR_LIT("application/grpc"));
 }
 
 bool http_facts_keep(struct conn *c, const struct http1_request *r)
 {
     struct conn_http *h = c->http;
     struct policy_needs needs = needs_of(c);
-    buf_consume(&h->facts, buf_len(&h->facts));
+    http_facts_drop(h);
     h->method_len = r->method.n;
     h->host_len = r->host.n;
     h->path_len = r->judged_path.n;
@@ -67,9 +77,16 @@ bool http_facts_keep(struct conn *c, const struct http1_request *r)
               buf_append_str(&h->facts, r->other_path) &&
               (!needs.query || buf_append_str(&h->facts, r->query));
     for (unsigned i = 0; i < r->n_headers && needs.headers && ok; i++) {
-        ok = keep_header(&h->facts, &r->headers[i]);
+        /* What the workload does not get is not there. */
+        ok = r->headers[i].drop || keep_header(&h->facts, &r->headers[i]);
     }
     return ok;
+}
+
+void http_facts_drop(struct conn_http *h)
+{
+    buf_consume(&h->facts, buf_len(&h->facts));
+    conn_claims_drop(&h->claims);
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -117,6 +134,26 @@ static bool decide(struct conn *c, const struct policy_query *q)
     return h->verdict.allow;
 }
 
+static void on_claims_end(void *arg)
+{
+    struct conn *c = arg;
+    if (!conn_http_rejudge(c)) {
+        conn_cut(c, CONN_CLOSE_POLICY_CHANGED);
+    }
+}
+
+bool http_facts_claims(struct conn *c, struct err *err)
+{
+    struct conn_http *h = c->http;
+    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_headers headers = {0, items};
+    if (!conn_claims_wanted(c)) {
+        return true;
+    }
+    headers.n = read_headers(http_facts_get(h).headers, items);
+    return conn_claims_take(&h->claims, c, &headers, on_claims_end, c, err);
+}
+
 /* A path that has a second reading has to be allowed by both. */
 bool http_judge(struct conn *c)
 {
@@ -140,6 +177,7 @@ bool http_judge(struct conn *c)
         .path = f.path,
         .query = h->query_known ? f.query : STR_NONE,
         .headers = h->headers_known ? &headers : NULL,
+        .claims = conn_claims_list(&h->claims),
     };
     if (!decide(c, &q)) {
         return false;

@@ -11,6 +11,7 @@
 #ifndef POSTERN_CONN_HTTP_PRIV_H
 #define POSTERN_CONN_HTTP_PRIV_H
 
+#include "claims_priv.h"
 #include "conn_priv.h"
 
 enum http_request_phase {
@@ -67,7 +68,8 @@ struct conn_http {
     struct buf facts; /* method, host and path, one after the other */
     size_t method_len, host_len, path_len, other_len, query_len;
     bool query_known, headers_known, grpc;
-    struct buf retry; /* its head, if it may be sent once more on a fresh connection */
+    struct conn_claims claims; /* of its token */
+    struct buf retry;          /* its head, if it may be sent once more on a fresh connection */
     struct policy_verdict verdict;
     char decision[CONN_DECISION_TEXT];
     char near_miss[240];
@@ -131,6 +133,9 @@ struct http_facts {
 };
 /* False: no memory. */
 bool http_facts_keep(struct conn *c, const struct http1_request *r);
+void http_facts_drop(struct conn_http *h);
+/* Takes the claims of its token, if it has one. False: that does not hold. */
+bool http_facts_claims(struct conn *c, struct err *err);
 /* All empty: there is no request. */
 struct http_facts http_facts_get(const struct conn_http *h);
 bool http_judge(struct conn *c);

@@ -169,9 +169,14 @@ bool http_request_again(struct conn *c)
 static void take_head(struct conn *c)
 {
     const struct http1_request *r = c->worker->request;
+    struct err err = ERR_INIT;
     begin(c);
     if (!http_facts_keep(c, r)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
+    } else if (!http_facts_claims(c, &err)) {
+        counter_add(&c->worker->counters.requests_denied, 1);
+        snprintf(c->http->near_miss, sizeof(c->http->near_miss), "token: %.200s", err.what);
+        deny(c, 401, "token_refused", "a token that does not hold");
     } else if (r->form == HTTP1_AUTHORITY_FORM && !http_connect_listed(c, r->host)) {
         counter_add(&c->worker->counters.requests_denied, 1);
         audit(c, NULL, "connect_target");
@@ -191,7 +196,7 @@ static void refuse(struct conn *c, const struct http1_error *e)
     struct conn_http *h = c->http;
     h->req = (struct http1_request_info){.method = HTTP1_OTHER};
     h->began_ms = loop_now_ms(c->worker->loop);
-    buf_consume(&h->facts, buf_len(&h->facts));
+    http_facts_drop(h);
     http_answer(c, e->status, http1_reason_token(e->reason), http1_reason_text(e->reason),
                 CONN_CLOSE_BAD_REQUEST);
 }

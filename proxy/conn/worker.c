@@ -290,6 +290,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
     w->request = mem_must_new(struct http1_request);
+    w->claims = claims_cache_new();
     w->response = mem_must_new(struct http1_response);
     use_snapshot(w, spec->first);
     w->loop = loop_new(err);
@@ -377,6 +378,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     live_index_free(w->live);
     expiry_heap_deinit(&w->expiry);
     free(w->request);
+    claims_cache_free(w->claims);
     free(w->response);
     buf_reset(&w->emit);
     learned_free(w->learned);

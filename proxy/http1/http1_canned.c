@@ -15,6 +15,8 @@ const char *http1_status_text(unsigned status)
     switch (status) {
     case 400:
         return "Bad Request";
+    case 401:
+        return "Unauthorized";
     case 403:
         return "Forbidden";
     case 405:
@@ -93,7 +95,8 @@ bool http1_answer_emit(const struct http1_answer *answer, struct buf *out)
                       "content-type: text/plain\r\n"
                       "content-length: %d\r\n"
                       "x-postern-reason: %s\r\n"
-                      "%s%s%s\r\n%s",
+                      "%s%s%s%s\r\n%s",
                       answer->status, status, n, answer->reason, decision_line, retry_line,
+                      answer->status == 401 ? "www-authenticate: Bearer\r\n" : "",
                       answer->close ? "Connection: close\r\n" : "", answer->head ? "" : body);
 }

@@ -1,0 +1,164 @@
+/* conn: what rules ask of a request's headers, query and token, over real connections. */
+#include <postern/claims.h>
+
+#include <postern/jwt.h>
+#include <postern/os.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "conn_world.h"
+#include "tokens.h"
+/* cmocka wants these first */
+#include <cmocka.h>
+
+#define POLICY                                                                                     \
+    "kind: Policy\nlevel: 2\nrules:\n"                                                             \
+    "- name: with-token\n  action: ALLOW\n"                                                        \
+    "  from: [{claims: [{name: groups, values: [admin]}]}]\n"                                      \
+    "  to: [{paths: ['/t/{}']}]\n"                                                                 \
+    "- name: in-test\n  action: ALLOW\n"                                                           \
+    "  to: [{paths: [/h], headers: [{name: x-env, values: [test]}]}]\n"                            \
+    "- name: asked\n  action: ALLOW\n  to: [{paths: [/q]}]\n"                                      \
+    "- name: no-debug\n  action: DENY\n"                                                           \
+    "  to: [{query: [{name: debug, values: ['1']}]}]\n"                                            \
+    "- name: one-method\n  action: ALLOW\n  to: [{grpc: [a.B/Get]}]\n"
+
+static struct world *world;
+static EVP_PKEY *key;
+static char keys_path[] = "/tmp/conn-claims-XXXXXX";
+
+static int setup(void **state)
+{
+    char protocol[300];
+    (void)state;
+    jwt_init();
+    key = tokens_key(JWT_ES256);
+    char *set = tokens_set(&key, 1, "sig");
+    int fd = mkstemp(keys_path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, set, strlen(set)), strlen(set));
+    close(fd);
+    free(set);
+    snprintf(protocol, sizeof(protocol),
+             "http\njwt:\n  - {issuer: 'https://idp', audiences: [me], jwks_file: %s}", keys_path);
+    world = world_new_explicit(protocol, POLICY, true);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    world_free(world);
+    unlink(keys_path);
+    EVP_PKEY_free(key);
+    return 0;
+}
+
+static char *token_until(int64_t end_s, const char *groups)
+{
+    char claims[300];
+    snprintf(claims, sizeof(claims),
+             "{\"iss\":\"https://idp\",\"aud\":\"me\",\"exp\":%lld,\"groups\":[%s]}",
+             (long long)end_s, groups);
+    return tokens_sign("{\"alg\":\"ES256\",\"kid\":\"k0\"}", claims, JWT_ES256, key);
+}
+
+/* What comes for a request: refused, or let through to a workload that says 204. */
+static void ask(const char *what, const char *token, const char *status)
+{
+    char text[4000];
+    int c = dial(world->port);
+    snprintf(text, sizeof(text), "%s\r\nHost: a\r\n%s%s%s\r\n", what,
+             token != NULL ? "Authorization: Bearer " : "", token != NULL ? token : "",
+             token != NULL ? "\r\n" : "");
+    say(c, text);
+    if (strcmp(status, "204") == 0) {
+        int s = take(world);
+        const char *got = hear_until(s, "\r\n\r\n");
+        if (token != NULL) {
+            expect_in(got, token); /* goes on as it came */
+        }
+        say(s, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        close(s);
+        expect_in(hear_until(c, "\r\n\r\n"), "HTTP/1.1 204");
+    } else {
+        const char *got = hear_until(c, "\n\0");
+        expect_in(got, status);
+        assert_true(nobody_came(world));
+    }
+    close(c);
+}
+
+static void test_tokens(void **state)
+{
+    int64_t now = os_wall_s();
+    char *good = token_until(now + 600, "\"dev\",\"admin\"");
+    char *other = token_until(now + 600, "\"dev\"");
+    char *old = token_until(now - 60, "\"admin\"");
+    (void)state;
+    ask("GET /t/1 HTTP/1.1", NULL, "403");
+    ask("GET /t/1 HTTP/1.1", other, "403");
+    ask("GET /t/1 HTTP/1.1", old, "401");
+    expect_in(log_line(&world->server, "\"request\"", "\"status\":401"), "has expired");
+    ask("GET /q HTTP/1.1", old, "401"); /* a token that is brought has to hold */
+    ask("GET /t/1 HTTP/1.1", "a.b.c", "www-authenticate: Bearer");
+    ask("GET /t/1 HTTP/1.1", good, "204");
+    ask("GET /t/1 HTTP/1.1", good, "204"); /* remembered */
+    ask("GET /t/1/2 HTTP/1.1", good, "403");
+    ask("GET /t/1 HTTP/1.1\r\nAuthorization: Basic x", good, "401");
+    free(good);
+    free(other);
+    free(old);
+}
+
+static void test_facts(void **state)
+{
+    (void)state;
+    ask("GET /h HTTP/1.1", NULL, "403");
+    ask("GET /h HTTP/1.1\r\nx-env: prod", NULL, "403");
+    ask("GET /h HTTP/1.1\r\nX-Env: test\r\nx-env: prod", NULL, "403");
+    ask("GET /h HTTP/1.1\r\nX-ENV:   test  ", NULL, "204");
+    /* What the workload does not get is not there. */
+    ask("GET /h HTTP/1.1\r\nConnection: x-env\r\nx-env: test", NULL, "403");
+    ask("GET /q?debug=0&a=b HTTP/1.1", NULL, "204");
+    ask("GET /q?debug=0&debug=1 HTTP/1.1", NULL, "403");
+    ask("GET /q?d%65bug=%31 HTTP/1.1", NULL, "403");
+    ask("GET /q?a;debug=1 HTTP/1.1", NULL, "403");
+    ask("POST /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc+proto\r\nContent-Length: 0", NULL,
+        "204");
+    ask("POST /a.B/Get HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 0", NULL, "403");
+    ask("GET /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc", NULL, "403");
+}
+
+/* The response goes on while the token does, and no longer (10 s are its leeway). */
+static void test_end_of_token(void **state)
+{
+    char *token = token_until(os_wall_s() - (JWT_LEEWAY_S - 2), "\"admin\"");
+    char text[3000];
+    (void)state;
+    int c = dial(world->port);
+    snprintf(text, sizeof(text), "GET /t/1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n\r\n",
+             token);
+    say(c, text);
+    int s = take(world);
+    hear_until(s, "\r\n\r\n");
+    say(s, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegin");
+    hear_until(c, "begin");
+    hear_reset(c);
+    close(s);
+    expect_in(log_line(&world->server, "policy_changed", "inbound"), "no longer allowed");
+    free(token);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_end_of_token),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
