@@ -7,6 +7,8 @@ import sys
 from importlib.machinery import SourceFileLoader
 
 import pytest
+import soak_growth
+import soak_losses
 from lab import run, wait_for
 from servers import TcpServer, http_one
 
@@ -240,3 +242,50 @@ def test_a_million_is_projected_from_the_most_that_were_measured(compare):
     })  # fmt: skip
     assert got[-1] == "| postern tcp | 8,000 | 52.4 | 50.0 |" and len(got) == 6
     assert compare.report.projection({"no proxy": {}}) == []
+
+
+# --- the soak's arithmetic -------------------------------------------------------------------------------
+def line(at_ms, port, reason, **more):
+    return {"at_ms": at_ms, "source": f"127.0.0.1:{port}", "reason": reason, **more}
+
+
+def lost(at_ms, port):
+    return {"at_ms": at_ms, "port": port, "what": "reset", "lane": "tcp"}
+
+
+def test_what_a_connection_was_lost_for():
+    near = [
+        line(1000, 1, "certificate_expired", expired="own"),
+        line(2000, 2, "upstream_reset"),
+        line(2001, 3, "upstream_reset"),
+        line(9000, 1, "upstream_reset"),  # the same port, another connection
+        line(12000, 5, "drained"),
+    ]
+    far = [line(1990, 77, "certificate_expired", expired="peer")]  # explains one of two
+    losses = [lost(1001, 1), lost(2000, 2), lost(2002, 3), lost(9000, 1), lost(9001, 4), lost(12000, 5)]
+    counts, undemanded = soak_losses.classify(losses, near, far)
+    assert counts["tcp", "certificate_expired (own)", True] == 1
+    assert counts["tcp", "certificate_expired (peer)", True] == 1
+    assert counts["tcp", "drained", True] == 1
+    assert counts["tcp", "upstream_reset", False] == 2
+    assert counts["tcp", "reset, and no line about it", False] == 1
+    assert [u["port"] for u in undemanded] == [3, 1, 4]
+
+
+def test_a_session_takes_its_streams_along():
+    near = [line(1000 + i, i, "session_lost") for i in range(3)]
+    far = [line(1000, 50, "certificate_expired", transport="hbone_session", expired="own")]
+    counts, undemanded = soak_losses.classify([lost(1000, i) for i in range(3)], near, far)
+    assert counts == {("tcp", "certificate_expired (own)", True): 3} and not undemanded
+    # One that ended for no reason that anybody stated takes them along as well, and is no excuse.
+    far[0]["reason"] = "session_silent"
+    assert len(soak_losses.classify([lost(1000, i) for i in range(3)], near, far)[1]) == 3
+
+
+def test_growth_is_a_slope_and_no_difference_of_two_samples():
+    flat = [(10 * i, 5000 + (200 if i % 2 else 0)) for i in range(60)]
+    assert soak_growth.judge(flat, 0.03, 256)["ok"]
+    growing = [(10 * i, 5000 + 12 * i + (200 if i % 2 else 0)) for i in range(60)]
+    found = soak_growth.judge(growing, 0.03, 256)
+    assert not found["ok"] and 700 < found["growth"] < 720 + 20
+    assert not soak_growth.judge(growing[:5], 0.03, 256)["ok"], "too few samples are no verdict"

@@ -65,7 +65,7 @@ class Lines:
                 return self.lines[i]
         return None
 
-    def why(self, at_ms, reasons):
+    def why(self, at_ms, reasons, sessions_only=False):
         """A line that says so, which explains nothing else yet; a session's may explain many."""
         for i in self.near(at_ms):
             line = self.lines[i]
@@ -73,7 +73,7 @@ class Lines:
                 continue
             if line.get("transport") == "hbone_session" or (line.get("transport") == "hbone" and "streams" in line):
                 return line
-            if i not in self.used:
+            if i not in self.used and not sessions_only:
                 self.used.add(i)
                 return line
         return None
@@ -87,7 +87,7 @@ def explain(loss, near, far):
     reason = line["reason"]
     if reason in FROM_BEYOND:
         # A session that ended takes its streams along, on this side or the other.
-        found = far.why(loss["at_ms"], DEMANDED | STATED) or near.why(loss["at_ms"], DEMANDED | STATED)
+        found = far.why(loss["at_ms"], DEMANDED | STATED) or near.why(loss["at_ms"], DEMANDED | STATED, sessions_only=True)
         if found is None:
             return reason, False
         reason = f"{found['reason']} ({found.get('expired') or 'of the other side'})"
