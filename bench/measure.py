@@ -170,17 +170,20 @@ def kept_and_fresh(tool, pair, seconds, rate, meanwhile):
         Load(tool, pair, "rate", "/small", connections=16, seconds=seconds, rate=rate) as kept,
         Load(tool, pair, "fresh", "/small", connections=1, seconds=seconds) as fresh,
     ):
-        before = cpu_seconds(pair.pids())
+        pids = pair.pids()
+        before = cpu_seconds(pids)
         kept.begin()
         fresh.begin()
         meanwhile()
         counts = [kept.counted(), fresh.counted()]
         requests = sum(c["requests"] for c in counts)
+        # What a process has taken is not known any more when it has ended (its connections were over).
+        whole = all(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
         # A request that was due and not sent by the end was never lost.
         return {
             "requests": requests,
             "lost": sum(c["errors"] for c in counts),
-            "cpu_us": (cpu_seconds(pair.pids()) - before) / requests * 1e6,
+            "cpu_us": (cpu_seconds(pair.pids()) - before) / requests * 1e6 if whole else None,
             "longest_ms": max(c["max_us"] for c in counts) / 1e3,
             "p99_ms": counts[0]["p99_us"] / 1e3,
         }

@@ -42,7 +42,7 @@ def upgrades(results):
            "connections and new connections one after another; the same load without upgrades beside it.", "",
            "| pair | " + " | ".join(t for _, t, _ in UPGRADE) + " |", "|---|" + "---|" * len(UPGRADE)]  # fmt: skip
     for n, u in found.items():
-        out.append(f"| {n} | " + " | ".join(f"{u[key]:,.{digits}f}" for key, _, digits in UPGRADE) + " |")
+        out.append(f"| {n} | " + " | ".join("" if u[key] is None else f"{u[key]:,.{digits}f}" for key, _, digits in UPGRADE) + " |")
     return out
 
 
