@@ -42,6 +42,7 @@ static struct h2_exchange *exchange_new(struct conn *c, int32_t id)
 
 static void memory_free(struct h2_exchange *x)
 {
+    conn_claims_drop(&x->claims);
     buf_reset(&x->head);
     buf_reset(&x->down.out);
     buf_reset(&x->down.tail);
@@ -58,6 +59,7 @@ void h2_exchange_finish(struct h2_exchange *x)
         return;
     }
     h2_record(x, NULL);
+    conn_claims_drop(&x->claims);
     http2_stream_drop(&x->down);
     http2_stream_drop(&x->up);
     *(x->prev != NULL ? &x->prev->next : &h->open) = x->next;
@@ -172,7 +174,8 @@ static bool judge(struct h2_exchange *x, char *near_miss, size_t size)
                              .host = r->host,
                              .path = r->judged_path,
                              .query = r->has_query ? r->query : STR_LIT(""),
-                             .headers = &headers};
+                             .headers = &headers,
+                             .claims = conn_claims_list(&x->claims)};
     x->judged = true;
     decide(x, &q, near_miss, size);
     if (x->verdict.allow && r->other_path.n > 0) {
@@ -195,6 +198,29 @@ static void audit(struct h2_exchange *x, const char *near_miss, const char *reas
                                                            .near_miss = near_miss,
                                                            .reason = reason,
                                                            .ended = reason != NULL});
+}
+
+/* Judged again without what the token said. */
+static void on_claims_end(void *arg)
+{
+    struct h2_exchange *x = arg;
+    struct conn *c = x->conn;
+    h2_hold(c);
+    if (!h2_exchange_rejudge(x)) {
+        h2_wake(c);
+    }
+    h2_release(c);
+}
+
+/* Of the worker's request. False: its token does not hold. */
+static bool take_claims(struct h2_exchange *x, struct err *err)
+{
+    struct policy_header items[HTTP1_MAX_HEADERS];
+    if (!conn_claims_wanted(x->conn)) {
+        return true;
+    }
+    const struct policy_headers headers = {headers_of(x->conn->worker->request, items), items};
+    return conn_claims_take(&x->claims, x->conn, &headers, on_claims_end, x, err);
 }
 
 static enum http1_result read_head(struct h2_exchange *x, struct http1_error *ret)
@@ -355,6 +381,14 @@ static void take_judged(struct h2_exchange *x, const struct http2_head *head)
         }
     }
     const struct http1_request *r = c->worker->request;
+    struct err err = ERR_INIT;
+    if (!take_claims(x, &err)) {
+        counter_add(&c->worker->counters.requests_denied, 1);
+        snprintf(near_miss, sizeof(near_miss), "token: %.200s", err.what);
+        x->judged = true; /* the facts are said in the log */
+        deny(x, 401, "token_refused", "a token that does not hold", near_miss);
+        return;
+    }
     bool allowed = judge(x, near_miss, sizeof(near_miss));
     audit(x, near_miss, NULL);
     if (!allowed) {

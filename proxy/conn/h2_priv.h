@@ -10,6 +10,7 @@
 #ifndef POSTERN_CONN_H2_PRIV_H
 #define POSTERN_CONN_H2_PRIV_H
 
+#include "claims_priv.h"
 #include "conn_priv.h"
 
 #include <postern/http2.h>
@@ -32,6 +33,7 @@ struct h2_exchange {
     int32_t id; /* the client's */
     struct http1_request_info req;
     struct policy_verdict verdict;
+    struct conn_claims claims; /* of its token */
     char decision[CONN_DECISION_TEXT];
     const char *reason; /* static; NULL: none */
     unsigned status;    /* 0: none was sent */

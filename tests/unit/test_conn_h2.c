@@ -180,6 +180,33 @@ static void test_denied(void **state)
     world_free(w);
 }
 
+/* A token that does not hold; a request without one is judged. */
+static void test_token(void **state)
+{
+    char path[] = "/tmp/h2-keys-XXXXXX", protocol[200];
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "{\"keys\":[]}", 11), 11);
+    close(fd);
+    snprintf(protocol, sizeof(protocol),
+             "http\njwt:\n  - {issuer: 'https://idp', audiences: [me], jwks_file: %s}", path);
+    struct world *w = world_new_explicit(protocol, ALLOW_PUB, true);
+    struct end *c = client_new(w);
+    ask(c, true, FIELDS(TO("/pub"), "authorization", "Bearer a.b.c"));
+    see(c, NULL, "closed 0");
+    expect(&c->side, "response 1\nHTTP/1.1 401 ");
+    expect_in(log_line(&w->server, "\"request\"", "\"status\":401"), "token_refused");
+    assert_true(nobody_came(w));
+    ask(c, true, FIELDS(TO("/pub")));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1 ends");
+    end_free(s);
+    end_free(c);
+    world_free(w);
+    unlink(path);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -506,17 +533,12 @@ static void test_detected(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_denied),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_not_http2),
-        cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_exchange),
-        cmocka_unit_test(test_resets),
-        cmocka_unit_test(test_workload_speaks_something_else),
-        cmocka_unit_test(test_slow_workload),
-        cmocka_unit_test(test_policy_changes),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_detected),
+        cmocka_unit_test(test_denied),        cmocka_unit_test(test_token),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_not_http2),
+        cmocka_unit_test(test_headers),       cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_resets),        cmocka_unit_test(test_workload_speaks_something_else),
+        cmocka_unit_test(test_slow_workload), cmocka_unit_test(test_policy_changes),
+        cmocka_unit_test(test_drain),         cmocka_unit_test(test_detected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
