@@ -1,0 +1,102 @@
+"""HTTP/2 and gRPC: real clients and servers through a client gateway and a server gateway."""
+
+import os
+import pathlib
+import re
+import socket
+import sys
+
+import pytest
+from lab import free_port, in_netns, wait_for
+from plain_gateway import Gateways
+
+LIB = pathlib.Path(__file__).parents[1] / "lib"
+SIDES = (
+    "credentials: [{name: web, cert: web.pem, key: web-key.pem}, {name: me, cert: client.pem, key: client-key.pem}]\n"
+    "trust: [{name: ca, ca: ca.pem}]\n"
+)
+POLICY = (
+    "kind: Policy\nlevel: 1\nrules:\n- name: t\n  action: ALLOW\n  from:\n  - principals: ['dns:client.example']\n"
+    "  to:\n  - paths: ['/t.T/*', '/']\n"
+)
+
+
+class Rig:
+    """Client gateways at `plain` (whatever is agreed on) and `h2` (HTTP/2 by ALPN), before one server gateway."""
+
+    def __init__(self, lab, build):
+        self.gw = Gateways(lab, build)
+        self.lab = lab
+        self.gw.pki.issue("web", cn="web", dns=["web.example"])
+        self.cert, self.key = self.gw.pki.issue("client", cn="client", dns=["client.example"])
+        (self.gw.conf / "policy.yaml").write_text(POLICY)
+        self.target, self.tls, self.plain, self.h2 = (free_port() for _ in range(4))
+        self.server = self.gw.start(
+            SIDES + "policy: policy.yaml\nlisteners:\n"
+            f"- {{name: in, type: server, address: '127.0.0.1:{self.tls}', to: '127.0.0.1:{self.target}', protocol: http,\n"
+            "   credentials: [web], trust: ca, allow: {dns: [client.example]}}\n"
+        )
+        common = f"type: client, to: '127.0.0.1:{self.tls}', credentials: [me], trust: ca, verify: {{dns: [web.example]}}"
+        self.gw.start(
+            SIDES + "listeners:\n"
+            f"- {{name: plain, address: '127.0.0.1:{self.plain}', {common}}}\n"
+            f"- {{name: agreed, address: '127.0.0.1:{self.h2}', {common}, tls: {{alpn: [h2]}}}}\n"
+        )
+
+    def serve(self):
+        argv = [sys.executable, LIB / "h2_server.py", "127.0.0.1", str(self.target)]
+        process = self.lab.start("h2-server", argv, netns=self.gw.netns)
+
+        def there():
+            assert process.alive(), process.err()[-2000:]
+            with in_netns(self.gw.netns):
+                try:
+                    socket.create_connection(("127.0.0.1", self.target), timeout=5).close()
+                except ConnectionRefusedError:
+                    return False
+            return True
+
+        wait_for("the server", there)
+
+
+@pytest.fixture
+def rig(lab, build):
+    return Rig(lab, build)
+
+
+def test_grpc(rig):
+    argv = [sys.executable, LIB / "grpc_calls.py", f"127.0.0.1:{rig.target}", f"127.0.0.1:{rig.plain}"]
+    p = rig.gw.run(*argv, timeout=120)
+    assert p.returncode == 0 and "all calls" in p.stdout, p.stdout + p.stderr
+    assert '"grpc_status":7' in rig.server.process.err()
+
+
+def test_curl(rig):
+    rig.serve()
+    get = ["-w", " %{http_version} %{http_code}"]
+    for port in (rig.plain, rig.h2):
+        p = rig.gw.curl("--http2-prior-knowledge", *get, f"http://127.0.0.1:{port}/")
+        assert p.stdout == "hello world hello world 2 200", p.stdout + p.stderr
+        p = rig.gw.curl("--http2-prior-knowledge", "-i", *get, f"http://127.0.0.1:{port}/secret")
+        assert p.stdout.endswith(" 2 403") and "x-postern-decision: " in p.stdout, p.stdout + p.stderr
+    # One that can both gets HTTP/1.1, which asks least of the target.
+    tls = ["--cert", rig.cert, "--key", rig.key, "--cacert", rig.gw.pki.pem]
+    tls += ["--resolve", f"web.example:{rig.tls}:127.0.0.1", f"https://web.example:{rig.tls}/secret"]
+    p = rig.gw.curl("--http2", *get, *tls)
+    assert p.stdout.endswith(" 1.1 403"), p.stdout + p.stderr
+
+
+@pytest.mark.skipif("POSTERN_H2SPEC" not in os.environ, reason="POSTERN_H2SPEC=PATH of h2spec")
+def test_h2spec(rig):
+    """All but 5.1.1/2, which nghttp2 answers with a reset; where HTTP/1.1 may come too, bytes that are neither get its 400."""
+    rig.serve()
+    for port, allowed in ((rig.h2, {"5.1.1/2"}), (rig.plain, {"5.1.1/2", "3.5/2"})):
+        p = rig.gw.run(os.environ["POSTERN_H2SPEC"], "-h", "127.0.0.1", "-p", str(port), "-o", "3", timeout=300)
+        section, failed = "", set()
+        for line in p.stdout.partition("Failures:")[2].splitlines():
+            if m := re.match(r"\s+([0-9.]+)\. ", line):
+                section = m[1]
+            elif m := re.match(r"\s+× (\d+):", line):
+                failed.add(f"{section}/{m[1]}")
+        assert re.search(r"\d+ tests, 1[34]\d passed", p.stdout), p.stdout[-2000:]
+        assert failed <= allowed, p.stdout[-4000:]
