@@ -451,7 +451,7 @@ def test_check_and_refusals(node):
         "listeners:\n- {name: s, type: server, address: '127.0.0.1:1', to: 'h:1'}\n"
     )
     (node.conf / "p.yaml").write_text("kind: Policy\nlevel: 1\nrules: []\n")
-    assert "ok (Gateway, level 1)" in run(node.postern, "check", good).stdout
+    assert "ok (Gateway, level 2)" in run(node.postern, "check", good).stdout
     r = run(node.postern, "proxy", good, check=False)
     assert r.returncode == 2 and "a file of kind Gateway, expected Proxy" in r.stderr
 

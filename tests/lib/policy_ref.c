@@ -126,7 +126,7 @@ static unsigned query_failed(const struct conf_policy_to *t, const struct policy
                              enum conf_action action)
 {
     char room[8192];
-    struct policy_header have[PARAMETERS];
+    struct policy_header have[PARAMETERS] = {0};
     size_t used = 0, n = 0, from = 0;
     bool known = q->query.p != NULL && q->query.n < sizeof(room);
     for (size_t i = 0; known && i <= q->query.n && n < PARAMETERS; i++) {
