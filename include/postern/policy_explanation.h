@@ -27,8 +27,7 @@ enum policy_clause {
     POLICY_CLAUSE_QUERY,
     POLICY_CLAUSE_HEADERS,
     POLICY_CLAUSE_GRPC,
-    POLICY_CLAUSE_COUNT,
-    POLICY_CLAUSE_NONE = POLICY_CLAUSE_COUNT,
+    POLICY_CLAUSE_NONE, /* and how many there are */
 };
 /* As it is called in the file: "principals", "not_paths". */
 const char *policy_clause_name(enum policy_clause clause, bool negative);

@@ -9,7 +9,7 @@
 static const struct {
     const char *name, *not_name;
     enum dim dim;
-} clauses[POLICY_CLAUSE_COUNT] = {
+} clauses[POLICY_CLAUSE_NONE] = {
     [POLICY_CLAUSE_TARGET] = {"target principals", "", DIM_TARGET},
     [POLICY_CLAUSE_PRINCIPALS] = {"principals", "not_principals", DIM_PRINCIPAL},
     [POLICY_CLAUSE_NAMESPACES] = {"namespaces", "not_namespaces", DIM_NAMESPACE},
@@ -287,7 +287,7 @@ char *policy_fact_item(const struct policy_query *q, enum policy_clause c)
     case POLICY_CLAUSE_CLAIMS:
     case POLICY_CLAUSE_QUERY:
     case POLICY_CLAUSE_HEADERS:
-    case POLICY_CLAUSE_COUNT:
+    case POLICY_CLAUSE_NONE:
         break;
     }
     return NULL;

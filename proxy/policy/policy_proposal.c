@@ -43,7 +43,7 @@ void policy_edit_deinit(struct policy_edit *edit)
     struct conf_rule *r = edit->new_rule;
     free(edit->item);
     if (r != NULL) {
-        for (enum policy_clause c = 0; c < POLICY_CLAUSE_COUNT; c++) {
+        for (enum policy_clause c = 0; c < POLICY_CLAUSE_NONE; c++) {
             struct policy_list l = policy_list_of(r, c, false, 0);
             for (size_t i = 0; l.strings != NULL && i < l.strings->n; i++) {
                 free(l.strings->items[i]);
