@@ -61,6 +61,7 @@ struct hbone_stream {
     uint16_t status;    /* client: the peer's answer; 0: none yet */
     uint8_t wanted;     /* LOOP_* bits: 1 read, 2 write */
     bool queued, news;  /* for the ready list */
+    bool asked;         /* client: its CONNECT is on its way, as far as is known */
     bool answered;      /* server: 200 was said */
     bool remote_ended;  /* END_STREAM came */
     bool end_sent;      /* ours went out */

@@ -69,6 +69,9 @@ void conn_opening_timeout(struct conn *c);
 bool conn_opening_fall_back(struct conn *c, enum conn_why outcome);
 /* Its session to an endpoint did not come to be: true if it waits for one to another. */
 bool conn_opening_again(struct conn *c, enum conn_reason reason);
+/* Its session is lost before its answer: true if another is asked, once. Not if bytes of the
+ * application may have been read. */
+bool conn_opening_lost(struct conn *c);
 
 /* --- early.c ----------------------------------------------------------------------------------
  */
@@ -76,6 +79,8 @@ bool conn_opening_again(struct conn *c, enum conn_reason reason);
 bool conn_early_begin(struct conn *c);
 /* After an event, while the answer has not come. The connection may be closed afterwards. */
 void conn_early_step(struct conn *c);
+/* Whether bytes of the application went out. */
+bool conn_early_said(const struct conn *c);
 void conn_early_free(struct conn *c);
 
 /* --- pool.c ------------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ void conn_early_step(struct conn *c)
     }
 }
 
+bool conn_early_said(const struct conn *c)
+{
+    return c->early != NULL && c->early->n > 0;
+}
+
 void conn_early_free(struct conn *c)
 {
     free(c->early);

@@ -98,6 +98,8 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
 {
     struct conn_carrier *k = c->carrier;
     enum conn_why outcome = c->direction == CONF_OUTBOUND ? outcome_of(c, reason) : CONN_WHY_NONE;
+    bool lost = c->direction == CONF_OUTBOUND && inherited(reason) == CONN_CLOSE_SESSION_LOST &&
+                reason != CONN_CLOSE_SESSION_ABUSED;
     pool_remove(k);
     while (k->users != NULL) {
         struct conn *user = k->users;
@@ -105,6 +107,9 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
             continue;
         }
         if (c->direction == CONF_OUTBOUND && conn_opening_again(user, reason)) {
+            continue;
+        }
+        if (lost && conn_opening_lost(user)) {
             continue;
         }
         conn_close(user, inherited(reason));

@@ -169,6 +169,33 @@ bool conn_opening_again(struct conn *c, enum conn_reason reason)
     return true;
 }
 
+/* Its peer has not looked at it, and so another session may have it: one that was told to leave
+ * meanwhile, say, is not taken again. */
+static bool is_unseen(const struct hbone_stream *st)
+{
+    return !st->asked || (st->reset && st->error == HBONE_ERROR_REFUSED);
+}
+
+static void once_more(struct conn *c)
+{
+    c->stream_again = true;
+    conn_leg_close(&c->peer, true);
+    conn_leg_want(&c->app, 0); /* until it has a stream again */
+    conn_via_drop(c);
+    pool_take(c);
+}
+
+bool conn_opening_lost(struct conn *c)
+{
+    const struct hbone_stream *st = &c->peer.hs;
+    if (c->state != CONN_OPENING || !conn_is_stream(c) || c->stream_again || st->status != 0 ||
+        !(is_unseen(st) || !conn_early_said(c))) {
+        return false;
+    }
+    once_more(c);
+    return true;
+}
+
 void conn_opening_timeout(struct conn *c)
 {
     if (!conn_opening_fall_back(c, CONN_WHY_SILENT)) {
@@ -221,12 +248,8 @@ void conn_opening_step(struct conn *c)
     } else if (st->status != 0) {
         c->peer_status = st->status;
         conn_close(c, CONN_CLOSE_STREAM_REFUSED);
-    } else if (st->reset && st->error == HBONE_ERROR_REFUSED && !c->stream_again) {
-        /* Its session was told to leave meanwhile, say: another one takes it. */
-        c->stream_again = true;
-        conn_leg_close(&c->peer, true);
-        conn_via_drop(c);
-        pool_take(c);
+    } else if (st->reset && is_unseen(st) && !c->stream_again) {
+        once_more(c);
     } else if (st->reset) {
         c->sys_errno = ECONNRESET;
         conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);

@@ -131,6 +131,20 @@ static void on_headers(struct hbone_session *s, const nghttp2_frame *f)
     }
 }
 
+/* After the peer's GOAWAY nothing is asked of it. The library would let them wait, or call it an
+ * error of its own. */
+static void refuse_unasked(struct hbone_session *s)
+{
+    for (struct hbone_stream *st = s->server ? NULL : s->streams; st != NULL; st = st->next) {
+        if (!st->asked) {
+            st->error = HBONE_ERROR_REFUSED;
+            st->reset = true;
+            st->news = true;
+            hbone_stream_queue(st);
+        }
+    }
+}
+
 static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *arg)
 {
     struct hbone_session *s = (struct hbone_session *)arg;
@@ -144,6 +158,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *arg)
         break;
     case NGHTTP2_GOAWAY:
         s->peer_leaves = true;
+        refuse_unasked(s);
         break;
     default:
         break;
@@ -185,11 +200,16 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
 static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *f, void *arg)
 {
     (void)arg;
-    if ((f->hd.type != NGHTTP2_DATA && f->hd.type != NGHTTP2_HEADERS) ||
-        (f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
+    if (f->hd.type != NGHTTP2_DATA && f->hd.type != NGHTTP2_HEADERS) {
         return 0;
     }
     struct hbone_stream *st = find(ng, f->hd.stream_id);
+    if (st != NULL) {
+        st->asked = true;
+    }
+    if ((f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
+        return 0;
+    }
     if (st != NULL) {
         st->end_sent = true;
     } else if (nghttp2_session_get_stream_remote_close(ng, f->hd.stream_id) == 0) {

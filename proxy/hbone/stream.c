@@ -341,6 +341,9 @@ void hbone_stream_got(struct hbone_stream *st, const uint8_t *p, size_t n)
 void hbone_stream_gone(struct hbone_stream *st, uint32_t error)
 {
     bool whole = st->remote_ended && st->base.shut_done && st->base.out.len == 0;
+    if (!st->asked && !st->session->server) {
+        error = HBONE_ERROR_REFUSED; /* nobody has seen it */
+    }
     st->id = 0;
     st->error = error;
     st->reset = error != NGHTTP2_NO_ERROR || !whole;

@@ -183,6 +183,102 @@ static void test_again(void **state)
     world_free(w);
 }
 
+static void other_goaway(struct other *o, uint8_t last)
+{
+    const uint8_t frame[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0};
+    assert_int_equal(stream_write(&o->transport.base, frame, sizeof(frame)), STREAM_OK);
+}
+
+static void until_asked(struct other *o)
+{
+    while (o->asked == 0) {
+        other_turn(o);
+    }
+}
+
+/* What a session that is lost had of the application may have been read: it is said to nobody else.
+ */
+static void test_lost(void **state)
+{
+    (void)state;
+    int listener;
+    struct world *w = client_world(&listener);
+    struct other o;
+    int c = dial(w->port);
+    say(c, "early");
+    other_open(w, &o, listener);
+    other_hear(&o, "early", false);
+    other_close(&o);
+    hear_reset(c);
+    log_line(&w->client, "\"connection\"", "session_lost");
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 0), 0);
+    close(listener);
+    world_free(w);
+}
+
+/* It had nothing, or did not look at it: another session is asked, and once only. */
+static void again_elsewhere(const char *early, bool goaway)
+{
+    int listener;
+    struct world *w = client_world(&listener);
+    struct other o;
+    struct other second;
+    int c = dial(w->port);
+    say(c, early);
+    other_open(w, &o, listener);
+    until_asked(&o);
+    other_hear(&o, early, false);
+    if (goaway) {
+        other_goaway(&o, 0);
+    } else {
+        other_close(&o);
+    }
+    other_open(w, &second, listener);
+    until_asked(&second);
+    other_hear(&second, early, false);
+    other_answer(&second);
+    say(c, "more");
+    other_hear(&second, "more", false);
+    close(c);
+    if (goaway) {
+        other_close(&o);
+    }
+    other_close(&second);
+    close(listener);
+    world_free(w);
+}
+
+static void test_leaving(void **state)
+{
+    (void)state;
+    again_elsewhere("early", true);
+}
+
+static void test_lost_unsaid(void **state)
+{
+    (void)state;
+    again_elsewhere("", false);
+}
+
+static void test_lost_twice(void **state)
+{
+    (void)state;
+    int listener;
+    struct world *w = client_world(&listener);
+    struct other o;
+    int c = dial(w->port);
+    for (int i = 0; i < 2; i++) {
+        other_open(w, &o, listener);
+        until_asked(&o);
+        other_close(&o);
+    }
+    hear_reset(c);
+    log_line(&w->client, "\"connection\"", "session_lost");
+    close(listener);
+    world_free(w);
+}
+
 static void test_gone(void **state)
 {
     (void)state;
@@ -286,8 +382,11 @@ static void test_ended(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_again),  cmocka_unit_test(test_gone),
-        cmocka_unit_test(test_order),   cmocka_unit_test(test_silent), cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_leaving),    cmocka_unit_test(test_lost_unsaid),
+        cmocka_unit_test(test_lost_twice), cmocka_unit_test(test_again),
+        cmocka_unit_test(test_gone),       cmocka_unit_test(test_order),
+        cmocka_unit_test(test_silent),     cmocka_unit_test(test_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -299,6 +299,30 @@ static void test_too_late(void **state)
     }
 }
 
+/* One that waits for its turn when the peer says that it leaves has none any more. */
+static void test_never_sent(void **state)
+{
+    (void)state;
+    static const uint8_t one_at_once[] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1};
+    static const uint8_t goaway[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0};
+    struct world *w = world_new(1);
+    struct user *first = open_one(w, "10.0.0.1:80");
+    struct user *waits = open_one(w, "10.0.0.1:81");
+    assert_int_equal(write(w->raw, one_at_once, sizeof(one_at_once)), sizeof(one_at_once));
+    (void)turn(w, &w->client);
+    assert_true(first->st.asked);
+    assert_false(waits->st.asked || waits->st.reset);
+    assert_int_equal(write(w->raw, goaway, sizeof(goaway)), sizeof(goaway));
+    (void)turn(w, &w->client);
+    assert_true(waits->st.reset);
+    assert_int_equal(waits->st.error, HBONE_ERROR_REFUSED);
+    assert_false(waits->st.asked || first->st.reset);
+    hbone_stream_close(&waits->st, true);
+    (void)turn(w, &w->client);
+    assert_false(w->client.over);
+    world_free(w);
+}
+
 static void test_hundred(void **state)
 {
     (void)state;
@@ -335,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_goaway),
         cmocka_unit_test(test_too_late),
+        cmocka_unit_test(test_never_sent),
         cmocka_unit_test(test_hundred),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
