@@ -69,6 +69,7 @@ struct intercept_options {
     uint32_t tproxy_mark; /* of packets that are routed to this machine; also the table's rule */
     uint32_t watch_s;     /* between two looks at the rules that nothing called for */
     uint16_t outbound_port, inbound_port;
+    uint16_t hbone_port; /* left alone: a listener takes sessions there; 0: none does */
     bool has_uid;
     uid_t proxy_uid;
     char proxy_cgroup[INTERCEPT_CGROUP_MAX]; /* as given; empty: none */

@@ -365,7 +365,8 @@ static bool in_ports(const struct intercept_range *list, size_t n, uint16_t port
 bool wishes_capture(const struct wishes *w, const struct inject_options *o, uint16_t port)
 {
     (void)o; /* without our own rules somebody else's are as these would be */
-    return !in_ports(w->rules.exclude_inbound, w->rules.n_exclude_inbound, port);
+    return port != INJECT_HBONE_PORT &&
+           !in_ports(w->rules.exclude_inbound, w->rules.n_exclude_inbound, port);
 }
 
 void wishes_read(struct pod *p, const struct inject_options *o, struct wishes *ret)

@@ -170,7 +170,7 @@ static bool is_of_another_mesh(const char *name)
 static bool is_own_port(json_int_t port)
 {
     return port == INJECT_OUTBOUND_PORT || port == INJECT_INBOUND_PORT ||
-           port == INJECT_METRICS_PORT || port == INJECT_PROBE_PORT;
+           port == INJECT_HBONE_PORT || port == INJECT_METRICS_PORT || port == INJECT_PROBE_PORT;
 }
 
 static void check_ports(struct pod *p, const char *path, const json_t *c)

@@ -44,6 +44,17 @@ static bool put_questions(struct buf *out, const json_t *questions, const char *
     return ok;
 }
 
+static bool put_ports(struct buf *out, const struct wishes *w)
+{
+    bool ok = true;
+    for (size_t i = 0; i < w->n_ports; i++) {
+        ok = ok && (i > 0 || buf_printf(out, "    ports:\n")) &&
+             buf_printf(out, "      - port: %u\n        protocol: %s\n", w->ports[i].port,
+                        w->ports[i].http ? "http" : "tcp");
+    }
+    return ok;
+}
+
 static char *proxy_file(const struct wishes *w, const struct inject_options *o,
                         const json_t *questions)
 {
@@ -70,11 +81,12 @@ static char *proxy_file(const struct wishes *w, const struct inject_options *o,
                           "    capture: intercepted\n    address: \"%s:%d\"\n",
                           any, INJECT_INBOUND_PORT);
     ok = ok && (!w->tproxy || buf_printf(&out, "    transparent: true\n"));
-    for (size_t i = 0; i < w->n_ports; i++) {
-        ok = ok && (i > 0 || buf_printf(&out, "    ports:\n")) &&
-             buf_printf(&out, "      - port: %u\n        protocol: %s\n", w->ports[i].port,
-                        w->ports[i].http ? "http" : "tcp");
-    }
+    ok = ok && put_ports(&out, w);
+    ok = ok && buf_printf(&out,
+                          "  - name: hbone\n    direction: inbound\n"
+                          "    capture: hbone\n    address: \"%s:%d\"\n",
+                          any, INJECT_HBONE_PORT);
+    ok = ok && put_ports(&out, w);
     ok = ok && buf_printf(&out,
                           "metrics:\n  address: \"%s:%d\"\n"
                           "log:\n  level: %s\n  access: %s\n",

@@ -13,6 +13,7 @@ enum option_id {
     OPT_INBOUND_PORT,
     OPT_PROXY_UID,
     OPT_PROXY_CGROUP,
+    OPT_HBONE_PORT,
     OPT_EXCLUDE_INBOUND_PORTS,
     OPT_EXCLUDE_OUTBOUND_PORTS,
     OPT_EXCLUDE_OUTBOUND_CIDRS,
@@ -41,6 +42,7 @@ static const struct option long_options[] = {
     {"inbound-port", required_argument, NULL, OPT_INBOUND_PORT},
     {"proxy-uid", required_argument, NULL, OPT_PROXY_UID},
     {"proxy-cgroup", required_argument, NULL, OPT_PROXY_CGROUP},
+    {"hbone-port", required_argument, NULL, OPT_HBONE_PORT},
     {"exclude-inbound-ports", required_argument, NULL, OPT_EXCLUDE_INBOUND_PORTS},
     {"exclude-outbound-ports", required_argument, NULL, OPT_EXCLUDE_OUTBOUND_PORTS},
     {"exclude-outbound-cidrs", required_argument, NULL, OPT_EXCLUDE_OUTBOUND_CIDRS},
@@ -78,6 +80,7 @@ const char *intercept_usage(void)
            "  --inbound-port N               the inbound listener (15006)\n"
            "  --exclude-outbound-ports LIST  destination ports left alone: 22,8000-8010\n"
            "  --exclude-outbound-cidrs LIST  destinations left alone: 10.0.0.0/8,fd00::/8\n"
+           "  --hbone-port N                 left alone for the HBONE listener (15008); or none\n"
            "  --exclude-inbound-ports LIST   own ports left alone\n"
            "  --exclude-uids LIST            users whose connections are left alone: "
            "998,2000-2099\n"
@@ -195,6 +198,9 @@ static int take_option(int id, const char *arg, struct intercept_options *o, str
         return option_uid(arg, o, err);
     case OPT_PROXY_CGROUP:
         return option_cgroup(arg, o, err);
+    case OPT_HBONE_PORT:
+        o->hbone_port = 0;
+        return strcmp(arg, "none") == 0 ? 0 : option_port("hbone-port", arg, &o->hbone_port, err);
     case OPT_EXCLUDE_INBOUND_PORTS:
         return option_ports("exclude-inbound-ports", arg, o->exclude_inbound, &o->n_exclude_inbound,
                             err);
@@ -283,6 +289,11 @@ static int check_together(const struct intercept_options *o, struct err *err)
         return err_set(err, ERR_USAGE, "--outbound-port and --inbound-port are both %u",
                        o->inbound_port);
     }
+    if (o->inbound &&
+        (o->hbone_port == o->inbound_port || (o->outbound && o->hbone_port == o->outbound_port))) {
+        err_set(err, ERR_USAGE, "--hbone-port is %u, as another listener's", o->hbone_port);
+        return err_advise(err, "--hbone-port none where no listener takes HBONE");
+    }
     return 0;
 }
 
@@ -292,6 +303,7 @@ int intercept_options_parse(int argc, char **argv, struct intercept_options *ret
                                   .inbound = true,
                                   .outbound_port = 15001,
                                   .inbound_port = 15006,
+                                  .hbone_port = 15008,
                                   .tproxy_mark = 86022,
                                   .watch_s = 30,
                                   .udp_ports = {{53, 53}},

@@ -37,6 +37,7 @@ void rules_put_guard(const struct intercept_options *o, struct buf *out)
         }
     }
     if (redirected) {
+        rules_put_hbone(o, out);
         rules_put_ports(out, "tcp", o->exclude_inbound, o->n_exclude_inbound, "accept");
         rules_put(out,
                   "\t\tmeta l4proto tcp ct state invalid,untracked drop\n"

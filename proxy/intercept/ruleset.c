@@ -139,12 +139,20 @@ static void put_outbound(const struct intercept_options *o, const struct interce
 }
 
 /* --- inbound ---------------------------------------------------------------------------------- */
+void rules_put_hbone(const struct intercept_options *o, struct buf *out)
+{
+    if (o->hbone_port != 0) {
+        rules_put(out, "\t\ttcp dport %u accept\n", o->hbone_port);
+    }
+}
+
 static void put_own_ports(const struct intercept_options *o, struct buf *out)
 {
     if (o->outbound) {
         rules_put(out, "\t\ttcp dport %u accept\n", o->outbound_port);
     }
     rules_put(out, "\t\ttcp dport %u accept\n", o->inbound_port);
+    rules_put_hbone(o, out);
 }
 
 /* What comes over loopback was sent by this machine and has been through `outbound`; what is for

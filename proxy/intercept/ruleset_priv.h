@@ -5,6 +5,8 @@
 #include <postern/intercept.h>
 
 void rules_put(struct buf *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The port where sessions come to their listener, if there is one. */
+void rules_put_hbone(const struct intercept_options *o, struct buf *out);
 /* One rule for the whole list, none for an empty one. `then` is what follows the match. */
 void rules_put_ports(struct buf *out, const char *protocol, const struct intercept_range *list,
                      size_t n, const char *then);

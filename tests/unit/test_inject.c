@@ -96,6 +96,7 @@ static const struct {
     {ONE("securityContext: {capabilities: {add: [cap_net_raw]}}"), "spec.containers[0]", "NET_RAW"},
     {ONE("securityContext: {capabilities: {add: [Net_Raw], drop: [ALL]}}"), "containers[0]",
      "NET_RAW"},
+    {ONE("ports: [{containerPort: 15008}]"), "spec.containers[0]", "port 15008"},
     {ONE("ports: [{containerPort: 15006}]"), "spec.containers[0]", "port 15006"},
     {ONE("ports: [{containerPort: 15020, protocol: TCP}]"), "spec.containers[0]", "port 15020"},
     {ONE("ports: [{containerPort: 15021}]"), "spec.containers[0]", "port 15021"},
@@ -519,8 +520,11 @@ static void test_proxy_file(void **state)
     assert_string_equal(conf->identity.socket, "/run/postern/agent.sock");
     assert_string_equal(conf->identity.spiffe_id, "spiffe://td/a");
     assert_int_equal(conf->state.from, CONF_STATE_AGENT);
-    assert_int_equal(conf->n_listeners, 3);
+    assert_int_equal(conf->n_listeners, 4);
     assert_int_equal(conf->listeners[2].n_ports, 2);
+    assert_int_equal(conf->listeners[3].capture, CONF_HBONE);
+    assert_int_equal(conf->listeners[3].n_ports, 2);
+    assert_int_equal(conf->listeners[3].ports[0].protocol, CONF_PROTOCOL_HTTP);
     assert_int_equal(conf->listeners[2].ports[0].protocol, CONF_PROTOCOL_HTTP);
     assert_int_equal(conf->log_level, LOG_DEBUG);
     assert_int_equal(conf->access_log, CONF_ACCESS_DENIED);
@@ -548,7 +552,6 @@ static void test_interception(void **state)
     assert_non_null(args);
     assert_non_null(strstr(args, "\"--exclude-uids\",\"998,2000-2099\",\"--inbound-mode\","
                                  "\"tproxy\",\"--udp\",\"drop\",\"--drop-all\""));
-    free(args);
     const json_t *proxy = find(pod, "initContainers", "postern-proxy", &at);
     const json_t *security = json_object_get(proxy, "securityContext");
     assert_int_equal(json_integer_value(json_object_get(security, "runAsUser")), 0);
@@ -562,6 +565,11 @@ static void test_interception(void **state)
     assert_int_equal(conf_parse_proxy("x", text, strlen(text), diag, &conf), 0);
     assert_int_equal(conf->run_as, INJECT_UID);
     assert_true(conf->listeners[2].transparent);
+    /* HBONE's port is left out of the rules, and the sidecar's own listener stands there. */
+    assert_int_equal(conf->n_listeners, 4);
+    assert_int_equal(conf->listeners[3].capture, CONF_HBONE);
+    assert_null(strstr(args, "--hbone-port"));
+    free(args);
     assert_int_equal(conf->interception.canary, CONF_CANARY_ON);
     conf_proxy_free(conf);
     conf_diag_free(diag);

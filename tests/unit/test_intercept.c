@@ -50,6 +50,10 @@ static const struct {
     {{"--proxy-uid", "1", "--outbound-port", "0"}, "not a port"},
     {{"--proxy-uid", "1", "--inbound-port", "65536"}, "not a port"},
     {{"--proxy-uid", "1", "--inbound-port", "15001"}, "are both 15001"},
+    {{"--proxy-uid", "1", "--hbone-port", "0"}, "not a port"},
+    {{"--proxy-uid", "1", "--hbone-port", "None"}, "not a port"},
+    {{"--proxy-uid", "1", "--inbound-port", "15008"}, "--hbone-port is 15008"},
+    {{"--proxy-uid", "1", "--hbone-port", "15001"}, "--hbone-port is 15001"},
     {{"--proxy-uid", "1", "--exclude-inbound-ports", ""}, "not a list of ports"},
     {{"--proxy-uid", "1", "--exclude-inbound-ports", "1,"}, "not a list of ports"},
     {{"--proxy-uid", "1", "--exclude-outbound-ports", "9-8"}, "not a list of ports"},
@@ -110,6 +114,7 @@ static void test_bad_lines(void **state)
 #define GUARD_REST(port)                                                                           \
     "\t\tmeta l4proto tcp ct state invalid,untracked drop\n"                                       \
     "\t\ttcp dport != " port " ct direction original reject with tcp reset\n"
+#define HBONE "\t\ttcp dport 15008 accept\n"
 #define GUARD_LO "\t\tiifname \"lo\" accept\n"
 #define GUARD_PORT(port) "\t\ttcp dport " port " ct status & dnat == 0 reject with tcp reset\n"
 #define DATAGRAMS "\t\tmeta l4proto { udp, udplite, sctp, dccp } "
@@ -128,18 +133,27 @@ static const struct {
     {{"--proxy-uid", "1337"},
      REST "\t\tmeta l4proto tcp redirect to :15001\n\t}\n" OUTBOUND
           "\t\tmeta skuid 1337 accept\n" GO INBOUND "\t\ttcp dport 15001 accept\n"
-          "\t\ttcp dport 15006 accept\n"
+          "\t\ttcp dport 15006 accept\n" HBONE
           "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT("15001")
-              GUARD_PORT("15006") GUARD_LO GUARD_REST("15006") "\t}\n"},
+              GUARD_PORT("15006") GUARD_LO HBONE GUARD_REST("15006") "\t}\n"},
     {{"--proxy-uid=0", "--no-inbound", "--ipv4-only", "--outbound-port=1"},
      REST "\t\tmeta nfproto ipv6 accept\n"
           "\t\tmeta l4proto tcp redirect to :1\n\t}\n" OUTBOUND_OF(CANARY_4(
               "goto outbound_rest")) "\t\tmeta skuid 0 accept\n" GO GUARD GUARD_PORT("1") "\t}\n"},
     {{"--no-outbound", "--inbound-port", "2", "--exclude-inbound-ports", "22"},
-     INBOUND "\t\ttcp dport 2 accept\n"
-             "\t\ttcp dport { 22 } accept\n"
-             "\t\tmeta l4proto tcp redirect to :2\n\t}\n" GUARD GUARD_PORT("2") GUARD_LO
+     INBOUND "\t\ttcp dport 2 accept\n" HBONE "\t\ttcp dport { 22 } accept\n"
+             "\t\tmeta l4proto tcp redirect to :2\n\t}\n" GUARD GUARD_PORT("2") GUARD_LO HBONE
      "\t\ttcp dport { 22 } accept\n" GUARD_REST("2") "\t}\n"},
+    /* HBONE's port is like any other where nobody takes HBONE, or is another one. */
+    {{"--no-outbound", "--hbone-port", "none"},
+     INBOUND "\t\ttcp dport 15006 accept\n"
+             "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT("15006")
+                 GUARD_LO GUARD_REST("15006") "\t}\n"},
+    {{"--no-outbound", "--hbone-port", "99"},
+     INBOUND "\t\ttcp dport 15006 accept\n"
+             "\t\ttcp dport 99 accept\n"
+             "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT("15006") GUARD_LO
+     "\t\ttcp dport 99 accept\n" GUARD_REST("15006") "\t}\n"},
     /* Overlaps are joined, families kept apart. */
     {{"--proxy-uid", "1", "--no-inbound", "--exclude-outbound-ports", "90,80-85,22,84-89,22",
       "--exclude-outbound-cidrs", "fd00::/8,10.1.0.0/16,10.0.0.0/8,10.0.0.0/8",
@@ -169,8 +183,7 @@ static const struct {
       "255"},
      "\tchain inbound_rest {\n"
      "\t\tct direction reply accept\n"
-     "\t\ttcp dport 15006 accept\n"
-     "\t\ttcp dport { 22 } accept\n"
+     "\t\ttcp dport 15006 accept\n" HBONE "\t\ttcp dport { 22 } accept\n"
      "\t\tmeta l4proto tcp tproxy to :15006 accept\n"
      "\t\tct state invalid,untracked drop\n"
      "\t\treject with tcp reset\n\t}\n"
@@ -198,12 +211,10 @@ static const struct {
          "goto outbound_rest")) "\t\tmeta skuid 1 accept\n" GO INBOUND
                                 "\t\tmeta nfproto ipv6 accept\n"
                                 "\t\ttcp dport 15001 accept\n"
-                                "\t\ttcp dport 15006 accept\n"
-                                "\t\ttcp dport { 22 } accept\n"
+                                "\t\ttcp dport 15006 accept\n" HBONE "\t\ttcp dport { 22 } accept\n"
                                 "\t\tmeta l4proto tcp redirect to :15006\n\t}\n" GUARD GUARD_PORT(
                                     "15001") GUARD_PORT("15006") GUARD_LO
-     "\t\tmeta nfproto ipv6 accept\n"
-     "\t\ttcp dport { 22 } accept\n" GUARD_REST(
+     "\t\tmeta nfproto ipv6 accept\n" HBONE "\t\ttcp dport { 22 } accept\n" GUARD_REST(
          "15006") "\t\tudp dport { 22 } accept\n" DATAGRAMS
                   "ct direction original reject\n\t}\n" EGRESS "\t\tmeta skuid 1 accept\n"
                   "\t\tct direction reply accept\n"
