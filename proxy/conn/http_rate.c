@@ -122,7 +122,7 @@ bool http_connect_listed(const struct conn *c, struct str target)
     const struct conf_http *conf = http_conf(c);
     for (size_t i = 0; i < conf->n_connect; i++) {
         struct str pattern = str_of(conf->connect[i]);
-        if (pattern.p[0] == '*') {
+        if (str_has_prefix(pattern, STR_LIT("*"))) {
             pattern = (struct str){pattern.p + 1, pattern.n - 1};
             if (target.n > pattern.n &&
                 memcmp(target.p + target.n - pattern.n, pattern.p, pattern.n) == 0) {

@@ -1,6 +1,8 @@
 /* Whole connections in a test. */
 #include "conn_world.h"
 
+#include "held_port.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -230,8 +232,8 @@ static struct world *make_world(int workload, uint16_t backend, const char *list
     free(der);
     w->workload = workload;
     w->backend = backend;
-    close(listen_any(&w->port));
-    close(listen_any(&w->tls));
+    w->held[0] = held_port(&w->port);
+    w->held[1] = held_port(&w->tls);
     if (identities) {
         w->client.identity = make_identity(w, "spiffe://a.b/client");
         w->server.identity = make_identity(w, "spiffe://a.b/server");
@@ -289,6 +291,8 @@ void world_free(struct world *w)
     side_stop(&w->client);
     side_stop(&w->server);
     close(w->workload);
+    close(w->held[0]);
+    close(w->held[1]);
     certs_free(&w->root);
     x509_trust_unref(w->trust);
     free(w);

@@ -31,6 +31,7 @@ struct world {
     struct side client, server;
     int workload;                /* listening */
     uint16_t port, tls, backend; /* where the client connects, and so on */
+    int held[2];                 /* the first two of these */
     struct certs_pair root;
     struct x509_trust *trust;
 };

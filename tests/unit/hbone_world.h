@@ -8,6 +8,7 @@
 #include <postern/conn.h>
 
 #include "certs.h"
+#include "held_port.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
@@ -41,6 +42,7 @@ struct world {
     struct side client, server;
     int workload;                          /* listening */
     uint16_t port, hbone, backend, closed; /* where the client connects, and so on */
+    int held[3];
     struct certs_pair root;
     struct x509_trust *trust;
 };
@@ -236,9 +238,9 @@ static inline struct world *world_new_at(const char *address, const char *more, 
     char conf[1200];
     new_root(w);
     w->workload = listen_any(&w->backend);
-    close(listen_any(&w->port));
-    close(listen_any(&w->hbone));
-    close(listen_any(&w->closed));
+    w->held[0] = held_port(&w->port);
+    w->held[1] = held_port(&w->hbone);
+    w->held[2] = held_port(&w->closed);
     w->client.identity = make_identity(w, "spiffe://a.b/client");
     w->server.identity = make_identity(w, "spiffe://a.b/server");
     snprintf(conf, sizeof(conf),
@@ -268,6 +270,9 @@ static inline void world_free(struct world *w)
     side_stop(&w->client);
     side_stop(&w->server);
     close(w->workload);
+    for (size_t i = 0; i < 3; i++) {
+        close(w->held[i]);
+    }
     certs_free(&w->root);
     x509_trust_unref(w->trust);
     free(w);

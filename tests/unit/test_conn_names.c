@@ -6,6 +6,7 @@
 #include <postern/conn.h>
 
 #include "certs.h"
+#include "held_port.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
@@ -45,6 +46,7 @@ struct world {
     struct side server, client; /* client.worker NULL: only one */
     int target[2];              /* listening */
     uint16_t target_port[2], port, plain;
+    int held[2]; /* these two */
     struct certs_pair root;
     struct x509_trust *trust;
 };
@@ -208,8 +210,8 @@ static struct world *world_new(const char *listener)
     free(der);
     w->target[0] = listen_on("127.0.0.1", &w->target_port[0]);
     w->target[1] = listen_on("127.0.0.1", &w->target_port[1]);
-    close(listen_on("127.0.0.1", &w->port));
-    close(listen_on("127.0.0.1", &w->plain));
+    w->held[0] = held_port(&w->port);
+    w->held[1] = held_port(&w->plain);
     make_identity(w, &w->server, "spiffe://a.b/server");
     make_identity(w, &w->client, "spiffe://a.b/client");
     char conf[2000];
@@ -244,6 +246,8 @@ static void world_free(struct world *w)
     side_stop(&w->server);
     close(w->target[0]);
     close(w->target[1]);
+    close(w->held[0]);
+    close(w->held[1]);
     certs_free(&w->root);
     x509_trust_unref(w->trust);
     free(w);

@@ -3,6 +3,7 @@
  * intercepted listener whose original destinations this test makes up, in front of two servers.
  */
 #include "conn_world.h"
+#include "held_port.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
@@ -38,25 +39,26 @@ struct outbound {
     struct side side;
     struct side other; /* another server, of another identity; maybe */
     uint16_t port, dead, other_tls;
+    int held[8];
+    size_t n_held;
 };
 
-static uint16_t free_port(void)
+/* One that stays free until the end. */
+static uint16_t free_port(struct outbound *o)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
-    getsockname(fd, (struct sockaddr *)&a, &len);
-    close(fd);
-    return ntohs(a.sin_port);
+    uint16_t port = 0;
+    assert_true(o->n_held < sizeof(o->held) / sizeof(o->held[0]));
+    o->held[o->n_held] = held_port(&port);
+    assert_int_not_equal(o->held[o->n_held++], -1);
+    return port;
 }
 
 static struct outbound *begin(void)
 {
     struct outbound *o = calloc(1, sizeof(*o));
     o->w = world_new_explicit("tcp", ALLOW, true);
-    o->port = free_port();
-    o->dead = free_port();
+    o->port = free_port(o);
+    o->dead = free_port(o);
     destination = 0x0a630001;
     destination_port = 80;
     return o;
@@ -80,6 +82,9 @@ static void end(struct outbound *o)
     side_stop(&o->side);
     if (o->other.worker != NULL) {
         side_stop(&o->other);
+    }
+    while (o->n_held > 0) {
+        close(o->held[--o->n_held]);
     }
     world_free(o->w);
     free(o);
@@ -137,7 +142,7 @@ static void test_all_dead(void **state)
     char ends[100];
     struct outbound *o = begin();
     (void)state;
-    start(o, service(text, two(ends, o->dead, free_port()), IDS));
+    start(o, service(text, two(ends, o->dead, free_port(o)), IDS));
     for (int i = 0; i < 10; i++) {
         hear_reset(dial(o->port));
     }
@@ -156,7 +161,7 @@ static void test_wrong_identity_is_ejected(void **state)
     struct outbound *o = begin();
     unsigned refused = 0;
     (void)state;
-    o->other_tls = free_port();
+    o->other_tls = free_port(o);
     o->other.identity = make_identity(o->w, "spiffe://a.b/server-2"); /* not of the set */
     snprintf(conf, sizeof(conf),
              "{kind: Proxy, level: 1, identity: {socket: 'unix:/nowhere'}, policy: policy.yaml, "
@@ -273,7 +278,7 @@ static void test_identity_limit(void **state)
     char ends[100];
     struct outbound *o = begin();
     (void)state;
-    o->other_tls = free_port();
+    o->other_tls = free_port(o);
     o->other.identity = make_identity(o->w, "spiffe://a.b/server");
     o->other.shared.identities = limit_table_new(64);
     snprintf(conf, sizeof(conf),
