@@ -128,16 +128,14 @@ static void moved(struct h2_exchange *x)
 
 /* --- judging ---------------------------------------------------------------------------------- */
 
-static bool is_grpc(const struct http1_request *r)
-{
-    return str_eq(r->method, STR_LIT("POST")) &&
-           str_has_prefix(http1_request_header(r, "content-type"), STR_LIT("application/grpc"));
-}
-
+/* What the workload does not get is not there. */
 static size_t headers_of(const struct http1_request *r, struct policy_header *items)
 {
     size_t n = 0;
     for (unsigned i = 0; i < r->n_headers; i++) {
+        if (r->headers[i].drop) {
+            continue;
+        }
         bool host = str_eq_nocase(r->headers[i].name, STR_LIT("host"));
         items[n++] = (struct policy_header){host ? STR_LIT("host") : r->headers[i].name,
                                             r->headers[i].value};
@@ -240,15 +238,27 @@ static enum http1_result read_head(struct h2_exchange *x, struct http1_error *re
     return r;
 }
 
+/* What was kept of it (keep_facts). */
+static void facts_again(const struct h2_exchange *x, struct http1_request *ret)
+{
+    const char *head = (const char *)buf_head(&x->head);
+    ret->method = (struct str){head, x->method_len};
+    ret->host = (struct str){head + x->head_len, x->host_len};
+    ret->judged_path = (struct str){head + x->head_len + x->host_len, x->path_len};
+}
+
 bool h2_exchange_rejudge(struct h2_exchange *x)
 {
     struct http1_error e;
-    char near_miss[240];
+    char near_miss[240] = "";
     if (!x->in_flight) {
         x->verdict.rule = NULL; /* the snapshot that lent it goes */
         return true;
     }
-    if (read_head(x, &e) == HTTP1_DONE && judge(x, near_miss, sizeof(near_miss))) {
+    if (read_head(x, &e) != HTTP1_DONE) { /* it was read by limits that are no more */
+        x->verdict = (struct policy_verdict){.allow = false, .reason = POLICY_NO_RULE};
+        facts_again(x, x->conn->worker->request);
+    } else if (judge(x, near_miss, sizeof(near_miss))) {
         return true;
     }
     audit(x, near_miss, "policy_changed");
@@ -365,18 +375,28 @@ static void deny(struct h2_exchange *x, unsigned status, const char *reason, con
     h2_answer(x, status, reason, text, near_miss);
 }
 
+static void refuse(struct h2_exchange *x, unsigned status, const char *reason, const char *text)
+{
+    http2_session_charge(x->conn->h2->down);
+    h2_answer(x, status, reason, text, NULL);
+}
+
 /* Each request is judged by what holds when it comes. */
 static void take_judged(struct h2_exchange *x, const struct http2_head *head)
 {
     struct conn *c = x->conn;
     struct http1_error e;
     char near_miss[240];
-    x->grpc = is_grpc(c->worker->request);
+    x->grpc = http_is_grpc(c->worker->request);
     if (c->snap != c->worker->current) {
         x->busy++;
         bool on = conn_catch_up(c);
         x->busy--;
-        if (!on || read_head(x, &e) != HTTP1_DONE) { /* others were looked at meanwhile */
+        if (!on) {
+            return;
+        }
+        if (read_head(x, &e) != HTTP1_DONE) { /* others were looked at meanwhile */
+            refuse(x, e.status, http1_reason_token(e.reason), http1_reason_text(e.reason));
             return;
         }
     }
@@ -399,12 +419,6 @@ static void take_judged(struct h2_exchange *x, const struct http2_head *head)
     } else {
         forward(x, head);
     }
-}
-
-static void refuse(struct h2_exchange *x, unsigned status, const char *reason, const char *text)
-{
-    http2_session_charge(x->conn->h2->down);
-    h2_answer(x, status, reason, text, NULL);
 }
 
 static void take_request(struct h2_exchange *x, const struct http2_head *head)
@@ -458,6 +472,25 @@ static void on_malformed(void *arg, int32_t id)
 
 /* --- client -> workload ----------------------------------------------------------------------- */
 
+/* Of one whose length was not said; else its head was refused. */
+static bool body_is_long(const struct h2_exchange *x)
+{
+    uint64_t most = conn_conf(x->conn)->limits.request_body_bytes;
+    return most > 0 && x->bytes_up > most;
+}
+
+static void refuse_rest(struct h2_exchange *x)
+{
+    const char *reason = http1_reason_token(HTTP1_BODY_LONG);
+    if (!x->head_passed) {
+        h2_answer(x, 413, reason, http1_reason_text(HTTP1_BODY_LONG), NULL);
+    } else if (!x->recorded) { /* by us it was not answered */
+        x->reason = reason;
+        http2_stream_reset(&x->down, HTTP2_CANCEL);
+        http2_stream_reset(&x->up, HTTP2_CANCEL);
+    }
+}
+
 static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
 {
     struct h2_exchange *x = (struct h2_exchange *)st->arg;
@@ -467,7 +500,10 @@ static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
         return;
     }
     moved(x);
-    if (!http2_stream_send(&x->up, p, n)) {
+    if (body_is_long(x)) {
+        http2_stream_consumed(st, n);
+        refuse_rest(x);
+    } else if (!http2_stream_send(&x->up, p, n)) {
         http2_stream_reset(&x->up, HTTP2_INTERNAL_ERROR);
     }
 }
@@ -611,6 +647,10 @@ static void on_response(struct http2_stream *st, const struct http2_head *head)
     if (http1_response_read(&scan, (const uint8_t *)head->text.p, head->text.n, &limits, &x->req,
                             c->worker->response, &e) != HTTP1_DONE) {
         bad_response(x, http1_reason_token(e.reason));
+        return;
+    }
+    if (c->worker->response->info.interim && ++x->n_interim > HTTP_INTERIM_MAX) {
+        bad_response(x, "interim_many");
         return;
     }
     if (!pass_head(x, head)) {

@@ -39,6 +39,7 @@ struct h2_exchange {
     unsigned status;    /* 0: none was sent */
     int grpc_status;
     uint64_t began_ms, active_ms, bytes_up, bytes_down;
+    unsigned n_interim;
     unsigned busy; /* is being worked with: not to be ended */
     bool te_trailers, https, grpc;
     bool judged, in_flight; /* in flight: allowed, and not answered by us */

@@ -45,7 +45,7 @@ static bool keep_header(struct buf *out, const struct http1_header *h)
 }
 
 /* One content-type, or nobody knows which the workload takes. */
-static bool is_grpc(const struct http1_request *r)
+bool http_is_grpc(const struct http1_request *r)
 {
     struct str type = STR_NONE;
     unsigned n = 0;
@@ -71,7 +71,7 @@ bool http_facts_keep(struct conn *c, const struct http1_request *r)
     h->query_len = needs.query ? r->query.n : 0;
     h->query_known = needs.query;
     h->headers_known = needs.headers;
-    h->grpc = is_grpc(r);
+    h->grpc = http_is_grpc(r);
     bool ok = buf_append_str(&h->facts, r->method) && buf_append_str(&h->facts, r->host) &&
               buf_append_str(&h->facts, r->judged_path) &&
               buf_append_str(&h->facts, r->other_path) &&

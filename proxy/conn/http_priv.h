@@ -131,6 +131,7 @@ struct http_facts {
     struct str method, host, path, other_path, query;
     struct str headers; /* as they are kept */
 };
+bool http_is_grpc(const struct http1_request *r);
 /* False: no memory. */
 bool http_facts_keep(struct conn *c, const struct http1_request *r);
 void http_facts_drop(struct conn_http *h);

@@ -3,7 +3,7 @@
  * the test is the workload. What must not come through first.
  */
 #include "conn_world.h"
-#include "http2_pair.h"
+#include "h2_end.h"
 #include "redirected.h"
 
 #include <poll.h>
@@ -20,129 +20,6 @@ static const char ALLOW_OTHER[] = "kind: Policy\nlevel: 1\nrules:\n  - name: cli
                                   "    action: ALLOW\n    from:\n"
                                   "      - principals: [\"spiffe://a.b/client\"]\n    to:\n"
                                   "      - paths: [\"/pub/other*\"]\n";
-
-/* --- an end that speaks HTTP/2 over a socket -------------------------------------------------- */
-
-struct end {
-    struct h2_side side;
-    int fd;
-    bool gone;
-};
-
-static void end_write(struct end *e)
-{
-    size_t n;
-    do {
-        (void)http2_session_make(e->side.s);
-        struct buf *out = http2_session_out(e->side.s);
-        n = out->len;
-        if (n > 0) {
-            e->gone = e->gone || send(e->fd, buf_head(out), n, MSG_NOSIGNAL) != (ssize_t)n;
-            buf_consume(out, n);
-        }
-    } while (n > 0 && !e->gone);
-}
-
-static void end_run(struct end *e, int wait_ms)
-{
-    static uint8_t bytes[65536];
-    struct pollfd p = {.fd = e->fd, .events = POLLIN};
-    end_write(e);
-    if (!e->gone && poll(&p, 1, wait_ms) == 1) {
-        ssize_t n = recv(e->fd, bytes, sizeof(bytes), 0);
-        if (n <= 0) {
-            e->gone = true;
-        } else {
-            (void)http2_session_feed(e->side.s, bytes, (size_t)n, os_now_ms());
-        }
-        end_write(e);
-    }
-}
-
-/* Until it saw that, with the other side running too. */
-static void see(struct end *e, struct end *other, const char *text)
-{
-    uint64_t end_ms = os_now_ms() + WAIT_MS;
-    while (strstr(e->side.said, text) == NULL) {
-        end_run(e, 5);
-        if (other != NULL) {
-            end_run(other, 5);
-        }
-        if (os_now_ms() > end_ms) {
-            fail_msg("expected: %s\nsaw: %s\nthe other: %s", text, e->side.said,
-                     other != NULL ? other->side.said : "");
-        }
-    }
-}
-
-static void see_gone(struct end *e)
-{
-    uint64_t end_ms = os_now_ms() + WAIT_MS;
-    while (!e->gone) {
-        end_run(e, 5);
-        assert_true(os_now_ms() < end_ms);
-    }
-}
-
-static struct end *end_new(int fd, bool server)
-{
-    struct end *e = (struct end *)calloc(1, sizeof(*e));
-    assert_non_null(e);
-    e->fd = fd;
-    side_new(&e->side, server, os_now_ms());
-    return e;
-}
-
-static struct end *client_new(const struct world *w)
-{
-    return end_new(dial(w->port), false);
-}
-
-static struct end *workload_new(struct world *w)
-{
-    return end_new(take(w), true);
-}
-
-static struct end *end_free(struct end *e)
-{
-    if (e != NULL) {
-        side_free(&e->side);
-        close(e->fd);
-        free(e);
-    }
-    return NULL;
-}
-
-/* fields: names and values in turn. */
-static struct http2_stream *ask(struct end *e, bool ends, const char *const *fields)
-{
-    struct http2_field f[32];
-    size_t n = 0;
-    for (; fields[2 * n] != NULL; n++) {
-        f[n] = (struct http2_field){str_of(fields[2 * n]), str_of(fields[2 * n + 1]), false};
-    }
-    struct http2_stream *st = &e->side.streams[e->side.n_streams++];
-    assert_true(http2_stream_open(e->side.s, st, &e->side, f, n, ends));
-    end_run(e, 0);
-    return st;
-}
-
-static void answer(struct end *e, struct http2_stream *st, bool ends, const char *const *fields)
-{
-    struct http2_field f[32];
-    size_t n = 0;
-    for (; fields[2 * n] != NULL; n++) {
-        f[n] = (struct http2_field){str_of(fields[2 * n]), str_of(fields[2 * n + 1]), false};
-    }
-    assert_true(http2_stream_head(st, f, n, fields[1][0] == '1', ends));
-    end_run(e, 0);
-}
-
-#define FIELDS(...) ((const char *const[]){__VA_ARGS__, NULL, NULL})
-#define TO(path) ":method", "GET", ":scheme", "http", ":authority", "Svc:80", ":path", path
-#define GRPC(path)                                                                                 \
-    ":method", "POST", ":scheme", "http", ":authority", "svc", ":path", path, "content-type",      \
-        "application/grpc+proto", "te", "trailers"
 
 /* --- what must not come through --------------------------------------------------------------- */
 
@@ -271,6 +148,25 @@ static void test_not_http2(void **state)
     log_line(&w->server, "session_refused", "\"step\":\"protocol\"");
     log_line(&w->server, "\"connection\"", "bad_http2");
     assert_true(nobody_came(w));
+    world_free(w);
+}
+
+/* Rules are asked about what the workload gets, and two content-types are none of gRPC's. */
+static void test_unseen(void **state)
+{
+    (void)state;
+    static const char unseen[] =
+        "kind: Policy\nlevel: 2\nrules:\n"
+        "  - {name: h, action: ALLOW, to: [{headers: [{name: traceparent, values: [x]}]}]}\n"
+        "  - {name: grpc, action: ALLOW, to: [{grpc: [pkg.S/M]}]}\n";
+    struct world *w = world_new_explicit("http", unseen, true);
+    struct end *c = client_new(w);
+    ask(c, true, FIELDS(TO("/pub"), "traceparent", "x"));
+    see(c, NULL, "response 1\nHTTP/1.1 403 ");
+    ask(c, true, FIELDS(GRPC("/pkg.S/M"), "content-type", "text/plain"));
+    see(c, NULL, "response 3\nHTTP/1.1 403 ");
+    assert_true(nobody_came(w));
+    end_free(c);
     world_free(w);
 }
 
@@ -459,6 +355,29 @@ static void test_slow_workload(void **state)
     world_free(w);
 }
 
+static void test_bounds(void **state)
+{
+    (void)state;
+    struct world *w = world_new_explicit("http\nlimits: {request_body_bytes: 10}", ALLOW_PUB, true);
+    struct end *c = client_new(w);
+    struct http2_stream *st = ask(c, false, FIELDS(TO("/pub")));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1");
+    assert_true(http2_stream_send(st, (const uint8_t *)"0123456789a", 11));
+    see(c, s, "response 1\nHTTP/1.1 413 ");
+    see(s, c, "closed 8");
+    expect_not(&s->side, "data");
+    ask(c, true, FIELDS(TO("/pub")));
+    see(s, c, "request 3");
+    for (unsigned i = 0; i < 33; i++) {
+        answer(s, s->side.by_id[3], false, FIELDS(":status", "103"));
+    }
+    see(c, s, "x-postern-reason: interim_many\r\n");
+    end_free(s);
+    end_free(c);
+    world_free(w);
+}
+
 /* --- changes ---------------------------------------------------------------------------------- */
 
 static void test_policy_changes(void **state)
@@ -482,6 +401,33 @@ static void test_policy_changes(void **state)
     see(c, s, "response 5 ends\nHTTP/1.1 204 ");
     ask(c, true, FIELDS(TO("/pub/waits")));
     see(c, s, "response 7\nHTTP/1.1 403 ");
+    end_free(s);
+    end_free(c);
+    world_free(w);
+}
+
+/* A head that may no longer be read: denied, by no rule. */
+static void test_limits_change(void **state)
+{
+    char path[300];
+    (void)state;
+    struct world *w = world_new_explicit("http", ALLOW_OTHER, true);
+    struct end *c = client_new(w);
+    ask(c, false,
+        FIELDS(TO("/pub/other"), "a", "", "b", "", "c", "", "d", "", "e", "", "f", "", "g", "", "h",
+               ""));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1");
+    snprintf(path, sizeof(path), "%s/proxy.yaml", w->server.dir);
+    FILE *f = fopen(path, "a");
+    assert_non_null(f);
+    fputs("\nlimits: {request_headers: 8}\n", f);
+    assert_int_equal(fclose(f), 0);
+    side_policy(&w->server, ALLOW_PUB);
+    see(c, s, "response 1\nHTTP/1.1 403 ");
+    const char *l = log_line(&w->server, "\"request\"", "policy_changed");
+    expect_in(l, "\"verdict\":\"deny\"");
+    expect_in(l, "\"path\":\"/pub/other\"");
     end_free(s);
     end_free(c);
     world_free(w);
@@ -539,6 +485,8 @@ int main(void)
         cmocka_unit_test(test_resets),        cmocka_unit_test(test_workload_speaks_something_else),
         cmocka_unit_test(test_slow_workload), cmocka_unit_test(test_policy_changes),
         cmocka_unit_test(test_drain),         cmocka_unit_test(test_detected),
+        cmocka_unit_test(test_unseen),        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_limits_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
