@@ -90,6 +90,7 @@ static uint64_t last_number(const struct audit_sink *s)
 {
     uint64_t max = 0, n;
     size_t len = strlen(s->base);
+    POSTERN_ASSERT(s->dir_fd >= 0);
     int fd = openat(s->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd != -1 ? fdopendir(fd) : NULL;
     if (d == NULL) {

@@ -201,7 +201,7 @@ int claims_look(struct claims_cache *cache, const struct claims_keys *keys,
                 struct err *err)
 {
     struct found f = {.place = NULL};
-    uint8_t digest[CLAIMS_DIGEST_SIZE];
+    uint8_t digest[CLAIMS_DIGEST_SIZE] = {0};
     struct claims *c;
     if (keys == NULL) {
         *ret = NULL;

@@ -594,6 +594,7 @@ static void bad_response(struct h2_exchange *x, const char *reason)
 {
     x->busy++;
     http2_stream_reset(&x->up, HTTP2_PROTOCOL_ERROR);
+    POSTERN_ASSERT(x->busy > 0); /* so it is not freed before the last line */
     h2_exchange_lost(x, 502, reason);
     x->busy--;
     h2_exchange_finish(x);

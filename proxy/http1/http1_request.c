@@ -306,7 +306,7 @@ static bool read_body(struct reading *r, uint64_t max_body)
         /* RFC 9110 9.3.6: its content has no meaning, and what follows is the tunnel's. */
         return refuse(r, HTTP1_BODY_FORBIDDEN, r->req->method.p);
     }
-    if (max_body > 0 && info->length > max_body) {
+    if (f->content_length != NULL && max_body > 0 && info->length > max_body) {
         return refuse(r, HTTP1_BODY_LONG, f->content_length->name.p);
     }
     if (info->method == HTTP1_TRACE && has_body) {
