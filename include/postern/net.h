@@ -79,8 +79,6 @@ bool net_original_dst(int fd, struct net_addr *ret);
 /* Connects: a descriptor, or -1 with errno when it failed at once. Unless *ret_done, wait until it
  * is writable and ask net_dial_error. */
 int net_dial(const struct net_addr *to, bool *ret_done);
-/* The same to a process of this host, whose end the kernel always tells: no keepalive. */
-int net_dial_here(const struct net_addr *to, bool *ret_done);
 int net_dial_error(int fd);
 /* The two halves of it, for who sets something in between: a socket with what both legs want, and
  * the connecting: 0, or -1 with errno, and the socket stays the caller's. */

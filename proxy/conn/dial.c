@@ -89,14 +89,6 @@ static bool leads_back(const struct conn *c)
     return named && snapshot_is_own_port(conn_snapshot(c)->files, &c->upstream, false);
 }
 
-/* Whether it goes to a process of this host: what was redirected to us, or asked of us in a
- * CONNECT, was meant for an address of it. */
-static bool is_here(const struct conn *c)
-{
-    return (c->direction == CONF_INBOUND && c->target == NULL) ||
-           net_addr_is_loopback(&c->upstream);
-}
-
 int conn_dial_fd(struct conn *c, bool *ret_done)
 {
     int fd = -1;
@@ -111,8 +103,6 @@ int conn_dial_fd(struct conn *c, bool *ret_done)
             errno = ELOOP;
         } else if (conn_listener(c)->conf->transparent) {
             fd = net_dial_from(&c->source, &c->upstream, ret_done);
-        } else if (is_here(c)) {
-            fd = net_dial_here(&c->upstream, ret_done);
         } else {
             fd = net_dial(&c->upstream, ret_done);
         }

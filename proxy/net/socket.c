@@ -122,14 +122,9 @@ bool net_original_dst(int fd, struct net_addr *ret)
     return true;
 }
 
-static int tcp_socket(int family)
-{
-    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-}
-
 int net_socket(int family)
 {
-    int fd = tcp_socket(family);
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd != -1) {
         tune(fd);
     }
@@ -150,8 +145,9 @@ int net_connect(int fd, const struct net_addr *to, bool *ret_done)
     return 0;
 }
 
-static int dial(int fd, const struct net_addr *to, bool *ret_done)
+int net_dial(const struct net_addr *to, bool *ret_done)
 {
+    int fd = net_socket(to->sa.sa_family);
     if (fd != -1 && net_connect(fd, to, ret_done) == -1) {
         int e = errno;
         close(fd);
@@ -159,20 +155,6 @@ static int dial(int fd, const struct net_addr *to, bool *ret_done)
         return -1;
     }
     return fd;
-}
-
-int net_dial(const struct net_addr *to, bool *ret_done)
-{
-    return dial(net_socket(to->sa.sa_family), to, ret_done);
-}
-
-int net_dial_here(const struct net_addr *to, bool *ret_done)
-{
-    int fd = tcp_socket(to->sa.sa_family);
-    if (fd != -1) {
-        (void)set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    }
-    return dial(fd, to, ret_done);
 }
 
 int net_dial_unix(const char *path, bool *ret_done)

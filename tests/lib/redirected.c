@@ -38,9 +38,3 @@ int __wrap_net_dial(const struct net_addr *to, bool *ret_done)
     struct net_addr here = address(INADDR_LOOPBACK, net_addr_port(to));
     return __real_net_dial(net_addr_same_host(to, &original) ? &here : to, ret_done);
 }
-
-int __wrap_net_dial_here(const struct net_addr *to, bool *ret_done);
-int __wrap_net_dial_here(const struct net_addr *to, bool *ret_done)
-{
-    return __wrap_net_dial(to, ret_done);
-}

@@ -1,6 +1,6 @@
 /*
  * redirected: the kernel's word of where a client wanted to go, in a test without redirection.
- * Linked with --wrap for net_original_dst, net_dial and net_dial_here: every connection is taken
+ * Linked with --wrap for net_original_dst and net_dial: every connection is taken
  * for one that was made to 192.0.2.7, at the port that is said here, and what is dialled there goes
  * to 127.0.0.1.
  */
