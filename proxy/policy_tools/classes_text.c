@@ -26,6 +26,7 @@ static void put_class(const struct fact *f, const struct class_value *c, struct 
     bool named = f->name != NULL && c->value != NULL;
     switch (c->kind) {
     case CLASS_EXACT:
+        POSTERN_ASSERT(c->value != NULL);
         if (named && c->value[1] == '\0') {
             buf_printf(out, "(empty)");
         } else {

@@ -102,6 +102,7 @@ static void place(struct reader *r, struct fmt_node *n, yaml_mark_t at)
     }
     struct fmt_entry *e = r->open->kind == FMT_LIST ? add_entry(r, at) : r->waiting;
     r->waiting = NULL;
+    POSTERN_ASSERT(e != NULL); /* whoever is not a value has been refused */
     e->value = n;
     n->owner = e;
 }
@@ -147,6 +148,7 @@ static void begin(struct reader *r, enum fmt_kind kind, bool flow, yaml_mark_t a
 
 static void end(struct reader *r, yaml_mark_t at)
 {
+    POSTERN_ASSERT(r->open != NULL); /* the parser pairs ends with beginnings */
     r->open->end = offset_of(r, at);
     r->open->end_line = (unsigned)at.line;
     r->open = r->open->owner != NULL ? r->open->owner->in : NULL;
