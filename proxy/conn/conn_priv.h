@@ -534,6 +534,7 @@ static inline bool conn_drains(const struct conn *c)
 void conn_record_close(struct conn *c);
 void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const char *step,
                            const struct err *err);
+void conn_record_handshake_timeout(struct conn *c, const struct conn_leg *leg);
 void conn_record_common(struct log_line *l, const struct conn *c);
 /* What a session's peer did wrong. */
 void conn_record_session(struct conn *c, const char *step);

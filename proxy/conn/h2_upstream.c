@@ -155,7 +155,6 @@ static void dial_again(struct conn *c)
 
 static void timed_out(struct conn *c)
 {
-    struct err err = ERR_INIT;
     enum h2_upstream at = c->h2->up_state;
     if (at == H2_UP_DIALING && c->dial_left > 0) {
         dial_again(c);
@@ -165,9 +164,7 @@ static void timed_out(struct conn *c)
         unreachable(c, CONN_CLOSE_CONNECT_TIMEOUT, ETIMEDOUT);
         return;
     }
-    err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
-            (unsigned)conn_conf(c)->timeouts.handshake_ms);
-    conn_record_handshake(c, conn_upstream(c), "timeout", &err);
+    conn_record_handshake_timeout(c, conn_upstream(c));
     unreachable(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT, ETIMEDOUT);
 }
 

@@ -204,6 +204,14 @@ void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const cha
     log_end(&l);
 }
 
+void conn_record_handshake_timeout(struct conn *c, const struct conn_leg *leg)
+{
+    struct err err = ERR_INIT;
+    err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
+            (unsigned)conn_conf(c)->timeouts.handshake_ms);
+    conn_record_handshake(c, leg, "timeout", &err);
+}
+
 void conn_record_session(struct conn *c, const char *step)
 {
     struct log_line l;

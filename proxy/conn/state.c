@@ -400,7 +400,6 @@ static void on_idle(struct conn *c)
 static void on_timer(void *arg)
 {
     struct conn *c = (struct conn *)arg;
-    struct err err = ERR_INIT;
     switch (c->state) {
     case CONN_HELD:
         conn_close(c, !conn_identity_there(c) ? CONN_CLOSE_NO_IDENTITY
@@ -425,9 +424,7 @@ static void on_timer(void *arg)
         break;
     case CONN_HANDSHAKE:
     case CONN_UPSTREAM_HANDSHAKE:
-        err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
-                (unsigned)conn_conf(c)->timeouts.handshake_ms);
-        conn_record_handshake(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app, "timeout", &err);
+        conn_record_handshake_timeout(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app);
         conn_close(c, c->state == CONN_HANDSHAKE ? CONN_CLOSE_HANDSHAKE_TIMEOUT
                                                  : CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT);
         break;
