@@ -11,9 +11,12 @@ static struct conn *conn_of(struct expiry *e)
     return (struct conn *)((char *)e - offsetof(struct conn, expiry));
 }
 
-/* Who is nearest to the connection counts. */
+/* Who is nearest to the connection counts. An outbound session is made for a stream. */
 static struct conf_expiry said(const struct conn *c)
 {
+    if (c->carrier != NULL && c->direction == CONF_OUTBOUND && c->carrier->users != NULL) {
+        c = c->carrier->users;
+    }
     struct conf_expiry e = conn_listener(c)->conf->expiry;
     uint16_t port = conn_port(c);
     const struct conf_port *p = conn_declared_port(conn_listener(c)->conf, port);
@@ -75,10 +78,11 @@ void conn_expiry_begin(struct conn *c)
         (void)expiry_clock_tick(&w->expiry_clock, now, os_wall_s());
     }
     int64_t left_s = e->not_after_s - os_wall_s();
+    uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 0;
     struct conf_expiry conf = said(c);
-    struct expiry_plan p = expiry_plan(&conf, left_s > 0 ? (uint64_t)left_s * 1000 : 0,
-                                       (uint32_t)balance_random(&w->random));
-    e->ends_ms = now + p.end_ms;
+    struct expiry_plan p = expiry_plan(&conf, left_ms, (uint32_t)balance_random(&w->random));
+    /* The spread is its streams', one by one: a session is there until the last moment of them. */
+    e->ends_ms = now + (c->carrier != NULL ? left_ms : p.end_ms);
     expiry_heap_set(&w->expiry, e, now + p.drain_ms);
     watch(w, EXPIRY_TICK_MS);
 }
@@ -110,20 +114,50 @@ static void warn(struct conn *c)
     log_end(&l);
 }
 
+static void drain(struct conn *c)
+{
+    c->expiry.draining = true;
+    counter_add(&c->worker->counters.expiry_drained, 1);
+}
+
+static bool outlives(const struct conn_carrier *k)
+{
+    for (const struct conn *user = k->users; user != NULL; user = user->via_next) {
+        if (!user->closing && said(user).on == CONF_EXPIRY_WARN) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Each of its streams ends, or goes on, by what is said of it. A session that is about to end takes
+ * no new ones, and one whose certificates are over is there for those that go on. */
+static void session_due(struct conn *c, uint64_t now)
+{
+    struct expiry *e = &c->expiry;
+    if (e->ends_ms > now) {
+        drain(c);
+        conn_session_leave(c, 0);
+        expiry_heap_set(&c->worker->expiry, e, e->ends_ms);
+    } else if (outlives(c->carrier)) {
+        conn_session_leave(c, 0);
+    } else {
+        conn_cut(c, CONN_CLOSE_CERTIFICATE_EXPIRED);
+    }
+}
+
 static void due(struct conn *c, uint64_t now)
 {
     struct expiry *e = &c->expiry;
     enum conf_on_expiry on = said(c).on; /* as it stands now */
-    if (e->ends_ms <= now && on == CONF_EXPIRY_WARN) {
+    if (c->carrier != NULL) {
+        session_due(c, now);
+    } else if (e->ends_ms <= now && on == CONF_EXPIRY_WARN) {
         warn(c);
     } else if (e->ends_ms <= now) {
         conn_cut(c, CONN_CLOSE_CERTIFICATE_EXPIRED);
     } else if (on == CONF_EXPIRY_DRAIN && !e->draining) {
-        e->draining = true;
-        counter_add(&c->worker->counters.expiry_drained, 1);
-        if (c->carrier != NULL) {
-            conn_session_leave(c, 0);
-        }
+        drain(c);
         /* Whoever asks within half of what is left is told with its answer. */
         expiry_heap_set(&c->worker->expiry, e, now + (e->ends_ms - now) / 2);
     } else {

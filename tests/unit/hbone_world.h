@@ -192,11 +192,12 @@ static inline int listen_any(uint16_t *ret_port)
     return fd;
 }
 
-static inline struct snapshot_identity *make_identity(struct world *w, const char *id)
+static inline struct snapshot_identity *make_identity_for(struct world *w, const char *id,
+                                                          int64_t for_s)
 {
     struct certs_spec spec = certs_leaf(id);
     spec.not_before_s = os_wall_s() - 60;
-    spec.not_after_s = os_wall_s() + 3600;
+    spec.not_after_s = os_wall_s() + for_s;
     struct certs_pair leaf = certs_make(&spec, &w->root);
     size_t len = 0;
     uint8_t *der = certs_der(&leaf.cert, 1, &len);
@@ -211,6 +212,11 @@ static inline struct snapshot_identity *make_identity(struct world *w, const cha
     free(der);
     certs_free(&leaf);
     return i;
+}
+
+static inline struct snapshot_identity *make_identity(struct world *w, const char *id)
+{
+    return make_identity_for(w, id, 3600);
 }
 
 static inline void new_root(struct world *w)
