@@ -8,6 +8,7 @@
  *                                        what they cannot say
  *   load.c    files; kinds; the public functions
  *   split.c   struct tree -> JSON, part by part
+ *   documents.c  files that are not ours -> struct tree, for whoever reads them
  *   reference.c  tables -> Markdown
  *   json_schema.c  tables -> JSON Schema
  *
@@ -17,7 +18,9 @@
 #define POSTERN_CONFIG_PRIV_H
 
 #include <postern/conf.h>
+#include <postern/conf_tree.h>
 #include <postern/str.h>
+#include <stdarg.h>
 
 /* --- bounds ----------------------------------------------------------------------------------- */
 enum {
@@ -29,35 +32,16 @@ enum {
 };
 
 /* --- the tree --------------------------------------------------------------------------------- */
-enum node_kind {
-    NODE_BAD, /* already reported; whoever meets it says nothing */
-    NODE_SCALAR,
-    NODE_LIST,
-    NODE_MAP,
-};
-
-struct node {
-    enum node_kind kind;
-    bool quoted;            /* a scalar in quotes or a block: never a number, a bool or a null */
-    unsigned line, column;  /* from 1 */
-    struct str text;        /* scalar: terminated, holds no NUL */
-    const struct node *key; /* in a mapping: the key of this value */
-    struct node *child, *last, *next;
-    size_t n; /* children; duplicate keys are not among them */
-};
-
 struct tree;
 struct context;
 
 /* Reports every error into the context; NULL when the text gives no tree at all. A tree with
  * errors may be returned: look at the context's count. */
 struct tree *tree_parse(struct context *c, const char *text, size_t len);
+/* The same of any number of documents: the root is a list of them. */
+struct tree *tree_parse_documents(struct context *c, const char *text, size_t len);
 struct tree *tree_free(struct tree *t);
 const struct node *tree_root(const struct tree *t);
-/* The value under a key of a mapping, or NULL. */
-const struct node *node_get(const struct node *map, const char *key);
-/* Whether the scalar is one of YAML's words for nothing. */
-bool node_is_null(const struct node *n);
 
 /* --- diagnostics ------------------------------------------------------------------------------ */
 /* One file being read. */
@@ -78,6 +62,9 @@ void diag_add(struct conf_diag *d, unsigned file_no, unsigned line, unsigned col
 /* An error at a place of the context's file; expected and advice may be NULL. */
 void report_at(struct context *c, unsigned line, unsigned column, const char *expected,
                const char *advice, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void report_va(struct context *c, unsigned line, unsigned column, const char *expected,
+               const char *advice, const char *fmt, va_list ap)
+    __attribute__((format(printf, 6, 0)));
 void report(struct context *c, const struct node *at, const char *expected, const char *advice,
             const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 

@@ -1,8 +1,8 @@
 /*
  * yaml: bytes to a tree whose every node knows its line and column. libyaml splits the text into
  * events; this file keeps what a configuration needs and refuses the rest of YAML: no anchors, no
- * aliases, no tags, no merge keys, no second document, no key twice. All of it is bounded, so that
- * a file cannot cost more than its size suggests.
+ * aliases, no tags, no merge keys, no key twice, and of our own files no second document. All of it
+ * is bounded, so that a file cannot cost more than its size suggests.
  */
 #include <postern/conf.h>
 
@@ -90,6 +90,7 @@ struct builder {
     const struct node *key[CONFIG_DEPTH_MAX]; /* in a mapping: the key that waits for its value */
     size_t depth;
     size_t n_documents;
+    bool many; /* documents; then the root is there from the beginning */
 };
 
 static void place_of(yaml_mark_t mark, unsigned *ret_line, unsigned *ret_column)
@@ -128,11 +129,11 @@ static struct node *scalar_new(struct builder *b, const yaml_event_t *e)
 /* Puts a finished or just begun node where it belongs. False: it stands where only a key may. */
 static bool place_node(struct builder *b, struct node *n)
 {
-    if (b->depth == 0) {
+    if (b->depth == 0 && !b->many) {
         b->tree->root = n;
         return true;
     }
-    struct node *parent = b->open[b->depth - 1];
+    struct node *parent = b->depth == 0 ? b->tree->root : b->open[b->depth - 1];
     if (parent->kind == NODE_MAP) {
         const struct node **key = &b->key[b->depth - 1];
         if (*key == NULL) {
@@ -242,7 +243,7 @@ static bool begin_document(struct builder *b, const yaml_event_t *e)
     unsigned line;
     unsigned column;
     place_of(e->start_mark, &line, &column);
-    if (b->n_documents++ > 0) {
+    if (b->n_documents++ > 0 && !b->many) {
         report_at(b->c, line, column, "one document in a file", "put it into a file of its own",
                   "a second document begins");
         return false;
@@ -336,7 +337,7 @@ static void report_syntax(struct context *c, const yaml_parser_t *p)
     }
 }
 
-struct tree *tree_parse(struct context *c, const char *text, size_t len)
+static struct tree *parse(struct context *c, const char *text, size_t len, bool many)
 {
     if (len > CONFIG_FILE_MAX) {
         report_at(c, 1, 1, NULL, NULL, "larger than %d bytes", CONFIG_FILE_MAX);
@@ -347,7 +348,10 @@ struct tree *tree_parse(struct context *c, const char *text, size_t len)
     yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&parser, (const unsigned char *)(len > 0 ? text : ""), len);
 
-    struct builder b = {.c = c, .tree = mem_must_new(struct tree)};
+    struct builder b = {.c = c, .tree = mem_must_new(struct tree), .many = many};
+    if (many) {
+        b.tree->root = node_new(&b, NODE_LIST, (yaml_mark_t){.index = 0});
+    }
     bool go_on = true;
     bool whole = false;
     while (go_on) {
@@ -371,4 +375,14 @@ struct tree *tree_parse(struct context *c, const char *text, size_t len)
     }
     /* Half a tree would only bring errors about what is missing in it. */
     return whole && b.tree->root != NULL ? b.tree : tree_free(b.tree);
+}
+
+struct tree *tree_parse(struct context *c, const char *text, size_t len)
+{
+    return parse(c, text, len, false);
+}
+
+struct tree *tree_parse_documents(struct context *c, const char *text, size_t len)
+{
+    return parse(c, text, len, true);
 }

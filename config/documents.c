@@ -1,0 +1,60 @@
+/* documents: files of other systems as trees, for whoever reads them: conf_tree.h. */
+#include <postern/conf_tree.h>
+
+#include <stdlib.h>
+
+#include "config_priv.h"
+
+struct conf_documents {
+    struct context errors, doubts;
+    char *name; /* owned */
+    struct tree *tree;
+};
+
+struct conf_documents *conf_documents_parse(const char *name, const char *text, size_t len,
+                                            struct conf_diag *errors, struct conf_diag *doubts)
+{
+    struct conf_documents *d = mem_must_new(struct conf_documents);
+    size_t before = diag_total(errors);
+    d->name = mem_must_strdup(name);
+    d->errors = (struct context){
+        .diag = errors, .file = d->name, .dir = "/", .file_no = diag_next_file(errors)};
+    d->doubts = (struct context){
+        .diag = doubts, .file = d->name, .dir = "/", .file_no = diag_next_file(doubts)};
+    d->tree = tree_parse_documents(&d->errors, text, len);
+    if (d->tree == NULL || diag_total(errors) != before) {
+        return conf_documents_free(d);
+    }
+    return d;
+}
+
+struct conf_documents *conf_documents_free(struct conf_documents *d)
+{
+    if (d != NULL) {
+        tree_free(d->tree);
+        free(d->name);
+        free(d);
+    }
+    return NULL;
+}
+
+const struct node *conf_documents_list(const struct conf_documents *d)
+{
+    return tree_root(d->tree);
+}
+
+const char *conf_documents_name(const struct conf_documents *d)
+{
+    return d->name;
+}
+
+void conf_documents_report(const struct conf_documents *d, enum conf_severity severity,
+                           const struct node *at, const char *expected, const char *advice,
+                           const char *fmt, ...)
+{
+    struct context c = severity == CONF_ERROR ? d->errors : d->doubts;
+    va_list ap;
+    va_start(ap, fmt);
+    report_va(&c, at->line, at->column, expected, advice, fmt, ap);
+    va_end(ap);
+}
