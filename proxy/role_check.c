@@ -89,14 +89,14 @@ static int check_file(const char *path)
     return rc;
 }
 
-static int print_schema(const char *kind)
+int role_print_schema(const char *kind)
 {
     struct buf out = BUF_INIT(4 * 1024 * 1024);
     int rc = 0;
     if (conf_json_schema(kind, &out)) {
         (void)fwrite(buf_head(&out), 1, buf_len(&out), stdout);
     } else {
-        fprintf(stderr, "postern check: there is no kind '%s', only", kind);
+        fprintf(stderr, "postern: there is no kind '%s', only", kind);
         for (const char *const *k = conf_kinds(); *k != NULL; k++) {
             fprintf(stderr, " %s", *k);
         }
@@ -115,7 +115,7 @@ int check_main(int argc, char **argv)
         return 2;
     }
     if (schema) {
-        return print_schema(argv[2]);
+        return role_print_schema(argv[2]);
     }
     int rc = 0;
     for (int i = 1; i < argc; i++) {

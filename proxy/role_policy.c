@@ -19,6 +19,7 @@ enum { FILE_MAX = 4 << 20 };
 
 static int fmt_main(int argc, char **argv);
 static int test_main(int argc, char **argv);
+static int schema_main(int argc, char **argv);
 
 static const struct command {
     const char *name;
@@ -34,6 +35,7 @@ static const struct command {
     {"diff", policy_diff_main, "diff [--json] OLD NEW"},
     {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
     {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},
+    {"schema", schema_main, "schema [KIND]"},
 };
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -243,6 +245,16 @@ static int test_main(int argc, char **argv)
         rc = r > rc ? r : rc;
     }
     return rc;
+}
+
+/* --- schema ------------------------------------------------------------------------------------
+ */
+static int schema_main(int argc, char **argv)
+{
+    if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
+        return policy_usage();
+    }
+    return role_print_schema(argc == 2 ? argv[1] : "Policy");
 }
 
 /* -----------------------------------------------------------------------------------------------

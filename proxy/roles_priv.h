@@ -89,6 +89,8 @@ struct conf_diag;
 struct conf_agent;
 /* Tells all that is wrong with a file. */
 void role_print_diag(const struct conf_diag *diag);
+/* The JSON Schema of a kind of file, to standard output; the exit status. */
+int role_print_schema(const char *kind);
 /* An agent's file; NULL: it is wrong, and has been told about. */
 struct conf_agent *role_agent_config(const char *path);
 /* Asks the admin socket: `socket` if given, else as the agent's or proxy's file `config` says, else

@@ -83,3 +83,12 @@ def test_one_role_or_several(build):
 def test_no_such_kind(build):
     p = subprocess.run([build / "proxy" / "postern", "check", "--schema", "Polcy"], capture_output=True, text=True, timeout=60)
     assert p.returncode == 2 and "Policy" in p.stderr and p.stdout == ""
+
+
+def test_policy_schema_is_the_same(build):
+    def out(*argv):
+        return subprocess.run([build / "proxy" / "postern", *argv], capture_output=True, text=True, timeout=60)
+
+    assert out("policy", "schema").stdout == out("check", "--schema", "Policy").stdout != ""
+    assert out("policy", "schema", "PolicyTest").stdout == out("check", "--schema", "PolicyTest").stdout != ""
+    assert out("policy", "schema", "Polcy").returncode == 2
