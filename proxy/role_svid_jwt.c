@@ -127,10 +127,8 @@ static bool wait_until(int64_t at_s, const sigset_t *ends)
 static int watch(struct fetch *f)
 {
     sigset_t ends;
-    sigset_t before;
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGINT);
-    sigaddset(&ends, SIGTERM);
+    role_end_signals(&ends);
+    (void)pthread_sigmask(SIG_BLOCK, &ends, NULL);
     for (;;) {
         struct err err = ERR_INIT;
         int rc = fetch_once(f, &err);
@@ -141,10 +139,7 @@ static int watch(struct fetch *f)
             (void)role_say("svid", &err, 1);
             f->renew_s = os_wall_s() + RETRY_S;
         }
-        (void)pthread_sigmask(SIG_BLOCK, &ends, &before);
-        bool end = wait_until(f->renew_s, &ends);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (end) {
+        if (wait_until(f->renew_s, &ends)) {
             return 0;
         }
         if (!f->options.raw) {

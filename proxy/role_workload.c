@@ -10,11 +10,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 struct ask {
     const struct role_workload *what;
     struct loop *loop;
     struct loop_timer timeout;
+    int signal_fd;
     bool ended, got_one;
     int rc;
     struct err *err;
@@ -75,12 +78,15 @@ static void on_timeout(void *arg)
     stop(a, -1);
 }
 
-static void on_signal(void *arg, int signo)
+static void on_signal(void *arg, unsigned ready)
 {
     struct ask *a = arg;
-    (void)signo;
-    err_set(a->err, ERR_UNAVAILABLE, "interrupted");
-    stop(a, 1);
+    struct signalfd_siginfo taken;
+    (void)ready;
+    if (read(a->signal_fd, &taken, sizeof(taken)) == (ssize_t)sizeof(taken)) {
+        err_set(a->err, ERR_UNAVAILABLE, "interrupted");
+        stop(a, 1);
+    }
 }
 
 static int run(struct ask *a, const char *path, struct err *err)
@@ -107,26 +113,48 @@ static int run(struct ask *a, const char *path, struct err *err)
     return a->rc;
 }
 
+static int ask(struct ask *a, struct err *err)
+{
+    char path[108];
+    if (identity_socket_path(a->what->socket, path, sizeof(path), err) == -1) {
+        return -1;
+    }
+    a->loop = loop_new(err);
+    if (a->loop == NULL) {
+        return -1;
+    }
+    struct loop_io *signals = loop_io_new(a->loop, a->signal_fd, on_signal, a);
+    loop_io_want(signals, LOOP_READ);
+    loop_timer_init(&a->timeout, a->loop, on_timeout, a);
+    int rc = run(a, path, err);
+    loop_timer_disarm(&a->timeout);
+    loop_io_free(signals);
+    loop_free(a->loop);
+    return rc;
+}
+
+/* The signals are blocked and read, so that one that comes as the answer does stays pending for
+ * the caller's own wait: with a handler it would be lost with the loop. */
 int role_workload_ask(const struct role_workload *what, struct err *err)
 {
     struct ask a = {.what = what, .err = err};
-    char path[108];
-    int rc = -1;
-    if (identity_socket_path(what->socket, path, sizeof(path), err) == -1) {
-        return -1;
+    sigset_t ends, before;
+    role_end_signals(&ends);
+    (void)pthread_sigmask(SIG_BLOCK, &ends, &before);
+    a.signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+    int rc = a.signal_fd == -1 ? err_sys(err, "signalfd") : ask(&a, err);
+    if (a.signal_fd != -1) {
+        close(a.signal_fd);
     }
-    a.loop = loop_new(err);
-    if (a.loop == NULL) {
-        return -1;
-    }
-    loop_timer_init(&a.timeout, a.loop, on_timeout, &a);
-    if (loop_signal(a.loop, SIGINT, on_signal, &a, err) == 0 &&
-        loop_signal(a.loop, SIGTERM, on_signal, &a, err) == 0) {
-        rc = run(&a, path, err);
-    }
-    loop_timer_disarm(&a.timeout);
-    loop_free(a.loop);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
+}
+
+void role_end_signals(sigset_t *ret)
+{
+    sigemptyset(ret);
+    sigaddset(ret, SIGINT);
+    sigaddset(ret, SIGTERM);
 }
 
 int role_say(const char *command, const struct err *err, int status)

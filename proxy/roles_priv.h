@@ -10,6 +10,7 @@
 #include <postern/agent_control.h>
 #include <postern/err.h>
 #include <postern/str.h>
+#include <signal.h>
 
 int agent_main(int argc, char **argv);
 int attest_main(int argc, char **argv); /* of `postern agent attest` */
@@ -47,8 +48,11 @@ struct role_workload {
     int (*on_message)(void *arg, struct str message, struct err *err);
     void *arg;
 };
-/* Runs until the answer or the end; 1 after SIGINT or SIGTERM (err is set then too). */
+/* Runs until the answer or the end; 1 after SIGINT or SIGTERM (err is set then too). A caller that
+ * goes on afterwards blocks those two throughout, so that none is lost between two calls. */
 int role_workload_ask(const struct role_workload *what, struct err *err);
+/* The signals that end a command: SIGINT and SIGTERM. */
+void role_end_signals(sigset_t *ret);
 /* Tells the error; returns the status. */
 int role_say(const char *command, const struct err *err, int status);
 /* Lines for people; from_s INT64_MIN: not known. Text may be a stranger's. */

@@ -132,6 +132,22 @@ def test_watch_renews(node):
     assert p.stop(signal.SIGINT) == 0
 
 
+def test_watch_ends_as_the_token_comes(node):
+    """A signal that arrives between the answer and the wait for the next one counts as well."""
+    node.start_agent(extra="jwt: {ttl: 2s}\n")
+    argv = [node.postern, "svid", "watch", "--jwt", "--audience", "a", "--raw", *at(node)]
+    for _ in range(5):
+        with subprocess.Popen(
+            node.lab.argv_in([str(a) for a in argv], netns=node.netns, uid=UIDS["client"]), stdout=subprocess.PIPE
+        ) as p:
+            try:
+                p.stdout.readline()
+                p.send_signal(signal.SIGINT)
+                assert p.wait(20) == 0
+            finally:
+                p.kill()
+
+
 # --- what a file says ------------------------------------------------------------------------------
 
 
