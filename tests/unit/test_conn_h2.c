@@ -90,6 +90,7 @@ static void test_refused(void **state)
     const struct {
         const char *const *fields;
         const char *is, *reason;
+        bool by_library; /* a newer nghttp2 resets such a stream before we see it */
     } cases[] = {
         {FIELDS(TO("/pub/../secret")), "400", "path_ambiguous"},
         {FIELDS(TO("/pub/%2e%2e/secret")), "400", "path_ambiguous"},
@@ -100,7 +101,7 @@ static void test_refused(void **state)
         {FIELDS(TO("/pub%zz")), "400", "target_percent"},
         {FIELDS(TO("/pub"), "host", "other"), "400", "host_mismatch"},
         {FIELDS(":method", "GET", ":scheme", "http", ":authority", "a@b", ":path", "/pub"), "400",
-         "host_malformed"},
+         "host_malformed", .by_library = true},
         {FIELDS(":method", "GET", ":scheme", "ftp", ":authority", "a", ":path", "/pub"), "400",
          "scheme"},
         {FIELDS(":method", "BREW", ":scheme", "http", ":authority", "a", ":path", "/pub"), "501",
@@ -118,7 +119,11 @@ static void test_refused(void **state)
         char text[64];
         c->side.said[0] = '\0';
         ask(c, true, cases[i].fields);
-        see(c, NULL, "closed 0");
+        see(c, NULL, "closed ");
+        if (cases[i].by_library && strstr(c->side.said, "closed 1\n") != NULL) {
+            continue;
+        }
+        expect(&c->side, "closed 0");
         snprintf(text, sizeof(text), "HTTP/1.1 %s \r\n", cases[i].is);
         expect(&c->side, text);
         snprintf(text, sizeof(text), "x-postern-reason: %s\r\n", cases[i].reason);
