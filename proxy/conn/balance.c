@@ -86,7 +86,7 @@ static bool choose(struct conn *c, const struct balance_set *s)
     return true;
 }
 
-static void log_ejected(struct conn *c, const struct balance_endpoint *e)
+static void log_ejected(struct conn *c, const struct balance_endpoint *e, bool in_handshake)
 {
     char text[NET_ADDR_TEXT_MAX];
     struct log_line l;
@@ -94,13 +94,11 @@ static void log_ejected(struct conn *c, const struct balance_endpoint *e)
     log_str(&l, "service", e->service);
     log_str(&l, "upstream", net_addr_text(&c->upstream, text));
     log_uint(&l, "for_ms", atomic_load_explicit(&e->ejected_for_ms, memory_order_relaxed));
-    bool shook = c->closing && (c->reason == CONN_CLOSE_HANDSHAKE_FAILED ||
-                                c->reason == CONN_CLOSE_HANDSHAKE_TIMEOUT);
-    log_str(&l, "step", shook ? "handshake" : "connect");
+    log_str(&l, "step", in_handshake ? "handshake" : "connect");
     log_end(&l);
 }
 
-static void failed(struct conn *c)
+static void failed(struct conn *c, bool in_handshake)
 {
     struct balance_endpoint *e = in_use(c);
     const struct balance_set *s = endpoints(c);
@@ -109,14 +107,14 @@ static void failed(struct conn *c)
     }
     c->balance->told = true;
     if (s != NULL && balance_failed(s, e, now_ms(c))) {
-        log_ejected(c, e);
+        log_ejected(c, e, in_handshake);
     }
 }
 
-bool conn_balance_next(struct conn *c)
+bool conn_balance_next(struct conn *c, bool in_handshake)
 {
     const struct balance_set *s = endpoints(c);
-    failed(c);
+    failed(c, in_handshake);
     leave(c);
     return s != NULL && choose(c, s);
 }
@@ -130,15 +128,21 @@ void conn_balance_succeeded(struct conn *c)
     }
 }
 
+bool conn_balance_handshake(enum conn_reason r)
+{
+    return r == CONN_CLOSE_HANDSHAKE_FAILED || r == CONN_CLOSE_HANDSHAKE_TIMEOUT ||
+           r == CONN_CLOSE_SESSION_NOT_H2;
+}
+
 /* What the application breaks off, or we have no means for, is no failure of an endpoint's. */
 void conn_balance_closed(struct conn *c)
 {
-    bool its = c->reason == CONN_CLOSE_CONNECT_REFUSED || c->reason == CONN_CLOSE_CONNECT_FAILED ||
-               c->reason == CONN_CLOSE_CONNECT_TIMEOUT ||
-               c->reason == CONN_CLOSE_HANDSHAKE_FAILED ||
-               c->reason == CONN_CLOSE_HANDSHAKE_TIMEOUT;
-    if (its && c->balance != NULL) {
-        failed(c);
+    bool connect = c->reason == CONN_CLOSE_CONNECT_REFUSED ||
+                   c->reason == CONN_CLOSE_CONNECT_FAILED ||
+                   c->reason == CONN_CLOSE_CONNECT_TIMEOUT;
+    bool handshake = conn_balance_handshake(c->reason);
+    if ((connect || handshake) && c->balance != NULL) {
+        failed(c, handshake);
     }
 }
 

@@ -222,12 +222,12 @@ struct conn {
     bool relay;       /* inbound, and TLS upstream */
     bool passthrough; /* inbound, and not terminated here */
     uint8_t dial_left, dial_at, dial_tried;
-    uint64_t dial_end_ms;
-    struct conn_told *told;       /* owned; of those who say whom they speak for */
-    struct conn_hello *hello;     /* owned; of listeners that choose by name */
-    struct conn_tunnel *tunnel;   /* owned; of those that ask a proxy */
-    struct conn_carrier *carrier; /* owned; of one that carries streams */
-    struct conn_carrier *via;     /* whose stream it is, or will be */
+    uint64_t dial_end_ms, tries_end_ms; /* of connecting; of that and handshakes, wherever */
+    struct conn_told *told;             /* owned; of those who say whom they speak for */
+    struct conn_hello *hello;           /* owned; of listeners that choose by name */
+    struct conn_tunnel *tunnel;         /* owned; of those that ask a proxy */
+    struct conn_carrier *carrier;       /* owned; of one that carries streams */
+    struct conn_carrier *via;           /* whose stream it is, or will be */
     struct conn *via_prev, *via_next;
     struct conn_early *early;     /* owned; until its stream is answered */
     struct conn_denial *denial;   /* owned; of a connection that was denied */
@@ -354,6 +354,11 @@ bool conn_has_address(const struct conn *c);
 bool conn_dial(struct conn *c, struct conn_leg *leg);
 /* After an event in DIAL: true when connected. */
 bool conn_dial_step(struct conn *c, struct conn_leg *leg);
+/* Its handshake with an endpoint came to nothing: dials another one, as conn_dial does. False if
+ * there is none to try, or no time: *ret_connected is of no meaning then. */
+bool conn_dial_another(struct conn *c, struct conn_leg *leg, bool *ret_connected);
+/* How long the handshake that begins may take. */
+uint32_t conn_dial_handshake_ms(const struct conn *c);
 enum conn_reason conn_dial_reason(int sys_errno);
 
 /* --- balance.c: endpoints and limits of services (docs/outbound.md) ----------------------------
@@ -367,8 +372,11 @@ bool conn_balance_has_address(const struct conn *c);
 size_t conn_balance_tries(const struct conn *c);
 /* Where its service's connection goes: the endpoint in use, else the original destination. */
 struct net_addr conn_balance_address(const struct conn *c);
-/* The one in use failed: another one is upstream now. False: there is none left to try. */
-bool conn_balance_next(struct conn *c);
+/* The one in use failed, in its handshake or before: another one is upstream now. False: there is
+ * none left to try. */
+bool conn_balance_next(struct conn *c, bool in_handshake);
+/* Whether it is said of an endpoint that came to its handshake, and not through it. */
+bool conn_balance_handshake(enum conn_reason r);
 /* The one in use is who it should be. */
 void conn_balance_succeeded(struct conn *c);
 /* It is closing, for c->reason. */
@@ -441,6 +449,9 @@ void conn_inbound_verified(struct conn *c);
 bool conn_find_port(struct conn *c);
 /* Connects to `upstream`, and shakes hands there. */
 void conn_outbound_dial(struct conn *c);
+/* Its handshake failed, or took too long: false if nobody else can be asked, else it goes on (or is
+ * closed). */
+bool conn_outbound_another(struct conn *c);
 
 /* --- pump.c ----------------------------------------------------------------------------------- */
 void conn_pump_start(struct conn *c);

@@ -45,6 +45,7 @@ void conn_dial_begin(struct conn *c)
     c->dial_left = 1;
     c->dial_at = c->dial_tried = 0;
     c->dial_end_ms = loop_now_ms(c->worker->loop) + conn_conf(c)->timeouts.connect_ms;
+    c->tries_end_ms = c->dial_end_ms + conn_conf(c)->timeouts.handshake_ms;
     if (c->target == NULL) {
         c->dial_left = (uint8_t)conn_balance_tries(c);
         return;
@@ -66,7 +67,7 @@ static bool next_address(struct conn *c)
     const struct snapshot_target *t = c->target != NULL ? conn_next_hop(c) : NULL;
     if (t == NULL) { /* of several endpoints the first is chosen already */
         return c->upstream.len > 0 &&
-               (c->balance == NULL || c->dial_tried == 0 || conn_balance_next(c));
+               (c->balance == NULL || c->dial_tried == 0 || conn_balance_next(c, false));
     }
     struct net_addr addrs[RESOLVE_ADDRS_MAX];
     size_t preferred;
@@ -152,6 +153,32 @@ bool conn_dial(struct conn *c, struct conn_leg *leg)
     conn_set_state(c, CONN_DIAL);
     conn_dial_begin(c);
     return try_next(c, leg);
+}
+
+uint32_t conn_dial_handshake_ms(const struct conn *c)
+{
+    uint32_t ms = conn_conf(c)->timeouts.handshake_ms;
+    uint64_t now = loop_now_ms(c->worker->loop);
+    uint64_t left = c->tries_end_ms > now ? c->tries_end_ms - now : 1;
+    uint64_t one = left / (1U + c->dial_left);
+    return c->balance == NULL || one >= ms ? ms : one > 0 ? (uint32_t)one : 1;
+}
+
+/* Whoever is there was told nothing but that it is not right: its alert goes out. */
+bool conn_dial_another(struct conn *c, struct conn_leg *leg, bool *ret_connected)
+{
+    uint64_t now = loop_now_ms(c->worker->loop);
+    uint64_t end = now + conn_conf(c)->timeouts.connect_ms;
+    if (c->balance == NULL || c->dial_left == 0 || now >= c->tries_end_ms ||
+        !conn_balance_next(c, true)) {
+        return false;
+    }
+    conn_leg_end(leg, false);
+    c->dial_tried = 0; /* it is chosen already */
+    c->dial_end_ms = end < c->tries_end_ms ? end : c->tries_end_ms;
+    conn_set_state(c, CONN_DIAL);
+    *ret_connected = try_next(c, leg);
+    return true;
 }
 
 static bool failed(struct conn *c, struct conn_leg *leg, int sys_errno)

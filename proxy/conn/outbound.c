@@ -51,7 +51,7 @@ static bool find_route(struct conn *c)
 static void start_handshake(struct conn *c)
 {
     conn_set_state(c, CONN_HANDSHAKE);
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    loop_timer_arm(&c->timer, conn_dial_handshake_ms(c));
     if (conn_tls_connect(c, &c->peer)) {
         conn_outbound_step(c);
     }
@@ -121,6 +121,25 @@ void conn_outbound_dial(struct conn *c)
     if (conn_dial(c, &c->peer)) {
         connected(c);
     }
+}
+
+/* Nothing of the application's was said to whoever is there, so another endpoint may be asked. */
+bool conn_outbound_another(struct conn *c)
+{
+    bool there = false;
+    if (c->direction == CONF_INBOUND || c->balance == NULL) {
+        return false;
+    }
+    if (!conn_catch_up(c)) {
+        return true;
+    }
+    if (!conn_dial_another(c, &c->peer, &there)) {
+        return false;
+    }
+    if (there) {
+        connected(c);
+    }
+    return true;
 }
 
 void conn_outbound_step(struct conn *c)
@@ -209,6 +228,8 @@ bool conn_handshake(struct conn *c)
         break;
     }
     conn_record_handshake(c, &c->peer, NULL, NULL);
-    conn_close(c, CONN_CLOSE_HANDSHAKE_FAILED);
+    if (!conn_outbound_another(c)) {
+        conn_close(c, CONN_CLOSE_HANDSHAKE_FAILED);
+    }
     return false;
 }

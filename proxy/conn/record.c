@@ -207,8 +207,7 @@ void conn_record_handshake(struct conn *c, const struct conn_leg *leg, const cha
 void conn_record_handshake_timeout(struct conn *c, const struct conn_leg *leg)
 {
     struct err err = ERR_INIT;
-    err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time (%u ms)",
-            (unsigned)conn_conf(c)->timeouts.handshake_ms);
+    err_set(&err, ERR_UNAVAILABLE, "the handshake was not finished in time");
     conn_record_handshake(c, leg, "timeout", &err);
 }
 

@@ -425,6 +425,9 @@ static void on_timer(void *arg)
     case CONN_HANDSHAKE:
     case CONN_UPSTREAM_HANDSHAKE:
         conn_record_handshake_timeout(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app);
+        if (conn_outbound_another(c)) {
+            break;
+        }
         conn_close(c, c->state == CONN_HANDSHAKE ? CONN_CLOSE_HANDSHAKE_TIMEOUT
                                                  : CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT);
         break;

@@ -158,11 +158,18 @@ bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
 
 bool conn_opening_again(struct conn *c, enum conn_reason reason)
 {
-    bool unreached = reason == CONN_CLOSE_CONNECT_REFUSED || reason == CONN_CLOSE_CONNECT_FAILED ||
-                     reason == CONN_CLOSE_CONNECT_TIMEOUT;
-    if (!unreached || c->state != CONN_OPENING || conn_is_stream(c) || c->balance == NULL ||
-        !conn_balance_next(c)) {
+    bool handshake = conn_balance_handshake(reason);
+    bool unreached = handshake || reason == CONN_CLOSE_CONNECT_REFUSED ||
+                     reason == CONN_CLOSE_CONNECT_FAILED || reason == CONN_CLOSE_CONNECT_TIMEOUT;
+    /* A peer can refuse us after our side of the handshake: then there are streams already. */
+    bool said = conn_is_stream(c) && (c->peer.hs.status != 0 || conn_early_said(c));
+    if (!unreached || said || c->state != CONN_OPENING || c->balance == NULL ||
+        !conn_balance_next(c, handshake)) {
         return false;
+    }
+    if (conn_is_stream(c)) {
+        conn_leg_close(&c->peer, true);
+        conn_leg_want(&c->app, 0); /* until it has a stream again */
     }
     conn_via_drop(c);
     pool_take(c);
