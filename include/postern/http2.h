@@ -37,7 +37,7 @@ enum {
     HTTP2_WINDOW_SESSION = 16 * 1024 * 1024, /* of all its streams together */
     HTTP2_WINDOW_GROWN = 64 * 1024 * 1024, /* of all sessions of a worker, beyond the first ones */
     HTTP2_MAKE = 64 * 1024,                /* frames are gathered up to here for one write */
-    HTTP2_FIELDS_MAX = 128,                /* of a message that we send */
+    HTTP2_FIELDS_MAX = 128,                /* of a message that we send; more is refused */
     HTTP2_TICK_MS = 10000, /* server: and a PING, if there are streams and nothing was heard since
                               the last one */
     HTTP2_DEAD_MS = 20000, /* without an answer to it */
@@ -177,16 +177,17 @@ size_t http2_session_held(const struct http2_session *s);
 /* --- streams ---------------------------------------------------------------------------------- */
 /* Server, in ops->request. st is zeroed, but for out and tail, whose memory is used again. */
 void http2_stream_accept(struct http2_session *s, int32_t id, struct http2_stream *st, void *arg);
-/* Client: fields begin with the pseudo ones. `ends`: nothing follows. False: no memory, or the
- * peer leaves. */
+/* Client: fields begin with the pseudo ones. `ends`: nothing follows. False: no memory, too many
+ * fields, or the peer leaves. */
 bool http2_stream_open(struct http2_session *s, struct http2_stream *st, void *arg,
                        const struct http2_field *fields, size_t n, bool ends);
-/* Server: a head; of an interim one others follow. False: no memory. */
+/* Server: a head; of an interim one others follow. False: no memory, or too many fields. */
 bool http2_stream_head(struct http2_stream *st, const struct http2_field *fields, size_t n,
                        bool interim, bool ends);
 /* Takes all of it. False: no memory. */
 bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n);
-/* After all that was sent. With trailers: lines as in struct http2_head. */
+/* After all that was sent. With trailers: lines as in struct http2_head; false: no memory, or too
+ * many. */
 void http2_stream_end(struct http2_stream *st);
 bool http2_stream_end_with(struct http2_stream *st, const struct http2_field *fields, size_t n);
 /* Drops what was sent and is not on its way. */

@@ -1,9 +1,8 @@
-/* HTTP/2 inbound: the flow between client and workload, its time and its end. */
+/* HTTP/2 inbound: the flow between client and workload, and its end. */
 #include "h2_priv.h"
 
 #include "http_priv.h"
 
-#include <errno.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -15,6 +14,11 @@ void h2_wake(struct conn *c)
     if (c->state == CONN_HTTP2) {
         loop_defer(c->worker->loop, &c->h2->turn);
     }
+}
+
+void h2_on_wake(void *arg)
+{
+    h2_wake((struct conn *)arg);
 }
 
 /* --- beginning -------------------------------------------------------------------------------- */
@@ -169,6 +173,16 @@ static bool write_all(struct conn_leg *leg, struct http2_session *s, bool *ret_o
         }
     } while (*ret_on && out->len == 0);
     return true;
+}
+
+void h2_close_idle(struct conn *c)
+{
+    struct conn_http2 *h = c->h2;
+    bool on = true;
+    http2_session_goaway(h->down);
+    http2_session_goaway(h->down);
+    (void)write_all(conn_downstream(c), h->down, &on);
+    conn_close(c, h->total > 0 ? CONN_CLOSE_ANSWERED : CONN_CLOSE_REQUEST_TIMEOUT);
 }
 
 static void down_failed(struct conn *c)
@@ -328,107 +342,7 @@ void conn_h2_step(struct conn *c)
     }
 }
 
-/* --- time ------------------------------------------------------------------------------------- */
-
-static uint64_t until(uint64_t now, uint64_t at)
-{
-    return at > now ? at - now : 0;
-}
-
-void h2_arm(struct conn *c)
-{
-    const struct conn_http2 *h = c->h2;
-    const struct conf_proxy *conf = conn_conf(c);
-    uint64_t now = loop_now_ms(c->worker->loop);
-    uint64_t next = HTTP2_TICK_MS;
-    next = conf->timeouts.request_head_ms < next ? conf->timeouts.request_head_ms : next;
-    next = conf->timeouts.idle_tcp_ms < next ? conf->timeouts.idle_tcp_ms : next;
-    if (h->n_open == 0) {
-        uint64_t idle = until(now, h->idle_since_ms + conf->timeouts.idle_http_ms);
-        next = idle < next ? idle : next;
-    }
-    if (h->up_deadline_ms != 0 && until(now, h->up_deadline_ms) < next) {
-        next = until(now, h->up_deadline_ms);
-    }
-    if (h->leave_ms != 0 && h->leaving < 2 && until(now, h->leave_ms) < next) {
-        next = until(now, h->leave_ms);
-    }
-    loop_timer_arm(&c->timer, next > 0 ? next : 1);
-}
-
-/* Two words: the first lets the client send its new streams elsewhere, the second refuses them. */
-static void leave_step(struct conn *c, uint64_t now)
-{
-    struct conn_http2 *h = c->h2;
-    if (h->leave_ms != 0 && now >= h->leave_ms && h->leaving < 2) {
-        http2_session_goaway(h->down);
-        if (h->leaving == 0) {
-            conn_record_leave(c, "us");
-        }
-        h->leaving++;
-        h->leave_ms = now + H2_LEAVE_MS;
-        h2_wake(c);
-    }
-}
-
-static void look_for_idle(struct conn *c, uint64_t now)
-{
-    struct conn_http2 *h = c->h2;
-    const struct conf_proxy *conf = conn_conf(c);
-    uint64_t longest = 0;
-    h2_hold(c);
-    for (struct h2_exchange *x = h->open; x != NULL; x = x->next) {
-        uint64_t idle = now - x->active_ms;
-        longest = idle > longest ? idle : longest;
-        if (idle >= conf->timeouts.idle_tcp_ms) {
-            h2_exchange_idle(x);
-        }
-    }
-    h2_release(c);
-    if (longest >= 2 * (uint64_t)conf->timeouts.idle_tcp_ms) {
-        conn_close(c, CONN_CLOSE_IDLE); /* not even a reset is read */
-        return;
-    }
-    if (h->n_open == 0 && now - h->idle_since_ms >= conf->timeouts.idle_http_ms) {
-        bool on = true;
-        http2_session_goaway(h->down);
-        http2_session_goaway(h->down);
-        (void)write_all(conn_downstream(c), h->down, &on);
-        conn_close(c, h->total > 0 ? CONN_CLOSE_ANSWERED : CONN_CLOSE_REQUEST_TIMEOUT);
-    }
-}
-
-void conn_h2_timeout(struct conn *c)
-{
-    struct conn_http2 *h = c->h2;
-    uint64_t now = loop_now_ms(c->worker->loop);
-    if (h->up_deadline_ms != 0 && now >= h->up_deadline_ms) {
-        h->up_deadline_ms = 0;
-        h2_upstream_step(c, ETIMEDOUT);
-    }
-    if (c->state == CONN_HTTP2) {
-        leave_step(c, now);
-        (void)http2_session_tick(h->down, now); /* what it says, the turn does */
-        if (h->up != NULL) {
-            (void)http2_session_tick(h->up, now);
-        }
-        look_for_idle(c, now);
-    }
-    if (c->state == CONN_HTTP2) {
-        h2_wake(c);
-        h2_arm(c);
-    }
-}
-
-void conn_h2_drain(struct conn *c, uint64_t delay_ms)
-{
-    struct conn_http2 *h = c->h2;
-    uint64_t at = loop_now_ms(c->worker->loop) + delay_ms;
-    if (c->state == CONN_HTTP2 && h->leaving == 0 && (h->leave_ms == 0 || at < h->leave_ms)) {
-        h->leave_ms = at;
-        h2_arm(c);
-    }
-}
+/* --- changes ---------------------------------------------------------------------------------- */
 
 bool conn_h2_rejudge(struct conn *c)
 {

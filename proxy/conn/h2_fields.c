@@ -35,7 +35,7 @@ size_t h2_fields_add(uint8_t *head, size_t len, bool skip_host, const uint64_t *
 {
     uint8_t *at = (uint8_t *)memchr(head, '\n', len);
     size_t line = 0;
-    while (at != NULL && n < HTTP2_FIELDS_MAX) {
+    while (at != NULL) {
         at++;
         uint8_t *end = (uint8_t *)memchr(at, '\n', len - (size_t)(at - head));
         if (end == NULL || end - at < 2) {
@@ -43,6 +43,9 @@ size_t h2_fields_add(uint8_t *head, size_t len, bool skip_host, const uint64_t *
         }
         struct http2_field f = line_of(at, (size_t)(end - at) - 1);
         bool out = is_for_one_hop(f.name) || (skip_host && str_eq(f.name, STR_LIT("host")));
+        if (!out && n == HTTP2_FIELDS_MAX) {
+            return HTTP2_FIELDS_MAX + 1;
+        }
         if (!out) {
             f.never_indexed =
                 never != NULL && line < 128 && (never[line / 64] >> (line % 64) & 1) != 0;
@@ -62,7 +65,7 @@ struct http2_field h2_status_field(const uint8_t *head)
 
 struct str h2_field_value(const struct http2_field *fields, size_t n, struct str name)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && i < HTTP2_FIELDS_MAX; i++) {
         if (str_eq(fields[i].name, name)) {
             return fields[i].value;
         }

@@ -51,6 +51,7 @@ static void stands(struct conn *c)
     struct conn_leg *up = conn_upstream(c);
     c->h2->up_state = H2_UP_OPEN;
     c->h2->up_deadline_ms = 0;
+    h2_time_stands(c);
     up->ready |= LOOP_WRITE;
     h2_wake(c);
 }

@@ -416,6 +416,8 @@ bool conn_http_rejudge(struct conn *c)
     if (h->req.method == HTTP1_CONNECT && !http_connect_listed(c, http_facts_get(h).host)) {
         return false;
     }
+    /* Its token too: its key may have been withdrawn. One that holds no more says nothing. */
+    (void)http_facts_claims(c, NULL);
     return http_judge(c);
 }
 
@@ -434,9 +436,15 @@ void conn_http_drain(struct conn *c)
 
 /* --- the log ---------------------------------------------------------------------------------- */
 
+/* Also without an answer. */
+static bool is_refused(const struct conn_http *h)
+{
+    return h->reason != NULL && (h->status >= 400 || h->status == 0);
+}
+
 static bool wants_line(const struct conn *c)
 {
-    bool refused = c->http->status >= 400 && c->http->reason != NULL;
+    bool refused = is_refused(c->http);
     if (conn_conf(c)->access_log == CONF_ACCESS_DENIED && !refused) {
         return false;
     }
@@ -452,8 +460,7 @@ void http_record(struct conn *c)
         return;
     }
     struct log_line l;
-    log_begin(&l, c->worker->log, h->status >= 400 && h->reason != NULL ? LOG_WARN : LOG_INFO,
-              "request");
+    log_begin(&l, c->worker->log, is_refused(h) ? LOG_WARN : LOG_INFO, "request");
     conn_record_common(&l, c);
     struct http_facts facts = http_facts_get(h);
     if (facts.method.n > 0) {

@@ -11,7 +11,7 @@ static void audit(struct conn *c, const struct policy_verdict *verdict, const ch
 {
     struct conn_http *h = c->http;
     const struct http_facts f = http_facts_get(h);
-    bool near = verdict != NULL && !verdict->allow;
+    bool near = verdict == NULL || !verdict->allow;
     conn_audit_request(c, &(const struct conn_audit){.verdict = verdict,
                                                      .protocol = "http1",
                                                      .method = f.method,
@@ -20,13 +20,6 @@ static void audit(struct conn *c, const struct policy_verdict *verdict, const ch
                                                      .decision = h->decision,
                                                      .near_miss = near ? h->near_miss : NULL,
                                                      .reason = reason});
-}
-
-static bool judge(struct conn *c)
-{
-    bool allowed = http_judge(c);
-    audit(c, &c->http->verdict, NULL);
-    return allowed;
 }
 
 /* --- one request ------------------------------------------------------------------------------ */
@@ -176,17 +169,21 @@ static void take_head(struct conn *c)
     } else if (!http_facts_claims(c, &err)) {
         counter_add(&c->worker->counters.requests_denied, 1);
         snprintf(c->http->near_miss, sizeof(c->http->near_miss), "token: %.200s", err.what);
+        audit(c, NULL, "token_refused");
         deny(c, 401, "token_refused", "a token that does not hold");
     } else if (r->form == HTTP1_AUTHORITY_FORM && !http_connect_listed(c, r->host)) {
         counter_add(&c->worker->counters.requests_denied, 1);
         audit(c, NULL, "connect_target");
         deny(c, 403, "connect_target", "a target that this port does not take");
-    } else if (!judge(c)) {
+    } else if (!http_judge(c)) {
         counter_add(&c->worker->counters.requests_denied, 1);
+        audit(c, &c->http->verdict, NULL);
         deny(c, 403, "policy_denied", "denied");
     } else if (!http_rate_take(c, r->method, r->judged_path)) {
+        audit(c, NULL, "rate_limited");
         deny(c, 429, "rate_limited", "too many requests");
     } else {
+        audit(c, &c->http->verdict, NULL);
         forward(c);
     }
 }
@@ -199,6 +196,24 @@ static void refuse(struct conn *c, const struct http1_error *e)
     http_facts_drop(h);
     http_answer(c, e->status, http1_reason_token(e->reason), http1_reason_text(e->reason),
                 CONN_CLOSE_BAD_REQUEST);
+}
+
+/* Whether what came first is HTTP/1 at all, malformed or not: its first line names the protocol. */
+static bool is_http1(const uint8_t *data, size_t len)
+{
+    const uint8_t *end = (const uint8_t *)memchr(data, '\n', len);
+    return memmem(data, end != NULL ? (size_t)(end - data) : len, " HTTP/", 6) != NULL;
+}
+
+/* It may have been meant as HTTP/2's preface: no answer would be understood (RFC 9113 3.4). */
+static void refuse_unheard(struct conn *c, const struct http1_error *e)
+{
+    struct conn_http *h = c->http;
+    h->began_ms = loop_now_ms(c->worker->loop);
+    h->status = 0;
+    h->reason = http1_reason_token(e->reason);
+    http_record(c);
+    conn_close(c, CONN_CLOSE_BAD_REQUEST);
 }
 
 static size_t feed_head(struct conn *c, const uint8_t *data, size_t len, bool *ret_more)
@@ -218,7 +233,11 @@ static size_t feed_head(struct conn *c, const uint8_t *data, size_t len, bool *r
             h->preface = *ret_more = true; /* HTTP/2 from here on */
             return 0;
         }
-        refuse(c, &e);
+        if (h->requests == 0 && conn_h2_may_follow(c) && !is_http1(data, len)) {
+            refuse_unheard(c, &e);
+        } else {
+            refuse(c, &e);
+        }
         return len;
     }
     size_t used = c->worker->request->head_len;

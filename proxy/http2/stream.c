@@ -62,14 +62,11 @@ static nghttp2_nv field_of(const struct http2_field *f)
     };
 }
 
-static size_t fields_of(const struct http2_field *fields, size_t n,
-                        nghttp2_nv ret[HTTP2_FIELDS_MAX])
+static void fields_of(const struct http2_field *fields, size_t n, nghttp2_nv ret[HTTP2_FIELDS_MAX])
 {
-    n = n < HTTP2_FIELDS_MAX ? n : HTTP2_FIELDS_MAX;
     for (size_t i = 0; i < n; i++) {
         ret[i] = field_of(&fields[i]);
     }
-    return n;
 }
 
 /* The lines "name: value\r\n" that http2_stream_end_with wrote. */
@@ -212,6 +209,9 @@ void http2_stream_end(struct http2_stream *st)
 
 bool http2_stream_end_with(struct http2_stream *st, const struct http2_field *fields, size_t n)
 {
+    if (n > HTTP2_FIELDS_MAX) {
+        return false;
+    }
     st->tail.max = HTTP2_WINDOW_FIRST;
     buf_consume(&st->tail, st->tail.len);
     for (size_t i = 0; i < n; i++) {
@@ -234,7 +234,10 @@ bool http2_stream_head(struct http2_stream *st, const struct http2_field *fields
     if (!http2_stream_is_live(st) || st->head_sent) {
         return true;
     }
-    n = fields_of(fields, n, nv);
+    if (n > HTTP2_FIELDS_MAX) {
+        return false;
+    }
+    fields_of(fields, n, nv);
     http2_wake(s);
     if (interim) {
         return nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv, n, NULL) == 0;
@@ -295,10 +298,10 @@ bool http2_stream_open(struct http2_session *s, struct http2_stream *st, void *a
 {
     nghttp2_nv nv[HTTP2_FIELDS_MAX];
     nghttp2_data_provider from = {.read_callback = http2_stream_peek};
-    if (s->why != HTTP2_OK || s->peer_leaves || s->goaways > 0) {
+    if (n > HTTP2_FIELDS_MAX || s->why != HTTP2_OK || s->peer_leaves || s->goaways > 0) {
         return false;
     }
-    n = fields_of(fields, n, nv);
+    fields_of(fields, n, nv);
     begin(s, st, arg);
     st->end_wanted = ends;
     int32_t id = nghttp2_submit_request(s->ng, NULL, nv, n, ends ? NULL : &from, st);

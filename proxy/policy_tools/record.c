@@ -46,8 +46,8 @@ static bool parse_source(const char *text, struct sockaddr_storage *ret)
 /* Reasons of the audit log that are no answer of a policy. */
 static bool is_of_policy(const json_t *line, bool request)
 {
-    static const char *const others[] = {"quarantined", "not_http", "protocol_unknown",
-                                         "rate_limited"};
+    static const char *const others[] = {"quarantined",  "not_http",      "protocol_unknown",
+                                         "rate_limited", "token_refused", "connect_target"};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         if (is_word(line, "reason", others[i])) {
             return false;

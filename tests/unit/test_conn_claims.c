@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "conn_world.h"
+#include "h2_end.h"
 #include "tokens.h"
 /* cmocka wants these first */
 #include <cmocka.h>
@@ -30,18 +31,26 @@ static struct world *world;
 static EVP_PKEY *key;
 static char keys_path[] = "/tmp/conn-claims-XXXXXX";
 
+static void write_keys(EVP_PKEY *const *keys)
+{
+    char *set = tokens_set(keys, 1, "sig");
+    FILE *f = fopen(keys_path, "w");
+    assert_non_null(f);
+    fputs(set, f);
+    assert_int_equal(fclose(f), 0);
+    free(set);
+}
+
 static int setup(void **state)
 {
     char protocol[300];
     (void)state;
     jwt_init();
     key = tokens_key(JWT_ES256);
-    char *set = tokens_set(&key, 1, "sig");
     int fd = mkstemp(keys_path);
     assert_true(fd >= 0);
-    assert_int_equal(write(fd, set, strlen(set)), strlen(set));
     close(fd);
-    free(set);
+    write_keys(&key);
     snprintf(protocol, sizeof(protocol),
              "http\njwt:\n  - {issuer: 'https://idp', audiences: [me], jwks_file: %s}", keys_path);
     world = world_new_explicit(protocol, POLICY, true);
@@ -67,7 +76,7 @@ static char *token_until(int64_t end_s, const char *groups)
 }
 
 /* What comes for a request: refused, or let through to a workload that says 204. */
-static void ask(const char *what, const char *token, const char *status)
+static void bring(const char *what, const char *token, const char *status)
 {
     char text[4000];
     int c = dial(world->port);
@@ -99,16 +108,16 @@ static void test_tokens(void **state)
     char *other = token_until(now + 600, "\"dev\"");
     char *old = token_until(now - 60, "\"admin\"");
     (void)state;
-    ask("GET /t/1 HTTP/1.1", NULL, "403");
-    ask("GET /t/1 HTTP/1.1", other, "403");
-    ask("GET /t/1 HTTP/1.1", old, "401");
+    bring("GET /t/1 HTTP/1.1", NULL, "403");
+    bring("GET /t/1 HTTP/1.1", other, "403");
+    bring("GET /t/1 HTTP/1.1", old, "401");
     expect_in(log_line(&world->server, "\"request\"", "\"status\":401"), "has expired");
-    ask("GET /q HTTP/1.1", old, "401"); /* a token that is brought has to hold */
-    ask("GET /t/1 HTTP/1.1", "a.b.c", "www-authenticate: Bearer");
-    ask("GET /t/1 HTTP/1.1", good, "204");
-    ask("GET /t/1 HTTP/1.1", good, "204"); /* remembered */
-    ask("GET /t/1/2 HTTP/1.1", good, "403");
-    ask("GET /t/1 HTTP/1.1\r\nAuthorization: Basic x", good, "401");
+    bring("GET /q HTTP/1.1", old, "401"); /* a token that is brought has to hold */
+    bring("GET /t/1 HTTP/1.1", "a.b.c", "www-authenticate: Bearer");
+    bring("GET /t/1 HTTP/1.1", good, "204");
+    bring("GET /t/1 HTTP/1.1", good, "204"); /* remembered */
+    bring("GET /t/1/2 HTTP/1.1", good, "403");
+    bring("GET /t/1 HTTP/1.1\r\nAuthorization: Basic x", good, "401");
     free(good);
     free(other);
     free(old);
@@ -117,20 +126,20 @@ static void test_tokens(void **state)
 static void test_facts(void **state)
 {
     (void)state;
-    ask("GET /h HTTP/1.1", NULL, "403");
-    ask("GET /h HTTP/1.1\r\nx-env: prod", NULL, "403");
-    ask("GET /h HTTP/1.1\r\nX-Env: test\r\nx-env: prod", NULL, "403");
-    ask("GET /h HTTP/1.1\r\nX-ENV:   test  ", NULL, "204");
+    bring("GET /h HTTP/1.1", NULL, "403");
+    bring("GET /h HTTP/1.1\r\nx-env: prod", NULL, "403");
+    bring("GET /h HTTP/1.1\r\nX-Env: test\r\nx-env: prod", NULL, "403");
+    bring("GET /h HTTP/1.1\r\nX-ENV:   test  ", NULL, "204");
     /* What the workload does not get is not there. */
-    ask("GET /h HTTP/1.1\r\nConnection: x-env\r\nx-env: test", NULL, "403");
-    ask("GET /q?debug=0&a=b HTTP/1.1", NULL, "204");
-    ask("GET /q?debug=0&debug=1 HTTP/1.1", NULL, "403");
-    ask("GET /q?d%65bug=%31 HTTP/1.1", NULL, "403");
-    ask("GET /q?a;debug=1 HTTP/1.1", NULL, "403");
-    ask("POST /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc+proto\r\nContent-Length: 0", NULL,
-        "204");
-    ask("POST /a.B/Get HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 0", NULL, "403");
-    ask("GET /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc", NULL, "403");
+    bring("GET /h HTTP/1.1\r\nConnection: x-env\r\nx-env: test", NULL, "403");
+    bring("GET /q?debug=0&a=b HTTP/1.1", NULL, "204");
+    bring("GET /q?debug=0&debug=1 HTTP/1.1", NULL, "403");
+    bring("GET /q?d%65bug=%31 HTTP/1.1", NULL, "403");
+    bring("GET /q?a;debug=1 HTTP/1.1", NULL, "403");
+    bring("POST /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc+proto\r\nContent-Length: 0",
+          NULL, "204");
+    bring("POST /a.B/Get HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 0", NULL, "403");
+    bring("GET /a.B/Get HTTP/1.1\r\nContent-Type: application/grpc", NULL, "403");
 }
 
 /* The response goes on while the token does, and no longer (10 s are its leeway). */
@@ -153,12 +162,66 @@ static void test_end_of_token(void **state)
     free(token);
 }
 
+static int begin(const char *token, int *ret_workload)
+{
+    char text[3000];
+    int c = dial(world->port);
+    snprintf(text, sizeof(text), "GET /t/1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n\r\n",
+             token);
+    say(c, text);
+    *ret_workload = take(world);
+    hear_until(*ret_workload, "\r\n\r\n");
+    say(*ret_workload, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegin");
+    hear_until(c, "begin");
+    return c;
+}
+
+static struct end *begin_h2(const char *token, struct end **ret_workload)
+{
+    char bearer[2000];
+    struct end *c = client_new(world);
+    snprintf(bearer, sizeof(bearer), "Bearer %s", token);
+    ask(c, true, FIELDS(TO("/t/1"), "authorization", bearer));
+    *ret_workload = workload_new(world);
+    see(*ret_workload, c, "request 1");
+    return c;
+}
+
+/* What is in flight by a token whose key was withdrawn since. */
+static void test_key_withdrawn(void **state)
+{
+    char *token = token_until(os_wall_s() + 600, "\"admin\"");
+    EVP_PKEY *other = tokens_key(JWT_ES256);
+    int s = -1;
+    struct end *s2 = NULL;
+    (void)state;
+    int c = begin(token, &s);
+    struct end *c2 = begin_h2(token, &s2);
+    side_policy(&world->server, POLICY); /* with the same keys it goes on */
+    side_settled(&world->server);
+    say(s, "more");
+    hear_until(c, "more");
+    write_keys(&other);
+    side_policy(&world->server, POLICY);
+    hear_reset(c);
+    see(c2, s2, "response 1\nHTTP/1.1 403 ");
+    expect(&c2->side, "x-postern-reason: policy_changed\r\n");
+    see(s2, c2, "closed 8\n");
+    bring("GET /t/1 HTTP/1.1", token, "401");
+    end_free(c2);
+    end_free(s2);
+    close(s);
+    EVP_PKEY_free(other);
+    free(token);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_facts),
         cmocka_unit_test(test_end_of_token),
+        cmocka_unit_test(test_key_withdrawn),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -289,6 +289,27 @@ static void test_answers_pile_up(void **state)
     raw_free(&e, r);
 }
 
+/* A peer that minds no windows and reads nothing: what would give it more is not said twice, and
+ * what it sends beyond its window is not taken. */
+static void test_updates_pile_up(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[16384];
+    struct h2_side e;
+    struct raw *r = raw_new(&e);
+    raw_head(r, 1, END_HEADERS, FIELDS(GET));
+    raw_say(&e, r, 1000);
+    (void)carry(&e, NULL, 1000);
+    for (unsigned n = 0; n < 4000; n++) {
+        raw_frame(r, 0, 0, 1, bytes, sizeof(bytes));
+        raw_say(&e, r, 1000);
+    }
+    assert_true(e.got <= 3 * HTTP2_WINDOW_SESSION);
+    assert_true(carry(&e, NULL, 1000) < 1000);
+    assert_int_equal(http2_session_why(e.s), HTTP2_PROTOCOL);
+    raw_free(&e, r);
+}
+
 static void test_head_bomb(void **state)
 {
     (void)state;
@@ -410,6 +431,28 @@ static void test_exchange(void **state)
     pair_free(p);
 }
 
+/* More than there is room for is refused, and not cut. */
+static void test_many_fields(void **state)
+{
+    (void)state;
+    static struct http2_field f[HTTP2_FIELDS_MAX + 1];
+    struct pair *p = pair_new();
+    http2_stream_end(ask(p));
+    f[0] = OK[0];
+    for (size_t i = 1; i <= HTTP2_FIELDS_MAX; i++) {
+        f[i] = (struct http2_field){STR_LIT("a"), STR_LIT("b"), false};
+    }
+    pair_run(p);
+    struct http2_stream *s = p->server.by_id[1];
+    assert_false(http2_stream_head(s, f, HTTP2_FIELDS_MAX + 1, false, false));
+    assert_false(http2_stream_end_with(s, f, HTTP2_FIELDS_MAX + 1));
+    assert_true(http2_stream_head(s, f, HTTP2_FIELDS_MAX, false, false));
+    assert_true(http2_stream_end_with(s, f + 1, HTTP2_FIELDS_MAX));
+    pair_run(p);
+    expect(&p->client, "closed 0\n");
+    pair_free(p);
+}
+
 static void test_resets(void **state)
 {
     (void)state;
@@ -520,14 +563,15 @@ static void test_silence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_malformed),     cmocka_unit_test(test_body_and_trailers),
-        cmocka_unit_test(test_head_text),     cmocka_unit_test(test_no_http2),
-        cmocka_unit_test(test_floods),        cmocka_unit_test(test_answers_pile_up),
-        cmocka_unit_test(test_honest),        cmocka_unit_test(test_head_bomb),
-        cmocka_unit_test(test_slow_head),     cmocka_unit_test(test_too_many_streams),
-        cmocka_unit_test(test_exchange),      cmocka_unit_test(test_resets),
-        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_windows_grow),
-        cmocka_unit_test(test_goaway),        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_malformed),        cmocka_unit_test(test_body_and_trailers),
+        cmocka_unit_test(test_head_text),        cmocka_unit_test(test_no_http2),
+        cmocka_unit_test(test_floods),           cmocka_unit_test(test_answers_pile_up),
+        cmocka_unit_test(test_updates_pile_up),  cmocka_unit_test(test_honest),
+        cmocka_unit_test(test_head_bomb),        cmocka_unit_test(test_slow_head),
+        cmocka_unit_test(test_too_many_streams), cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_resets),           cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_windows_grow),     cmocka_unit_test(test_goaway),
+        cmocka_unit_test(test_many_fields),      cmocka_unit_test(test_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,156 @@
+/* HTTP/2: asking the policy about a request, when it comes and again after a change. */
+#include "h2_priv.h"
+
+#include "http_priv.h"
+
+#include <postern/os.h>
+
+/* What the workload does not get is not there. */
+static size_t headers_of(const struct http1_request *r, struct policy_header *items)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < r->n_headers; i++) {
+        if (r->headers[i].drop) {
+            continue;
+        }
+        bool host = str_eq_nocase(r->headers[i].name, STR_LIT("host"));
+        items[n++] = (struct policy_header){host ? STR_LIT("host") : r->headers[i].name,
+                                            r->headers[i].value};
+    }
+    return n;
+}
+
+static void decide(struct h2_exchange *x, struct policy_query *q, char *near_miss, size_t size)
+{
+    const struct policy *policy = NULL;
+    snapshot_decide(conn_snapshot(x->conn), q, &x->verdict, &policy);
+    near_miss[0] = '\0';
+    if (!x->verdict.allow) {
+        policy_near_miss(policy, q, near_miss, size);
+    }
+}
+
+/* The worker's request is this one. A path that has a second reading is let in only if it would be
+ * by both. */
+bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size)
+{
+    const struct conn *c = x->conn;
+    const struct http1_request *r = c->worker->request;
+    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_headers headers = {headers_of(r, items), items};
+    struct policy_query q = {.target = conn_own_id(c),
+                             .peer = conn_peer_id(c),
+                             .source = conn_source(c),
+                             .port = conn_port(c),
+                             .now_s = os_wall_s(),
+                             .http = true,
+                             .grpc = x->grpc,
+                             .method = r->method,
+                             .host = r->host,
+                             .path = r->judged_path,
+                             .query = r->has_query ? r->query : STR_LIT(""),
+                             .headers = &headers,
+                             .claims = conn_claims_list(&x->claims)};
+    x->judged = true;
+    decide(x, &q, near_miss, size);
+    if (x->verdict.allow && r->other_path.n > 0) {
+        q.path = r->other_path;
+        decide(x, &q, near_miss, size);
+    }
+    return x->verdict.allow;
+}
+
+void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const char *near_miss,
+              const char *reason)
+{
+    const struct http1_request *r = x->conn->worker->request;
+    conn_audit_request(x->conn,
+                       &(const struct conn_audit){.verdict = verdict,
+                                                  .protocol = "http2",
+                                                  .method = r->method,
+                                                  .host = r->host,
+                                                  .path = r->judged_path,
+                                                  .decision = x->decision,
+                                                  .near_miss = near_miss,
+                                                  .reason = reason,
+                                                  .ended = verdict != NULL && reason != NULL});
+}
+
+/* Judged again without what the token said. */
+static void on_claims_end(void *arg)
+{
+    struct h2_exchange *x = arg;
+    struct conn *c = x->conn;
+    h2_hold(c);
+    if (!h2_exchange_rejudge(x)) {
+        h2_wake(c);
+    }
+    h2_release(c);
+}
+
+bool h2_claims_take(struct h2_exchange *x, struct err *err)
+{
+    struct policy_header items[HTTP1_MAX_HEADERS];
+    if (!conn_claims_wanted(x->conn)) {
+        return true;
+    }
+    const struct policy_headers headers = {headers_of(x->conn->worker->request, items), items};
+    return conn_claims_take(&x->claims, x->conn, &headers, on_claims_end, x, err);
+}
+
+enum http1_result h2_head_read(struct h2_exchange *x, struct http1_error *ret)
+{
+    struct http1_scan scan = {0};
+    struct http1_limits limits;
+    http_limits(x->conn, &limits);
+    limits.composed = true;
+    limits.connect = false;
+    limits.max_head += HTTP1_MAX_TARGET; /* HTTP/2 has its own count */
+    enum http1_result r = http1_request_read(&scan, buf_head(&x->head), x->head_len, &limits,
+                                             x->conn->worker->request, ret);
+    if (r == HTTP1_DONE && x->conn->worker->request->head_len != x->head_len) {
+        *ret = (struct http1_error){HTTP1_SECOND_READING, 400, 0};
+        return HTTP1_ERROR;
+    }
+    return r;
+}
+
+/* What was kept of it (keep_facts). */
+static void facts_again(const struct h2_exchange *x, struct http1_request *ret)
+{
+    const char *head = (const char *)buf_head(&x->head);
+    ret->method = (struct str){head, x->method_len};
+    ret->host = (struct str){head + x->head_len, x->host_len};
+    ret->judged_path = (struct str){head + x->head_len + x->host_len, x->path_len};
+}
+
+/* Its token too: its key may have been withdrawn. One that holds no more says nothing. */
+static bool judge_again(struct h2_exchange *x, char *near_miss, size_t size)
+{
+    (void)h2_claims_take(x, NULL);
+    return h2_judge(x, near_miss, size);
+}
+
+bool h2_exchange_rejudge(struct h2_exchange *x)
+{
+    struct http1_error e;
+    char near_miss[240] = "";
+    if (!x->in_flight) {
+        x->verdict.rule = NULL; /* the snapshot that lent it goes */
+        return true;
+    }
+    if (h2_head_read(x, &e) != HTTP1_DONE) { /* it was read by limits that are no more */
+        x->verdict = (struct policy_verdict){.allow = false, .reason = POLICY_NO_RULE};
+        facts_again(x, x->conn->worker->request);
+    } else if (judge_again(x, near_miss, sizeof(near_miss))) {
+        return true;
+    }
+    h2_audit(x, &x->verdict, near_miss, "policy_changed");
+    counter_add(&x->conn->worker->counters.requests_denied, 1);
+    if (x->head_passed) {
+        h2_cut(x, "policy_changed", near_miss);
+    } else {
+        h2_answer(x, 403, "policy_changed", NULL, near_miss);
+    }
+    return false;
+}
