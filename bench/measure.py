@@ -59,8 +59,11 @@ class Load:
     """bench/load/load: connections are up when this is made; go() runs and returns what it counted."""
 
     def __init__(self, tool, pair, mode, path, connections=1, seconds=1.0, rate=1000):
-        argv = [*pair.enter, tool, mode, "--to", f"{pair.host}:{pair.listen}", "--path", path, "--connections", connections]
-        argv += ["--seconds", seconds, "--rate", rate]
+        argv = [*pair.enter, tool, mode, "--to", f"{pair.host}:{pair.listen}", "--path", path]
+        if pair.streams > 0:  # as many requests at once, on fewer connections
+            connections = max(1, connections // pair.streams)
+            argv += ["--streams", pair.streams]
+        argv += ["--connections", connections, "--seconds", seconds, "--rate", rate]
         self.p = subprocess.Popen(
             [str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -91,7 +94,10 @@ class Load:
         if not line:
             self.failed("gave no answer")
         self.close()
-        return json.loads(line)
+        counts = json.loads(line)
+        if counts["requests"] == 0 and counts["bytes"] == 0:
+            self.failed("got nothing through")
+        return counts
 
     def close(self):
         self.p.stdin.close()
@@ -115,9 +121,12 @@ def run_load(tool, pair, **kw):
         before = cpu_seconds(pids)
         counts = load.go()
         counts["cpu_s"] = cpu_seconds(pids) - before
-    if counts["requests"] == 0 and counts["bytes"] == 0:
-        raise Failed(f"{pair.name}: {kw['mode']}: nothing came through")
     return counts
+
+
+def each(amount, requests):
+    """Of one request; None: there was none, as with few seconds and much else to do."""
+    return amount / requests if requests > 0 else None
 
 
 def bulk(tool, pair, streams, seconds):
@@ -131,12 +140,12 @@ def bulk(tool, pair, streams, seconds):
 
 def fresh(tool, pair, seconds):
     r = run_load(tool, pair, mode="fresh", path="/small", connections=8, seconds=seconds)
-    return {"per_s": r["requests"] / r["seconds"], "cpu_us": r["cpu_s"] / r["requests"] * 1e6, "errors": r["errors"]}
+    return {"per_s": r["requests"] / r["seconds"], "cpu_us": each(r["cpu_s"] * 1e6, r["requests"]), "errors": r["errors"]}
 
 
 def kept(tool, pair, seconds):
     r = run_load(tool, pair, mode="kept", path="/small", connections=16, seconds=seconds)
-    return {"per_s": r["requests"] / r["seconds"], "cpu_us": r["cpu_s"] / r["requests"] * 1e6, "errors": r["errors"]}
+    return {"per_s": r["requests"] / r["seconds"], "cpu_us": each(r["cpu_s"] * 1e6, r["requests"]), "errors": r["errors"]}
 
 
 def fixed_rate(tool, pair, seconds, rate):
@@ -144,7 +153,7 @@ def fixed_rate(tool, pair, seconds, rate):
     return {
         "p50_ms": r["p50_us"] / 1e3,
         "p99_ms": r["p99_us"] / 1e3,
-        "cpu_us": r["cpu_s"] / r["requests"] * 1e6,
+        "cpu_us": each(r["cpu_s"] * 1e6, r["requests"]),
         "errors": r["errors"] + r["unsent"],
     }
 
@@ -183,7 +192,7 @@ def kept_and_fresh(tool, pair, seconds, rate, meanwhile):
         return {
             "requests": requests,
             "lost": sum(c["errors"] for c in counts),
-            "cpu_us": (cpu_seconds(pair.pids()) - before) / requests * 1e6 if whole else None,
+            "cpu_us": each((cpu_seconds(pair.pids()) - before) * 1e6, requests) if whole else None,
             "longest_ms": max(c["max_us"] for c in counts) / 1e3,
             "p99_ms": counts[0]["p99_us"] / 1e3,
         }

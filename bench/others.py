@@ -27,11 +27,13 @@ class EnvoyTcp(Pair):
 
     name = "envoy tcp"
     path = None  # bench/compare --envoy
+    http2 = False  # what it speaks, where it knows
 
     def context(self, side, other):
         c = self.certs
         return {
             "common_tls_context": {
+                **({"alpn_protocols": ["h2"]} if self.http2 else {}),
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
                 "tls_certificates": [
                     {"certificate_chain": {"filename": f"{c}/{side}.chain"}, "private_key": {"filename": f"{c}/{side}.key"}}
@@ -64,6 +66,10 @@ class EnvoyTcp(Pair):
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(to)}}]}],
             },
         }
+        if self.http2:
+            kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            options = {"@type": f"type.googleapis.com/{kind}", "explicit_http_config": {"http2_protocol_options": {}}}
+            cluster["typed_extension_protocol_options"] = {kind: options}
         context = self.context(side, other)
         if side == "server":
             context = {"@type": tls + "DownstreamTlsContext", "require_client_certificate": True,
@@ -97,6 +103,7 @@ class EnvoyHttp(EnvoyTcp):
         manager = {
             "@type": package + "network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "h",
+            "codec_type": "HTTP2" if self.http2 else "HTTP1",
             "generate_request_id": False,
             "route_config": {"virtual_hosts": [host]},
             "http_filters": [router],

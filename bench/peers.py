@@ -2,9 +2,11 @@
 to its other half, and hands them to the origin. All with the same kind of certificates, the same suite and the same
 number of workers, full handshakes only, no access log."""
 
+import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -143,17 +145,22 @@ def nginx(d, name, conf):
 
 
 def start_origin(d, port, workers, big_bytes):
+    """HTTP/1.1 at the port, HTTP/2 in cleartext at the next."""
     (d / "www").mkdir()
     with open(d / "www" / "big", "wb") as f:
         f.write(os.urandom(1 << 20) * (big_bytes >> 20))
     temp = "".join(f"{x}_temp_path {d}/tmp-{x};\n" for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    servers = "".join(
+        f"server {{\nlisten *:{at} reuseport backlog=4096{http2};\nroot {d}/www;\n"
+        f'location = /small {{ return 200 "{"x" * 64}"; }}\n}}\n'
+        for at, http2 in ((port, ""), (port + 1, " http2"))
+    )
     conf = nginx_head(d, "origin", workers) + (
         f"http {{\n{temp}access_log off;\nsendfile on;\ntcp_nodelay on;\nkeepalive_timeout 2h;\n"
-        f"keepalive_requests 1000000000;\nserver {{\nlisten *:{port} reuseport backlog=4096;\nroot {d}/www;\n"
-        f'location = /small {{ return 200 "{"x" * 64}"; }}\n}}\n}}\n'
+        f"keepalive_requests 1000000000;\n{servers}}}\n"
     )
     p = nginx(d, "origin", conf)
-    wait_for("origin", lambda: listening(port), p.p)
+    wait_for("origin", lambda: listening(port) and listening(port + 1), p.p)
     return p
 
 
@@ -171,6 +178,8 @@ class Pair:
     note = ""
     rows = None  # all
     pools = False  # its connections between the proxies outlive those of clients
+    streams = 0  # requests at once on a connection of HTTP/2; 0: HTTP/1.1
+    reloads = False  # reload(rules) gives the server's side a policy of so many
 
     def __init__(self, d, certs, ports, to, workers, build):
         self.d, self.certs, self.to, self.workers, self.build = d, certs, to, workers, build
@@ -199,6 +208,7 @@ class Pair:
 class HaproxyTcp(Pair):
     name = "haproxy tcp"
     mode = "tcp"
+    plain = alpn = ""  # of its lines: what is spoken without and with TLS
 
     def head(self):
         keep = "option http-keep-alive\n  http-reuse always\n  " if self.mode == "http" else ""
@@ -215,11 +225,11 @@ class HaproxyTcp(Pair):
         server, client = self.d / "haproxy-server.cfg", self.d / "haproxy-client.cfg"
         server.write_text(
             self.head() + f"listen tls\n  bind {HOST}:{self.tls} ssl crt {c}/server.pem ca-file {c}/root.crt verify "
-            f"required backlog 4096\n  server origin {HOST}:{self.to}\n"
+            f"required backlog 4096{self.alpn}\n  server origin {HOST}:{self.to}{self.plain}\n"
         )
         client.write_text(
-            self.head() + f"listen plain\n  bind {HOST}:{self.listen} backlog 4096\n  server peer {HOST}:{self.tls} "
-            f"ssl crt {c}/client.pem ca-file {c}/root.crt verify required verifyhost server no-ssl-reuse\n"
+            self.head() + f"listen plain\n  bind {HOST}:{self.listen} backlog 4096{self.plain}\n  server peer {HOST}:{self.tls} "
+            f"ssl crt {c}/client.pem ca-file {c}/root.crt verify required verifyhost server no-ssl-reuse{self.alpn}\n"
         )
         self.keep(Process(self.d, "haproxy-server", ["haproxy", "-db", "-f", server]), self.tls)
         self.keep(Process(self.d, "haproxy-client", ["haproxy", "-db", "-f", client]), self.listen)
@@ -307,15 +317,63 @@ class PosternHttp(PosternTcp):
     mode = "http"
     layer = 7
     note = "judges each request by identity, method and path"
+    reloads = True
 
     def policy(self):
         path = self.d / "policy.yaml"
-        path.write_text(
-            "kind: Policy\nlevel: 1\nrules:\n  - name: reads\n    action: ALLOW\n    from:\n"
-            "      - principals: [spiffe://pair.example/client]\n"
-            "    to:\n      - {methods: [GET, HEAD], paths: [/small, '/big*']}\n"
-        )
+        path.write_text(policy_text(1, ""))
         return ("--policy", path)
+
+    def reload(self, rules, changed):
+        """A policy of so many rules; `changed` makes it differ from the one before. Returns when it is in force."""
+        (self.state() / "policy.new").write_text(policy_text(rules, changed))
+        (self.state() / "policy.new").rename(self.state() / "policy.yaml")
+        self.hang_up()
+
+    def server_pid(self):
+        """The one that is in charge."""
+        return [pid for name, pid in self.started() if name.startswith("server")][-1]
+
+    def hang_up(self):
+        admin = self.state() / "server" / "admin.sock"
+        before = admin_status(admin)["policy"]["generation"]
+        os.kill(self.server_pid(), signal.SIGHUP)
+
+        def in_force():
+            status = admin_status(admin)
+            if status["policy"]["generation"] != before:
+                return True
+            if status["last_reload"] is not None and status["last_reload"].get("error"):
+                raise Failed(f"{self.name}: the reload was refused: {status['last_reload']['error']}")
+            return False
+
+        wait_for(f"{self.name}: a reload", in_force, seconds=60)
+
+
+def policy_text(rules, changed):
+    """The rule that lets the bench through, and others, for the rest of them, of other callers."""
+    out = [
+        "kind: Policy\nlevel: 1\nrules:\n  - name: reads\n    action: ALLOW\n    from:\n"
+        "      - principals: [spiffe://pair.example/client]\n"
+        "    to:\n      - {methods: [GET, HEAD], paths: [/small, '/big*']}\n"
+    ]
+    for i in range(1, rules):
+        out.append(
+            f"  - name: rule-{i}{changed}\n    action: ALLOW\n    from: [{{principals: [spiffe://pair.example/ns/n/sa/a{i}]}}]\n"
+            f"    to: [{{methods: [GET, POST], paths: ['/api/v1/{i}{changed}/*']}}]\n"
+        )
+    return "".join(out)
+
+
+def admin_status(path):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(60)
+        s.connect(str(path))
+        s.sendall(b"GET status\n")
+        data = b""
+        while chunk := s.recv(65536):
+            data += chunk
+    return json.loads(data)
 
 
 class PosternHbone(PosternTcp):
@@ -332,6 +390,24 @@ class PosternHboneHttp(PosternHttp):
     transport = "hbone"
     pools = True
     rows = ("fresh", "kept", "rate")
+
+
+class PosternAudit(PosternHttp):
+    """What the audit log costs: one line a decision, none left out."""
+
+    name = "postern http auditing"
+    base = "postern http"
+    options = ("--audit", "on")
+    layer = -1
+    rows = ("fresh", "kept", "rate")
+
+
+class PosternAuditChain(PosternAudit):
+    """The same, each line with the hash of the one before."""
+
+    name = "postern http audit chain"
+    options = ("--audit", "chain")
+    rows = ("kept",)
 
 
 class PosternLog(PosternHttp):
@@ -427,7 +503,7 @@ class Direct(Pair):
 
 
 PAIRS = (
-    Direct, PosternTcp, PosternHbone, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternHboneHttp, PosternLog,
+    Direct, PosternTcp, PosternHbone, HaproxyTcp, NginxStream, PosternHttp, HaproxyHttp, PosternHboneHttp, PosternLog, PosternAudit, PosternAuditChain,
     PosternResume, PosternHolder, PosternGateway, Ghostunnel,
 )  # fmt: skip
 

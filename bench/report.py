@@ -1,5 +1,6 @@
 """The tables of bench/compare, in Markdown."""
 
+import once
 import peers
 from rows import COLUMNS, UPGRADE
 
@@ -13,7 +14,7 @@ def table(results):
         cells = []
         for row, key, _, _, _, digits in columns:
             v = rows.get(row, {}).get(key)
-            # What the proxies cost is theirs: without proxies there is nothing to say.
+            # What the proxies cost is theirs: without proxies there is nothing to say. What failed is empty.
             cells.append("" if v is None or (n == "no proxy" and "cpu" in key) else f"{v:,.{digits}f}")
         errors = sum(r.get("errors", 0) for r in rows.values())
         lines.append(f"| {n} | " + " | ".join(cells) + f" | {errors} |")
@@ -25,7 +26,7 @@ def demands(found):
         return []
     out = ["", "## What the design demands", "", "| pair | what | is | must be | which is | holds |", "|---|---|---|---|---|---|"]
     for d in found:
-        digits = max(d["digits"], 1) if d["row"] != "upgrade" else 0
+        digits = d["digits"] if d["row"] in ("upgrade", "once") else max(d["digits"], 1)
         sign = ">=" if d["more_is_better"] else "<="
         must = "" if d["must"] is None else f"{sign} {d['must']:,.{digits}f}"
         held = {True: "yes", False: "NO", None: "not known"}[d["held"]]
@@ -92,6 +93,7 @@ def markdown(doc, classes):
     ]
     out += [f"{name}: {c.note}." for name, c in classes.items() if c.note and name in doc["results"]]
     out += [f"{n}: left out, {why}." for n, why in doc["left_out"].items()]
+    out += [f"{n}: no {row} in round {i}: {why}." for n, row, i, why in doc["troubles"]]
     out += [f"Not done: {what}." for what in doc["not_done"]]
     out += [
         "",
@@ -110,6 +112,7 @@ def markdown(doc, classes):
     out += ["", "## postern by the best peer that does the same work", "", "| pair | what | best peer | ratio |", "|---|---|---|---|"]
     out += [f"| {r['pair']} | {r['what']} | {r['best']} | {r['ratio']:.2f} |" for r in doc["ratios"]]
     out += upgrades(doc["results"])
+    out += once.markdown(doc)
     out += costs(doc["costs"])
     out += projection(doc["results"])
     if doc.get("scaling"):

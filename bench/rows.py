@@ -34,7 +34,9 @@ UPGRADE = (
     ("p99_ms", "p99 ms", 2),
     ("p99_ms_without", "without upgrades", 2),
 )
-ROWS = (*dict.fromkeys(c[0] for c in COLUMNS), "upgrade")
+# Of one pair, or of none, once in a run: once.py.
+ONCE = ("reload", "pause", "decisions")
+ROWS = (*dict.fromkeys(c[0] for c in COLUMNS), "upgrade", *ONCE)
 
 
 class Best:
@@ -52,7 +54,7 @@ class Best:
         if not theirs:
             return None
         best = max(theirs, key=theirs.get) if more else min(theirs, key=theirs.get)
-        return theirs[best] * self.factor, f"{self.factor:g} x {best}"
+        return theirs[best] * self.factor, f"{self.factor:.3g} x {best}"
 
 
 class Of:
@@ -63,7 +65,7 @@ class Of:
 
     def find(self, more, row, key, results, bare, classes):
         theirs = results.get(self.name, {}).get(row, {}).get(key)
-        return None if theirs is None else (theirs * self.factor, f"{self.factor:g} x {self.name}")
+        return None if theirs is None else (theirs * self.factor, f"{self.factor:.3g} x {self.name}")
 
 
 class Bare:
@@ -85,7 +87,7 @@ class Number:
         return self.value, f"{self.value:g}"
 
 
-DIRECT, HBONE, HTTP = "postern tcp", "postern hbone", "postern http"
+DIRECT, HBONE, HTTP, HTTP2 = "postern tcp", "postern hbone", "postern http", "postern http2"
 # What the design demands: whose figure, and the limit. Rates are at least that, everything else at most. A CPU time a
 # byte has the inverse of what is asked of the rate.
 DEMANDS = tuple(
@@ -99,7 +101,10 @@ DEMANDS = tuple(
     (DIRECT, "kept", "cpu_us", Best(0.85)),
     (HBONE, "kept", "cpu_us", Best(0.85)),
     (HTTP, "kept", "cpu_us", Of(0.8, "haproxy http")),
-    *((own, "rate", key, Best(1.0, layer)) for own, layer in ((DIRECT, 4), (HBONE, 4), (HTTP, 7)) for key in ("p50_ms", "p99_ms")),
+    (HTTP, "kept", "cpu_us", Of(1 / 3, "envoy http")),
+    (HTTP2, "kept", "cpu_us", Of(0.8, "haproxy http2")),
+    (HTTP2, "kept", "cpu_us", Of(1 / 3, "envoy http2")),
+    *((own, "rate", key, Best(1.0, layer)) for own, layer in ((DIRECT, 4), (HBONE, 4), (HTTP, 7), (HTTP2, 8)) for key in ("p50_ms", "p99_ms")),
     *((own, "memory", "idle_mb", Of(1.0, "ztunnel")) for own in (DIRECT, HBONE, HTTP)),
     *((own, "memory", "process_mb", Number(2.0)) for own in (DIRECT, HBONE, HTTP)),
     (DIRECT, "memory", "held_8000_kb", Bare("bare_held_kb", plus=6)),
@@ -112,11 +117,11 @@ def summed_up(rounds):
     """Of the rounds of one pair: rates their best, everything else its median."""
     out = {}
     for row, key, _, _, more, _ in COLUMNS:
-        values = [r[row][key] for r in rounds if row in r and key in r[row]]
+        values = [r[row][key] for r in rounds if row in r and r[row].get(key) is not None]
         if values:
             out.setdefault(row, {})[key] = max(values) if more else statistics.median(values)
     for row in {r for one in rounds for r in one}:
-        if row == "upgrade":  # measured once
+        if row in ("upgrade", "reload"):  # measured once
             out[row] = dict(next(r[row] for r in rounds if row in r))
             continue
         errors = sum(r[row].get("errors", 0) for r in rounds if row in r)

@@ -3,6 +3,7 @@
  * measured must not hang on what measures.
  *
  *   load MODE --to IP:PORT --path PATH [--connections N] [--seconds S] [--rate R] [--losses FILE]
+ *             [--streams N]
  *
  * kept   N connections, each asks again as soon as it has its answer (bulk: a large PATH)
  * fresh  N at a time, a connection for each request, closed by the other side
@@ -14,7 +15,12 @@
  * standard input, runs, and prints one JSON object. idle ends at the end of standard input. An
  * answer that says "Connection: close" is the last one on its connection; the next is asked on
  * another, and what was asked for and never answered is an error.
+ *
+ * With --streams it is HTTP/2 by prior knowledge (kept, rate): so many requests at once on each
+ * connection. A stream that is reset, and a session that is told to go away, are errors.
  */
+#include "load_h2.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -47,12 +53,14 @@ struct conn {
     uint64_t left; /* of the body */
     size_t head_len;
     char head[HEAD_MAX];
+    struct h2 *h2; /* NULL: HTTP/1.1 */
 };
 
 struct load {
     enum mode mode;
     struct sockaddr_in to;
     unsigned n, rate;
+    unsigned streams; /* a connection; 0: HTTP/1.1 */
     double seconds;
     char request[1024];
     size_t request_len;
@@ -63,7 +71,8 @@ struct load {
     bool running;
     uint64_t end_ns;
 
-    /* rate: connections without a request, and requests without a connection */
+    /* rate: connections (or streams of them) without a request, and requests without a connection
+     */
     unsigned *free_conns;
     unsigned n_free;
     uint64_t next_due_ns, n_due, n_sent;
@@ -150,7 +159,7 @@ static void lost(struct load *l, const struct conn *c, const char *what)
     struct sockaddr_in own = {0};
     socklen_t len = sizeof(own);
     struct timespec t;
-    l->errors++;
+    l->errors += c->h2 != NULL && c->h2->n_asked > 1 ? c->h2->n_asked : 1;
     if (l->losses == NULL) {
         return;
     }
@@ -182,11 +191,31 @@ static void conn_end(struct load *l, struct conn *c, const char *what)
     }
 }
 
+/* Sends what HTTP/2 has gathered. False: the connection is gone. */
+static bool conn_flush(struct load *l, struct conn *c)
+{
+    size_t len = c->h2->out_len;
+    c->h2->out_len = 0;
+    if (len > 0 && send(c->fd, c->h2->out, len, MSG_NOSIGNAL) != (ssize_t)len) {
+        conn_end(l, c, "not sent");
+        return false;
+    }
+    return true;
+}
+
+/* Of HTTP/2 it is gathered only: conn_flush sends it. */
 static void conn_send(struct load *l, struct conn *c, uint64_t due_ns)
 {
     c->due_ns = due_ns;
     c->state = HEAD;
     c->head_len = 0;
+    if (c->h2 != NULL) {
+        if (!h2_ask(c->h2, (const uint8_t *)l->request, l->request_len, due_ns)) {
+            errno = ENOBUFS;
+            die("too many streams");
+        }
+        return;
+    }
     ssize_t n = send(c->fd, l->request, l->request_len, MSG_NOSIGNAL);
     if (n != (ssize_t)l->request_len) {
         conn_end(l, c, "not sent");
@@ -221,7 +250,9 @@ static void conn_answered(struct load *l, struct conn *c)
         break;
     case RATE:
         c->state = WAITING;
-        l->free_conns[l->n_free++] = (unsigned)(c - l->conns);
+        if (c->h2 == NULL || l->running) {
+            l->free_conns[l->n_free++] = (unsigned)(c - l->conns);
+        }
         break;
     case IDLE:
         c->state = WAITING;
@@ -286,6 +317,25 @@ static bool conn_take(struct load *l, struct conn *c, size_t n)
     return true;
 }
 
+/* The same of HTTP/2. */
+static bool conn_take_h2(struct load *l, struct conn *c, size_t n)
+{
+    const uint8_t *p = bytes_read;
+    enum h2_event e;
+    if (l->running) {
+        l->bytes += n;
+    }
+    do {
+        uint64_t due_ns = 0;
+        e = h2_take(c->h2, &p, &n, &due_ns);
+        if (e == H2_ANSWER) {
+            c->due_ns = due_ns;
+            conn_answered(l, c);
+        }
+    } while (e == H2_ANSWER);
+    return e == H2_MORE;
+}
+
 static void conn_event(struct load *l, struct conn *c, uint32_t events)
 {
     if (c->state == CONNECTING && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
@@ -297,7 +347,16 @@ static void conn_event(struct load *l, struct conn *c, uint32_t events)
             return;
         }
         conn_watch(l, c, EPOLLIN);
+        if (c->h2 != NULL) {
+            h2_begin(c->h2);
+        }
         conn_send(l, c, c->due_ns);
+        for (unsigned i = 1; i < l->streams && l->running && l->mode == KEPT; i++) {
+            conn_send(l, c, c->due_ns);
+        }
+        if (c->h2 != NULL) {
+            (void)conn_flush(l, c);
+        }
         return;
     }
     for (int turn = 0; turn < 4 && c->state != CLOSED; turn++) {
@@ -309,8 +368,11 @@ static void conn_event(struct load *l, struct conn *c, uint32_t events)
             conn_end(l, c, n < 0 ? "reset" : c->state != ENDING ? "ended" : NULL);
             return;
         }
-        if (!conn_take(l, c, (size_t)n)) {
+        if (!(c->h2 != NULL ? conn_take_h2 : conn_take)(l, c, (size_t)n)) {
             conn_end(l, c, "another answer");
+            return;
+        }
+        if (c->h2 != NULL && !conn_flush(l, c)) {
             return;
         }
         if (n < READ_MAX) {
@@ -339,6 +401,9 @@ static void send_due(struct load *l)
     while (l->n_sent < l->n_due && l->n_free > 0) {
         struct conn *c = &l->conns[l->free_conns[--l->n_free]];
         conn_send(l, c, l->next_due_ns + l->n_sent++ * step_ns);
+        if (c->h2 != NULL && !conn_flush(l, c)) {
+            return;
+        }
     }
 }
 
@@ -379,11 +444,20 @@ static void run(struct load *l)
         l->next_due_ns = start;
     }
     for (unsigned i = 0; i < l->n && l->mode != RATE; i++) {
+        struct conn *c = &l->conns[i];
         if (l->mode == FRESH) {
-            conn_open(l, &l->conns[i]);
-        } else {
-            conn_send(l, &l->conns[i], now_ns());
+            conn_open(l, c);
+            continue;
         }
+        for (unsigned s = 0; s < (c->h2 != NULL ? l->streams : 1); s++) {
+            conn_send(l, c, now_ns());
+        }
+        if (c->h2 != NULL) {
+            (void)conn_flush(l, c);
+        }
+    }
+    for (unsigned i = 0; i < l->n * l->streams && l->mode == RATE; i++) {
+        l->free_conns[l->n_free++] = i % l->n;
     }
     while (now_ns() < l->end_ns) {
         turn(l, 10);
@@ -407,11 +481,12 @@ static uint32_t percentile(const struct load *l, double part)
 static void report(struct load *l)
 {
     qsort(l->samples_us, l->n_samples, sizeof(l->samples_us[0]), compare_u32);
-    printf("{\"seconds\": %.6f, \"requests\": %" PRIu64 ", \"bytes\": %" PRIu64
-           ", \"errors\": %" PRIu64 ", \"unsent\": %" PRIu64
-           ", \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u, \"max_at_s\": %.3f}\n",
-           l->seconds, l->requests, l->bytes, l->errors, l->n_due - l->n_sent, percentile(l, 0.5),
-           percentile(l, 0.99), l->longest_us, l->longest_at_s);
+    printf(
+        "{\"seconds\": %.6f, \"requests\": %" PRIu64 ", \"bytes\": %" PRIu64
+        ", \"errors\": %" PRIu64 ", \"unsent\": %" PRIu64
+        ", \"p50_us\": %u, \"p99_us\": %u, \"p999_us\": %u, \"max_us\": %u, \"max_at_s\": %.3f}\n",
+        l->seconds, l->requests, l->bytes, l->errors, l->n_due - l->n_sent, percentile(l, 0.5),
+        percentile(l, 0.99), percentile(l, 0.999), l->longest_us, l->longest_at_s);
 }
 
 /* --- the command line --------------------------------------------------------------------------*/
@@ -432,7 +507,7 @@ static bool parse_to(const char *text, struct sockaddr_in *ret)
 static int usage(void)
 {
     fprintf(stderr, "usage: load kept|fresh|rate|idle --to IP:PORT --path PATH [--connections N] "
-                    "[--seconds S] [--rate R] [--losses FILE]\n");
+                    "[--seconds S] [--rate R] [--losses FILE] [--streams N]\n");
     return 2;
 }
 
@@ -462,6 +537,8 @@ static bool parse(struct load *l, int argc, char **argv)
             l->seconds = strtod(v, NULL);
         } else if (strcmp(argv[i], "--rate") == 0) {
             l->rate = (unsigned)strtoul(v, NULL, 10);
+        } else if (strcmp(argv[i], "--streams") == 0) {
+            l->streams = (unsigned)strtoul(v, NULL, 10);
         } else if (strcmp(argv[i], "--losses") == 0) {
             l->losses = fopen(v, "ae");
             if (l->losses == NULL) {
@@ -470,6 +547,12 @@ static bool parse(struct load *l, int argc, char **argv)
         } else {
             return false;
         }
+    }
+    if (l->streams > 0) {
+        l->request_len = h2_fields(path, (uint8_t *)l->request, sizeof(l->request));
+        return l->to.sin_port != 0 && l->n > 0 && l->rate > 0 && l->seconds > 0 &&
+               l->streams <= H2_STREAMS_MAX && l->request_len > 0 &&
+               (l->mode == KEPT || l->mode == RATE);
     }
     l->request_len =
         (size_t)snprintf(l->request, sizeof(l->request), "GET %s HTTP/1.1\r\nHost: bench\r\n%s\r\n",
@@ -491,9 +574,13 @@ int main(int argc, char **argv)
     setrlimit(RLIMIT_NOFILE, &files);
     l.epoll = epoll_create1(EPOLL_CLOEXEC);
     l.conns = calloc(l.n, sizeof(l.conns[0]));
-    l.free_conns = calloc(l.n, sizeof(l.free_conns[0]));
-    if (l.epoll == -1 || l.conns == NULL || l.free_conns == NULL) {
+    l.free_conns = calloc(l.streams > 0 ? (size_t)l.n * l.streams : l.n, sizeof(l.free_conns[0]));
+    struct h2 *h2 = l.streams > 0 ? calloc(l.n, sizeof(*h2)) : NULL;
+    if (l.epoll == -1 || l.conns == NULL || l.free_conns == NULL || (l.streams > 0 && h2 == NULL)) {
         die("start");
+    }
+    for (unsigned i = 0; i < l.n && h2 != NULL; i++) {
+        l.conns[i].h2 = &h2[i];
     }
     while (l.mode != FRESH && l.answered < l.n) {
         open_some(&l);

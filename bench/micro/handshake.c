@@ -214,6 +214,24 @@ static void run(enum kind kind, unsigned n)
     }
 }
 
+/* A small message there and one back, n times, over a pair that stands: what a kept request is. */
+static void talk(unsigned n)
+{
+    uint8_t message[200] = {0}, got[4096];
+    struct our_pair p;
+    our_open(&p);
+    for (unsigned i = 0; i < 2 * n; i++) {
+        struct stream *from = i % 2 == 0 ? &p.client.base : &p.server.base;
+        struct stream *to = i % 2 == 0 ? &p.server.base : &p.client.base;
+        size_t len = 0;
+        if (stream_write(from, message, sizeof(message)) != STREAM_OK ||
+            stream_read(to, got, sizeof(got), &len) != STREAM_OK || len != sizeof(message)) {
+            die("a message did not come through");
+        }
+    }
+    our_close(&p);
+}
+
 static double cpu_us(void)
 {
     struct timespec t;
@@ -268,13 +286,15 @@ int main(int argc, char **argv)
         die("memory");
     }
     new_worker();
-    if (argc == 3) {
+    if (argc == 3 && strcmp(argv[1], "messages") == 0) {
+        talk((unsigned)strtoul(argv[2], NULL, 10));
+    } else if (argc == 3) {
         unsigned kind = 0;
         while (kind < N_KINDS && strcmp(argv[1], names[kind]) != 0) {
             kind++;
         }
         if (kind == N_KINDS) {
-            die("bare, postern or forgetful");
+            die("bare, postern, forgetful or messages");
         }
         run((enum kind)kind, (unsigned)strtoul(argv[2], NULL, 10));
     } else {
