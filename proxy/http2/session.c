@@ -173,6 +173,10 @@ static void on_headers(struct http2_session *s, const nghttp2_frame *f)
     switch (s->compose.kind) {
     case COMPOSE_REQUEST:
         on_request(s, f->hd.stream_id, head);
+        st = http2_find(s->ng, f->hd.stream_id); /* if it was accepted */
+        if (st != NULL) {
+            st->remote_ended = s->compose.head.ends;
+        }
         break;
     case COMPOSE_RESPONSE:
         if (st != NULL) {
