@@ -198,11 +198,13 @@ static void refuse(struct conn *c, const struct http1_error *e)
                 CONN_CLOSE_BAD_REQUEST);
 }
 
-/* Whether what came first is HTTP/1 at all, malformed or not: its first line names the protocol. */
-static bool is_http1(const uint8_t *data, size_t len)
+/* Whether what came first is HTTP/1 at all, malformed or not: words of which the first is no method
+ * and none the protocol are not. */
+static bool is_http1(const uint8_t *data, size_t len, enum http1_reason reason)
 {
     const uint8_t *end = (const uint8_t *)memchr(data, '\n', len);
-    return memmem(data, end != NULL ? (size_t)(end - data) : len, " HTTP/", 6) != NULL;
+    return reason != HTTP1_METHOD_UNKNOWN ||
+           memmem(data, end != NULL ? (size_t)(end - data) : len, " HTTP/", 6) != NULL;
 }
 
 /* It may have been meant as HTTP/2's preface: no answer would be understood (RFC 9113 3.4). */
@@ -233,7 +235,7 @@ static size_t feed_head(struct conn *c, const uint8_t *data, size_t len, bool *r
             h->preface = *ret_more = true; /* HTTP/2 from here on */
             return 0;
         }
-        if (h->requests == 0 && conn_h2_may_follow(c) && !is_http1(data, len)) {
+        if (h->requests == 0 && conn_h2_may_follow(c) && !is_http1(data, len, e.reason)) {
             refuse_unheard(c, &e);
         } else {
             refuse(c, &e);

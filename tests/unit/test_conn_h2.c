@@ -150,6 +150,16 @@ static void test_not_http2(void **state)
     while (recv(c, got, sizeof(got), 0) > 0) { /* SETTINGS and GOAWAY, and the end */
     }
     close(c);
+    /* Nor is it HTTP/1: no answer would be understood. What is, gets one. */
+    c = dial(w->port);
+    say(c, "INVALID CONNECTION PREFACE\r\n\r\n");
+    assert_int_equal(recv(c, got, sizeof(got), 0), 0);
+    close(c);
+    log_line(&w->server, "\"request\"", "method_unknown");
+    c = dial(w->port);
+    say(c, "GET /pub http/1.1\r\nHost: a\r\n\r\n");
+    expect_in(hear_until(c, "\n\0"), "HTTP/1.1 400 ");
+    close(c);
     log_line(&w->server, "session_refused", "\"step\":\"protocol\"");
     log_line(&w->server, "\"connection\"", "bad_http2");
     assert_true(nobody_came(w));
