@@ -35,6 +35,8 @@ static const struct command {
     {"diff", policy_diff_main, "diff [--json] OLD NEW"},
     {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
     {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},
+    {"convert", policy_convert_main,
+     "convert [--trust-domain TD] [--tcp-ports LIST | none] [OPTIONS] FILE..."},
     {"schema", schema_main, "schema [KIND]"},
 };
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

@@ -23,5 +23,6 @@ int policy_lint_main(int argc, char **argv);
 int policy_diff_main(int argc, char **argv);
 int policy_replay_main(int argc, char **argv);
 int policy_suggest_main(int argc, char **argv);
+int policy_convert_main(int argc, char **argv);
 
 #endif

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 
 from lab import ROOT
 from test_commands import postern
@@ -83,3 +84,23 @@ def test_logs(build, tmp_path):
     p = postern(build, "policy", "explain", "--log", log, "--decision", "d-1", made)
     assert p.returncode == 0 and "methods [GET, HEAD] does not hold POST" in p.stdout and "add POST" in p.stdout
     assert postern(build, "policy", "explain", "--log", log, "--decision", "d-2", made).returncode == 1
+
+
+def test_convert(build, tmp_path):
+    data = ROOT / "tests" / "data" / "convert"
+    made = tmp_path / "made.yaml"
+    p = postern(build, "policy", "convert", "--tcp-ports", "9000,9001", data / "workloads.yaml", data / "tcp.yaml")
+    assert p.returncode == 1 and "warning: " in p.stderr and "implied-allow" in p.stderr
+    made.write_text(p.stdout)
+    assert postern(build, "policy", "fmt", "--check", made).returncode == 0
+    p = postern(build, "policy", "test", "--policy", made, data / "tcp-test.yaml")
+    assert p.returncode == 0 and ", 0 failed" in p.stdout
+    p = postern(build, "policy", "convert", data / "tcp.yaml")
+    assert p.returncode == 2 and f"{data / 'tcp.yaml'}:7:13: " in p.stderr and p.stdout == ""
+    policy = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p", "namespace": "istio-system"}}
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [policy]}, indent=4)
+    argv = [build / "proxy" / "postern", "policy", "convert", "-"]
+    p = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert p.returncode == 0 and p.stderr == "" and "rules: []" in p.stdout
+    for argv in (["--tcp-ports", "0", made], ["--trust-domain", "A/b", made], [], ["--frob", made]):
+        assert postern(build, "policy", "convert", *argv).returncode == 2
