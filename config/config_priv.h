@@ -280,6 +280,42 @@ bool http_check_connect(struct context *c, const struct field *f, const struct n
 void http_check(struct context *c, const struct node *map, const struct conf_http *h);
 void http_check_port(struct context *c, const struct node *map, void *value);
 
+/* Rows of a table for a struct conf_permissive; the owner's check calls permissive_check. */
+#define PERMISSIVE_FIELDS(base, member, of)                                                        \
+    {.name = "mode",                                                                               \
+     .type = TYPE_WORD,                                                                            \
+     .words = words_plaintext_mode,                                                                \
+     AT(base, member.mode),                                                                        \
+     .def = "strict",                                                                              \
+     .doc = of "`strict`: mTLS and nothing else. `permissive`: plaintext beside it, whose peers "  \
+               "have no identity (docs/permissive.md). There is no word for all ports."},          \
+        {.name = "plaintext_wait",                                                                 \
+         .type = TYPE_DURATION_MS,                                                                 \
+         .min = 10,                                                                                \
+         .max = 5000,                                                                              \
+         AT(base, member.wait_ms),                                                                 \
+         .def = "300ms",                                                                           \
+         .doc = of "`mode: permissive` only: how long a client may say nothing until it is taken " \
+                   "for a plaintext one whose server speaks first. Not on HTTP ports."},           \
+        {.name = "strict_after",                                                                   \
+         .type = TYPE_DURATION_S,                                                                  \
+         .min = 1,                                                                                 \
+         .max = CONF_STRICT_AFTER_MAX_S,                                                           \
+         AT(base, member.strict_after_s),                                                          \
+         .def_doc = "never",                                                                       \
+         .doc = of "`mode: permissive` only: the port turns strict by itself when no plaintext "   \
+                   "that policy allows has come for so long."}
+extern const char *const words_plaintext_mode[];
+void permissive_check(struct context *c, const struct node *map, const struct conf_permissive *p);
+void permissive_check_ports(struct context *c, const struct node *map,
+                            const struct conf_listener *l, bool hbone);
+/* Of a listener that has no such thing. */
+void permissive_check_none(struct context *c, const struct node *map, const char *what,
+                           const char *advice);
+/* Of a gateway's. */
+void permissive_check_server(struct context *c, const struct node *map,
+                             const struct conf_listener *l);
+
 bool sockaddr_is_loopback(const struct conf_sockaddr *a);
 bool sockaddr_is_any(const struct conf_sockaddr *a);
 uint16_t sockaddr_port(const struct conf_sockaddr *a);

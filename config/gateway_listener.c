@@ -295,6 +295,7 @@ static const struct field fields_listener[] = {
      .table = &table_listener_limits,
      .doc = "How much it takes."},
     EXPIRY_FIELDS(struct conf_listener, expiry, "drain", EXPIRY_GRACE, EXPIRY_SPREAD, NULL),
+    PERMISSIVE_FIELDS(struct conf_listener, permissive, "Server only. "),
 };
 const struct table table_gateway_listener = {
     .name = "a listener",
@@ -335,6 +336,7 @@ static const struct {
     {"allow_remote_clients", CLIENT, "its clients show certificates",
      "its clients show certificates"},
     {"upstream", RELAY, "only a relay has two legs with TLS", NULL},
+    {"mode", SERVER, "its clients speak in the clear", "a relay speaks with certificates only"},
 };
 
 static void check_types(struct context *c, const struct node *map, unsigned type)
@@ -448,6 +450,8 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                                                             : 0;
     expiry_check(c, map, &l->expiry);
     http_check(c, map, &l->http);
+    permissive_check(c, map, &l->permissive);
+    permissive_check_server(c, map, l);
     l->capture = CONF_EXPLICIT;
     l->type = type == SERVER   ? CONF_LISTENER_SERVER
               : type == CLIENT ? CONF_LISTENER_CLIENT

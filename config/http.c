@@ -171,6 +171,7 @@ void http_check_port(struct context *c, const struct node *map, void *value)
     struct conf_port *p = value;
     expiry_check_port(c, map, value);
     http_check(c, map, &p->http);
+    permissive_check(c, map, &p->permissive);
 }
 
 /* --- of the process --------------------------------------------------------------------------- */

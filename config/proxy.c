@@ -123,6 +123,7 @@ static const struct field fields_listener_port[] = {
      .def = "none",
      .doc = PROXY_PROTOCOL_DOC},
     HTTP_FIELDS(struct conf_port, http, ""),
+    PERMISSIVE_FIELDS(struct conf_port, permissive, ""),
     EXPIRY_FIELDS(struct conf_port, expiry, NULL, NULL, NULL, "the listener's"),
 };
 static const struct table table_listener_port = {.name = "a port of a listener",
@@ -205,6 +206,7 @@ static const struct field fields_listener[] = {
      .def = "tcp",
      .doc = "Explicit only: what is spoken."},
     HTTP_FIELDS(struct conf_listener, http, "Explicit only. "),
+    PERMISSIVE_FIELDS(struct conf_listener, permissive, "Explicit inbound only. "),
     {.name = "transport",
      .type = TYPE_WORD,
      .words = words_transport,
@@ -258,6 +260,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
     struct conf_listener *l = value;
     expiry_check(c, map, &l->expiry);
     http_check(c, map, &l->http);
+    permissive_check(c, map, &l->permissive);
     l->to.kind = l->to.address.len > 0 ? CONF_TARGET_ADDRESS : CONF_TARGET_NONE;
     bool inbound = schema_word_is(map, "direction", "inbound");
     bool outbound = schema_word_is(map, "direction", "outbound");
@@ -273,6 +276,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                           "it has one destination, 'to', and says 'protocol'");
         proxy_protocol_check(c, map, l);
         if (outbound) {
+            permissive_check_none(c, map, "an outbound listener", "nobody is let in there");
             schema_refuse_key(c, map, "proxy_protocol", "an outbound listener",
                               "a server that speaks TLS sees who connects to it");
             schema_require_key(c, map, "identities", "an explicit outbound listener",
@@ -300,6 +304,8 @@ static void check_listener(struct context *c, const struct node *map, void *valu
         schema_refuse_key(c, map, "proxy_protocol_from", what,
                           "the kernel tells who opened what it redirected");
         schema_refuse_key(c, map, "proxy_protocol_pass", what, "it takes headers from nobody");
+        permissive_check_none(c, map, what, "it is said of a port by name, under 'ports'");
+        permissive_check_ports(c, map, l, hbone);
         schema_refuse_key(c, map, "protocol", what,
                           inbound ? "say it for each port under 'ports'"
                                   : "it is said in the mesh map");

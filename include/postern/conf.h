@@ -20,6 +20,7 @@
 #include <postern/conf_http.h>
 #include <postern/conf_jwt.h>
 #include <postern/conf_lists.h>
+#include <postern/conf_permissive.h>
 #include <postern/conf_policy.h>
 #include <postern/err.h>
 #include <postern/log.h>
@@ -105,6 +106,7 @@ struct conf_port {
     enum conf_proxy_protocol proxy_protocol; /* towards the workload */
     struct conf_expiry expiry;               /* what is not said is the listener's or service's */
     struct conf_http http;                   /* of a listener's port with protocol http */
+    struct conf_permissive permissive;       /* of a port of an intercepted listener */
 };
 
 /* Where a listener takes connections. */
@@ -235,6 +237,7 @@ struct conf_listener {
     } limits;
     uint16_t proxy_protocol_id_tlv; /* of the peer's SPIFFE ID; 0: the usual one */
     struct conf_target_check check;
+    struct conf_permissive permissive; /* explicit inbound, server */
 };
 
 /* Own certificates of a Gateway that do not come with `identity`. */

@@ -13,6 +13,7 @@
 #include <postern/err.h>
 #include <postern/limit.h>
 #include <postern/log.h>
+#include <postern/permissive.h>
 #include <postern/rate.h>
 #include <postern/service_manager.h>
 #include <postern/snapshot.h>
@@ -29,6 +30,7 @@
 #define CONN_STATES(X)                                                                             \
     X(NEW, "new")                   /* accepted, nothing decided */                                \
     X(PROXY_HEADER, "proxy_header") /* reads a header that says whom the peer speaks for */        \
+    X(FIRST_BYTES, "first_bytes")   /* of a permissive port: waits whether TLS comes */            \
     X(HELLO, "hello")               /* reads the client's first message, to choose by its name */  \
     X(HELD, "held")                 /* waits for the first identity */                             \
     X(DIAL, "dial")                 /* connects to the next hop */                                 \
@@ -91,6 +93,8 @@ enum conn_end { CONN_END_ORDER, CONN_END_RESET, CONN_END_LINGER };
       "the target's name has no address yet, and it waited its time")                              \
     X(BAD_PROXY_HEADER, "bad_proxy_header", RESET, WARN,                                           \
       "it comes from who has to say whom it speaks for, and did not")                              \
+    X(TLS_TOO_LATE, "tls_too_late", RESET, WARN,                                                   \
+      "it said nothing for so long that it was taken for plaintext, and then TLS came")            \
     X(BAD_HELLO, "bad_hello", RESET, WARN, "what came is no TLS that could be read")               \
     X(NO_SNI_ROUTE, "no_sni_route", RESET, WARN,                                                   \
       "no route is for the server name that it asks for")                                          \
@@ -172,6 +176,7 @@ struct conn_counters {
     /* Outbound to what is no service's: refused, let through; by class. */
     _Atomic uint64_t unlisted[2][CONF_N_UNLISTED_CLASSES];
     _Atomic uint64_t plaintext_sni;                 /* inbound: passed through by name */
+    _Atomic uint64_t plaintext_permissive;          /* inbound: on a permissive port */
     _Atomic uint64_t requests[CONN_STATUS_CLASSES]; /* by the answer's class; 0: none was sent */
     _Atomic uint64_t requests_denied;
     _Atomic uint64_t requests_limited;         /* by rate: 429 */
@@ -265,6 +270,8 @@ bool conn_worker_listening(const struct conn_worker *w, size_t i, struct conn_li
 /* True once draining has ended and nothing is open. */
 bool conn_worker_drained(const struct conn_worker *w);
 const struct conn_counters *conn_worker_counters(const struct conn_worker *w);
+/* Who came in plaintext; to be read at any time. */
+const struct permissive_book *conn_worker_book(const struct conn_worker *w);
 /* Its log ring, for log_drain. */
 struct log *conn_worker_log(struct conn_worker *w);
 

@@ -186,6 +186,15 @@ struct snapshot_change *snapshot_change_new(const struct snapshot *before,
                                             const struct snapshot *now);
 struct snapshot_change *snapshot_change_free(struct snapshot_change *c);
 
+/* Permissive ports that have turned strict: docs/permissive.md. */
+enum { SNAPSHOT_STRICT_MAX = 256 };
+struct snapshot_strict {
+    struct {
+        uint16_t listener, port; /* port 0: the listener has one destination */
+    } items[SNAPSHOT_STRICT_MAX];
+    size_t n;
+};
+
 struct snapshot {
     _Atomic unsigned refs;
     uint64_t generation;                /* every change of anything */
@@ -201,6 +210,7 @@ struct snapshot {
     int64_t at_s;                  /* by the clock of the wall: rules that ended later are in it */
     bool wants_state;              /* without one nothing is allowed */
     bool own_quarantined;          /* this process's own identity or certificate is */
+    struct snapshot_strict strict;
 };
 
 /* What a snapshot is made of; all but files may be NULL. */
@@ -212,8 +222,9 @@ struct snapshot_parts {
     struct balance_state *balance; /* of these files and this state */
     struct snapshot_state *state;
     struct tls_tickets *tickets;
-    bool quarantined;              /* the agent says that our identity is */
-    const struct snapshot *before; /* lent for the call: the one that workers have now */
+    bool quarantined;                     /* the agent says that our identity is */
+    const struct snapshot_strict *strict; /* lent for the call; NULL: none */
+    const struct snapshot *before;        /* lent for the call: the one that workers have now */
 };
 /* Takes references of its own. */
 struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *parts);
@@ -250,6 +261,10 @@ size_t snapshot_sets(const struct snapshot *s, const struct route *r, const stru
 /* The one whose endpoints count; NULL: the destination itself does. */
 const struct balance_set *snapshot_endpoints(const struct snapshot *s, const struct route *r,
                                              const struct net_addr *dst);
+/* What an inbound listener says of plaintext to this port of the workload (0: the one that it has);
+ * NULL: it takes none there, or none any more. */
+const struct conf_permissive *snapshot_permissive(const struct snapshot *s, size_t listener,
+                                                  uint16_t port);
 /* Whether a peer with this identity and serial is quarantined. */
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 

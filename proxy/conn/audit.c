@@ -90,6 +90,7 @@ static void record(struct conn *c, const struct conn_audit *a, enum audit_kind k
 
 void conn_audit_connection(struct conn *c, const char *reason)
 {
+    conn_plain_decided(c, reason == NULL && c->judged && c->verdict.allow);
     record(c,
            &(const struct conn_audit){.verdict = c->judged ? &c->verdict : NULL,
                                       .protocol = "tcp",
@@ -101,6 +102,9 @@ void conn_audit_connection(struct conn *c, const char *reason)
 
 void conn_audit_request(struct conn *c, const struct conn_audit *a)
 {
+    if (!a->ended) {
+        conn_plain_decided(c, a->verdict != NULL && a->verdict->allow);
+    }
     record(c, a, a->ended ? AUDIT_ENDED : AUDIT_REQUEST);
 }
 

@@ -13,7 +13,7 @@
  *   carry_priv.h: connections as streams of others: session.c and more
  *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
  *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
- *   audit.c     decisions for the audit log
+ *   audit.c     decisions for the audit log       plain.c     plaintext beside mTLS
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
@@ -92,8 +92,9 @@ struct conn_worker {
     struct http_pool kept;             /* connections to workloads, without a client */
     uint64_t limit_told_ms, n_limited; /* when a limit was last told of, and how often not */
     uint64_t decision_prefix, decision_count;
-    struct audit_ring *audit; /* lent; NULL: decisions are not recorded */
-    uint64_t audit_random;    /* for those that are sampled; never 0 */
+    struct permissive_book *book; /* owned */
+    struct audit_ring *audit;     /* lent; NULL: decisions are not recorded */
+    uint64_t audit_random;        /* for those that are sampled; never 0 */
 
     struct live_index *live; /* owned: all connections, and who of them has to be looked at */
     struct loop_timer rejudge_timer;
@@ -162,6 +163,18 @@ struct conn_told {
     struct net_addr destination; /* whom the source connected to; none: not told */
 };
 
+/* What a permissive port got first. */
+struct conn_plain {
+    uint8_t bytes[PERMISSIVE_BYTES]; /* not handed on yet */
+    uint8_t n;
+    bool done;     /* it is known what it is */
+    bool unheard;  /* plaintext by silence, and the client has still said nothing */
+    uint8_t class; /* enum permissive_class */
+    uint16_t port; /* as the configuration knows it */
+    uint64_t took_ms;
+    struct permissive_visit visit;
+};
+
 struct conn_tunnel {
     struct buf in; /* the proxy's answer */
 };
@@ -221,10 +234,12 @@ struct conn {
     struct detect_race race;
     bool relay;       /* inbound, and TLS upstream */
     bool passthrough; /* inbound, and not terminated here */
+    bool plaintext;   /* inbound, by a permissive port: its peer is nobody */
     uint8_t dial_left, dial_at, dial_tried;
     uint64_t dial_end_ms, tries_end_ms; /* of connecting; of that and handshakes, wherever */
     struct conn_told *told;             /* owned; of those who say whom they speak for */
     struct conn_hello *hello;           /* owned; of listeners that choose by name */
+    struct conn_plain *plain;           /* owned; of those to a permissive port */
     struct conn_tunnel *tunnel;         /* owned; of those that ask a proxy */
     struct conn_carrier *carrier;       /* owned; of one that carries streams */
     struct conn_carrier *via;           /* whose stream it is, or will be */
@@ -397,6 +412,25 @@ void conn_identity_hand_back(struct conn *c);
 /* Closes, and tells it once a second at most. */
 void conn_limit_refuse(struct conn *c, enum conn_reason reason);
 
+/* --- plain.c: plaintext beside mTLS (docs/permissive.md) ---------------------------------------
+ */
+/* Whether its first bytes have to be seen, before it is known what it is. */
+bool conn_plain_wanted(const struct conn *c);
+void conn_plain_start(struct conn *c);
+void conn_plain_step(struct conn *c); /* FIRST_BYTES */
+void conn_plain_timeout(struct conn *c);
+/* What was read for it, to whoever reads on. */
+struct str conn_plain_take(struct conn *c);
+/* Of a pump: what its client said first. False: closed, it is TLS. */
+bool conn_plain_heard(struct conn *c, const uint8_t *data, size_t n);
+/* Whether plaintext, if it is that, would be taken still. */
+bool conn_plain_holds(const struct conn *c);
+/* It, or a request in it, was judged. */
+void conn_plain_decided(struct conn *c, bool allowed);
+/* It came with a certificate. */
+void conn_plain_not(struct conn *c);
+void conn_plain_free(struct conn *c);
+
 /* --- told.c, hello.c, prelude.c, tunnel.c ------------------------------------------------------
  */
 /* Whether it has to be read first, of whom this one speaks. */
@@ -431,6 +465,7 @@ bool conn_canary_took(struct conn *c);
 
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);
+void conn_inbound_handshake(struct conn *c);
 void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL, UPSTREAM_HANDSHAKE */
 void conn_outbound_start(struct conn *c);
 void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */

@@ -45,6 +45,8 @@ static void deny(struct conn *c, enum conn_reason reason)
     conn_close(c, reason);
 }
 
+static void looked(struct conn *c, const uint8_t *data, size_t n);
+
 void conn_detect_start(struct conn *c)
 {
     conn_set_state(c, CONN_DETECT);
@@ -52,7 +54,12 @@ void conn_detect_start(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
-    conn_detect_step(c);
+    if (c->http->in.len > 0) { /* of plaintext: what it was told from */
+        looked(c, buf_head(&c->http->in), buf_len(&c->http->in));
+    }
+    if (c->state == CONN_DETECT) {
+        conn_detect_step(c);
+    }
 }
 
 static void ended(struct conn *c, bool in_order)
@@ -77,12 +84,9 @@ static void found_http(struct conn *c)
     conn_http_step(c);
 }
 
-static void took(struct conn *c, const uint8_t *data, size_t n)
+/* At what is in the reader's buffer since. */
+static void looked(struct conn *c, const uint8_t *data, size_t n)
 {
-    if (!buf_append(&c->http->in, data, n)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
-    }
     if (!detect_race_feed(&c->race, DETECT_SIDE_CLIENT, data, n)) {
         conn_leg_want(conn_downstream(c),
                       LOOP_READ | (stream_blocked(&conn_downstream(c)->s) ? LOOP_WRITE : 0U));
@@ -95,6 +99,15 @@ static void took(struct conn *c, const uint8_t *data, size_t n)
         conn_h2_from_http(c);
     } else {
         deny(c, CONN_CLOSE_NOT_HTTP);
+    }
+}
+
+static void took(struct conn *c, const uint8_t *data, size_t n)
+{
+    if (buf_append(&c->http->in, data, n)) {
+        looked(c, data, n);
+    } else {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
     }
 }
 

@@ -85,7 +85,7 @@ static void forward(struct h2_exchange *x, const struct http2_head *head)
     struct http1_forward fwd = {.own_id = conn_own_id(c),
                                 .peer_hash = str_of(c->h2->peer_hash),
                                 .source = str_of(c->h2->source_ip),
-                                .proto = STR_LIT("https"),
+                                .proto = c->plaintext ? STR_LIT("http") : STR_LIT("https"),
                                 .traceparent = http_trace_begin(c, trace)};
     if (conn_conf(c)->http.via != CONF_VIA_OFF) {
         fwd.via = STR_LIT("2 postern");

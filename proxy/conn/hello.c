@@ -61,9 +61,10 @@ void conn_hello_start(struct conn *c)
 uint64_t conn_handshake_ms(const struct conn *c)
 {
     uint64_t all = conn_conf(c)->timeouts.handshake_ms;
-    uint64_t used = c->hello != NULL && c->hello->done ? c->hello->took_ms
-                    : c->told != NULL                  ? c->told->took_ms
-                                                       : 0;
+    uint64_t used = c->plain != NULL && c->plain->done   ? c->plain->took_ms
+                    : c->hello != NULL && c->hello->done ? c->hello->took_ms
+                    : c->told != NULL                    ? c->told->took_ms
+                                                         : 0;
     return used < all ? all - used : 1;
 }
 

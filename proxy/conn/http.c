@@ -65,7 +65,7 @@ bool conn_http_start(struct conn *c)
     http_peer_texts(c, h->peer_hash, h->source_ip);
     conn_downstream(c)->ready |= LOOP_READ;
     http_set_deadline(c, conn_conf(c)->timeouts.request_head_ms);
-    return true;
+    return buf_append_str(&h->in, conn_plain_take(c));
 }
 
 void conn_http_free(struct conn *c)

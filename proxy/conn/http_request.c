@@ -115,7 +115,7 @@ static void forward(struct conn *c)
         .own_id = conn_own_id(c),
         .peer_hash = str_of(h->peer_hash),
         .source = str_of(h->source_ip),
-        .proto = STR_LIT("https"),
+        .proto = c->plaintext ? STR_LIT("http") : STR_LIT("https"),
         .via = via_of(c, h->req.minor),
         .traceparent = http_trace_begin(c, trace),
     };

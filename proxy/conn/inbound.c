@@ -106,6 +106,15 @@ void conn_inbound_start(struct conn *c)
         }
         return;
     }
+    if (conn_plain_wanted(c)) {
+        conn_plain_start(c);
+    } else {
+        conn_inbound_handshake(c);
+    }
+}
+
+void conn_inbound_handshake(struct conn *c)
+{
     conn_set_state(c, CONN_HANDSHAKE);
     loop_timer_arm(&c->timer, conn_handshake_ms(c));
     if (conn_tls_accept(c, &c->peer)) {
@@ -203,6 +212,9 @@ void conn_inbound_verified(struct conn *c)
 {
     if (!conn_identity_enter(c)) {
         return;
+    }
+    if (!c->plaintext) {
+        conn_plain_not(c);
     }
     if (conn_detect_wanted(c)) {
         conn_stream_answer(c); /* what it says is read, and it may wait for that */

@@ -212,11 +212,14 @@ static enum conn_reason rejudge(struct conn *c)
     c->pass = NULL;
     c->verdict.rule = NULL;
     if (c->state == CONN_NEW || c->state == CONN_PROXY_HEADER || c->state == CONN_HELLO ||
-        c->state == CONN_HELD || c->state == CONN_LINGER) {
+        c->state == CONN_FIRST_BYTES || c->state == CONN_HELD || c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {
         return CONN_CLOSE_QUARANTINED;
+    }
+    if (!conn_plain_holds(c)) {
+        return CONN_CLOSE_POLICY_CHANGED;
     }
     if (moved || !relay_holds(c) ||
         (c->direction == CONF_OUTBOUND && !route_holds(c, listed, before))) {

@@ -121,6 +121,13 @@ bool conn_prelude_send(struct conn *c, struct conn_leg *leg)
         ok = ok && buf_append_str(&out, buf_str(&c->hello->in));
         buf_reset(&c->hello->in);
     }
+    struct str first = conn_plain_take(c);
+    if (first.n > 0) {
+        if (c->undeclared && c->race.how == DETECT_BY_NONE) {
+            conn_detect_look(c, conn_downstream(c), (const uint8_t *)first.p, first.n);
+        }
+        ok = ok && buf_append_str(&out, first);
+    }
     if (ok && buf_len(&out) > 0) {
         ok = stream_write(&leg->s, buf_head(&out), buf_len(&out)) != STREAM_FAILED;
         c->sys_errno = leg->s.sys_errno;

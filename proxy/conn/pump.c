@@ -46,6 +46,10 @@ static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
     size_t most = NET_SCRATCH_SIZE - (to->kind == CONN_LEG_STREAM ? HBONE_READ_ROOM : 0U);
     switch (stream_read(&from->s, scratch->plain, most, &n)) {
     case STREAM_OK:
+        if (c->plain != NULL && c->plain->unheard && from == conn_downstream(c) &&
+            !conn_plain_heard(c, scratch->plain, n)) {
+            return false;
+        }
         if (c->detecting) {
             conn_detect_look(c, from, scratch->plain, n);
         }
@@ -126,7 +130,7 @@ void conn_pump_step(struct conn *c)
 void conn_pump_start(struct conn *c)
 {
     conn_set_state(c, CONN_PUMP);
-    c->detecting = c->undeclared && c->http == NULL;
+    c->detecting = c->undeclared && c->http == NULL && c->race.how == DETECT_BY_NONE;
     loop_timer_arm(&c->timer, conn_conf(c)->timeouts.idle_tcp_ms);
     /* The side that opened it has mostly sent something while we were busy. */
     conn_downstream(c)->ready |= c->early == NULL ? LOOP_READ : 0U;

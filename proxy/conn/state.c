@@ -28,12 +28,13 @@ static const struct reason {
 #define TO(s) (1U << CONN_##s)
 /* From each state, where it may go. */
 static const unsigned edges[CONN_STATE_COUNT] = {
-    [CONN_NEW] = TO(PROXY_HEADER) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) |
-                 TO(CLOSED),
-    [CONN_PROXY_HEADER] =
-        TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
+    [CONN_NEW] = TO(PROXY_HEADER) | TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) |
+                 TO(DIAL) | TO(OPENING) | TO(CLOSED),
+    [CONN_PROXY_HEADER] = TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) |
+                          TO(OPENING) | TO(CLOSED),
+    [CONN_FIRST_BYTES] = TO(HANDSHAKE) | TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(CLOSED),
     [CONN_HELLO] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
-    [CONN_HELD] = TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
+    [CONN_HELD] = TO(FIRST_BYTES) | TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
     [CONN_HANDSHAKE] = TO(DIAL) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(HTTP2) | TO(PUMP) |
@@ -145,6 +146,7 @@ static void free_now(struct loop_deferred *d)
     conn_h2_free(c);
     conn_told_free(c);
     conn_hello_free(c);
+    conn_plain_free(c);
     conn_tunnel_free(c);
     conn_early_free(c);
     conn_carrier_free(c);
@@ -340,6 +342,9 @@ void conn_drive(struct conn *c)
     case CONN_PROXY_HEADER:
         conn_told_step(c);
         break;
+    case CONN_FIRST_BYTES:
+        conn_plain_step(c);
+        break;
     case CONN_HELLO:
         conn_hello_step(c);
         break;
@@ -418,6 +423,9 @@ static void on_timer(void *arg)
         break;
     case CONN_PROXY_HEADER:
         conn_told_timeout(c);
+        break;
+    case CONN_FIRST_BYTES:
+        conn_plain_timeout(c);
         break;
     case CONN_HELLO:
         conn_close(c, CONN_CLOSE_HANDSHAKE_TIMEOUT);

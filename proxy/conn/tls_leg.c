@@ -31,11 +31,13 @@ static const struct route *wanted(const struct conn *c)
     return c->relay ? conn_listener(c)->explicit_route : c->route;
 }
 
-/* What was read to choose by the server name. */
+/* What was read to choose by the server name, or to tell it from plaintext. */
 static bool hand_over(struct conn *c, struct conn_leg *leg)
 {
     struct buf *in = c->hello != NULL ? &c->hello->in : NULL;
+    struct str first = conn_plain_take(c);
     bool ok = in == NULL || tls_feed(&leg->tls, buf_head(in), buf_len(in));
+    ok = ok && (first.n == 0 || tls_feed(&leg->tls, (const uint8_t *)first.p, first.n));
     if (in != NULL) {
         buf_reset(in);
     }

@@ -104,7 +104,7 @@ const char *conn_transport_text(const struct conn *c)
         return "hbone_session";
     }
     if (c->direction == CONF_INBOUND) {
-        return conn_is_stream(c) ? "hbone" : NULL;
+        return conn_is_stream(c) ? "hbone" : c->plaintext ? "plaintext" : NULL;
     }
     switch (c->transport) {
     case CONF_TRANSPORT_DIRECT:

@@ -286,6 +286,9 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     os_random(&w->decision_prefix, sizeof(w->decision_prefix));
     os_random(&w->audit_random, sizeof(w->audit_random));
     w->audit_random |= 1;
+    uint64_t seed;
+    os_random(&seed, sizeof(seed));
+    w->book = permissive_book_new(seed);
     w->audit = spec->audit;
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
@@ -382,6 +385,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     free(w->response);
     buf_reset(&w->emit);
     learned_free(w->learned);
+    permissive_book_free(w->book);
     log_free(w->log);
     free(w);
     return NULL;
@@ -390,6 +394,11 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
 const struct conn_counters *conn_worker_counters(const struct conn_worker *w)
 {
     return &w->counters;
+}
+
+const struct permissive_book *conn_worker_book(const struct conn_worker *w)
+{
+    return w->book;
 }
 
 struct log *conn_worker_log(struct conn_worker *w)

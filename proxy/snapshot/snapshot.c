@@ -355,6 +355,9 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
     s->balance = parts->balance != NULL ? balance_state_ref(parts->balance) : NULL;
     s->tickets = parts->tickets != NULL ? tls_tickets_ref(parts->tickets) : NULL;
     s->resolved = parts->resolved != NULL ? resolve_state_ref(parts->resolved) : NULL;
+    if (parts->strict != NULL) {
+        s->strict = *parts->strict;
+    }
     s->wants_state = parts->files->conf->state.from == CONF_STATE_AGENT;
     if (s->wants_state) {
         s->state = parts->state != NULL ? snapshot_state_ref(parts->state) : NULL;

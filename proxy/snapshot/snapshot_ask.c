@@ -32,6 +32,35 @@ int64_t snapshot_next_expiry(const struct snapshot *s, int64_t now_s)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
+static bool is_strict_now(const struct snapshot *s, size_t listener, uint16_t port)
+{
+    for (size_t i = 0; i < s->strict.n; i++) {
+        if (s->strict.items[i].listener == listener && s->strict.items[i].port == port) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct conf_permissive *snapshot_permissive(const struct snapshot *s, size_t listener,
+                                                  uint16_t port)
+{
+    const struct conf_listener *l = s->files->listeners[listener].conf;
+    const struct conf_permissive *p = NULL;
+    if (l->direction != CONF_INBOUND || l->capture == CONF_HBONE ||
+        l->type == CONF_LISTENER_RELAY) {
+        return NULL;
+    }
+    if (l->capture == CONF_EXPLICIT) {
+        p = port == 0 ? &l->permissive : NULL;
+    }
+    for (size_t i = 0; i < l->n_ports && p == NULL; i++) {
+        p = l->ports[i].port == port ? &l->ports[i].permissive : NULL;
+    }
+    bool plain = p != NULL && p->mode == CONF_MODE_PERMISSIVE;
+    return plain && !is_strict_now(s, listener, port) ? p : NULL;
+}
+
 void snapshot_decide(const struct snapshot *s, const struct policy_query *q,
                      struct policy_verdict *ret, const struct policy **ret_by)
 {

@@ -116,6 +116,24 @@ static bool same_leg(const struct snapshot_leg *a, const struct snapshot_leg *b)
            same_text(a->own_id, b->own_id);
 }
 
+/* Whether plaintext that was taken would be still. What is taken in addition concerns nobody. */
+static bool takes_plaintext_still(const struct snapshot *before, const struct snapshot *now,
+                                  size_t i)
+{
+    const struct conf_listener *l = before->files->listeners[i].conf;
+    if (snapshot_permissive(before, i, 0) != NULL && snapshot_permissive(now, i, 0) == NULL) {
+        return false;
+    }
+    for (size_t k = 0; k < l->n_ports; k++) {
+        uint16_t port = l->ports[k].port;
+        if (snapshot_permissive(before, i, port) != NULL &&
+            snapshot_permissive(now, i, port) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Routes by server name are compared as a whole: as not the same. */
 static bool same_listener(const struct snapshot *before, const struct snapshot *now, size_t i)
 {
@@ -131,7 +149,7 @@ static bool same_listener(const struct snapshot *before, const struct snapshot *
         parties = a->conf->n_sni == 0 && b->conf->n_sni == 0 &&
                   same_leg(&before->parties->legs[i], &now->parties->legs[i]);
     }
-    return files && parties;
+    return files && parties && takes_plaintext_still(before, now, i);
 }
 
 static void compare_listeners(const struct snapshot *before, const struct snapshot *now,

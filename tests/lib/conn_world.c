@@ -62,7 +62,8 @@ static struct snapshot *make_snapshot(struct side *s)
     struct balance_state *b = balance_build(s->balance, tables, 1, s->resolved, os_now_ms());
     struct snapshot *snap = snapshot_new(
         ++s->generation,
-        &(const struct snapshot_parts){.files = s->files, .identity = s->identity, .balance = b});
+        &(const struct snapshot_parts){
+            .files = s->files, .identity = s->identity, .balance = b, .strict = s->strict});
     balance_state_unref(b);
     return snap;
 }
