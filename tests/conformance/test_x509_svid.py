@@ -101,7 +101,7 @@ def test_first_message(agent):
     agent.start(ids=("first", "second", "third"), hints=("internal", "internal", "external"))
     for _ in range(3):  # the same order each time
         with Raw(agent.socket) as c:
-            r = response(c.open(SVID).next(timeout=5))
+            r = response(c.open(SVID).next(timeout=60))
             assert [s.spiffe_id for s in r.svids] == [f"spiffe://{TD}/{n}" for n in ("first", "second", "third")]
             assert [s.hint for s in r.svids] == ["internal", "", "external"]
             assert not r.federated_bundles and not r.crl
@@ -117,7 +117,7 @@ def test_bundles(agent):
     with Raw(agent.socket) as c:
         s = c.open(BUNDLES)
         r = workload_pb2.X509BundlesResponse()
-        r.ParseFromString(s.next(timeout=5))
+        r.ParseFromString(s.next(timeout=60))
         assert list(r.bundles) == [f"spiffe://{TD}"]
         assert r.bundles[f"spiffe://{TD}"] == response(c.open(SVID).next()).svids[0].bundle
         for cert in split_der(r.bundles[f"spiffe://{TD}"]):
@@ -211,8 +211,8 @@ def test_service_is_killed(agent):
 
     def back():
         try:
-            with Raw(agent.socket, timeout=5) as c:
-                return response(c.open(SVID).next(timeout=5)).svids
+            with Raw(agent.socket, timeout=60) as c:
+                return response(c.open(SVID).next(timeout=60)).svids
         except (Ended, OSError, AssertionError):
             return None
 

@@ -101,7 +101,7 @@ PING = r"""
 import socket, sys
 v6 = ":" in sys.argv[1]
 s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, 58 if v6 else 1)
-s.settimeout(5)
+s.settimeout(30)
 if not v6:
     echo = b"\x08\x00\xf7\xfd\x00\x01\x00\x01"
 else:
@@ -201,7 +201,7 @@ while True:
         n += 1
         said = {"accepted": n, "source": source[0], "to": list(c.getsockname()[:2])}
         u = socket.socket(c.family)
-        u.settimeout(5)
+        u.settimeout(30)
         if keep:
             u.setsockopt(*TRANSPARENT[c.family], 1)
             u.bind((source[0], 0))
@@ -331,11 +331,11 @@ def hold(world):
         listener.bind(("", 15016))
         listener.listen()
     with in_netns(world.peer):
-        client = socket.create_connection((world.app4, 7001), timeout=5)
+        client = socket.create_connection((world.app4, 7001), timeout=30)
     with listener:
         server, _ = listener.accept()
     assert server.getsockname() == (world.app4, 7001)
-    server.settimeout(5)
+    server.settimeout(30)
     return server, client
 
 
@@ -375,7 +375,7 @@ def test_odd_flags_open_nothing(world, flags):
         done = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with raw, done:
         raw.sendto(tcp_segment(world.peer4, world.app4, 40000 + flags, 80, flags), (world.app4, 0))
-        done.settimeout(5)
+        done.settimeout(30)
         done.sendto(b"?", (world.app4, 5353))  # whatever was sent before has arrived by its answer
         assert done.recv(100) == b"udp:?"
     assert "tcp dport 80 counter packets 0 bytes 0" in world.nft("list table inet other")
@@ -414,7 +414,7 @@ def test_a_syn_in_fragments(world, mode):
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         answers = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
     with raw, answers:
-        answers.settimeout(5)
+        answers.settimeout(30)
         for packet in fragments(world.peer4, world.app4, syn, 8):
             raw.sendto(packet, (world.app4, 0))
         while True:  # a SYN-ACK (of the listener's), or a reset

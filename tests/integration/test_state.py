@@ -231,10 +231,10 @@ class Subscriber:
         self.raw.h2.send_data(self.stream.id, self.message(**kw))
         self.raw.flush()
 
-    def next(self, timeout=5.0):
+    def next(self, timeout=60):
         return Snapshot(self.stream.next(timeout))
 
-    def ended(self, timeout=5.0):
+    def ended(self, timeout=60):
         self.stream.wait_end(timeout)
         return self.stream.status
 

@@ -57,7 +57,7 @@ while True:
 ASK = r"""
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5) as s:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
         print(s.makefile().read())
 except OSError as e:
     print(type(e).__name__)
@@ -156,10 +156,10 @@ def connected(server_ns, client_ns, host, port, dial=None):
     with in_netns(server_ns):
         listener = socket.create_server((host, port))
     with in_netns(client_ns):
-        client = socket.create_connection(dial or (host, port), timeout=5)
+        client = socket.create_connection(dial or (host, port), timeout=30)
     with listener:
         server, _ = listener.accept()
-    server.settimeout(5)
+    server.settimeout(30)
     return server, client
 
 

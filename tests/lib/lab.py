@@ -21,12 +21,18 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
+# What must come is waited for so long at least, whatever a caller thinks enough: a shorter wait makes no test
+# stricter, it only fails on a machine with more to do. (That something does not come is seen by another way.)
+PATIENCE_S = 60
+
+
 class LabError(Exception):
     pass
 
 
-def wait_for(what, condition, timeout=20.0, interval=0.02):
+def wait_for(what, condition, timeout=PATIENCE_S, interval=0.02):
     """Returns the condition's first true value; says what was waited for when time is up."""
+    timeout = max(timeout, PATIENCE_S)
     end = time.monotonic() + timeout
     last = None
     while True:
@@ -54,11 +60,17 @@ def log_events(text, event, **want):
     return found
 
 
-def run(*argv, check=True, timeout=30, **kw):
+def run(*argv, check=True, timeout=PATIENCE_S, **kw):
+    timeout = max(timeout, PATIENCE_S)
     p = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=timeout, check=False, **kw)
     if check and p.returncode != 0:
         raise LabError(f"{' '.join(map(str, argv))}: exit {p.returncode}: {p.stderr.strip() or p.stdout.strip()}")
     return p
+
+
+class Child(subprocess.Popen):
+    def wait(self, timeout=None):
+        return super().wait(None if timeout is None else max(timeout, PATIENCE_S))
 
 
 class Process:
@@ -70,7 +82,7 @@ class Process:
         self.out_path = log_dir / f"{name}.out"
         self.err_path = log_dir / f"{name}.err"
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
-            self.p = subprocess.Popen(
+            self.p = Child(
                 self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, **kw
             )
         self.pid = self.p.pid
@@ -88,7 +100,7 @@ class Process:
         if self.alive():
             os.kill(self.pid, signo)
 
-    def stop(self, signo=signal.SIGTERM, timeout=15):
+    def stop(self, signo=signal.SIGTERM, timeout=PATIENCE_S):
         """Ends it and returns its exit status; SIGKILL if it does not go."""
         if self.alive():
             os.kill(self.pid, signo)
@@ -97,7 +109,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
-                self.p.wait(5)
+                self.p.wait(PATIENCE_S)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         return self.p.returncode
@@ -168,7 +180,7 @@ class Lab:
         self.processes.append(p)
         return p
 
-    def run_in(self, argv, netns=None, uid=None, with_hosts=True, check=False, timeout=30, **kw):
+    def run_in(self, argv, netns=None, uid=None, with_hosts=True, check=False, timeout=PATIENCE_S, **kw):
         return run(*self.argv_in(argv, netns, uid, with_hosts), check=check, timeout=timeout, **kw)
 
     def private_dir(self, name, uid=0, mode=0o755):
@@ -233,7 +245,7 @@ def free_port(host="127.0.0.1"):
             return port
 
 
-def admin_ask(path, request, timeout=5.0):
+def admin_ask(path, request, timeout=20.0):
     """One request on an admin socket: the document that it answers."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(timeout)
