@@ -155,7 +155,7 @@ static bool has_port(const struct plan_ports *ports, uint16_t port)
 
 static void add_port(struct plan_ports *ports, uint16_t port)
 {
-    if (port != 0 && !has_port(ports, port)) {
+    if (!has_port(ports, port)) {
         ports->items =
             (uint16_t *)mem_must_realloc(ports->items, (ports->n + 1) * sizeof(*ports->items));
         ports->items[ports->n++] = port;
@@ -164,7 +164,9 @@ static void add_port(struct plan_ports *ports, uint16_t port)
 
 void sandbox_plan_connect(struct sandbox_plan *plan, uint16_t port)
 {
-    add_port(&plan->connect, port);
+    if (port != 0) { /* nothing is said */
+        add_port(&plan->connect, port);
+    }
 }
 
 void sandbox_plan_connect_any(struct sandbox_plan *plan, const char *why)

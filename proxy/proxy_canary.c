@@ -33,6 +33,7 @@ enum {
     LOST_AFTER = 3,   /* failures in a row */
     BACK_MS = 5000,   /* between rounds while something is lost, at most */
     JITTER = 5,       /* a fifth of the interval, either way */
+    READY_MS = 1000,  /* as old as the answer to who asks from outside may be */
 };
 
 enum expects { ARRIVES, RESET };
@@ -45,8 +46,6 @@ struct check {
 
     int fd; /* -1: not under way */
     struct loop_io *io;
-    uint64_t begun_ms;
-    uint16_t port; /* ours */
 
     bool known, ok; /* known: once there is a verdict */
     unsigned failures;
@@ -58,7 +57,8 @@ struct proxy_canary {
     struct conn_canary shared;
     struct check checks[CHECKS_MAX];
     size_t n_checks;
-    struct loop_timer timer;   /* of the next round, or of the end of this one */
+    struct loop_timer timer; /* of the next round, or of the end of this one */
+    struct loop_timer ready_timer;
     bool running;              /* a round is */
     uint64_t rounds, failures; /* of checks */
 };
@@ -213,7 +213,7 @@ static void judge(struct check *c, int e)
         loop_io_want(c->io, LOOP_READ); /* whoever took it has not said yet */
         return;
     }
-    bool seen = conn_canary_seen(notes, c->direction, c->to.sa.sa_family, c->port, c->begun_ms);
+    bool seen = conn_canary_seen(notes, c->direction, c->to.sa.sa_family);
     end_check(c, seen ? NULL : "somebody else took the connection: not captured");
 }
 
@@ -224,17 +224,19 @@ static void on_ready(void *arg, unsigned ready)
     judge(c, net_dial_error(c->fd));
 }
 
+/* Its port is known to the workers before they can have taken it. */
 static void begin_check(struct check *c)
 {
     bool done = false;
-    struct net_addr local;
-    c->begun_ms = os_now_ms();
-    c->fd = net_dial(&c->to, &done);
-    if (c->fd == -1) {
+    uint16_t port = 0;
+    c->fd = net_bound_socket(c->to.sa.sa_family, &port);
+    if (c->fd != -1 && c->expects == ARRIVES) {
+        conn_canary_expect(&c->owner->shared, c->direction, c->to.sa.sa_family, port);
+    }
+    if (c->fd == -1 || net_dial_on(c->fd, &c->to, &done) == -1) {
         judge(c, errno);
         return;
     }
-    c->port = net_local_addr(c->fd, &local) ? net_addr_port(&local) : 0;
     c->io = loop_io_new(c->owner->proxy->loop, c->fd, on_ready, c);
     if (c->io == NULL) {
         end_check(c, "no memory");
@@ -295,6 +297,13 @@ static void on_timer(void *arg)
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
+static void tell_ready(void *arg)
+{
+    struct proxy_canary *k = (struct proxy_canary *)arg;
+    atomic_store_explicit(&k->shared.ready, proxy_is_ready(k->proxy), memory_order_relaxed);
+    loop_timer_arm(&k->ready_timer, READY_MS);
+}
+
 void proxy_canary_init(struct proxy *p)
 {
     if (p->files->conf->interception.canary == CONF_CANARY_OFF) {
@@ -308,6 +317,7 @@ void proxy_canary_init(struct proxy *p)
         }
     }
     loop_timer_init(&k->timer, p->loop, on_timer, k);
+    loop_timer_init(&k->ready_timer, p->loop, tell_ready, k);
     p->canary = k;
     p->shared.canary = &k->shared;
 }
@@ -316,6 +326,9 @@ void proxy_canary_serve(struct proxy *p)
 {
     if (p->canary != NULL && p->canary->n_checks > 0) {
         loop_timer_arm(&p->canary->timer, 0);
+    }
+    if (p->canary != NULL) {
+        tell_ready(p->canary);
     }
 }
 
@@ -326,6 +339,8 @@ void proxy_canary_rest(struct proxy *p)
         return;
     }
     loop_timer_disarm(&k->timer);
+    loop_timer_disarm(&k->ready_timer);
+    atomic_store_explicit(&k->shared.ready, false, memory_order_relaxed); /* it drains, or ends */
     k->running = false;
     for (size_t i = 0; i < k->n_checks; i++) {
         struct check *c = &k->checks[i];

@@ -34,9 +34,10 @@ static const struct sandbox_filter FILTER = {
     .unlisted = SANDBOX_COUNT,
 };
 
-/* A client's address is taken by bind, and never listened at: there is no `listen` in the list. */
+/* A client's address is taken by bind, and so is a canary's port; neither is ever listened at:
+ * there is no `listen` in the list. */
 enum { N_SYSCALLS = sizeof(SYSCALLS) / sizeof(SYSCALLS[0]), N_MORE = 4 };
-static const char *const TRANSPARENT_SYSCALL = "bind";
+static const char *const BIND_SYSCALL = "bind";
 /* A file of the audit log put in another one's place. */
 static const char *const AUDIT_SYSCALLS[] = {"flock", "renameat2", "fchmod"};
 
@@ -48,6 +49,11 @@ static bool is_transparent(const struct conf_proxy *conf)
         }
     }
     return false;
+}
+
+static bool has_canary(const struct conf_proxy *conf)
+{
+    return conf->interception.canary != CONF_CANARY_OFF;
 }
 
 /* What each socket with a client's address is asked for. The lesser one, where there is a choice.
@@ -164,6 +170,9 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     for (size_t i = 0; i < conf->n_listeners; i++) {
         plan_listener(plan, &conf->listeners[i]);
     }
+    if (has_canary(conf)) {
+        sandbox_plan_bind(plan, SANDBOX_PORT_OF_THE_KERNEL);
+    }
     for (size_t i = 0; i < conf->probes.n; i++) { /* a kubelet's, asked of the application */
         sandbox_plan_connect(plan, conf->probes.items[i].port);
     }
@@ -200,8 +209,8 @@ int proxy_confine(struct proxy *p, struct err *err)
     const char *calls[N_SYSCALLS + N_MORE];
     size_t n = N_SYSCALLS - 1;
     memcpy(calls, SYSCALLS, sizeof(SYSCALLS));
-    if (is_transparent(p->files->conf)) {
-        calls[n++] = TRANSPARENT_SYSCALL;
+    if (is_transparent(p->files->conf) || has_canary(p->files->conf)) {
+        calls[n++] = BIND_SYSCALL;
     }
     if (audit_file(p->files->conf) != NULL) {
         memcpy(&calls[n], AUDIT_SYSCALLS, sizeof(AUDIT_SYSCALLS));

@@ -33,6 +33,7 @@
     X(FIRST_BYTES, "first_bytes")   /* of a permissive port: waits whether TLS comes */            \
     X(HELLO, "hello")               /* reads the client's first message, to choose by its name */  \
     X(HELD, "held")                 /* waits for the first identity */                             \
+    X(ASKED, "asked")               /* reads until it may say whether the proxy is ready */        \
     X(DIAL, "dial")                 /* connects to the next hop */                                 \
     X(TUNNEL, "tunnel")             /* asks an HTTP proxy for a way on */                          \
     X(HANDSHAKE, "handshake")       /* TLS with the peer */                                        \
@@ -203,19 +204,20 @@ struct conn_shared_listener {
     struct rate rate; /* of new ones, for its limits.connect_rate */
     _Atomic uint64_t over_rate;
 };
-/* Connections that are no more than a question whether they are captured (canary.c). A worker notes
- * where one came from, and closes it; who made it looks here when it has ended. */
-enum { CONN_CANARY_NOTES = 16 };
+/* Connections that are no more than a question whether they are captured (canary.c). Who makes one
+ * says first from which port; the worker that gets it notes it, and closes it. Others' leave no
+ * trace in either place, however many they are. Each by direction and family (1: IPv6). */
 struct conn_canary {
-    _Atomic unsigned at;
-    _Atomic uint64_t notes[CONN_CANARY_NOTES];
+    _Atomic uint32_t expected[2][2]; /* the port that one is under way from; 0: none is */
+    _Atomic uint32_t came[2][2];
+    _Atomic bool ready;            /* what who asks from outside is told */
     _Atomic uint64_t from_outside; /* to the inbound one, by somebody else */
     _Atomic uint64_t last_outside_ms;
 };
-/* Whether a connection from this local port of family and direction was seen at or after since_ms
- * (of os_now_ms). Any thread. */
-bool conn_canary_seen(const struct conn_canary *k, enum conf_direction d, int family, uint16_t port,
-                      uint64_t since_ms);
+/* Before it is made, one at a time of a direction and family. One thread. */
+void conn_canary_expect(struct conn_canary *k, enum conf_direction d, int family, uint16_t port);
+/* Whether the one that was expected last came. Any thread. */
+bool conn_canary_seen(const struct conn_canary *k, enum conf_direction d, int family);
 
 struct conn_shared {
     _Atomic unsigned open;                  /* downstream connections, for limits.connections */

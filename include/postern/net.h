@@ -80,6 +80,10 @@ bool net_original_dst(int fd, struct net_addr *ret);
  * is writable and ask net_dial_error. */
 int net_dial(const struct net_addr *to, bool *ret_done);
 int net_dial_error(int fd);
+/* The same in two steps, for who has to know its own port before anybody else can: a socket that
+ * has one (-1: errno), and connecting it (-1: errno, the socket stays). */
+int net_bound_socket(int family, uint16_t *ret_port);
+int net_dial_on(int fd, const struct net_addr *to, bool *ret_done);
 /* The two halves of it, for who sets something in between: a socket with what both legs want, and
  * the connecting: 0, or -1 with errno, and the socket stays the caller's. */
 int net_socket(int family);

@@ -62,6 +62,7 @@ void sandbox_plan_connect(struct sandbox_plan *plan, uint16_t port);
  * a constant. */
 void sandbox_plan_connect_any(struct sandbox_plan *plan, const char *why);
 /* TCP ports to bind after the start. Nothing said: none; sockets that are bound already stay. */
+enum { SANDBOX_PORT_OF_THE_KERNEL = 0 }; /* whichever it chooses */
 void sandbox_plan_bind(struct sandbox_plan *plan, uint16_t port);
 void sandbox_plan_bind_any(struct sandbox_plan *plan, const char *why);
 /* Lets it speak to abstract Unix sockets of processes outside (NOTIFY_SOCKET=@...), or signal

@@ -2,43 +2,51 @@
  * canary: connections that the proxy makes to itself to see whether they are captured
  * (docs/interception.md). They need no identity, no route and no policy, and go nowhere. Outside of
  * a container somebody else may dial the inbound one, by the workload's address: whoever does is
- * counted, and learns by being accepted that it is captured.
+ * counted, learns by being accepted that it is captured, and, if it asks by HTTP, whether the proxy
+ * is ready.
  */
 #include "conn_priv.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <postern/intercept.h>
 #include <postern/os.h>
 #include <string.h>
+#include <sys/socket.h>
 
-/* port, family, direction, and the time modulo what is left of 64 bits. */
-enum { TIME_BITS = 46 };
-#define TIME_MASK ((UINT64_C(1) << TIME_BITS) - 1)
+enum {
+    ASKED_MS = 2000,   /* for the question to be whole, */
+    ASKED_MAX = 16384, /* which has no more bytes than that */
+};
 
-static uint64_t note_of(enum conf_direction d, int family, uint16_t port)
+/* --- the proxy's own -------------------------------------------------------------------------- */
+
+void conn_canary_expect(struct conn_canary *k, enum conf_direction d, int family, uint16_t port)
 {
-    return (uint64_t)port << (TIME_BITS + 2) | (uint64_t)(family == AF_INET6) << (TIME_BITS + 1) |
-           (uint64_t)(d == CONF_INBOUND) << TIME_BITS;
+    bool v6 = family == AF_INET6;
+    atomic_store_explicit(&k->expected[d][v6], 0, memory_order_release);
+    atomic_store_explicit(&k->came[d][v6], 0, memory_order_release);
+    atomic_store_explicit(&k->expected[d][v6], port, memory_order_release);
 }
 
-static void note(struct conn_canary *k, uint64_t what, uint64_t now_ms)
+bool conn_canary_seen(const struct conn_canary *k, enum conf_direction d, int family)
 {
-    unsigned at = atomic_fetch_add_explicit(&k->at, 1, memory_order_relaxed) % CONN_CANARY_NOTES;
-    atomic_store_explicit(&k->notes[at], what | (now_ms & TIME_MASK), memory_order_release);
+    bool v6 = family == AF_INET6;
+    struct conn_canary *from = (struct conn_canary *)(uintptr_t)k;
+    uint32_t port = atomic_load_explicit(&from->expected[d][v6], memory_order_acquire);
+    return port != 0 && atomic_load_explicit(&from->came[d][v6], memory_order_acquire) == port;
 }
 
-bool conn_canary_seen(const struct conn_canary *k, enum conf_direction d, int family, uint16_t port,
-                      uint64_t since_ms)
+/* Nobody else has that port meanwhile, on any address of this machine; from other machines nothing
+ * comes from loopback. */
+static void note(struct conn_canary *k, const struct conn *c)
 {
-    uint64_t want = note_of(d, family, port);
-    for (size_t i = 0; i < CONN_CANARY_NOTES; i++) {
-        uint64_t n =
-            atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)&k->notes[i], memory_order_acquire);
-        if ((n & ~TIME_MASK) == want && (n & TIME_MASK) >= (since_ms & TIME_MASK)) {
-            return true;
-        }
+    bool v6 = c->source.sa.sa_family == AF_INET6;
+    uint32_t port = net_addr_port(&c->source);
+    if (net_addr_is_loopback(&c->source) &&
+        atomic_load_explicit(&k->expected[c->direction][v6], memory_order_acquire) == port) {
+        atomic_store_explicit(&k->came[c->direction][v6], port, memory_order_release);
     }
-    return false;
 }
 
 static bool is_outbound_canary(const struct net_addr *a)
@@ -56,6 +64,70 @@ static bool is_outbound_canary(const struct net_addr *a)
            memcmp(&v6, &a->in6.sin6_addr, sizeof(v6)) == 0;
 }
 
+/* --- who asks from outside -------------------------------------------------------------------- */
+
+bool conn_asked_whole(uint8_t *at, const uint8_t *p, size_t n)
+{
+    static const char end[4] = "\r\n\r\n";
+    for (size_t i = 0; i < n; i++) {
+        *at = p[i] == end[*at] ? (uint8_t)(*at + 1) : p[i] == '\r';
+        if (*at == sizeof(end)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whatever it asks for: the answer is the same. */
+static void answer(struct conn *c)
+{
+    static const char yes[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n"
+                              "Connection: close\r\n\r\nready\n";
+    static const char no[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\n"
+                             "Content-Length: 10\r\nConnection: close\r\n\r\nnot ready\n";
+    bool ready = atomic_load_explicit(&c->worker->shared->canary->ready, memory_order_relaxed);
+    const char *text = ready ? yes : no;
+    (void)stream_write(&c->peer.s, (const uint8_t *)text, strlen(text));
+    conn_close(c, CONN_CLOSE_CANARY);
+}
+
+void conn_asked_step(struct conn *c)
+{
+    struct conn_leg *leg = &c->peer;
+    uint8_t *raw = c->worker->scratch.raw;
+    if ((leg->ready & LOOP_READ) == 0) {
+        return;
+    }
+    leg->ready = 0;
+    ssize_t n = recv(leg->s.fd, raw, NET_READ_MIN, 0);
+    if (n > 0 && conn_asked_whole(&c->asked, raw, (size_t)n)) {
+        answer(c);
+        return;
+    }
+    c->linger_bytes += n > 0 ? (uint32_t)n : 0;
+    bool later = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    if (!later || c->linger_bytes > ASKED_MAX) {
+        conn_close(c, CONN_CLOSE_CANARY); /* it asked whether it is captured, and nothing else */
+        return;
+    }
+    conn_leg_want(leg, LOOP_READ);
+}
+
+static void begin_asked(struct conn *c)
+{
+    struct conn_canary *k = c->worker->shared->canary;
+    atomic_fetch_add_explicit(&k->from_outside, 1, memory_order_relaxed);
+    atomic_store_explicit(&k->last_outside_ms, os_now_ms(), memory_order_relaxed);
+    if (!conn_leg_watch(c, &c->peer)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    conn_set_state(c, CONN_ASKED);
+    loop_timer_arm(&c->timer, ASKED_MS);
+    c->peer.ready = LOOP_READ; /* mostly it has said it by now */
+    conn_asked_step(c);
+}
+
 bool conn_canary_took(struct conn *c)
 {
     struct conn_canary *k = c->worker->shared->canary;
@@ -67,13 +139,11 @@ bool conn_canary_took(struct conn *c)
                 : !is_outbound_canary(&c->original)) {
         return false;
     }
-    uint64_t now_ms = os_now_ms();
     if (inbound && !net_addr_is_loopback(&c->original)) {
-        atomic_fetch_add_explicit(&k->from_outside, 1, memory_order_relaxed);
-        atomic_store_explicit(&k->last_outside_ms, now_ms, memory_order_relaxed);
-    } else {
-        note(k, note_of(c->direction, c->source.sa.sa_family, net_addr_port(&c->source)), now_ms);
+        begin_asked(c);
+        return true;
     }
+    note(k, c);
     conn_close(c, CONN_CLOSE_CANARY);
     return true;
 }

@@ -251,6 +251,7 @@ struct conn {
     enum conn_reason reason;
     bool closing;         /* reason is set */
     bool upgraded;        /* pumps what an HTTP upgrade switched to */
+    uint8_t asked;        /* of the empty line that it waits for: what came */
     bool stream_again;    /* its stream was refused unseen once, and tried again */
     uint16_t peer_status; /* that refused its stream; 0: none did */
     uint32_t linger_bytes;
@@ -460,8 +461,11 @@ void conn_tunnel_free(struct conn *c);
 const struct conf_port *conn_declared_port(const struct conf_listener *l, uint16_t port);
 
 /* --- canary.c --------------------------------------------------------------------------------- */
-/* Whether its original destination is a canary's: then it is noted, and closed. */
+/* Whether its original destination is a canary's: then it is noted and closed, or answered. */
 bool conn_canary_took(struct conn *c);
+void conn_asked_step(struct conn *c); /* ASKED */
+/* Whether the empty line after an HTTP head is among these bytes; *at is 0 at first, and kept. */
+bool conn_asked_whole(uint8_t *at, const uint8_t *p, size_t n);
 
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);

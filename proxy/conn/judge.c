@@ -212,7 +212,8 @@ static enum conn_reason rejudge(struct conn *c)
     c->pass = NULL;
     c->verdict.rule = NULL;
     if (c->state == CONN_NEW || c->state == CONN_PROXY_HEADER || c->state == CONN_HELLO ||
-        c->state == CONN_FIRST_BYTES || c->state == CONN_HELD || c->state == CONN_LINGER) {
+        c->state == CONN_FIRST_BYTES || c->state == CONN_HELD || c->state == CONN_ASKED ||
+        c->state == CONN_LINGER) {
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {

@@ -28,11 +28,12 @@ static const struct reason {
 #define TO(s) (1U << CONN_##s)
 /* From each state, where it may go. */
 static const unsigned edges[CONN_STATE_COUNT] = {
-    [CONN_NEW] = TO(PROXY_HEADER) | TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) |
-                 TO(DIAL) | TO(OPENING) | TO(CLOSED),
-    [CONN_PROXY_HEADER] = TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(HANDSHAKE) | TO(DIAL) |
-                          TO(OPENING) | TO(CLOSED),
+    [CONN_NEW] = TO(PROXY_HEADER) | TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(ASKED) |
+                 TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
+    [CONN_PROXY_HEADER] = TO(FIRST_BYTES) | TO(HELLO) | TO(HELD) | TO(ASKED) | TO(HANDSHAKE) |
+                          TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_FIRST_BYTES] = TO(HANDSHAKE) | TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(CLOSED),
+    [CONN_ASKED] = TO(CLOSED),
     [CONN_HELLO] = TO(HELD) | TO(HANDSHAKE) | TO(DIAL) | TO(CLOSED),
     [CONN_HELD] = TO(FIRST_BYTES) | TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
@@ -348,6 +349,9 @@ void conn_drive(struct conn *c)
     case CONN_HELLO:
         conn_hello_step(c);
         break;
+    case CONN_ASKED:
+        conn_asked_step(c);
+        break;
     case CONN_DIAL:
     case CONN_TUNNEL:
     case CONN_HANDSHAKE:
@@ -410,6 +414,9 @@ static void on_timer(void *arg)
         conn_close(c, !conn_identity_there(c) ? CONN_CLOSE_NO_IDENTITY
                       : !conn_has_address(c)  ? CONN_CLOSE_NO_ADDRESS
                                               : CONN_CLOSE_NO_STATE);
+        break;
+    case CONN_ASKED:
+        conn_close(c, CONN_CLOSE_CANARY);
         break;
     case CONN_DIAL:
         conn_dial_timeout(c);

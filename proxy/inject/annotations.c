@@ -385,6 +385,12 @@ void wishes_read(struct pod *p, const struct inject_options *o, struct wishes *r
     if (!ret->disabled) {
         check_rules(p, o, ret);
     }
+    if (ret->canary && p->n_refused == 0 &&
+        !wishes_capture(ret, o, INTERCEPT_INBOUND_CANARY_PORT)) {
+        pod_refuse(p, "metadata.annotations[" PREFIX "canary]",
+                   "port %d is excluded, by which the kubelet asks whether the pod is captured",
+                   INTERCEPT_INBOUND_CANARY_PORT);
+    }
     for (size_t i = 0; i < ret->n_ports && p->n_refused == 0; i++) {
         if (!wishes_capture(ret, o, ret->ports[i].port)) {
             pod_refuse(p, "metadata.annotations[" PREFIX "ports]",

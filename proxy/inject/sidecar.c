@@ -2,6 +2,7 @@
  * default is written out where it can be, so that it adds little. */
 #include "inject_priv.h"
 
+#include <postern/intercept.h>
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,12 +127,11 @@ static json_t *make_resources(const char *cpu, const char *memory, const char *c
 }
 
 /* Ready: an identity, and the agent's state. */
-static json_t *make_probe(int period_s, int failures)
+static json_t *make_probe(int port, int period_s, int failures)
 {
     return must(json_pack("{s:{s:s, s:i, s:s}, s:i, s:i, s:i, s:i}", "httpGet", "path", "/ready",
-                          "port", INJECT_METRICS_PORT, "scheme", "HTTP", "timeoutSeconds", 2,
-                          "periodSeconds", period_s, "successThreshold", 1, "failureThreshold",
-                          failures));
+                          "port", port, "scheme", "HTTP", "timeoutSeconds", 2, "periodSeconds",
+                          period_s, "successThreshold", 1, "failureThreshold", failures));
 }
 
 json_t *make_proxy(const struct wishes *w, const struct inject_options *o, const json_t *questions)
@@ -160,8 +160,10 @@ json_t *make_proxy(const struct wishes *w, const struct inject_options *o, const
             must(json_pack("[s, s, s, s]", "NET_RAW", "SETGID", "SETPCAP", "SETUID")));
     }
     json_object_set_new(c, "securityContext", security);
-    json_object_set_new(c, "startupProbe", make_probe(1, 120));
-    json_object_set_new(c, "readinessProbe", make_probe(10, 3));
+    json_object_set_new(c, "startupProbe", make_probe(INJECT_METRICS_PORT, 1, 120));
+    /* By the way of everybody else's connections: ready only while these are captured. */
+    int ready_at = w->canary ? INTERCEPT_INBOUND_CANARY_PORT : INJECT_METRICS_PORT;
+    json_object_set_new(c, "readinessProbe", make_probe(ready_at, 10, 3));
     json_object_set_new(c, "volumeMounts",
                         must(json_pack("[{s:s, s:s, s:b}]", "name", INJECT_VOLUME_NAME, "mountPath",
                                        AGENT_MOUNT, "readOnly", 1)));

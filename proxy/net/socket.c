@@ -157,6 +157,29 @@ int net_dial(const struct net_addr *to, bool *ret_done)
     return fd;
 }
 
+int net_bound_socket(int family, uint16_t *ret_port)
+{
+    struct net_addr any = {.len = family == AF_INET6 ? sizeof(any.in6) : sizeof(any.in4)};
+    struct net_addr own;
+    int fd = net_socket(family);
+    any.sa.sa_family = (sa_family_t)family;
+    if (fd != -1 && (bind(fd, &any.sa, any.len) == -1 || !net_local_addr(fd, &own))) {
+        int e = errno;
+        close(fd);
+        errno = e;
+        return -1;
+    }
+    if (fd != -1) {
+        *ret_port = net_addr_port(&own);
+    }
+    return fd;
+}
+
+int net_dial_on(int fd, const struct net_addr *to, bool *ret_done)
+{
+    return net_connect(fd, to, ret_done);
+}
+
 int net_dial_unix(const char *path, bool *ret_done)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};

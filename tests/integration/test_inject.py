@@ -381,6 +381,9 @@ def test_injected_pods_speak_mtls(node, build, kind):
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         peers = {line.get("peer_id") for line in lines if line.get("event") in ("request", "connection")}
         assert f"spiffe://{TD}/ns/shop/sa/client" in peers, log
+        sidecar = [c for c in pods[0]["spec"]["initContainers"] + pods[0]["spec"]["containers"] if c["name"] == "postern-proxy"][0]
+        assert sidecar["readinessProbe"]["httpGet"]["port"] == (15010 if kind == "tproxy" else 15020)
+        wait_for("the sidecar to be ready", lambda: kubelet.status(sidecar["readinessProbe"], "web") == 200)
         # In plaintext from outside: only the port that is not intercepted.
         assert b"ready" in kubelet.fetch("web", 15020, "/ready")
         for port in (8080, 15001, 15006):

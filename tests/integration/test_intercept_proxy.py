@@ -159,15 +159,22 @@ def test_an_application_that_dials_the_canary(pod):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_from_outside(pod, mode):
-    """Whoever reaches port 15010 of the workload's address is captured; without rules nobody listens there."""
+    """Whoever reaches port 15010 of the workload's address is captured, and told whether the proxy is ready; without
+    rules nobody listens there."""
     p = pod.sidecar(mode)
     for mine in (pod.world.app4, pod.world.app6):
         assert pod.world.ask(pod.world.peer, mine, 15010) == REFUSED
     pod.rules(mode)
+    becomes(p, True)
+    question = b"GET /ready HTTP/1.1\r\nHost: sidecar\r\n\r\n"
     for mine in (pod.world.app4, pod.world.app6):
-        assert ask(pod.world.peer, mine, 15010) == b""
-    wait_for("both to be counted", lambda: p.status()["capture"]["from_outside"] == 2)
-    assert "postern_capture_from_outside_total 2" in p.metrics()
+        wait_for("the answer", lambda mine=mine: ask(pod.world.peer, mine, 15010, question).startswith(b"HTTP/1.1 200 OK"))
+    before = p.status()["capture"]["from_outside"]
+    assert before >= 2 and f"postern_capture_from_outside_total {before}" in p.metrics()
+    # It is alive, and not ready: what it can see by itself is gone, but for what brings this question.
+    pod.world.nft("flush chain inet postern outbound_rest")
+    wait_for("the other answer", lambda: ask(pod.world.peer, pod.world.app4, 15010, question).startswith(b"HTTP/1.1 503 "))
+    assert p.status()["ready"] is False
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -162,6 +162,9 @@ static const struct {
     {NOTED("exclude-inbound-ports", "'80,,81'"), "postern.dev/exclude-", "not a list of ports"},
     {NOTED("exclude-inbound-ports", "--remove"), "exclude-inbound-ports", "--remove"},
     {NOTED("exclude-inbound-ports", "''"), "exclude-inbound-ports", "''"},
+    {"apiVersion: v1\nkind: Pod\nmetadata: {annotations: {postern.dev/canary: 'on', "
+     "postern.dev/exclude-inbound-ports: 15000-15010}}\nspec:\n" APP,
+     "postern.dev/canary", "port 15010 is excluded"},
     {NOTED("exclude-outbound-ports", "\"1\\n2\""), "exclude-outbound-ports", "'1?2'"},
     {NOTED("exclude-outbound-cidrs", "10.0.0.1/8"), "postern.dev/exclude-", "10.0.0.1/8"},
     {NOTED("exclude-outbound-cidrs", "\"0.0.0.0/0' ; evil\""), "exclude-outbound-cidrs", "evil"},
@@ -534,6 +537,12 @@ static void test_proxy_file(void **state)
     json_decref(pod);
 }
 
+static json_int_t probe_port(const json_t *container, const char *probe)
+{
+    const json_t *get = json_object_get(json_object_get(container, probe), "httpGet");
+    return json_integer_value(json_object_get(get, "port"));
+}
+
 /* What is asked of interception is in its command line, and the proxy's file and rights fit. */
 static void test_interception(void **state)
 {
@@ -553,6 +562,8 @@ static void test_interception(void **state)
     assert_non_null(strstr(args, "\"--exclude-uids\",\"998,2000-2099\",\"--inbound-mode\","
                                  "\"tproxy\",\"--udp\",\"drop\",\"--drop-all\""));
     const json_t *proxy = find(pod, "initContainers", "postern-proxy", &at);
+    assert_int_equal(probe_port(proxy, "startupProbe"), INJECT_METRICS_PORT);
+    assert_int_equal(probe_port(proxy, "readinessProbe"), 15010);
     const json_t *security = json_object_get(proxy, "securityContext");
     assert_int_equal(json_integer_value(json_object_get(security, "runAsUser")), 0);
     assert_true(json_is_false(json_object_get(security, "runAsNonRoot")));
@@ -577,8 +588,9 @@ static void test_interception(void **state)
 
     /* And without: none of it. */
     pod = injected("apiVersion: v1\nkind: Pod\nspec:\n" APP, &o);
-    security =
-        json_object_get(find(pod, "initContainers", "postern-proxy", &at), "securityContext");
+    proxy = find(pod, "initContainers", "postern-proxy", &at);
+    assert_int_equal(probe_port(proxy, "readinessProbe"), INJECT_METRICS_PORT);
+    security = json_object_get(proxy, "securityContext");
     assert_int_equal(json_integer_value(json_object_get(security, "runAsUser")), INJECT_UID);
     assert_null(json_object_get(json_object_get(security, "capabilities"), "add"));
     json_decref(pod);
