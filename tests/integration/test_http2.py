@@ -1,5 +1,6 @@
 """HTTP/2 and gRPC: real clients and servers through a client gateway and a server gateway."""
 
+import json
 import os
 import pathlib
 import re
@@ -17,12 +18,13 @@ SIDES = (
 )
 POLICY = (
     "kind: Policy\nlevel: 1\nrules:\n- name: t\n  action: ALLOW\n  from:\n  - principals: ['dns:client.example']\n"
-    "  to:\n  - paths: ['/t.T/*', '/']\n"
+    "  to:\n  - paths: ['/t.T/*', '/', '/rare']\n"
 )
 
 
 class Rig:
-    """Client gateways at `plain` (whatever is agreed on) and `h2` (HTTP/2 by ALPN), before one server gateway."""
+    """Client gateways at `plain` (whatever is agreed on) and `h2` (HTTP/2 by ALPN), before one server gateway; at `far` the
+    same by way of a relay."""
 
     def __init__(self, lab, build):
         self.gw = Gateways(lab, build)
@@ -30,17 +32,26 @@ class Rig:
         self.gw.pki.issue("web", cn="web", dns=["web.example"])
         self.cert, self.key = self.gw.pki.issue("client", cn="client", dns=["client.example"])
         (self.gw.conf / "policy.yaml").write_text(POLICY)
-        self.target, self.tls, self.plain, self.h2 = (free_port() for _ in range(4))
+        self.target, self.tls, self.plain, self.h2, self.far, relay = (free_port() for _ in range(6))
+        self.audit = lab.private_dir("audit") / "audit.jsonl"
+        allow = "credentials: [web], trust: ca, allow: {dns: [client.example]}"
         self.server = self.gw.start(
-            SIDES + "policy: policy.yaml\nlisteners:\n"
+            SIDES + f"policy: policy.yaml\naudit: {{to: file, path: {self.audit}}}\nlisteners:\n"
             f"- {{name: in, type: server, address: '127.0.0.1:{self.tls}', to: '127.0.0.1:{self.target}', protocol: http,\n"
-            "   credentials: [web], trust: ca, allow: {dns: [client.example]}}\n"
+            f"   {allow}, rate_limits: [{{paths: [/rare], rate: 1}}]}}\n"
         )
-        common = f"type: client, to: '127.0.0.1:{self.tls}', credentials: [me], trust: ca, verify: {{dns: [web.example]}}"
+        self.gw.start(
+            SIDES + "policy: policy.yaml\nlisteners:\n"
+            f"- {{name: relay, type: relay, address: '127.0.0.1:{relay}', to: '127.0.0.1:{self.tls}', protocol: http,\n"
+            f"   {allow}, upstream: {{credentials: [me], trust: ca, verify: {{dns: [web.example]}}}}}}\n"
+        )
+        me = "credentials: [me], trust: ca, verify: {dns: [web.example]}"
+        common = f"type: client, to: '127.0.0.1:{self.tls}', {me}"
         self.gw.start(
             SIDES + "listeners:\n"
             f"- {{name: plain, address: '127.0.0.1:{self.plain}', {common}}}\n"
             f"- {{name: agreed, address: '127.0.0.1:{self.h2}', {common}, tls: {{alpn: [h2]}}}}\n"
+            f"- {{name: far, type: client, address: '127.0.0.1:{self.far}', to: '127.0.0.1:{relay}', {me}}}\n"
         )
 
     def serve(self):
@@ -74,7 +85,7 @@ def test_grpc(rig):
 def test_curl(rig):
     rig.serve()
     get = ["-w", " %{http_version} %{http_code}"]
-    for port in (rig.plain, rig.h2):
+    for port in (rig.plain, rig.h2, rig.far):
         p = rig.gw.curl("--http2-prior-knowledge", *get, f"http://127.0.0.1:{port}/")
         assert p.stdout == "hello world hello world 2 200", p.stdout + p.stderr
         p = rig.gw.curl("--http2-prior-knowledge", "-i", *get, f"http://127.0.0.1:{port}/secret")
@@ -84,6 +95,32 @@ def test_curl(rig):
     tls += ["--resolve", f"web.example:{rig.tls}:127.0.0.1", f"https://web.example:{rig.tls}/secret"]
     p = rig.gw.curl("--http2", *get, *tls)
     assert p.stdout.endswith(" 1.1 403"), p.stdout + p.stderr
+
+
+def test_audit(rig):
+    """What is answered to a stream stands in the audit log by the same id, and a request too many as the denial that it is."""
+    rig.serve()
+    limited = []
+    url = f"http://127.0.0.1:{rig.h2}"
+    show = ["-o", "/dev/null", "-w", "%{http_code} %header{x-postern-decision}"]
+
+    def ask(path):
+        return rig.gw.curl("--http2-prior-knowledge", *show, url + path).stdout.split()
+
+    wait_for("one too many", lambda: (answer := ask("/rare"))[0] == "429" and limited.append(answer[1]) is None)
+    status, denied = ask("/secret")
+    assert status == "403"
+
+    def line(decision):
+        lines = [json.loads(x) for x in rig.audit.read_text().splitlines()]
+        return next((x for x in lines if x.get("decision") == decision), None)
+
+    wait_for("the last decision", lambda: line(denied))
+    at = line(denied)
+    assert (at["event"], at["protocol"], at["path"]) == ("request", "http2", "/secret"), at
+    assert (at["verdict"], at["reason"]) == ("deny", "no_rule") and at["peer_id"] == "dns:client.example", at
+    at = line(limited[0])
+    assert (at["verdict"], at["reason"], at["path"]) == ("deny", "rate_limited", "/rare"), at
 
 
 @pytest.mark.skipif("POSTERN_H2SPEC" not in os.environ, reason="POSTERN_H2SPEC=PATH of h2spec")

@@ -1,14 +1,16 @@
-/* An end that speaks HTTP/2 over a socket: a client of a world (conn_world.h), or its workload. */
+/* An end that speaks HTTP/2 over a socket: a client of a world, or its workload. The world
+ * (conn_world.h, hbone_world.h) is included before. */
 #ifndef POSTERN_TEST_H2_END_H
 #define POSTERN_TEST_H2_END_H
 
-#include "conn_world.h"
 #include "http2_pair.h"
 
 #include <poll.h>
 #include <postern/os.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+enum { END_WAIT_MS = 10000 };
 
 struct end {
     struct h2_side side;
@@ -49,7 +51,7 @@ static inline void end_run(struct end *e, int wait_ms)
 /* Until it saw that, with the other side running too. */
 static inline void see(struct end *e, struct end *other, const char *text)
 {
-    uint64_t end_ms = os_now_ms() + WAIT_MS;
+    uint64_t end_ms = os_now_ms() + END_WAIT_MS;
     while (strstr(e->side.said, text) == NULL) {
         end_run(e, 5);
         if (other != NULL) {
@@ -64,7 +66,7 @@ static inline void see(struct end *e, struct end *other, const char *text)
 
 static inline void see_gone(struct end *e)
 {
-    uint64_t end_ms = os_now_ms() + WAIT_MS;
+    uint64_t end_ms = os_now_ms() + END_WAIT_MS;
     while (!e->gone) {
         end_run(e, 5);
         assert_true(os_now_ms() < end_ms);

@@ -164,12 +164,55 @@ static void test_many_fields(void **state)
     world_free(w);
 }
 
+/* --- the workload's end ----------------------------------------------------------------------- */
+
+static void leave(struct end *s)
+{
+    http2_session_goaway(s->side.s);
+    http2_session_goaway(s->side.s);
+    end_run(s, 0);
+}
+
+/* With streams in flight it is said to the client too; without, the next request goes elsewhere. */
+static void test_workload_leaves(void **state)
+{
+    (void)state;
+    struct world *w = world_new_explicit("http", ALLOW_PUB, true);
+    struct end *c = client_new(w);
+    ask(c, true, FIELDS(TO("/pub")));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1 ends");
+    answer(s, s->side.by_id[1], true, FIELDS(":status", "204"));
+    see(c, s, "response 1 ends\nHTTP/1.1 204 ");
+    leave(s);
+    see_gone(s);
+    assert_false(http2_session_peer_leaves(c->side.s));
+    s = end_free(s);
+    ask(c, true, FIELDS(TO("/pub")));
+    s = workload_new(w);
+    see(s, c, "request 1 ends");
+    leave(s);
+    while (!http2_session_peer_leaves(c->side.s)) {
+        end_run(c, 5);
+        end_run(s, 5);
+        assert_false(c->gone);
+    }
+    answer(s, s->side.by_id[1], true, FIELDS(":status", "200", "x-a", "late"));
+    see(c, s, "response 3 ends\nHTTP/1.1 200 ");
+    see_gone(c);
+    log_line(&w->server, "\"connection\"", "session_spent");
+    end_free(s);
+    end_free(c);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_answer),      cmocka_unit_test(test_slow_body),
-        cmocka_unit_test(test_slow_workload),  cmocka_unit_test(test_whole_time),
-        cmocka_unit_test(test_resets_pile_up), cmocka_unit_test(test_many_fields),
+        cmocka_unit_test(test_no_answer),       cmocka_unit_test(test_slow_body),
+        cmocka_unit_test(test_slow_workload),   cmocka_unit_test(test_whole_time),
+        cmocka_unit_test(test_resets_pile_up),  cmocka_unit_test(test_many_fields),
+        cmocka_unit_test(test_workload_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

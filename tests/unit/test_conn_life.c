@@ -3,6 +3,7 @@
  * and that nothing of them comes after. Real workers, real time of a few seconds.
  */
 #include "conn_world.h"
+#include "h2_end.h"
 
 #include <errno.h>
 #include <openssl/ssl.h>
@@ -191,11 +192,22 @@ static void test_http_drains(void **state)
     say(stuck, get);
     int s3 = take(w);
     hear_until(s3, "\r\n\r\n");
-    wait_for(&conn_worker_counters(w->server.worker)->expiry_drained, 3);
+    struct end *c4 = client_new(w);
+    ask(c4, true, FIELDS(TO("/")));
+    struct end *s4 = workload_new(w);
+    see(s4, c4, "request 1 ends");
+    wait_for(&conn_worker_counters(w->server.worker)->expiry_drained, 4);
     hear_end(idle);
     say(s2, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     expect_in(hear_until(busy, "\r\n\r\nok"), "close");
     hear_end(busy);
+    while (!http2_session_peer_leaves(c4->side.s)) { /* of HTTP/2 the session says so */
+        end_run(c4, 5);
+        assert_false(c4->gone);
+    }
+    answer(s4, s4->side.by_id[1], true, FIELDS(":status", "204"));
+    see(c4, s4, "response 1 ends\nHTTP/1.1 204 ");
+    see_gone(c4);
     hear_reset(stuck); /* it has not come to an end by itself */
     log_line(&w->server, "\"connection\"", "certificate_expired");
     close(idle);
@@ -203,6 +215,8 @@ static void test_http_drains(void **state)
     close(s);
     close(s2);
     close(s3);
+    end_free(c4);
+    end_free(s4);
     world_free(w);
 }
 
