@@ -98,6 +98,7 @@ struct conn_worker {
 
     struct live_index *live; /* owned: all connections, and who of them has to be looked at */
     struct loop_timer rejudge_timer;
+    struct loop_timer resume_timer;               /* while held ones wait for their turn */
     struct conn_carrier *pool[CONN_POOL_BUCKETS]; /* outbound sessions, by address */
     uint64_t windows_grown;                       /* of all sessions: hbone.h */
     uint64_t full_told_ms;                        /* when a stream beyond the limit was told of */
@@ -250,6 +251,7 @@ struct conn {
     uint32_t limit_place;         /* inbound; of its identity, with limits for one; 0: none */
     enum conn_reason reason;
     bool closing;         /* reason is set */
+    bool resume;          /* held, and what it waits for may have come */
     bool upgraded;        /* pumps what an HTTP upgrade switched to */
     uint8_t asked;        /* of the empty line that it waits for: what came */
     bool stream_again;    /* its stream was refused unseen once, and tried again */
@@ -479,7 +481,11 @@ bool conn_hold(struct conn *c, bool for_identity);
 bool conn_has_identity(const struct conn *c);
 /* The same, or it needs none. */
 bool conn_identity_there(const struct conn *c);
+/* After a change: those that were held are looked at again, some a turn. */
 void conn_resume_held(struct conn_worker *w);
+void worker_resume_some(void *worker);
+/* One of them, at once. */
+void conn_resume(struct conn *c);
 /* One step of a handshake: true when it is done. False: it waits, or the connection is closed. */
 bool conn_handshake(struct conn *c);
 /* The peer is known: may it, and on. */

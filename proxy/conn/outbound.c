@@ -2,6 +2,8 @@
  * waiting for an identity and shaking hands. */
 #include "conn_priv.h"
 
+#include <postern/os.h>
+
 static void count_unlisted(struct conn *c)
 {
     const struct net_addr *a = &c->original;
@@ -197,23 +199,53 @@ bool conn_hold(struct conn *c, bool for_identity)
     return false;
 }
 
-void conn_resume_held(struct conn_worker *w)
+/* --- those that were held --------------------------------------------------------------------- */
+
+enum {
+    RESUME_MS = 1, /* in one turn, then the others have theirs: each may be a handshake */
+    RESUME_MAX = 32,
+    RESUME_PAUSE_MS = 1,
+};
+
+void conn_resume(struct conn *c)
 {
+    c->resume = false;
+    conn_use_current(c);
+    c->route = NULL; /* of a snapshot that may be gone now: both are looked for anew */
+    c->pass = NULL;
+    if (c->direction == CONF_INBOUND) {
+        conn_inbound_start(c);
+    } else {
+        conn_outbound_start(c);
+    }
+}
+
+void worker_resume_some(void *arg)
+{
+    struct conn_worker *w = (struct conn_worker *)arg;
+    uint64_t began = os_now_ms();
+    unsigned n = 0;
     struct conn *next;
     for (struct conn *c = w->conns; c != NULL && w->n_held > 0; c = next) {
         next = c->next;
-        if (c->state != CONN_HELD) {
+        if (c->state != CONN_HELD || !c->resume) {
             continue;
         }
-        conn_use_current(c);
-        c->route = NULL; /* of a snapshot that may be gone now: both are looked for anew */
-        c->pass = NULL;
-        if (c->direction == CONF_INBOUND) {
-            conn_inbound_start(c);
-        } else {
-            conn_outbound_start(c);
+        if (n == RESUME_MAX || (n > 0 && os_now_ms() - began >= RESUME_MS)) {
+            loop_timer_arm(&w->resume_timer, RESUME_PAUSE_MS);
+            return;
         }
+        n++;
+        conn_resume(c);
     }
+}
+
+void conn_resume_held(struct conn_worker *w)
+{
+    for (struct conn *c = w->conns; c != NULL && w->n_held > 0; c = c->next) {
+        c->resume = c->state == CONN_HELD;
+    }
+    worker_resume_some(w);
 }
 
 bool conn_handshake(struct conn *c)

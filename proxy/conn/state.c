@@ -411,6 +411,12 @@ static void on_timer(void *arg)
     struct conn *c = (struct conn *)arg;
     switch (c->state) {
     case CONN_HELD:
+        if (c->resume) { /* its turn has not come, though what it waits for may have */
+            conn_resume(c);
+        }
+        if (c->state != CONN_HELD) {
+            break;
+        }
         conn_close(c, !conn_identity_there(c) ? CONN_CLOSE_NO_IDENTITY
                       : !conn_has_address(c)  ? CONN_CLOSE_NO_ADDRESS
                                               : CONN_CLOSE_NO_STATE);

@@ -305,6 +305,7 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     http_pool_init(w);
     loop_timer_init(&w->accept_timer, w->loop, accept_again, w);
     loop_timer_init(&w->rejudge_timer, w->loop, worker_rejudge, w);
+    loop_timer_init(&w->resume_timer, w->loop, worker_resume_some, w);
     loop_timer_init(&w->expiry_timer, w->loop, worker_expiry_tick, w);
     loop_timer_init(&w->drain_timer, w->loop, on_drain_timer, w);
     loop_timer_init(&w->quiet_timer, w->loop, on_quiet, w);
@@ -368,6 +369,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
         close_all(w, CONN_CLOSE_STOPPED);
         loop_timer_disarm(&w->accept_timer);
         loop_timer_disarm(&w->rejudge_timer);
+        loop_timer_disarm(&w->resume_timer);
         loop_timer_disarm(&w->expiry_timer);
         loop_timer_disarm(&w->drain_timer);
         loop_timer_disarm(&w->quiet_timer);

@@ -1,5 +1,5 @@
-/* Which session a stream takes, in the moment between a change and the turn of whom it concerns: a
- * worker that does not run, driven by the test. */
+/* Which session a stream takes, in the moment between a change and the turn of whom it concerns;
+ * and how many that were held go on in one turn. A worker that does not run, driven by the test. */
 #include "conn_priv.h"
 
 #include "hbone_world.h"
@@ -84,10 +84,57 @@ static void test_change_before_its_turn(void **state)
     }
 }
 
+/* A thousand may wait for the identity; each may be a handshake. */
+static void test_held_go_on_in_turns(void **state)
+{
+    (void)state;
+    enum { HELD = 150, A_TURN = 32 };
+    struct world *w = world_new_at("127.0.0.1", "", "", "tcp", NOBODY);
+    struct side *s = &w->client;
+    struct snapshot_identity *identity = s->identity;
+    static int app[HELD];
+    unsigned turns = 0;
+    conn_worker_stop(s->worker);
+    struct conn_worker *worker = s->worker;
+    s->identity = NULL;
+    swap(worker, s, false);
+    for (size_t i = 0; i < HELD; i++) {
+        struct conn *c = ask(worker, &app[i]);
+        assert_int_equal(c->state, CONN_HELD);
+    }
+    /* Nothing has come: all are looked at, and all wait on. */
+    conn_resume_held(worker);
+    while (worker->resume_timer.due_ms != 0) {
+        loop_timer_disarm(&worker->resume_timer);
+        worker_resume_some(worker);
+        assert_true(++turns <= HELD);
+    }
+    assert_int_equal(worker->n_held, HELD);
+    assert_true(turns >= HELD / A_TURN);
+    /* It has: some of them a turn, until none is left. */
+    s->identity = identity;
+    swap(worker, s, false);
+    conn_resume_held(worker);
+    for (turns = 1; worker->n_held > 0; turns++) {
+        assert_int_not_equal(worker->resume_timer.due_ms, 0);
+        size_t before = worker->n_held;
+        loop_timer_disarm(&worker->resume_timer);
+        worker_resume_some(worker);
+        assert_true(worker->n_held < before && before - worker->n_held <= A_TURN);
+    }
+    assert_true(turns > HELD / A_TURN);
+    loop_timer_disarm(&worker->resume_timer);
+    world_free(w);
+    for (size_t i = 0; i < HELD; i++) {
+        close(app[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_change_before_its_turn),
+        cmocka_unit_test(test_held_go_on_in_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
