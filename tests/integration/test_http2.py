@@ -54,8 +54,8 @@ class Rig:
             f"- {{name: far, type: client, address: '127.0.0.1:{self.far}', to: '127.0.0.1:{relay}', {me}}}\n"
         )
 
-    def serve(self):
-        argv = [sys.executable, LIB / "h2_server.py", "127.0.0.1", str(self.target)]
+    def serve(self, *argv):
+        argv = [sys.executable, *(argv or (LIB / "h2_server.py", "127.0.0.1", str(self.target)))]
         process = self.lab.start("h2-server", argv, netns=self.gw.netns)
 
         def there():
@@ -80,6 +80,15 @@ def test_grpc(rig):
     p = rig.gw.run(*argv, timeout=120)
     assert p.returncode == 0 and "all calls" in p.stdout, p.stdout + p.stderr
     assert '"grpc_status":7' in rig.server.process.err()
+
+
+@pytest.mark.skipif("POSTERN_GRPC_CLIENTS" not in os.environ, reason="POSTERN_GRPC_CLIENTS=PROGRAM[,PROGRAM] from lib/grpc_clients")
+def test_grpc_of_other_languages(rig):
+    rig.serve(LIB / "grpc_calls.py", f"127.0.0.1:{rig.target}")
+    for client in os.environ["POSTERN_GRPC_CLIENTS"].split(","):
+        for port in (rig.plain, rig.h2, rig.far):
+            p = rig.gw.run(*client.split(), f"127.0.0.1:{port}", timeout=120)
+            assert p.returncode == 0 and "all calls" in p.stdout, p.stdout + p.stderr
 
 
 def test_curl(rig):

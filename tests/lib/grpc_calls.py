@@ -1,4 +1,5 @@
-"""grpc_calls SERVER CLIENT: a gRPC server at one address, and every kind of call by way of the other."""
+"""grpc_calls SERVER [CLIENT]: a gRPC server at one address, and every kind of call by way of the other; without that the
+server alone."""
 
 import concurrent.futures
 import sys
@@ -53,11 +54,13 @@ def fails(code, call):
     raise AssertionError(f"it did not fail with {code}")
 
 
-def main(at, by_way_of):
+def main(at, by_way_of=None):
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), options=UNBOUNDED)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", METHODS),))
     assert server.add_insecure_port(at) > 0
     server.start()
+    if by_way_of is None:
+        server.wait_for_termination()
     channel = grpc.insecure_channel(by_way_of, options=UNBOUNDED)
     call = channel.unary_unary("/t.T/Unary")
     answer, said = call.with_call(b"hi", timeout=20)
