@@ -382,6 +382,13 @@ extern const struct table table_proxy_identity, table_proxy_state, table_proxy_t
 extern const struct table table_gateway_listener, table_credential, table_trust, table_peer_allow,
     table_peer_verify, table_leg_tls, table_target_check, table_gateway_targets,
     table_health; /* of a Gateway file */
+/* gateway_to.c: what `to` says, once its keys are read; which transports go with what. */
+void gateway_take_targets(struct context *c, const struct node *map, struct conf_listener *l);
+/* Its one target, or a list. */
+const struct conf_target *gateway_only_target(const struct conf_listener *l);
+void gateway_check_takes(struct context *c, const struct node *map, struct conf_listener *l);
+void gateway_check_dials(struct context *c, const struct node *map, struct conf_listener *l,
+                         bool trusts_spiffe);
 /* The check of a listener's target where it does not say one; `configured`: the file has `targets`.
  */
 void gateway_finish_check(struct context *c, const struct node *map, const struct conf_proxy *p,

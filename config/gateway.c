@@ -236,9 +236,11 @@ static void default_name(struct context *c, const struct node *map, const struct
                          text, sizeof(text));
     }
     if (name == NULL) {
-        if (to->kind == CONF_TARGET_UNIX) {
+        if (to->kind == CONF_TARGET_UNIX || to->kind == CONF_TARGET_LIST) {
             report(c, map, "the server's name", NULL,
-                   "missing key 'verify' or 'server_name': a Unix socket has no name to demand");
+                   "missing key 'verify' or 'server_name': %s to demand",
+                   to->kind == CONF_TARGET_UNIX ? "a Unix socket has no name"
+                                                : "several targets have no one name");
         }
         return;
     }
@@ -279,13 +281,15 @@ static void check_legs(struct context *c, const struct node *map, const struct c
                        struct conf_listener *l)
 {
     const struct node *upstream = node_get(map, "upstream");
+    const struct conf_target *to = gateway_only_target(l);
     if (schema_word_is(map, "type", "client")) {
-        check_upstream(c, map, p, &l->to, &l->upstream);
+        check_upstream(c, map, p, to, &l->upstream);
+        gateway_check_dials(c, map, l, conf_trusts_spiffe(p, &l->upstream));
     } else if (schema_word_is(map, "type", "server") || schema_word_is(map, "type", "relay")) {
         check_downstream(c, map, p, l);
     }
     if (schema_word_is(map, "type", "relay") && upstream != NULL && upstream->kind == NODE_MAP) {
-        check_upstream(c, upstream, p, &l->to, &l->upstream);
+        check_upstream(c, upstream, p, to, &l->upstream);
     }
 }
 

@@ -225,9 +225,11 @@ static const struct field fields_listener[] = {
      .doc = "Who may connect, where `address` is a Unix socket."},
     {.name = "to",
      .type = TYPE_TARGET,
-     AT(struct conf_listener, to),
+     LIST_AT(struct conf_listener, targets, n_targets),
+     .may_be_single = true,
      .doc = "Where it connects. Required where `sni` does not say it for every name; without it "
-            "other names are refused."},
+            "other names are refused. A list, client and relay only: each connection goes to one "
+            "of them (docs/gateway.md), and whichever it is has to show one of `identities`."},
     {.name = "protocol",
      .type = TYPE_WORD,
      .words = words_protocol,
@@ -278,6 +280,26 @@ static const struct field fields_listener[] = {
      AT(struct conf_listener, check),
      .def_doc = "as `targets` says",
      .doc = "How its target is checked."},
+    {.name = "ejection",
+     .type = TYPE_MAP,
+     .table = &table_ejection,
+     AT(struct conf_listener, ejection),
+     .doc = "Client and relay only, with several `to`: when one that fails is left out for a "
+            "while."},
+    {.name = "transport",
+     .type = TYPE_WORD,
+     .words = words_transport,
+     AT(struct conf_listener, downstream.transport),
+     .def = "direct",
+     .doc = "Client: how it reaches `to`, as in a Mesh file; not `disable`. Server and relay: "
+            "`hbone`: clients come as streams of HBONE connections and not otherwise "
+            "(docs/hbone.md)."},
+    {.name = "hbone_port",
+     .type = TYPE_PORT,
+     AT(struct conf_listener, downstream.hbone_port),
+     .def_doc = "15008",
+     .doc = "Client only, with `transport: hbone` or `auto`: where the addresses of `to` take "
+            "HBONE."},
     {.name = "allow_remote_clients",
      .type = TYPE_BOOL,
      AT(struct conf_listener, allow_remote_clients),
@@ -327,6 +349,8 @@ static const struct {
      "a server that speaks TLS sees who connects to it"},
     {"proxy_protocol_pass", SERVER, "a server that speaks TLS gets no header",
      "a server that speaks TLS gets no header"},
+    {"ejection", CLIENT | RELAY, "it has one target", NULL},
+    {"hbone_port", CLIENT, "its clients choose", "its next hop is dialled directly"},
     {"server_name", CLIENT, "its target speaks in the clear", "say it under 'upstream'"},
     {"identities", CLIENT, "who may come in is said in the policy, or by 'allow'",
      "say it under 'upstream'; who may come in is said in the policy, or by 'allow'"},
@@ -472,6 +496,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
                "a type that the specification keeps for itself");
     }
     proxy_protocol_check(c, map, l);
+    gateway_take_targets(c, map, l);
     if (node_get(map, "to") == NULL && (type == CLIENT || sni == NULL)) {
         report(c, map, "an address, a host or a Unix socket to connect to", NULL,
                "missing key 'to'");
@@ -491,6 +516,7 @@ static void check_listener(struct context *c, const struct node *map, void *valu
         check_reach(c, map, l);
     } else if (type != 0) {
         check_server_side(c, map, l);
+        gateway_check_takes(c, map, l);
         check_sni(c, map, l);
     }
 }

@@ -88,7 +88,12 @@ void listeners_check_addresses(struct context *c, const struct node *list,
                 break;
             }
         }
-        check_target(c, node_get(n, "to"), &l->to, p);
+        const struct node *to = node_get(n, "to");
+        check_target(c, to, &l->to, p);
+        to = l->n_targets > 1 && to != NULL ? to->child : NULL;
+        for (size_t k = 0; k < l->n_targets && to != NULL; k++, to = to->next) {
+            check_target(c, to, &l->targets[k], p);
+        }
         const struct node *route = sni != NULL ? sni->child : NULL;
         for (size_t k = 0; k < l->n_sni && route != NULL; k++, route = route->next) {
             check_target(c, node_get(route, "to"), &l->sni[k].to, p);

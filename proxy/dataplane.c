@@ -32,9 +32,7 @@ enum {
 /* What the routes that are in force lead to. */
 static struct balance_state *endpoints(const struct proxy *p)
 {
-    const struct route_table *const tables[] = {
-        p->files->routes, p->state != NULL && p->state->has_mesh ? p->state->routes : NULL};
-    return balance_build(p->balance, tables, 2, p->resolved, os_now_ms());
+    return snapshot_balance(p->balance, p->files, p->state, p->resolved, os_now_ms());
 }
 
 void proxy_publish(struct proxy *p)

@@ -38,10 +38,23 @@ static json_t *target(const struct conf_target *t)
     case CONF_TARGET_ADDRESS:
         (void)net_addr_from((const struct sockaddr *)&t->address.ss, t->address.len, &a);
         return json_string(net_addr_text(&a, text));
+    case CONF_TARGET_LIST:
     case CONF_TARGET_NONE:
         break;
     }
     return json_null();
+}
+
+static json_t *leads_to(const struct conf_listener *l)
+{
+    if (l->to.kind != CONF_TARGET_LIST) {
+        return target(&l->to);
+    }
+    json_t *a = json_array();
+    for (size_t i = 0; i < l->n_targets; i++) {
+        json_array_append_new(a, target(&l->targets[i]));
+    }
+    return a;
 }
 
 /* Names of credentials, which are shown with their ends under `credentials`. */
@@ -104,7 +117,7 @@ json_t *proxy_listeners_report(const struct proxy *p)
         json_object_set_new(o, "capture", json_string(CAPTURES[l->conf->capture]));
         json_object_set_new(o, "address", address(l));
         if (l->conf->to.kind != CONF_TARGET_NONE) {
-            json_object_set_new(o, "to", target(&l->conf->to));
+            json_object_set_new(o, "to", leads_to(l->conf));
         }
         if (p->shared.listeners != NULL) {
             put_gateway(p, i, o);

@@ -119,6 +119,9 @@ static void plan_listener(struct sandbox_plan *plan, const struct conf_listener 
     }
     if (l->transport != CONF_TRANSPORT_HBONE) {
         plan_target(plan, &l->to);
+        for (size_t i = 0; i < l->n_targets; i++) {
+            plan_target(plan, &l->targets[i]);
+        }
     }
     plan_url(plan, l->upstream.connect_proxy);
     for (size_t i = 0; i < l->n_sni; i++) {

@@ -61,10 +61,17 @@ struct balance_state {
 struct balance; /* the registry */
 struct balance *balance_new(void);
 struct balance *balance_free(struct balance *b);
-/* The routes are lent as long as the state lives; a table may be NULL. Records that nobody has any
- * more are forgotten unless they are ejected. */
-struct balance_state *balance_build(struct balance *b, const struct route_table *const *tables,
-                                    size_t n_tables, const struct resolve_state *resolved,
+/* The routes are lent as long as the state lives; a table may be NULL, as may one of the routes
+ * that are in no table (explicit listeners'). Records that nobody has any more are forgotten unless
+ * they are ejected. */
+struct balance_from {
+    const struct route_table *const *tables;
+    size_t n_tables;
+    const struct route *const *routes;
+    size_t n_routes;
+    const struct resolve_state *resolved;
+};
+struct balance_state *balance_build(struct balance *b, const struct balance_from *from,
                                     uint64_t now_ms);
 struct balance_state *balance_state_ref(struct balance_state *s);
 struct balance_state *balance_state_unref(struct balance_state *s);

@@ -119,14 +119,28 @@ struct conf_bind {
 };
 
 /* Where it connects. */
-enum conf_target_kind { CONF_TARGET_NONE, CONF_TARGET_ADDRESS, CONF_TARGET_HOST, CONF_TARGET_UNIX };
+enum conf_target_kind {
+    CONF_TARGET_NONE,
+    CONF_TARGET_ADDRESS,
+    CONF_TARGET_HOST,
+    CONF_TARGET_UNIX,
+    CONF_TARGET_LIST, /* a listener's `targets`, of which each connection goes to one */
+};
 struct conf_target {
     enum conf_target_kind kind;
     struct conf_sockaddr address; /* ADDRESS */
     char *host;                   /* HOST: a DNS name in lower case, without a dot at the end */
-    uint16_t port;                /* HOST */
+    uint16_t port;                /* HOST; LIST: what all of them have, 0: they differ */
     char *path;                   /* UNIX: absolute */
 };
+
+/* When an endpoint that fails is left out, and for how long: docs/outbound.md. */
+struct conf_ejection {
+    uint32_t after; /* failures in a row; 0: never */
+    uint32_t time_ms, max_time_ms;
+};
+
+enum { CONF_ENDPOINTS_MAX = 256 }; /* of one service, or of one listener */
 
 /* Names that a certificate of an ordinary CA may show: one that matches is enough. */
 struct conf_names {
@@ -146,12 +160,23 @@ struct conf_tls {
     struct conf_strings alpn; /* in order of preference; none: as the protocol says */
 };
 
+enum conf_transport {
+    CONF_TRANSPORT_DIRECT,
+    CONF_TRANSPORT_DISABLE,
+    CONF_TRANSPORT_HBONE,
+    CONF_TRANSPORT_AUTO, /* direct or hbone: never a connection's own, which has chosen */
+    CONF_TRANSPORT_COUNT
+};
+enum { CONF_HBONE_PORT = 15008 };
+
 /* What one TLS leg of a gateway's listener shows and expects. */
 struct conf_tls_side {
     struct conf_strings credentials; /* names; none: `identity` or, if said so, no certificate */
     bool no_credentials;             /* upstream only: no certificate is sent */
     char *trust;                     /* a name; NULL: the bundles that come with `identity` */
     struct conf_tls tls;
+    enum conf_transport transport;  /* of a Gateway's listener; downstream: DIRECT or HBONE */
+    uint16_t hbone_port;            /* upstream only; 0: not named */
     struct conf_names allow;        /* downstream only */
     char *server_name;              /* the rest: upstream only. The SNI; NULL: none is sent */
     struct conf_strings identities; /* peers by SPIFFE bundles: any of these */
@@ -183,15 +208,6 @@ struct conf_target_check {
     uint16_t status;   /* HTTP */
 };
 
-enum conf_transport {
-    CONF_TRANSPORT_DIRECT,
-    CONF_TRANSPORT_DISABLE,
-    CONF_TRANSPORT_HBONE,
-    CONF_TRANSPORT_AUTO, /* direct or hbone: never a connection's own, which has chosen */
-    CONF_TRANSPORT_COUNT
-};
-enum { CONF_HBONE_PORT = 15008 };
-
 struct conf_listener {
     char *name;
     enum conf_listener_type type;
@@ -202,12 +218,13 @@ struct conf_listener {
     size_t n_ports;
     bool transparent;                /* intercepted inbound only: the client's address is kept */
     enum conf_undeclared undeclared; /* intercepted inbound only */
-    struct conf_target to;           /* explicit only; of a Proxy: an address */
+    struct conf_target to;           /* explicit only; of a Proxy: an address. Of a Gateway: lent by
+                                        targets, where there is one of them */
     struct conf_strings identities;  /* of a Proxy: explicit outbound only, at least one there */
     struct conf_expiry expiry;       /* whole */
     enum conf_protocol protocol;     /* explicit only */
     struct conf_http http;           /* likewise, with protocol http */
-    enum conf_transport transport;   /* of a Proxy: explicit outbound only; not DISABLE */
+    enum conf_transport transport;   /* by which it dials; explicit outbound only; not DISABLE */
     uint16_t hbone_port;             /* likewise; 0: not named */
 
     /* PROXY protocol: out (explicit inbound, server), in (explicit), and what of it goes on. */
@@ -217,8 +234,12 @@ struct conf_listener {
     size_t n_proxy_protocol_pass;
 
     /* The rest: of a Gateway only. */
-    struct conf_tls_side downstream;                 /* server, relay */
-    struct conf_tls_side upstream;                   /* client, relay */
+    struct conf_target *targets; /* what `to` says */
+    size_t n_targets;
+    struct conf_ejection ejection;   /* of several */
+    bool takes_hbone;                /* server, relay: clients come as streams, and not otherwise */
+    struct conf_tls_side downstream; /* server, relay */
+    struct conf_tls_side upstream;   /* client, relay */
     enum conf_client_certificate client_certificate; /* server, relay */
     struct conf_sni_route *sni;                      /* server, relay */
     size_t n_sni;
@@ -353,13 +374,6 @@ struct conf_proxy {
 };
 
 /* --- Mesh ------------------------------------------------------------------------------------- */
-/* When an endpoint that fails is left out, and for how long: docs/outbound.md. */
-struct conf_ejection {
-    uint32_t after; /* failures in a row; 0: never */
-    uint32_t time_ms, max_time_ms;
-};
-
-enum { CONF_ENDPOINTS_MAX = 256 }; /* of one service */
 struct conf_service {
     char *name;
     struct conf_cidrs addresses;

@@ -87,6 +87,9 @@ void route_expiry(const struct route *r, uint16_t port, struct conf_expiry *e);
 
 /* A route of an explicit listener; owned by the caller. */
 struct route *route_new_explicit(const char *name, const struct conf_strings *identities);
+/* Where the connections of an explicit listener go, one of them each. */
+void route_set_endpoints(struct route *r, const struct conf_target *targets, size_t n,
+                         const struct conf_ejection *ejection);
 /* By which transport a route goes; port 0: not named. */
 void route_set_transport(struct route *r, enum conf_transport transport, uint16_t hbone_port);
 struct route *route_free_explicit(struct route *r);

@@ -49,6 +49,8 @@ struct snapshot_listener {
     struct client_hello_pattern *patterns; /* owned: their names */
     size_t n_patterns;
     struct snapshot_connect_proxy *connect_proxy; /* owned; NULL: none */
+    struct snapshot_target *targets;              /* owned: of a list, in its order */
+    size_t n_targets;                             /* 0: `to` is one, or none */
 };
 
 /* What the files say. */
@@ -265,6 +267,14 @@ const struct balance_set *snapshot_endpoints(const struct snapshot *s, const str
  * NULL: it takes none there, or none any more. */
 const struct conf_permissive *snapshot_permissive(const struct snapshot *s, size_t listener,
                                                   uint16_t port);
+/* Of a listener whose `to` is a list; NULL: it is not, or nothing is known of it. */
+const struct balance_set *snapshot_listed(const struct snapshot *s,
+                                          const struct snapshot_listener *l);
+/* The endpoints and limits that there are in files and (may be NULL) state, for a snapshot of
+ * them. */
+struct balance_state *snapshot_balance(struct balance *b, const struct snapshot_files *files,
+                                       const struct snapshot_state *state,
+                                       const struct resolve_state *resolved, uint64_t now_ms);
 /* Whether a peer with this identity and serial is quarantined. */
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial);
 
@@ -288,6 +298,7 @@ void snapshot_hosts(const struct snapshot_files *f, const struct snapshot_state 
                     void (*fn)(void *arg, const char *host), void *arg);
 /* Where to connect, the best first; 0: a name that is not resolved, or a target without address.
  * The first *ret_preferred are equally good. */
+/* Of a list nothing: which of them is chosen is the business of balance.h. */
 size_t snapshot_addresses(const struct snapshot *s, const struct snapshot_target *t,
                           struct net_addr *ret, size_t max, size_t *ret_preferred);
 /* False: a name that is not resolved yet. */

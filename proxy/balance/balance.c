@@ -213,29 +213,40 @@ static int compare(const void *pa, const void *pb)
 
 static bool concerns(const struct route *r)
 {
-    return r->n_endpoints > 0 || r->max_connections > 0;
+    return r != NULL && (r->n_endpoints > 0 || r->max_connections > 0);
 }
 
-struct balance_state *balance_build(struct balance *b, const struct route_table *const *tables,
-                                    size_t n_tables, const struct resolve_state *resolved,
+/* All that concern it; sets NULL: they are only counted. */
+static size_t collect(struct balance *b, const struct balance_from *from, struct balance_set *sets)
+{
+    size_t n = 0;
+    for (size_t t = 0; t < from->n_tables; t++) {
+        size_t routes = from->tables[t] != NULL ? route_count(from->tables[t]) : 0;
+        for (size_t i = 0; i < routes; i++) {
+            const struct route *r = route_at(from->tables[t], i);
+            if (concerns(r) && sets != NULL) {
+                fill(b, &sets[n], r, from->resolved);
+            }
+            n += concerns(r);
+        }
+    }
+    for (size_t i = 0; i < from->n_routes; i++) {
+        if (concerns(from->routes[i]) && sets != NULL) {
+            fill(b, &sets[n], from->routes[i], from->resolved);
+        }
+        n += concerns(from->routes[i]);
+    }
+    return n;
+}
+
+struct balance_state *balance_build(struct balance *b, const struct balance_from *from,
                                     uint64_t now_ms)
 {
     struct balance_state *s = mem_must_new(struct balance_state);
-    size_t room = 0;
+    size_t room = collect(b, from, NULL);
     atomic_init(&s->refs, 1);
-    for (size_t t = 0; t < n_tables; t++) {
-        for (size_t i = 0; tables[t] != NULL && i < route_count(tables[t]); i++) {
-            room += concerns(route_at(tables[t], i));
-        }
-    }
     s->sets = (struct balance_set *)mem_must_calloc(room + 1, sizeof(*s->sets));
-    for (size_t t = 0; t < n_tables && s->n_sets < room; t++) {
-        for (size_t i = 0; tables[t] != NULL && i < route_count(tables[t]); i++) {
-            if (concerns(route_at(tables[t], i))) {
-                fill(b, &s->sets[s->n_sets++], route_at(tables[t], i), resolved);
-            }
-        }
-    }
+    s->n_sets = collect(b, from, s->sets);
     qsort(s->sets, s->n_sets, sizeof(*s->sets), compare);
     for (size_t i = 0; i < BUCKETS; i++) {
         sweep(b, i, now_ms);
@@ -268,7 +279,7 @@ struct balance_state *balance_state_unref(struct balance_state *s)
 const struct balance_set *balance_find(const struct balance_state *s, const struct route *route)
 {
     const struct balance_set key = {.route = route};
-    if (s == NULL || s->n_sets == 0 || route == NULL || !concerns(route)) {
+    if (s == NULL || s->n_sets == 0 || !concerns(route)) {
         return NULL;
     }
     return (const struct balance_set *)bsearch(&key, s->sets, s->n_sets, sizeof(*s->sets), compare);

@@ -9,8 +9,16 @@ static uint64_t now_ms(const struct conn *c)
     return loop_now_ms(c->worker->loop);
 }
 
+bool conn_is_listed(const struct conn *c)
+{
+    return c->target != NULL && c->target->conf->kind == CONF_TARGET_LIST;
+}
+
 static const struct balance_set *endpoints(const struct conn *c)
 {
+    if (conn_is_listed(c)) {
+        return snapshot_listed(conn_snapshot(c), conn_listener(c));
+    }
     return c->target == NULL && c->direction == CONF_OUTBOUND
                ? snapshot_endpoints(conn_snapshot(c), c->route, &c->original)
                : NULL;
@@ -19,7 +27,7 @@ static const struct balance_set *endpoints(const struct conn *c)
 bool conn_balance_has_address(const struct conn *c)
 {
     const struct balance_set *s = endpoints(c);
-    return s == NULL || s->n > 0;
+    return s == NULL ? !conn_is_listed(c) : s->n > 0;
 }
 
 size_t conn_balance_tries(const struct conn *c)
@@ -131,19 +139,24 @@ void conn_balance_succeeded(struct conn *c)
 bool conn_balance_handshake(enum conn_reason r)
 {
     return r == CONN_CLOSE_HANDSHAKE_FAILED || r == CONN_CLOSE_HANDSHAKE_TIMEOUT ||
-           r == CONN_CLOSE_SESSION_NOT_H2;
+           r == CONN_CLOSE_SESSION_NOT_H2 || r == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED ||
+           r == CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT;
 }
 
 /* What the application breaks off, or we have no means for, is no failure of an endpoint's. */
-void conn_balance_closed(struct conn *c)
+void conn_balance_ended(struct conn *c, enum conn_reason why)
 {
-    bool connect = c->reason == CONN_CLOSE_CONNECT_REFUSED ||
-                   c->reason == CONN_CLOSE_CONNECT_FAILED ||
-                   c->reason == CONN_CLOSE_CONNECT_TIMEOUT;
-    bool handshake = conn_balance_handshake(c->reason);
+    bool connect = why == CONN_CLOSE_CONNECT_REFUSED || why == CONN_CLOSE_CONNECT_FAILED ||
+                   why == CONN_CLOSE_CONNECT_TIMEOUT;
+    bool handshake = conn_balance_handshake(why);
     if ((connect || handshake) && c->balance != NULL) {
         failed(c, handshake);
     }
+}
+
+void conn_balance_leave(struct conn *c)
+{
+    leave(c);
 }
 
 /* --- the service ------------------------------------------------------------------------------ */
@@ -162,10 +175,11 @@ static bool count(struct conn *c, const struct balance_set *const *sets, size_t 
     return true;
 }
 
-bool conn_balance_begin(struct conn *c)
+/* False: c->reason is to be NO_MEMORY, or it is closed for a limit. */
+static bool begin(struct conn *c, const struct route *route)
 {
     const struct balance_set *sets[SNAPSHOT_SETS_MAX];
-    size_t n = snapshot_sets(conn_snapshot(c), c->route, &c->original, sets);
+    size_t n = snapshot_sets(conn_snapshot(c), route, &c->original, sets);
     if (c->balance != NULL) { /* it was held meanwhile, and the map may be another */
         conn_balance_end(c);
         forget(c);
@@ -176,11 +190,7 @@ bool conn_balance_begin(struct conn *c)
     if (c->balance == NULL) {
         c->balance = (struct conn_balance *)calloc(1, sizeof(*c->balance));
     }
-    if (c->balance == NULL) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return false;
-    }
-    if (!count(c, sets, n)) {
+    if (c->balance == NULL || !count(c, sets, n)) {
         return false;
     }
     const struct balance_set *leads = endpoints(c);
@@ -188,6 +198,20 @@ bool conn_balance_begin(struct conn *c)
         (void)choose(c, leads); /* none: it waits for an address */
     }
     return true;
+}
+
+bool conn_balance_begin(struct conn *c)
+{
+    if (!begin(c, c->route)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY); /* if it is not closed */
+        return false;
+    }
+    return true;
+}
+
+bool conn_balance_again(struct conn *c)
+{
+    return begin(c, conn_listener(c)->explicit_route);
 }
 
 void conn_balance_end(struct conn *c)

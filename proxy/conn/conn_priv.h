@@ -252,6 +252,7 @@ struct conn {
     enum conn_reason reason;
     bool closing;         /* reason is set */
     bool resume;          /* held, and what it waits for may have come */
+    bool uncounted;       /* of a listener's connections: a session that it dials itself */
     bool upgraded;        /* pumps what an HTTP upgrade switched to */
     uint8_t asked;        /* of the empty line that it waits for: what came */
     bool stream_again;    /* its stream was refused unseen once, and tried again */
@@ -313,6 +314,8 @@ static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
  */
 struct conn *conn_new(struct conn_worker *w, size_t listener, int fd,
                       const struct net_addr *source);
+/* A session that was not accepted by its listener, and is nobody's connection there. */
+void conn_uncount(struct conn *c);
 /* Checks the edge, stops the timer of the old state, counts, traces. */
 void conn_set_state(struct conn *c, enum conn_state next);
 /* The one way out; may be called again, and the first reason stays. The connection is no more
@@ -397,8 +400,15 @@ bool conn_balance_next(struct conn *c, bool in_handshake);
 bool conn_balance_handshake(enum conn_reason r);
 /* The one in use is who it should be. */
 void conn_balance_succeeded(struct conn *c);
-/* It is closing, for c->reason. */
-void conn_balance_closed(struct conn *c);
+/* Its upstream side is given up: if it is the endpoint that failed, that counts. */
+void conn_balance_ended(struct conn *c, enum conn_reason why);
+/* Whether its listener's target is a list. */
+bool conn_is_listed(const struct conn *c);
+/* Of a relay, which may connect upstream several times: forgets what it tried, and chooses. False:
+ * no memory. */
+bool conn_balance_again(struct conn *c);
+/* Its connection upstream has ended, and it goes on. */
+void conn_balance_leave(struct conn *c);
 /* Is not counted any more. */
 void conn_balance_end(struct conn *c);
 void conn_balance_free(struct conn *c);
@@ -497,6 +507,7 @@ void conn_outbound_dial(struct conn *c);
 /* Its handshake failed, or took too long: false if nobody else can be asked, else it goes on (or is
  * closed). */
 bool conn_outbound_another(struct conn *c);
+bool conn_inbound_another(struct conn *c); /* likewise, a relay's with its next hop */
 
 /* --- pump.c ----------------------------------------------------------------------------------- */
 void conn_pump_start(struct conn *c);
@@ -640,6 +651,8 @@ void listener_free_all(struct conn_worker *w);
 void listener_watch_all(struct conn_worker *w, bool on);
 /* Whether there are as many connections as the process may have. */
 bool listener_is_full(const struct conn_worker *w);
+/* As many as this one may have (limits.connections of a gateway's). */
+bool listener_has_all(const struct conn_worker *w, size_t listener);
 enum listener_which { LISTENERS_ALL, LISTENERS_INBOUND, LISTENERS_ACTIVATED };
 void listener_close(struct conn_worker *w, enum listener_which which);
 

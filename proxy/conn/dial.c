@@ -26,7 +26,8 @@ enum conn_reason conn_dial_reason(int sys_errno)
     }
 }
 
-/* Whom it connects to first: the target, or a proxy that is asked for a tunnel there. */
+/* Whom it connects to first: the target, or a proxy that is asked for a tunnel there. Of a list it
+ * is none of them: which one, balance.c says. */
 const struct snapshot_target *conn_next_hop(const struct conn *c)
 {
     return conn_tunnel_wanted(c) ? &conn_listener(c)->connect_proxy->target : c->target;
@@ -34,7 +35,7 @@ const struct snapshot_target *conn_next_hop(const struct conn *c)
 
 bool conn_has_address(const struct conn *c)
 {
-    if (c->target == NULL) {
+    if (c->target == NULL || conn_is_listed(c)) {
         return conn_balance_has_address(c);
     }
     return snapshot_has_address(conn_snapshot(c), conn_next_hop(c));
@@ -46,7 +47,11 @@ void conn_dial_begin(struct conn *c)
     c->dial_at = c->dial_tried = 0;
     c->dial_end_ms = loop_now_ms(c->worker->loop) + conn_conf(c)->timeouts.connect_ms;
     c->tries_end_ms = c->dial_end_ms + conn_conf(c)->timeouts.handshake_ms;
-    if (c->target == NULL) {
+    if (conn_is_listed(c) && c->relay && !conn_balance_again(c)) {
+        c->dial_left = 0;
+        return;
+    }
+    if (c->target == NULL || conn_is_listed(c)) {
         c->dial_left = (uint8_t)conn_balance_tries(c);
         return;
     }
@@ -64,7 +69,8 @@ void conn_dial_begin(struct conn *c)
 /* The address of the next try: those of the best family in a circle, then the others. */
 static bool next_address(struct conn *c)
 {
-    const struct snapshot_target *t = c->target != NULL ? conn_next_hop(c) : NULL;
+    bool chosen = c->target == NULL || conn_is_listed(c);
+    const struct snapshot_target *t = chosen ? NULL : conn_next_hop(c);
     if (t == NULL) { /* of several endpoints the first is chosen already */
         return c->upstream.len > 0 &&
                (c->balance == NULL || c->dial_tried == 0 || conn_balance_next(c, false));
@@ -85,8 +91,9 @@ static bool next_address(struct conn *c)
  * the file. */
 static bool leads_back(const struct conn *c)
 {
-    bool named =
-        c->target != NULL ? conn_next_hop(c)->conf->kind == CONF_TARGET_HOST : c->balance != NULL;
+    bool named = c->target != NULL && !conn_is_listed(c)
+                     ? conn_next_hop(c)->conf->kind == CONF_TARGET_HOST
+                     : c->balance != NULL;
     return named && snapshot_is_own_port(conn_snapshot(c)->files, &c->upstream, false);
 }
 

@@ -10,6 +10,7 @@ static void close_leg(struct conn *c, bool reset)
     if (stream_is_open(&up->s)) {
         conn_leg_end(up, reset);
     }
+    conn_balance_leave(c);
     c->h2->up_state = H2_UP_NONE;
     c->h2->up_deadline_ms = 0;
 }
@@ -33,6 +34,7 @@ static void unreachable(struct conn *c, enum conn_reason why, int sys_errno)
 {
     bool late = why == CONN_CLOSE_CONNECT_TIMEOUT || why == CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT;
     c->sys_errno = sys_errno;
+    conn_balance_ended(c, why);
     /* A peer that is refused is told so by TLS. */
     h2_upstream_lost(c, late ? 504 : 503, conn_reason_token(why),
                      why != CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
@@ -52,6 +54,7 @@ static void stands(struct conn *c)
     c->h2->up_state = H2_UP_OPEN;
     c->h2->up_deadline_ms = 0;
     h2_time_stands(c);
+    conn_balance_succeeded(c);
     up->ready |= LOOP_WRITE;
     h2_wake(c);
 }

@@ -10,6 +10,7 @@ void http_close_upstream(struct conn *c, bool reset)
     if (stream_is_open(&up->s)) {
         conn_leg_end(up, reset);
     }
+    conn_balance_leave(c);
     c->http->up = UP_NONE;
     c->http->up_used = false;
     c->http->up_broken = false;
@@ -21,6 +22,7 @@ static void answer_unreachable(struct conn *c, enum conn_reason why, int sys_err
 {
     bool late = why == CONN_CLOSE_CONNECT_TIMEOUT || why == CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT;
     c->sys_errno = sys_errno;
+    conn_balance_ended(c, why);
     /* A peer that is refused is told so by TLS. */
     http_close_upstream(c, why != CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
     /* What is left of the request cannot be sent anywhere. */
@@ -37,6 +39,7 @@ static void stands(struct conn *c)
     struct conn_http *h = c->http;
     struct conn_leg *up = conn_upstream(c);
     h->up = UP_OPEN;
+    conn_balance_succeeded(c);
     http_time_next(c);
     up->ready |= LOOP_WRITE; /* of a plain one the head waits in its stream */
     if (h->held.len > 0) {

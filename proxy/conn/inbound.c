@@ -42,6 +42,8 @@ static bool find_session(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return false;
     }
+    c->target = NULL; /* its streams have one */
+    c->ends_ms = 0;
     if (!net_original_dst(c->peer.s.fd, &c->original) &&
         !net_local_addr(c->peer.s.fd, &c->original)) {
         conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
@@ -53,7 +55,8 @@ static bool find_session(struct conn *c)
 /* Where the client wanted to go, and where that is here. False: closed. */
 static bool find_workload(struct conn *c)
 {
-    if (conn_listener(c)->conf->capture == CONF_HBONE) {
+    const struct conf_listener *conf = conn_listener(c)->conf;
+    if (conf->capture == CONF_HBONE || conf->takes_hbone) {
         return find_session(c);
     }
     if (c->target != NULL) {
@@ -127,6 +130,7 @@ static void upstream_handshake(struct conn *c)
     switch (conn_tls_step(c, &c->app)) {
     case STREAM_OK:
         if (conn_catch_up(c)) {
+            conn_stream_answer(c);
             conn_pump_start(c);
         }
         return;
@@ -137,13 +141,15 @@ static void upstream_handshake(struct conn *c)
         break;
     }
     conn_record_handshake(c, &c->app, NULL, NULL);
-    conn_close(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
+    if (!conn_inbound_another(c)) {
+        conn_close(c, CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED);
+    }
 }
 
 static void start_upstream(struct conn *c)
 {
     conn_set_state(c, CONN_UPSTREAM_HANDSHAKE);
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
+    loop_timer_arm(&c->timer, conn_dial_handshake_ms(c));
     if (conn_tls_connect(c, &c->app)) {
         upstream_handshake(c);
     }
@@ -180,6 +186,25 @@ static void connected(struct conn *c)
         conn_stream_answer(c);
         conn_pump_start(c);
     }
+}
+
+/* Of a relay's several targets. */
+bool conn_inbound_another(struct conn *c)
+{
+    bool there = false;
+    if (c->state != CONN_UPSTREAM_HANDSHAKE || c->balance == NULL) {
+        return false;
+    }
+    if (!conn_catch_up(c)) {
+        return true;
+    }
+    if (!conn_dial_another(c, &c->app, &there)) {
+        return false;
+    }
+    if (there) {
+        connected(c);
+    }
+    return true;
 }
 
 void conn_inbound_step(struct conn *c)

@@ -17,13 +17,12 @@ bool listener_is_full(const struct conn_worker *w)
            w->current->snapshot->files->conf->limits.connections;
 }
 
-/* As many as this listener may have. The others go on. */
-static bool listener_full(const struct worker_listener *l)
+/* The others go on. */
+bool listener_has_all(const struct conn_worker *w, size_t listener)
 {
-    const struct conn_worker *w = l->worker;
-    uint32_t max = w->current->snapshot->files->listeners[l->index].conf->limits.connections;
+    uint32_t max = w->current->snapshot->files->listeners[listener].conf->limits.connections;
     return max > 0 && w->shared->listeners != NULL &&
-           atomic_load_explicit(&w->shared->listeners[l->index].open, memory_order_relaxed) >= max;
+           atomic_load_explicit(&w->shared->listeners[listener].open, memory_order_relaxed) >= max;
 }
 
 /* Whether one more may come so soon. Who may not is refused, since waiting in the queue would only
@@ -63,7 +62,7 @@ static void on_readable(void *arg, unsigned ready)
             pause_accepting(w);
             return;
         }
-        if (listener_full(l)) {
+        if (listener_has_all(w, l->index)) {
             loop_io_want(l->io, 0);
             loop_timer_arm(&w->accept_timer, SHORTAGE_PAUSE_MS);
             return;

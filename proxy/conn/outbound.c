@@ -23,6 +23,9 @@ static bool find_route(struct conn *c)
     if (c->target != NULL) {
         c->original = c->upstream = c->target->address;
         c->route = conn_listener(c)->explicit_route;
+        if (conn_is_listed(c) && !conn_balance_begin(c)) {
+            return false;
+        }
         conn_transport_choose(c);
         return true;
     }

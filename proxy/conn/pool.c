@@ -131,6 +131,8 @@ static struct conn_carrier *make(struct conn *c, const struct net_addr *to)
         return NULL;
     }
     own->target = NULL;
+    own->ends_ms = 0;
+    conn_uncount(own);
     own->original = own->upstream = *to;
     own->transport = CONF_TRANSPORT_HBONE;
     own->route = &k->route;

@@ -42,7 +42,7 @@ static const unsigned edges[CONN_STATE_COUNT] = {
                        TO(LINGER) | TO(CLOSED),
     [CONN_SESSION] = TO(CLOSED),
     [CONN_OPENING] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(CLOSED),
-    [CONN_UPSTREAM_HANDSHAKE] = TO(PUMP) | TO(CLOSED),
+    [CONN_UPSTREAM_HANDSHAKE] = TO(DIAL) | TO(PUMP) | TO(CLOSED),
     [CONN_DETECT] = TO(HTTP) | TO(HTTP2) | TO(CLOSED),
     [CONN_HTTP] = TO(HTTP2) | TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_HTTP2] = TO(LINGER) | TO(CLOSED),
@@ -205,6 +205,16 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     return c;
 }
 
+void conn_uncount(struct conn *c)
+{
+    if (c->worker->shared->listeners != NULL) {
+        struct conn_shared_listener *l = &c->worker->shared->listeners[c->listener];
+        atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&l->accepted, 1, memory_order_relaxed);
+        c->uncounted = true;
+    }
+}
+
 static void unlist(struct conn *c)
 {
     struct conn_worker *w = c->worker;
@@ -223,7 +233,7 @@ static void unlist(struct conn *c)
     conn_balance_end(c);
     conn_identity_leave(c);
     atomic_fetch_sub_explicit(&w->shared->open, 1, memory_order_relaxed);
-    if (w->shared->listeners != NULL) {
+    if (w->shared->listeners != NULL && !c->uncounted) {
         struct conn_shared_listener *l = &w->shared->listeners[c->listener];
         atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
         if (c->reason == CONN_CLOSE_DENIED || c->reason == CONN_CLOSE_NOT_HTTP ||
@@ -259,7 +269,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
         c->reason = reason;
         conn_count_bytes(c);
         conn_detect_end(c);
-        conn_balance_closed(c);
+        conn_balance_ended(c, reason);
         counter_add(&c->worker->counters.closed[c->direction][reason], 1);
         if (c->carrier != NULL) {
             conn_carrier_end(c, reason);
@@ -446,7 +456,7 @@ static void on_timer(void *arg)
     case CONN_HANDSHAKE:
     case CONN_UPSTREAM_HANDSHAKE:
         conn_record_handshake_timeout(c, c->state == CONN_HANDSHAKE ? &c->peer : &c->app);
-        if (conn_outbound_another(c)) {
+        if (conn_outbound_another(c) || conn_inbound_another(c)) {
             break;
         }
         conn_close(c, c->state == CONN_HANDSHAKE ? CONN_CLOSE_HANDSHAKE_TIMEOUT

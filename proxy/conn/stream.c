@@ -32,7 +32,7 @@ static void tell_full(const struct conn *carrier)
 void conn_stream_new(struct conn *carrier, int32_t id, struct str authority)
 {
     struct conn_worker *w = carrier->worker;
-    if (listener_is_full(w)) {
+    if (listener_is_full(w) || listener_has_all(w, carrier->listener)) {
         tell_full(carrier);
         return;
     }
@@ -71,14 +71,29 @@ static bool is_unnamed_loopback(const struct conn *c)
     return net_addr_is_loopback(&c->original) && !net_addr_is_loopback(&conn_listener(c)->address);
 }
 
+/* A gateway's listener leads to its target whatever is asked for; so what is asked for has to be
+ * what the policy is asked about, and nothing else. */
+static bool find_place(struct conn *c)
+{
+    if (c->target == NULL) {
+        return conn_find_port(c);
+    }
+    if (net_addr_port(&c->original) != conn_port(c)) {
+        conn_close(c, CONN_CLOSE_BAD_AUTHORITY);
+        return false;
+    }
+    c->upstream = c->target->address;
+    return true;
+}
+
 void conn_stream_start(struct conn *c)
 {
     const struct conn *carrier = c->via->conn;
     if (c->original.len == 0 || !net_addr_same_host(&c->original, &carrier->original)) {
         conn_close(c, CONN_CLOSE_BAD_AUTHORITY);
-    } else if (is_unnamed_loopback(c)) {
+    } else if (c->target == NULL && is_unnamed_loopback(c)) {
         conn_close(c, CONN_CLOSE_LOOPBACK);
-    } else if (!conn_find_port(c)) {
+    } else if (!find_place(c)) {
         return;
     } else if (conn_quarantined(c)) {
         conn_audit_connection(c, conn_reason_token(CONN_CLOSE_QUARANTINED));

@@ -20,6 +20,7 @@ struct check {
     struct target_checks *all;
     size_t listener; /* index in the files */
     long route;      /* of its `sni`; -1: its own target */
+    long entry;      /* of its list of targets; -1: it has none */
     struct target_status status;
     enum phase phase;
     union {
@@ -61,7 +62,8 @@ static const struct conf_listener *conf_of(const struct check *k)
 
 static const struct snapshot_target *target_of(const struct check *k)
 {
-    return snapshot_listener_target(&k->all->snapshot->files->listeners[k->listener], k->route);
+    const struct snapshot_listener *l = &k->all->snapshot->files->listeners[k->listener];
+    return k->entry >= 0 ? &l->targets[k->entry] : snapshot_listener_target(l, k->route);
 }
 
 static bool speaks_tls(const struct check *k)
@@ -300,6 +302,10 @@ static int dial(struct check *k, bool *ret_done)
         errno = EHOSTUNREACH;
         return -1;
     }
+    if (conf_of(k)->transport == CONF_TRANSPORT_HBONE) {
+        net_addr_set_port(&first,
+                          conf_of(k)->hbone_port != 0 ? conf_of(k)->hbone_port : CONF_HBONE_PORT);
+    }
     return net_dial(&first, ret_done);
 }
 
@@ -389,19 +395,22 @@ static struct check *take_old(struct target_checks *t, const char *listener, con
     return NULL;
 }
 
-static void add(struct target_checks *t, struct check **next, size_t *n, struct snapshot *s,
-                size_t listener, long route)
+/* entry: of a list; -1: it is none. */
+static void add_one(struct target_checks *t, struct check **next, size_t *n, struct snapshot *s,
+                    size_t listener, long route, long entry)
 {
     const struct conf_listener *c = s->files->listeners[listener].conf;
     const struct snapshot_target *target =
-        snapshot_listener_target(&s->files->listeners[listener], route);
+        entry >= 0 ? &s->files->listeners[listener].targets[entry]
+                   : snapshot_listener_target(&s->files->listeners[listener], route);
     char text[sizeof(((struct target_status *)NULL)->target)];
     enum conf_check kind = c->check.kind;
     if (kind == CONF_CHECK_NONE || target->conf->kind == CONF_TARGET_NONE) {
         return;
     }
     bool passthrough = route != -1 && c->sni[route].passthrough;
-    if (passthrough || s->files->listeners[listener].connect_proxy != NULL) {
+    if (passthrough || s->files->listeners[listener].connect_proxy != NULL ||
+        c->transport == CONF_TRANSPORT_HBONE) {
         kind = CONF_CHECK_TCP; /* of a proxy: what is behind it is asked of it by clients only */
     }
     snapshot_target_text(target, text, sizeof(text));
@@ -419,7 +428,22 @@ static void add(struct target_checks *t, struct check **next, size_t *n, struct 
     k->status.listener = c->name;
     k->listener = listener;
     k->route = route;
+    k->entry = entry;
     next[(*n)++] = k;
+}
+
+static void add(struct target_checks *t, struct check **next, size_t *n, struct snapshot *s,
+                size_t listener, long route)
+{
+    const struct snapshot_listener *l = &s->files->listeners[listener];
+    bool list = snapshot_listener_target(l, route)->conf->kind == CONF_TARGET_LIST;
+    if (!list) {
+        add_one(t, next, n, s, listener, route, -1);
+        return;
+    }
+    for (size_t i = 0; i < l->n_targets; i++) {
+        add_one(t, next, n, s, listener, route, (long)i);
+    }
 }
 
 int target_checks_use(struct target_checks *t, struct snapshot *snapshot, struct err *err)
@@ -428,7 +452,7 @@ int target_checks_use(struct target_checks *t, struct snapshot *snapshot, struct
     size_t most = 0;
     bool any = false;
     for (size_t i = 0; i < f->n_listeners; i++) {
-        most += 1 + f->listeners[i].conf->n_sni;
+        most += 1 + f->listeners[i].conf->n_sni + f->listeners[i].n_targets;
         any = any || f->listeners[i].conf->check.kind != CONF_CHECK_NONE;
     }
     if (any && need_scratch(t, err) == -1) {
@@ -478,10 +502,24 @@ void target_checks_get(const struct target_checks *t, size_t i, struct target_st
     *ret = t->checks[i]->status;
 }
 
+/* One of a list is enough: that is what the others are there for. */
+static bool another_is_up(const struct target_checks *t, size_t i)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        const struct check *other = t->checks[k];
+        if (other->entry >= 0 && other->listener == t->checks[i]->listener &&
+            other->status.state == TARGET_UP) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool target_checks_all_up(const struct target_checks *t)
 {
     for (size_t i = 0; i < t->n; i++) {
-        if (t->checks[i]->status.state != TARGET_UP) {
+        const struct check *k = t->checks[i];
+        if (k->status.state != TARGET_UP && (k->entry < 0 || !another_is_up(t, i))) {
             return false;
         }
     }

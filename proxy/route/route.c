@@ -176,14 +176,13 @@ static struct str *copy_ids(const struct conf_strings *ids)
     return out;
 }
 
-static void fill_endpoints(struct service *s, const struct conf_service *c)
+/* Owned by the caller, as are their hosts. */
+static struct route_endpoint *make_endpoints(const struct conf_target *targets, size_t n)
 {
-    s->n_endpoints = c->n_endpoints;
-    s->endpoints =
-        (struct route_endpoint *)mem_must_calloc(c->n_endpoints + 1, sizeof(*s->endpoints));
-    for (size_t i = 0; i < c->n_endpoints; i++) {
-        const struct conf_target *t = &c->endpoints[i];
-        struct route_endpoint *e = &s->endpoints[i];
+    struct route_endpoint *list = (struct route_endpoint *)mem_must_calloc(n + 1, sizeof(*list));
+    for (size_t i = 0; i < n; i++) {
+        const struct conf_target *t = &targets[i];
+        struct route_endpoint *e = &list[i];
         e->port = t->port;
         if (t->kind == CONF_TARGET_HOST) {
             e->host = mem_must_strdup(t->host);
@@ -192,6 +191,24 @@ static void fill_endpoints(struct service *s, const struct conf_service *c)
             e->port = net_addr_port(&e->address);
         }
     }
+    return list;
+}
+
+static void free_endpoints(const struct route_endpoint *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free((void *)(uintptr_t)list[i].host);
+    }
+    free((void *)(uintptr_t)list);
+}
+
+void route_set_endpoints(struct route *r, const struct conf_target *targets, size_t n,
+                         const struct conf_ejection *ejection)
+{
+    free_endpoints(r->endpoints, r->n_endpoints);
+    r->endpoints = make_endpoints(targets, n);
+    r->n_endpoints = n;
+    r->ejection = *ejection;
 }
 
 void route_set_transport(struct route *r, enum conf_transport transport, uint16_t hbone_port)
@@ -224,7 +241,8 @@ static void fill_service(struct service *s, const struct conf_service *c)
         s->ports = (struct conf_port *)mem_must_calloc(c->n_ports, sizeof(*s->ports));
         memcpy(s->ports, c->ports, c->n_ports * sizeof(*s->ports));
     }
-    fill_endpoints(s, c);
+    s->endpoints = make_endpoints(c->endpoints, c->n_endpoints);
+    s->n_endpoints = c->n_endpoints;
     s->route = (struct route){.service = s->name,
                               .identities = s->identities,
                               .n_identities = c->identities.n,
@@ -287,10 +305,7 @@ struct route_table *route_table_free(struct route_table *t)
         free(t->services[i].identities);
         free(t->services[i].ports);
         free(t->services[i].name);
-        for (size_t k = 0; k < t->services[i].n_endpoints; k++) {
-            free((void *)(uintptr_t)t->services[i].endpoints[k].host);
-        }
-        free(t->services[i].endpoints);
+        free_endpoints(t->services[i].endpoints, t->services[i].n_endpoints);
     }
     passes_clear(&t->passes);
     free(t->services);
@@ -419,6 +434,7 @@ struct route *route_free_explicit(struct route *r)
     if (r != NULL) {
         free((void *)(uintptr_t)r->service);
         free((void *)(uintptr_t)r->identities);
+        free_endpoints(r->endpoints, r->n_endpoints);
         free(r);
     }
     return NULL;

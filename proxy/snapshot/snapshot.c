@@ -55,6 +55,10 @@ static void fill_listeners(struct snapshot_files *f)
         if (ids != NULL) {
             l->explicit_route = route_new_explicit(l->conf->name, ids);
             route_set_transport(l->explicit_route, l->conf->transport, l->conf->hbone_port);
+            if (l->n_targets > 0) {
+                route_set_endpoints(l->explicit_route, l->conf->targets, l->n_targets,
+                                    &l->conf->ejection);
+            }
         }
     }
 }
@@ -210,7 +214,8 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         const struct conf_listener *x = &a->listeners[i];
         const struct conf_listener *y = &b->listeners[i];
         if (!same_text(x->name, y->name) || x->type != y->type || x->direction != y->direction ||
-            x->capture != y->capture || x->transparent != y->transparent || !same_bind(x, y)) {
+            x->capture != y->capture || x->transparent != y->transparent ||
+            x->takes_hbone != y->takes_hbone || !same_bind(x, y)) {
             return "listeners";
         }
     }

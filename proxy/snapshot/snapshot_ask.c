@@ -2,6 +2,7 @@
  * only take away. */
 #include <postern/snapshot.h>
 
+#include <postern/mem.h>
 #include <postern/os.h>
 #include <string.h>
 
@@ -248,6 +249,32 @@ const struct balance_set *snapshot_endpoints(const struct snapshot *s, const str
     return snapshot_sets(s, r, dst, sets) > 0 && sets[0]->route->n_endpoints > 0 ? sets[0] : NULL;
 }
 
+const struct balance_set *snapshot_listed(const struct snapshot *s,
+                                          const struct snapshot_listener *l)
+{
+    return l->n_targets > 0 ? balance_find(s->balance, l->explicit_route) : NULL;
+}
+
+struct balance_state *snapshot_balance(struct balance *b, const struct snapshot_files *files,
+                                       const struct snapshot_state *state,
+                                       const struct resolve_state *resolved, uint64_t now_ms)
+{
+    const struct route_table *tables[] = {files->routes,
+                                          state != NULL && state->has_mesh ? state->routes : NULL};
+    mem_autofree const struct route **routes = (const struct route **)mem_must_calloc(
+        files->n_listeners + 1, sizeof(const struct route *));
+    for (size_t i = 0; i < files->n_listeners; i++) {
+        routes[i] = files->listeners[i].explicit_route;
+    }
+    return balance_build(b,
+                         &(const struct balance_from){.tables = tables,
+                                                      .n_tables = 2,
+                                                      .routes = routes,
+                                                      .n_routes = files->n_listeners,
+                                                      .resolved = resolved},
+                         now_ms);
+}
+
 bool snapshot_denies(const struct snapshot *s, struct str id, const char *serial)
 {
     return s->state != NULL && deny_set_has(s->state->deny, id, str_of(serial));
@@ -265,6 +292,8 @@ bool snapshot_target_equal(const struct snapshot_target *a, const struct snapsho
         return a->port == b->port && strcmp(a->conf->host, b->conf->host) == 0;
     case CONF_TARGET_UNIX:
         return strcmp(a->conf->path, b->conf->path) == 0;
+    case CONF_TARGET_LIST: /* who is at one of them has shown who it is */
+        return a->port == b->port;
     case CONF_TARGET_NONE:
         break;
     }

@@ -15,10 +15,20 @@ void snapshot_target_fill(const struct conf_target *conf, struct snapshot_target
         (void)net_addr_from((const struct sockaddr *)&conf->address.ss, conf->address.len,
                             &ret->address);
     }
-    ret->port = conf->kind == CONF_TARGET_HOST ? conf->port : net_addr_port(&ret->address);
+    bool said = conf->kind == CONF_TARGET_HOST || conf->kind == CONF_TARGET_LIST;
+    ret->port = said ? conf->port : net_addr_port(&ret->address);
 }
 
 /* --- of one listener -------------------------------------------------------------------------- */
+
+static void fill_list(const struct conf_listener *c, struct snapshot_listener *l)
+{
+    l->n_targets = c->n_targets;
+    l->targets = (struct snapshot_target *)mem_must_calloc(c->n_targets + 1, sizeof(*l->targets));
+    for (size_t i = 0; i < c->n_targets; i++) {
+        snapshot_target_fill(&c->targets[i], &l->targets[i]);
+    }
+}
 
 static void fill_routes(const struct conf_listener *c, struct snapshot_listener *l)
 {
@@ -73,6 +83,9 @@ void snapshot_targets_fill(struct snapshot_listener *l)
 {
     const struct conf_listener *c = l->conf;
     snapshot_target_fill(&c->to, &l->target);
+    if (c->to.kind == CONF_TARGET_LIST) {
+        fill_list(c, l);
+    }
     if (c->n_sni > 0) {
         fill_routes(c, l);
     }
@@ -83,6 +96,7 @@ void snapshot_targets_fill(struct snapshot_listener *l)
 
 void snapshot_targets_free(struct snapshot_listener *l)
 {
+    free(l->targets);
     free(l->routes);
     free(l->patterns);
     if (l->connect_proxy != NULL) {
@@ -120,6 +134,9 @@ void snapshot_hosts(const struct snapshot_files *f, const struct snapshot_state 
             continue;
         }
         tell_host(&l->target, fn, arg);
+        for (size_t k = 0; k < l->n_targets; k++) {
+            tell_host(&l->targets[k], fn, arg);
+        }
         for (size_t k = 0; k < l->conf->n_sni; k++) {
             tell_host(&l->routes[k], fn, arg);
         }
@@ -150,7 +167,7 @@ size_t snapshot_addresses(const struct snapshot *s, const struct snapshot_target
 bool snapshot_has_address(const struct snapshot *s, const struct snapshot_target *t)
 {
     if (t->conf->kind != CONF_TARGET_HOST) {
-        return true;
+        return true; /* of a list: the one that was chosen */
     }
     const struct resolve_host *h = resolve_state_find(s->resolved, t->conf->host);
     return h != NULL && h->n_addrs > 0;
@@ -173,6 +190,9 @@ const char *snapshot_target_text(const struct snapshot_target *t, char *ret_text
         break;
     case CONF_TARGET_UNIX:
         snprintf(ret_text, size, "unix:%s", t->conf->path);
+        break;
+    case CONF_TARGET_LIST:
+        snprintf(ret_text, size, "one of several");
         break;
     }
     return ret_text;

@@ -80,6 +80,24 @@ static void check_downstream(const struct conf_proxy *conf, const struct conf_li
     }
 }
 
+static void check_transport(const struct conf_listener *l)
+{
+    assert(l->transport != CONF_TRANSPORT_DISABLE);
+    if (l->transport != CONF_TRANSPORT_DIRECT) {
+        assert(l->type == CONF_LISTENER_CLIENT && l->upstream.connect_proxy == NULL);
+        assert(l->upstream.identities.n > 0 && l->upstream.tls.alpn.n == 0);
+        assert(l->to.kind == CONF_TARGET_ADDRESS || l->to.kind == CONF_TARGET_LIST);
+    }
+    if (l->takes_hbone) {
+        assert(l->type != CONF_LISTENER_CLIENT && l->n_sni == 0 && l->proxy_protocol_from.n == 0);
+        assert(l->client_certificate == CONF_CLIENT_CERTIFICATE_REQUIRED);
+    }
+    if (l->to.kind == CONF_TARGET_LIST) {
+        assert(l->type != CONF_LISTENER_SERVER && l->upstream.connect_proxy == NULL);
+        assert(l->type != CONF_LISTENER_RELAY || l->to.port > 0);
+    }
+}
+
 static bool is_loopback(const struct conf_sockaddr *a)
 {
     static const uint8_t v6[16] = {[15] = 1};
@@ -103,6 +121,12 @@ static void check(const struct conf_proxy *conf)
         assert((l->bind.kind == CONF_BIND_UNIX) == (l->bind.path != NULL));
         assert((l->socket.mode & ~(mode_t)0777) == 0);
         check_target(&l->to);
+        assert((l->n_targets == 0) == (l->to.kind == CONF_TARGET_NONE));
+        assert(l->n_targets < 2 || l->to.kind == CONF_TARGET_LIST);
+        for (size_t k = 0; k < l->n_targets; k++) {
+            check_target(&l->targets[k]);
+        }
+        check_transport(l);
         if (l->type == CONF_LISTENER_CLIENT) {
             assert(l->bind.kind != CONF_BIND_ADDRESS || l->allow_remote_clients ||
                    is_loopback(&l->bind.address));

@@ -58,8 +58,8 @@ struct snapshot_files *side_load(struct side *s)
 
 static struct snapshot *make_snapshot(struct side *s)
 {
-    const struct route_table *const tables[] = {s->files->routes};
-    struct balance_state *b = balance_build(s->balance, tables, 1, s->resolved, os_now_ms());
+    struct balance_state *b =
+        snapshot_balance(s->balance, s->files, NULL, s->resolved, os_now_ms());
     struct snapshot *snap = snapshot_new(
         ++s->generation,
         &(const struct snapshot_parts){

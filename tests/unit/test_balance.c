@@ -47,7 +47,9 @@ static struct route_table *map(const char *endpoints, const char *more)
 static void build(struct world *w, const struct resolve_state *resolved, uint64_t now)
 {
     const struct route_table *const tables[] = {w->table, NULL};
-    struct balance_state *next = balance_build(w->registry, tables, 2, resolved, now);
+    struct balance_state *next = balance_build(
+        w->registry,
+        &(const struct balance_from){.tables = tables, .n_tables = 2, .resolved = resolved}, now);
     balance_state_unref(w->state);
     w->state = next;
     w->set = balance_find(w->state, route_at(w->table, 0));

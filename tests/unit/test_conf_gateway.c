@@ -130,7 +130,8 @@ static const struct bad_case bad_listeners[] = {
      "systemd:NAME\n"
      "8:38: unknown key 'direction', expected name, type, address, socket, to, protocol, "
      "credentials, trust, tls, client_certificate, allow, sni, proxy_protocol, "
-     "proxy_protocol_id_tlv, proxy_protocol_from, proxy_protocol_pass, server_name, ...\n"},
+     "proxy_protocol_id_tlv, proxy_protocol_from, proxy_protocol_pass, server_name, ...; did you "
+     "mean 'ejection'?\n"},
     {KNOWN SERVER "upstream: {}, server_name: x, identities: ['spiffe://td/a'], verify: {cn: "
                   "[x]}, connect_proxy: 'http://p:1', allow_remote_clients: true}\n",
      "8:3: missing key 'to', expected an address, a host or a Unix socket to connect to\n"
@@ -141,6 +142,56 @@ static const struct bad_case bad_listeners[] = {
      "8:110: a server listener has no 'verify'; who may come in is said by 'allow'\n"
      "8:129: a server listener has no 'connect_proxy'; its target is reached in the clear\n"
      "8:158: a server listener has no 'allow_remote_clients'; its clients show certificates\n"},
+    {KNOWN SERVER "to: ['h:1', 'h:2'], ejection: {after: 1}, hbone_port: 1}\n",
+     "8:53: 'to' of a server listener with 2 places, expected an address, a host or a Unix socket "
+     "to connect to; at a plain target nobody shows who it is\n"
+     "8:69: a server listener has no 'ejection'; it has one target\n"
+     "8:91: a server listener has no 'hbone_port'; its clients choose\n"},
+    {KNOWN CLIENT "to: [], " DIALS "}\n",
+     "8:55: 'to' is an empty list, expected at least one element; leave the key out instead\n"},
+    {KNOWN CLIENT "to: ['h:1', 'unix:/s', '0.0.0.0:3', 'h:1'], " DIALS
+                  ", connect_proxy: 'http://p:1'}\n",
+     "8:63: a Unix socket among several, expected an address or a host, with port\n"
+     "8:74: a target at any address, expected an address that is somebody's\n"
+     "8:87: target 'h:1' twice; the first is at line 8, column 56\n"
+     "8:126: a listener with several targets has no 'connect_proxy'; it asks for one of them\n"},
+    {KNOWN CLIENT "to: 'h:1', ejection: {after: 1}, hbone_port: 1, " DIALS "}\n",
+     "8:62: 'ejection' of a listener with one target; there is nothing else to go to\n"
+     "8:84: with 'transport: direct' no HBONE is spoken; remove 'hbone_port', or say 'transport: "
+     "hbone' or 'transport: auto'\n"},
+    {KNOWN CLIENT "to: 'unix:/s', transport: auto, " DIALS
+                  ", connect_proxy: 'http://p:1', tls: {min: '1.2', alpn: [h2]}}\n",
+     "8:55: a listener that dials by HBONE to a Unix socket, expected an address or a host, with "
+     "port; HBONE says by address where a stream goes\n"
+     "8:114: a listener that dials by HBONE has no 'connect_proxy'; many streams share one "
+     "connection\n"
+     "8:154: HBONE over TLS 1.2, expected 1.3\n"
+     "8:161: a leg that speaks HBONE has no 'alpn'; it speaks HTTP/2\n"},
+    {KNOWN CLIENT "to: 'h:1', transport: hbone, trust: ca}\n",
+     "8:73: HBONE with a peer of an ordinary CA, expected direct; it shares connections by the "
+     "SPIFFE IDs that answer\n"},
+    {KNOWN CLIENT "to: ['h:1', 'g:1'], trust: ca}\n",
+     "8:3: missing key 'verify' or 'server_name': several targets have no one name to demand, "
+     "expected the server's name\n"},
+    {KNOWN CLIENT "to: 'h:1', transport: disable, " DIALS "}\n",
+     "8:73: a listener with 'transport: disable', expected direct, hbone or auto\n"},
+    {KNOWN SERVER "to: 'h:1', transport: auto}\n",
+     "8:71: a listener that takes connections with 'transport: auto', expected direct or hbone; "
+     "its clients choose\n"},
+    {KNOWN SERVER "to: 'h:1', transport: hbone, client_certificate: none, proxy_protocol_from: "
+                  "[10.0.0.1], sni: [{names: [a]}], tls: {alpn: [x]}}\n",
+     "8:78: a listener with 'transport: hbone' has no 'client_certificate'; the session is what "
+     "says who its clients are\n"
+     "8:104: a listener with 'transport: hbone' has no 'proxy_protocol_from'; streams have no "
+     "header before them\n"
+     "8:137: a listener with 'transport: hbone' has no 'sni'; its streams ask for a port\n"
+     "8:164: a leg that speaks HBONE has no 'alpn'; it speaks HTTP/2\n"},
+    {KNOWN "- {name: r, type: relay, address: '0.0.0.0:1', to: ['h:1', 'g:2'], upstream: "
+           "{identities: ['spiffe://td/a'], connect_proxy: "
+           "'http://p:1'}}\n",
+     "8:60: targets of a relay with several ports, expected the port of the first; it is what "
+     "policies call the port\n"
+     "8:110: a relay with several targets has no 'connect_proxy'; it asks for one of them\n"},
     {KNOWN CLIENT "to: 'h:1', " DIALS ", upstream: {}, client_certificate: none, allow: {any: "
                   "true}, proxy_protocol: v2, sni: [{names: [a]}]}\n",
      "8:93: a client listener has no 'upstream'; only a relay has two legs with TLS\n"

@@ -326,8 +326,7 @@ static void test_endpoints_narrow(void **state)
                  cases[i].file != NULL ? cases[i].file : "");
         struct snapshot_files *f = files(true, NULL, cases[i].file != NULL ? file_text : NULL);
         struct snapshot_state *t = told(NULL, told_text, NULL, NULL, 0);
-        const struct route_table *const tables[] = {f->routes, t->routes};
-        struct balance_state *b = balance_build(registry, tables, 2, NULL, 1);
+        struct balance_state *b = snapshot_balance(registry, f, t, NULL, 1);
         struct snapshot *s =
             snapshot_new(1, &(const struct snapshot_parts){.files = f, .state = t, .balance = b});
         sets_text(s, got);
