@@ -4,8 +4,15 @@ import ctypes
 import os
 import pathlib
 import resource
+import sys
 
 import peers
+
+
+def tests_python():
+    """The tests' own, which has what an authority is played with; else the one that runs this."""
+    own = peers.HERE.parent / "build-venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
 
 
 def own_network():

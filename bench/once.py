@@ -5,11 +5,11 @@ import json
 import re
 import statistics
 import subprocess
-import sys
 import time
 
 import measure
 import peers
+from compare_parts import tests_python
 
 RULES = 100_000
 REVOKE = peers.HERE.parent / "tests" / "handles" / "revoke"
@@ -61,12 +61,13 @@ def reload(tool, pair, seconds, rate, rules=RULES):
 
 def pause(build, connections, revoked, seconds):
     """tests/handles/revoke, as it is, with the CPU time of the workers' turns."""
-    argv = [sys.executable, REVOKE, "--build", build, "--turns", build / "bench" / "libturns.so", "--connections", connections, "--revoked", revoked, "--seconds", seconds]
+    argv = [tests_python(), REVOKE, "--build", build, "--turns", build / "bench" / "libturns.so", "--connections", connections, "--revoked", revoked, "--seconds", seconds]
     r = subprocess.run([str(x) for x in argv], capture_output=True, text=True, timeout=300)
     try:
         return json.loads(r.stdout)
     except ValueError:
-        raise peers.Failed(f"revoke: {(r.stderr or r.stdout).strip()[-300:]}") from None
+        said = (r.stderr or r.stdout).strip().splitlines() or ["nothing"]
+        raise peers.Failed(f"revoke: {said[-1]}") from None
 
 
 def decisions(build, questions):

@@ -4,8 +4,11 @@
 
 enum {
     BASE = 256 * 1024, /* bytes for long-lived keys, and for what random numbers come from */
-    BLOCK = 32,        /* the smallest piece: a P-256 or X25519 key */
-    LEG = 64,          /* P-384 */
+    /* The smallest piece, and what each connection is counted with: a key of P-384. Smaller ones,
+     * for P-256 and X25519, would double the tables of bits, which libcrypto writes whole at the
+     * start. */
+    BLOCK = 64,
+    LEG = BLOCK,
     /* From 3.6 on the private half of X25519MLKEM768 lies there too, for as long as a client's
      * connection lives. */
     LEG_HYBRID = 64 + 2048,
