@@ -39,16 +39,17 @@ void proxy_publish(struct proxy *p)
 {
     mem_auto(balance_state_unref) struct balance_state *balance = endpoints(p);
     proxy_tickets_renew(p);
-    struct snapshot *next =
-        snapshot_new(++p->generation, &(const struct snapshot_parts){.files = p->files,
-                                                                     .balance = balance,
-                                                                     .identity = p->identity,
-                                                                     .parties = p->parties,
-                                                                     .resolved = p->resolved,
-                                                                     .state = p->state,
-                                                                     .tickets = p->tickets,
-                                                                     .quarantined = p->quarantined,
-                                                                     .before = p->snapshot});
+    struct snapshot *next = snapshot_new(
+        ++p->generation, &(const struct snapshot_parts){.files = p->files,
+                                                        .balance = balance,
+                                                        .identity = p->identity,
+                                                        .parties = p->parties,
+                                                        .resolved = p->resolved,
+                                                        .state = p->state,
+                                                        .tickets = p->tickets,
+                                                        .quarantined = p->quarantined,
+                                                        .strict = proxy_permissive_strict(p),
+                                                        .before = p->snapshot});
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_post_snapshot(p->workers[i], next);
     }
@@ -139,6 +140,7 @@ static void reload(struct proxy *p)
         proxy_credentials_commit(p, &credentials);
         log_set_level(p->log, next->conf->log_level);
         warn(p);
+        proxy_permissive_use(p);
         proxy_publish(p);
         proxy_names_tell(p);
         struct log_line l;
@@ -305,7 +307,8 @@ static int start_admin(struct proxy *p, struct err *err)
 {
     static const struct admin_document documents[] = {{"status", proxy_report_status},
                                                       {"metrics", proxy_report_metrics},
-                                                      {"ready", proxy_report_ready}};
+                                                      {"ready", proxy_report_ready},
+                                                      {"readiness", proxy_report_readiness}};
     const struct conf_proxy *conf = p->files->conf;
     struct admin_options o = {
         .socket_path = conf->admin.socket,
@@ -361,6 +364,7 @@ static int set_up(struct proxy *p, struct err *err)
     }
     proxy_tickets_init(p);
     proxy_snapshots_init(p);
+    proxy_permissive_init(p);
     p->hardening = hardening_new(p->loop, p->log, err);
     if (p->hardening == NULL) {
         return -1;
@@ -441,6 +445,7 @@ static void tear_down(struct proxy *p)
     hardening_free(p->hardening);
     proxy_tickets_deinit(p);
     proxy_snapshots_deinit(p);
+    proxy_permissive_free(p);
     proxy_holder_leave_loop(p);
     loop_free(p->loop);
     snapshot_unref(p->snapshot);

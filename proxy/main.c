@@ -51,6 +51,8 @@ static const struct role {
      "stop issuing to, and connections of, an identity, certificate or image on this node"},
     {"ca", ca_main, "ca show|prepare|activate|...", "the agent's authorities and their exchange"},
     {"status", status_main, "status", "what a running proxy or agent is and does"},
+    {"readiness", readiness_main, "readiness",
+     "whether ports that take plaintext beside mTLS can do without, and who hinders it"},
     {"version", version_main, "version [--sbom[=cyclonedx]]",
      "version, commit, libraries, feature level; or what it is made of (SPDX, CycloneDX)"},
     {"help", help_main, "help", "this list"},

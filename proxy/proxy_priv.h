@@ -86,9 +86,10 @@ struct proxy {
     struct identity_client *client;
     uint64_t svid_renewals;
     struct admin *admin;
-    struct probes *probes;              /* NULL: none are configured */
-    struct snapshot_files *probes_from; /* their configuration, referenced */
-    struct proxy_canary *canary;        /* NULL: off */
+    struct probes *probes;               /* NULL: none are configured */
+    struct snapshot_files *probes_from;  /* their configuration, referenced */
+    struct proxy_canary *canary;         /* NULL: off */
+    struct proxy_permissive *permissive; /* NULL: not yet (proxy_permissive.c) */
     struct report_reload reload;
 
     struct hardening *hardening;
@@ -265,7 +266,17 @@ void proxy_audit_stop(struct proxy *p);
 struct json_t *proxy_audit_status(const struct proxy *p); /* null: there is none */
 void proxy_audit_metrics(const struct proxy *p, struct buf *out);
 
+/* Plaintext beside mTLS (proxy_permissive.c). Made before the first snapshot; used before that of
+ * each reload. */
+void proxy_permissive_init(struct proxy *p);
+void proxy_permissive_use(struct proxy *p);
+void proxy_permissive_free(struct proxy *p);
+const struct snapshot_strict *proxy_permissive_strict(const struct proxy *p);
+struct json_t *proxy_permissive_status(const struct proxy *p);
+void proxy_permissive_metrics(const struct proxy *p, struct buf *out);
+
 /* Documents of the admin socket. */
+bool proxy_report_readiness(void *arg, struct buf *out);
 bool proxy_report_status(void *arg, struct buf *out);
 bool proxy_report_metrics(void *arg, struct buf *out);
 bool proxy_report_ready(void *arg, struct buf *out);

@@ -251,6 +251,7 @@ bool proxy_report_status(void *arg, struct buf *out)
     json_object_set_new(o, "listeners", proxy_listeners_report(p));
     json_object_set_new(o, "capture", proxy_canary_report(p));
     json_object_set_new(o, "audit", proxy_audit_status(p));
+    json_object_set_new(o, "permissive", proxy_permissive_status(p));
     json_object_set_new(o, "connections", connections(p));
     json_object_set_new(o, "lifetimes", lifetimes(p));
     json_object_set_new(o, "handshakes", handshakes(p));
@@ -407,6 +408,9 @@ static void connection_metrics(const struct proxy *p, struct buf *out)
                               "by=\"passthrough\"", (double)SUM(p, plaintext_passthrough));
     (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
                               "by=\"sni_passthrough\"", (double)SUM(p, plaintext_sni));
+    (void)metrics_write_value(out, "postern_plaintext_connections", METRIC_COUNTER, NULL,
+                              "by=\"permissive\"", (double)SUM(p, plaintext_permissive));
+    proxy_permissive_metrics(p, out);
     transport_metrics(p, out);
     hbone_metrics(p, out);
     unlisted_metrics(p, out);

@@ -31,6 +31,7 @@ int journal_main(int argc, char **argv);
 int audit_main(int argc, char **argv);
 int quarantine_main(int argc, char **argv);
 int status_main(int argc, char **argv);
+int readiness_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 /* "0.1.0 (abcdef012345)" */
 const char *version_text(void);

@@ -112,9 +112,29 @@ const struct permissive_row *permissive_book_row(const struct permissive_book *b
 /* When somebody was allowed for whom there was no row at all, on any port; 0: never. */
 uint64_t permissive_book_lost_ms(const struct permissive_book *b);
 
+/* --- all workers' books together; numbers as of about now ---------------------------------------
+ */
+struct permissive_seen {
+    struct permissive_key key;
+    uint64_t connections, allowed, denied, open;
+    uint64_t first_ms, last_ms, last_allowed_ms;
+};
+struct permissive_tally {
+    struct permissive_seen *items; /* owned; by listener and port */
+    size_t n;
+    uint64_t lost_ms; /* of permissive_book_lost_ms, the last */
+};
+void permissive_tally_init(struct permissive_tally *t, const struct permissive_book *const *books,
+                           size_t n_books);
+void permissive_tally_deinit(struct permissive_tally *t);
+/* The rows of one port; lent. */
+const struct permissive_seen *permissive_tally_port(const struct permissive_tally *t,
+                                                    uint16_t listener, uint16_t port,
+                                                    size_t *ret_n);
+
 /* --- a port's verdict -------------------------------------------------------------------------
- * Only callers that policy allows hold a port open: others could not do more than that by
- * knocking. Pure. */
+ * Only callers that policy allows hold a port open: whoever may do nothing could do that much by
+ * knocking. Pure; all times by one clock. */
 struct permissive_facts {
     int64_t watched_since_s;
     int64_t last_allowed_s; /* of plaintext; 0: never */
@@ -133,6 +153,10 @@ enum permissive_verdict permissive_verdict(const struct permissive_facts *f, int
                                            int64_t window_s);
 /* Whether a port that is asked to turns strict by itself: quiet for the window, and watched. */
 bool permissive_may_arm(const struct permissive_facts *f, int64_t now_s, int64_t window_s);
+
+/* Of one port; its times are seconds of os_now_ms then. */
+void permissive_tally_facts(const struct permissive_tally *t, uint16_t listener, uint16_t port,
+                            uint64_t since_ms, struct permissive_facts *ret);
 
 MEM_DEFINE_CLEANUP(struct permissive_book, permissive_book_free)
 

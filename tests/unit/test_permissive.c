@@ -185,6 +185,49 @@ static void test_full(void **state)
     assert_int_equal(permissive_book_lost_ms(b), 8000 + PERMISSIVE_ROWS_LEFT + 1);
 }
 
+/* Two workers' books. */
+static void test_tally(void **state)
+{
+    (void)state;
+    struct permissive_book *books[2] = {permissive_book_new(3), permissive_book_new(4)};
+    struct permissive_tally t;
+    struct permissive_facts f;
+    size_t n = 0;
+    permissive_tally_init(&t, (const struct permissive_book *const *)books, 2);
+    permissive_tally_facts(&t, 0, 80, 100, &f);
+    assert_int_equal(t.n, 0);
+    assert_int_equal(f.watched_since_s, 1);
+    assert_int_equal(f.last_allowed_s, 0);
+    permissive_tally_deinit(&t);
+    come(books[0], 1, true, 5000);
+    come(books[1], 1, true, 9000);
+    come(books[1], 2, false, 20000);
+    permissive_book_mtls(books[0], 0, 80, 30000);
+    permissive_book_mtls(books[1], 0, 81, 40000);
+    struct permissive_visit v = {.row = NULL};
+    struct net_addr a = address(1);
+    permissive_book_decided(books[0], &v, 1, 80, &a, PERMISSIVE_HTTP1, true, 50000);
+    permissive_tally_init(&t, (const struct permissive_book *const *)books, 2);
+    const struct permissive_seen *s = permissive_tally_port(&t, 0, 80, &n);
+    assert_int_equal(n, 3);
+    assert_int_equal(s[0].connections, 2);
+    assert_int_equal(s[0].first_ms, 5000);
+    assert_int_equal(s[0].last_allowed_ms, 9001);
+    permissive_tally_facts(&t, 0, 80, 2000, &f);
+    assert_int_equal(f.last_allowed_s, 9);
+    assert_int_equal(f.last_mtls_s, 30);
+    assert_int_equal(f.open, 0);
+    permissive_tally_facts(&t, 1, 80, 2000, &f);
+    assert_int_equal(f.open, 1);
+    assert_int_equal(f.last_mtls_s, 0);
+    (void)permissive_tally_port(&t, 2, 80, &n);
+    assert_int_equal(n, 0);
+    permissive_tally_deinit(&t);
+    permissive_book_left(books[0], &v, 1, 80, &a, PERMISSIVE_HTTP1, 60000);
+    permissive_book_free(books[0]);
+    permissive_book_free(books[1]);
+}
+
 /* --- verdicts --------------------------------------------------------------------------------- */
 
 static void test_verdicts(void **state)
@@ -222,8 +265,8 @@ static void test_verdicts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first), cmocka_unit_test(test_class),    cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_full),  cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_first), cmocka_unit_test(test_class), cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_full),  cmocka_unit_test(test_tally), cmocka_unit_test(test_verdicts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,201 @@
+/* readiness: whether ports that take plaintext beside mTLS can do without, and who hinders it. */
+#include "roles_priv.h"
+
+#include <jansson.h>
+#include <postern/os.h>
+#include <postern/permissive.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW_S = 24 * 3600, STATUS_NOT_READY = 3, STATUS_UNKNOWN = 4, CALLERS_SHOWN = 20 };
+
+static int usage(void)
+{
+    fprintf(
+        stderr,
+        "usage: postern readiness [--config FILE] [--socket PATH] [--window TIME] [--json]\n"
+        "  --config FILE  the proxy's or gateway's file, which names its admin socket\n"
+        "  --socket PATH  the admin socket itself (default as of `postern status`)\n"
+        "  --window TIME  how long a port has to be quiet, such as 90m or 168h (default 24h)\n"
+        "  --json         the answer with its verdicts, as JSON\n"
+        "exit status: 0 every permissive port is ready for `mode: strict`, 3 one is not, 4 one\n"
+        "is not known yet\n");
+    return 2;
+}
+
+static int64_t number(const json_t *o, const char *key)
+{
+    return (int64_t)json_integer_value(json_object_get(o, key));
+}
+
+static const char *text(const json_t *o, const char *key, const char *none)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s != NULL ? s : none;
+}
+
+/* "90m": a number and s, m, h or d. 0: it is none. */
+static int64_t parse_window(const char *s)
+{
+    static const char units[] = "smhd";
+    static const int64_t seconds[] = {1, 60, 3600, 86400};
+    size_t n = strlen(s);
+    const char *unit = n > 1 ? strchr(units, s[n - 1]) : NULL;
+    uint64_t value;
+    if (unit == NULL || !str_to_u64((struct str){s, n - 1}, 1000000000, &value)) {
+        return 0;
+    }
+    return (int64_t)value * seconds[unit - units];
+}
+
+/* --- one port --------------------------------------------------------------------------------- */
+
+static bool is_strict(const json_t *port)
+{
+    return strcmp(text(port, "mode", ""), "strict") == 0;
+}
+
+static enum permissive_verdict judge(const json_t *port, int64_t now_s, int64_t window_s)
+{
+    const struct permissive_facts f = {.watched_since_s = number(port, "watched_since_s"),
+                                       .last_allowed_s = number(port, "last_allowed_s"),
+                                       .last_mtls_s = number(port, "last_mtls_s"),
+                                       .open = (uint64_t)number(port, "open")};
+    return permissive_verdict(&f, now_s, window_s);
+}
+
+static const char *why(enum permissive_verdict v)
+{
+    switch (v) {
+    case PERMISSIVE_READY:
+        return "nobody was let in without mTLS: set `mode: strict`";
+    case PERMISSIVE_NOT_READY:
+        return "plaintext is in use";
+    case PERMISSIVE_UNKNOWN_YET:
+        return "it was not watched for that long";
+    case PERMISSIVE_UNKNOWN_NOBODY:
+        break;
+    }
+    return "nobody came at all, not with mTLS either";
+}
+
+static const char *shown_verdict(enum permissive_verdict v)
+{
+    return v == PERMISSIVE_READY ? "READY" : v == PERMISSIVE_NOT_READY ? "NOT READY" : "UNKNOWN";
+}
+
+static void print_callers(const json_t *port)
+{
+    const json_t *list = json_object_get(port, "callers");
+    size_t n = json_array_size(list);
+    for (size_t i = 0; i < n && i < CALLERS_SHOWN; i++) {
+        const json_t *c = json_array_get(list, i);
+        char at[32];
+        os_time_text(number(c, "last_seen_s"), at, sizeof(at));
+        printf("        %-24s %-14s %lld connections, %lld allowed, %lld denied, last %s\n",
+               text(c, "source", "?"), text(c, "class", "?"), (long long)number(c, "connections"),
+               (long long)number(c, "allowed"), (long long)number(c, "denied"), at);
+    }
+    size_t more =
+        (n > CALLERS_SHOWN ? n - CALLERS_SHOWN : 0) + (size_t)number(port, "callers_not_shown");
+    if (more > 0) {
+        printf("        and %zu more\n", more);
+    }
+}
+
+static void print_port(const json_t *port, enum permissive_verdict v)
+{
+    printf("    %s port %lld: ", text(port, "listener", "?"), (long long)number(port, "port"));
+    if (is_strict(port)) {
+        printf("STRICT  it turned by itself: write `mode: strict`\n");
+        return;
+    }
+    printf("%s  %s\n", shown_verdict(v), why(v));
+    print_callers(port);
+}
+
+/* --- all of them ------------------------------------------------------------------------------ */
+
+struct sums {
+    size_t n, not_ready, unknown;
+};
+
+static void judge_workload(json_t *w, int64_t now_s, int64_t window_s, bool json, struct sums *sums)
+{
+    json_t *ports = json_object_get(w, "ports");
+    if (!json && json_array_size(ports) > 0) {
+        printf("%s (%s)\n", text(w, "identity", "no identity"), text(w, "name", "no name"));
+    }
+    for (size_t i = 0; i < json_array_size(ports); i++) {
+        json_t *port = json_array_get(ports, i);
+        enum permissive_verdict v = judge(port, now_s, window_s);
+        if (json) {
+            json_object_set_new(
+                port, "verdict",
+                json_string(is_strict(port) ? "strict" : permissive_verdict_name(v)));
+        } else {
+            print_port(port, v);
+        }
+        sums->n++;
+        if (!is_strict(port)) {
+            sums->not_ready += v == PERMISSIVE_NOT_READY;
+            sums->unknown += v == PERMISSIVE_UNKNOWN_YET || v == PERMISSIVE_UNKNOWN_NOBODY;
+        }
+    }
+}
+
+static int answer(const struct buf *out, int64_t window_s, bool json)
+{
+    struct sums sums = {0, 0, 0};
+    json_t *o = json_loadb((const char *)buf_head(out), buf_len(out), JSON_REJECT_DUPLICATES, NULL);
+    json_t *list = json_object_get(o, "workloads");
+    if (!json_is_array(list)) {
+        fprintf(stderr, "postern: the answer says nothing about readiness\n");
+        json_decref(o);
+        return 1;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        judge_workload(json_array_get(list, i), number(o, "now_s"), window_s, json, &sums);
+    }
+    if (json) {
+        json_object_set_new(o, "window_s", json_integer((json_int_t)window_s));
+        char *dumped = json_dumps(o, JSON_INDENT(2));
+        printf("%s\n", dumped != NULL ? dumped : "");
+        free(dumped);
+    } else if (sums.n == 0) {
+        printf("no port is permissive\n");
+    }
+    json_decref(o);
+    return sums.not_ready > 0 ? STATUS_NOT_READY : sums.unknown > 0 ? STATUS_UNKNOWN : 0;
+}
+
+int readiness_main(int argc, char **argv)
+{
+    const char *config = NULL, *socket = NULL;
+    int64_t window_s = WINDOW_S;
+    bool json = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            json = true;
+        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
+            socket = argv[++i];
+        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
+            config = argv[++i];
+        } else if (strcmp(argv[i], "--window") == 0 && i + 1 < argc) {
+            window_s = parse_window(argv[++i]);
+            if (window_s == 0) {
+                return usage();
+            }
+        } else {
+            return usage();
+        }
+    }
+    struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
+    int status = role_admin_ask(config, socket, "readiness", &out);
+    if (status == 0) {
+        status = answer(&out, window_s, json);
+    }
+    buf_reset(&out);
+    return status;
+}
