@@ -20,7 +20,6 @@
 #include <postern/conf.h>
 #include <postern/conf_tree.h>
 #include <postern/str.h>
-#include <stdarg.h>
 
 /* --- bounds ----------------------------------------------------------------------------------- */
 enum {
@@ -62,9 +61,6 @@ void diag_add(struct conf_diag *d, unsigned file_no, unsigned line, unsigned col
 /* An error at a place of the context's file; expected and advice may be NULL. */
 void report_at(struct context *c, unsigned line, unsigned column, const char *expected,
                const char *advice, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
-void report_va(struct context *c, unsigned line, unsigned column, const char *expected,
-               const char *advice, const char *fmt, va_list ap)
-    __attribute__((format(printf, 6, 0)));
 void report(struct context *c, const struct node *at, const char *expected, const char *advice,
             const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 

@@ -114,8 +114,10 @@ static void set_where(struct err *err, const char *file, unsigned line, unsigned
     err_where(err, "%s%s:%u:%u", cut ? "..." : "", cut ? file + (n - KEEP) : file, line, column);
 }
 
-void report_va(struct context *c, unsigned line, unsigned column, const char *expected,
-               const char *advice, const char *fmt, va_list ap)
+__attribute__((format(printf, 6, 0))) static void report_va(struct context *c, unsigned line,
+                                                            unsigned column, const char *expected,
+                                                            const char *advice, const char *fmt,
+                                                            va_list ap)
 {
     char what[400];
     vsnprintf(what, sizeof(what), fmt, ap);

@@ -1,6 +1,8 @@
 /* documents: files of other systems as trees, for whoever reads them: conf_tree.h. */
 #include <postern/conf_tree.h>
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "config_priv.h"
@@ -53,8 +55,17 @@ void conf_documents_report(const struct conf_documents *d, enum conf_severity se
                            const char *fmt, ...)
 {
     struct context c = severity == CONF_ERROR ? d->errors : d->doubts;
+    char what[400];
     va_list ap;
     va_start(ap, fmt);
-    report_va(&c, at->line, at->column, expected, advice, fmt, ap);
+    vsnprintf(what, sizeof(what), fmt, ap);
     va_end(ap);
+    /* Texts of the file may stand in it. */
+    struct str text = str_of(what);
+    for (size_t i = 0; i < text.n; i++) {
+        for (size_t n = str_control(text, i); n > 0; n--) {
+            what[i + n - 1] = '?';
+        }
+    }
+    report_at(&c, at->line, at->column, expected, advice, "%s", what);
 }

@@ -40,6 +40,7 @@ static const struct {
     {"x\n", ":1:1", "not an object"},
     {"kind: Policy\n", ":1:1", "not an object"},
     {AP "spec: {rulez: []}\n", ":4:8", "'rulez'"},
+    {AP "spec: {\"ru\\x1b\\nles\": []}\n", ":4:8", "'ru??les'"},
     {AP "spec: {action: CUSTOM, rules: []}\n", ":4:16", "action"},
     {AP "spec: {provider: {name: x}, rules: []}\n", ":4:8", "'provider'"},
     {AP "spec: {targetRefs: []}\n", ":4:8", "'targetRefs'"},
