@@ -28,7 +28,8 @@ static const struct command {
 } commands[] = {
     {"fmt", fmt_main, "fmt [-w | --check] FILE..."},
     {"test", test_main, "test [--policy POLICY] [--tap] [--junit OUTPUT] FILE..."},
-    {"lint", policy_lint_main, "lint [--proxy FILE] [--mesh FILE] [--json] POLICY..."},
+    {"lint", policy_lint_main,
+     "lint [--proxy FILE | --gateway FILE] [--mesh FILE] [--json] POLICY..."},
     {"explain", policy_explain_main,
      "explain [--json] --target ID --port PORT [--peer ID] [--method M --path P] ... POLICY"},
     {"explain", policy_explain_main, "explain [--json] --log LOG --decision ID POLICY"},

@@ -25,12 +25,14 @@ static void unload(struct lint_files *f)
     conf_mesh_free(f->mesh);
 }
 
-static int load_beside(const char *proxy, const char *mesh, struct lint_files *ret)
+static int load_beside(const char *proxy, const char *gateway, const char *mesh,
+                       struct lint_files *ret)
 {
     struct conf_diag *diag = conf_diag_new();
     int rc = 0;
     *ret = (struct lint_files){.proxy = NULL};
     if ((proxy != NULL && conf_load_proxy(proxy, diag, &ret->proxy) != 0) ||
+        (gateway != NULL && conf_load_gateway(gateway, diag, &ret->proxy) != 0) ||
         (mesh != NULL && conf_load_mesh(mesh, diag, &ret->mesh) != 0)) {
         role_print_diag(diag);
         unload(ret);
@@ -68,22 +70,24 @@ static int lint_text(const char *path, struct str text, const struct policy_lint
 int policy_lint_main(int argc, char **argv)
 {
     const char *proxy = NULL;
+    const char *gateway = NULL;
     const char *mesh = NULL;
     bool json = false;
-    const struct role_text texts[] = {{"--proxy", &proxy}, {"--mesh", &mesh}};
+    const struct role_text texts[] = {
+        {"--proxy", &proxy}, {"--gateway", &gateway}, {"--mesh", &mesh}};
     int first = 1;
     for (; first < argc && argv[first][0] == '-'; first++) {
         if (strcmp(argv[first], "--json") == 0) {
             json = true;
-        } else if (!role_take_text(texts, 2, argc, argv, &first)) {
+        } else if (!role_take_text(texts, 3, argc, argv, &first)) {
             return policy_usage();
         }
     }
     struct lint_files beside;
-    if (first == argc || (json && argc - first > 1)) {
+    if (first == argc || (json && argc - first > 1) || (proxy != NULL && gateway != NULL)) {
         return policy_usage();
     }
-    int rc = load_beside(proxy, mesh, &beside);
+    int rc = load_beside(proxy, gateway, mesh, &beside);
     if (rc != 0) {
         return rc;
     }

@@ -57,7 +57,7 @@ bool policy_tools_explain(const struct conf_policy *conf, const struct policy *p
  */
 struct policy_lint_options {
     int64_t now_s;
-    const struct conf_proxy *proxy; /* whose ports it is for; NULL: not known */
+    const struct conf_proxy *proxy; /* or gateway, whose ports it is for; NULL: not known */
     const struct conf_mesh *mesh;   /* NULL: not known */
 };
 enum policy_finding_code {

@@ -113,11 +113,46 @@ static void look_at_port(struct lint *l, const struct lint_place *at, uint16_t p
                         port, declared));
 }
 
+/* What the policy is asked about where the listener has a target: that one's port, or its own. */
+static uint16_t asked_port(const struct conf_listener *on, const struct conf_target *to)
+{
+    const struct sockaddr_storage *a =
+        to->kind == CONF_TARGET_UNIX ? &on->bind.address.ss : &to->address.ss;
+    if (to->kind == CONF_TARGET_HOST) {
+        return to->port;
+    }
+    if (a->ss_family == AF_INET6) {
+        return ntohs(((const struct sockaddr_in6 *)(const void *)a)->sin6_port);
+    }
+    return a->ss_family == AF_INET ? ntohs(((const struct sockaddr_in *)(const void *)a)->sin_port)
+                                   : 0;
+}
+
+/* Whether an explicit listener leads to the port: by its target, or one of a server name. */
+static bool leads_to(const struct conf_listener *on, uint16_t port)
+{
+    bool leads = on->to.kind != CONF_TARGET_NONE && asked_port(on, &on->to) == port;
+    for (size_t i = 0; i < on->n_sni; i++) {
+        const struct conf_sni_route *s = &on->sni[i];
+        leads = leads || (!s->passthrough && s->to.kind != CONF_TARGET_NONE &&
+                          asked_port(on, &s->to) == port);
+    }
+    return leads;
+}
+
+/* Declared as tcp, and nowhere as something else. */
 static bool is_tcp_at_proxy(const struct conf_proxy *proxy, uint16_t port)
 {
     bool tcp = false;
     for (size_t i = 0; i < proxy->n_listeners; i++) {
         const struct conf_listener *on = &proxy->listeners[i];
+        bool explicit_one = on->direction == CONF_INBOUND && on->capture == CONF_EXPLICIT;
+        if (explicit_one && leads_to(on, port)) {
+            if (on->protocol != CONF_PROTOCOL_TCP) {
+                return false;
+            }
+            tcp = true;
+        }
         for (size_t k = 0; on->direction == CONF_INBOUND && k < on->n_ports; k++) {
             if (on->ports[k].port == port && on->ports[k].protocol != CONF_PROTOCOL_TCP) {
                 return false;
@@ -181,7 +216,9 @@ static void look_at_ports(struct lint *l, size_t rule)
             const char *service =
                 l->options->mesh != NULL ? tcp_service(l->options->mesh, r, t->ports[k]) : NULL;
             if (l->options->proxy != NULL && is_tcp_at_proxy(l->options->proxy, t->ports[k])) {
-                look_at_port(l, &at, t->ports[k], "the proxy's file");
+                look_at_port(l, &at, t->ports[k],
+                             l->options->proxy->gateway ? "the gateway's file"
+                                                        : "the proxy's file");
             } else if (service != NULL) {
                 mem_autofree char *what = mem_must_printf("the mesh map's service '%s'", service);
                 look_at_port(l, &at, t->ports[k], what);

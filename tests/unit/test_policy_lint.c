@@ -110,6 +110,43 @@ static void test_doubts(void **state)
     }
 }
 
+/* A gateway's ports are those that its listeners lead to, or of a Unix socket their own. */
+static void test_gateway_ports(void **state)
+{
+    (void)state;
+    static const char gateway[] =
+        "kind: Gateway\nlevel: 1\nidentity: {socket: unix:/s}\npolicy: p\nlisteners:\n"
+        "  - {name: a, type: server, address: 127.0.0.1:1, to: 127.0.0.1:5432}\n"
+        "  - {name: b, type: server, address: \"[::1]:6379\", to: unix:/redis}\n"
+        "  - {name: c, type: server, address: 127.0.0.1:3, to: 127.0.0.1:80, protocol: http}\n"
+        "  - {name: d, type: server, address: 127.0.0.1:4, to: db.example:80}\n"
+        "  - {name: e, type: server, address: 127.0.0.1:5, to: db.example:3306}\n"
+        "  - {name: f, type: client, address: 127.0.0.1:6, to: 127.0.0.1:7, identities: "
+        "[\"spiffe://a.b/x\"]}\n";
+    static const struct {
+        unsigned port;
+        bool tcp;
+    } cases[] = {{5432, true}, {6379, true}, {3306, true}, {80, false}, {1, false}, {7, false}};
+    struct conf_diag *diag = conf_diag_new();
+    struct beside b = {.mesh = NULL};
+    if (conf_parse_gateway("/g", gateway, strlen(gateway), diag, &b.proxy) != 0) {
+        fail_msg("%s: %s", conf_diag_get(diag, 0)->where, conf_diag_get(diag, 0)->what);
+    }
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[1000], said[2000];
+        snprintf(text, sizeof(text),
+                 HEAD "  - {name: a, action: ALLOW, " FROM
+                      ", to: [{ports: [%u], methods: [GET]}]}\n",
+                 cases[i].port);
+        lint(text, &b, false, said, sizeof(said));
+        if ((strstr(said, "which the gateway's file declares 'tcp'") != NULL) != cases[i].tcp) {
+            fail_msg("%u: %s", cases[i].port, said);
+        }
+    }
+    conf_proxy_free(b.proxy);
+    conf_diag_free(diag);
+}
+
 static void test_ports(void **state)
 {
     (void)state;
@@ -171,9 +208,8 @@ static void test_examples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_doubts),
-        cmocka_unit_test(test_ports),
-        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_doubts),        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_gateway_ports), cmocka_unit_test(test_json),
         cmocka_unit_test(test_examples),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
