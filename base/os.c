@@ -127,7 +127,8 @@ int os_read_file(const char *path, size_t max, bool nofollow, char **ret_data, s
         return err_where(err, "%s", path);
     }
     /* Read to the end and not to st_size, which may be stale; one byte more tells "too large". */
-    size_t cap = st.st_size > 0 && (uint64_t)st.st_size < max ? (size_t)st.st_size + 1 : max;
+    size_t first = st.st_size > 0 ? (size_t)st.st_size + 1 : 4096;
+    size_t cap = first < max ? first : max;
     size_t len = 0;
     mem_autofree char *data = mem_must_calloc(cap + 2, 1);
     for (;;) {

@@ -26,6 +26,9 @@ enum {
     CONFIG_FILE_MAX = 4 * 1024 * 1024,
     CONFIG_DEPTH_MAX = 32,
     CONFIG_NODES_MAX = 200000,
+    /* Of a Policy file: one may serve a mesh, with 100,000 rules. */
+    CONFIG_POLICY_FILE_MAX = CONF_POLICY_FILE_MAX,
+    CONFIG_POLICY_NODES_MAX = 4000000,
     CONFIG_ERRORS_MAX = 100,
     CONFIG_SOCKET_PATH_MAX = 107, /* sun_path, less its NUL */
 };
@@ -41,10 +44,21 @@ struct tree *tree_parse(struct context *c, const char *text, size_t len);
 struct tree *tree_parse_documents(struct context *c, const char *text, size_t len);
 struct tree *tree_free(struct tree *t);
 const struct node *tree_root(const struct tree *t);
+size_t tree_count(const struct tree *t); /* its values, keys included */
+
+/* As conf_parse_policy, and what it was read from: the caller's. */
+int conf_parse_policy_tree(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                           struct conf_policy **ret, struct tree **ret_tree);
 
 /* --- diagnostics ------------------------------------------------------------------------------ */
+/* How large a file may be; 0: as files are, CONFIG_*_MAX. */
+struct bounds {
+    size_t bytes, nodes;
+};
+
 /* One file being read. */
 struct context {
+    struct bounds bounds;
     struct conf_diag *diag;
     const char *file; /* as messages name it */
     const char *dir;  /* what relative file names in it stand against; absolute */

@@ -17,7 +17,10 @@ struct kind {
     const char *name;
     const struct table *table;
     const char *use; /* how a file of this kind is used, for one that came to the wrong place */
+    struct bounds bounds; /* 0: the usual ones */
 };
+
+static const struct bounds usual = {CONFIG_FILE_MAX, CONFIG_NODES_MAX};
 
 enum {
     KIND_PROXY,
@@ -36,7 +39,10 @@ static const struct kind kinds[N_KINDS] = {
     [KIND_PROXY] = {"Proxy", &table_proxy, "'postern proxy FILE' runs it"},
     [KIND_GATEWAY] = {"Gateway", &table_gateway, "'postern gateway FILE' runs it"},
     [KIND_MESH] = {"Mesh", &table_mesh, "'mesh' in a Proxy file names it"},
-    [KIND_POLICY] = {"Policy", &table_policy, "'policy' in a Proxy or Gateway file names it"},
+    [KIND_POLICY] = {"Policy",
+                     &table_policy,
+                     "'policy' in a Proxy or Gateway file names it",
+                     {CONFIG_POLICY_FILE_MAX, CONFIG_POLICY_NODES_MAX}},
     [KIND_AGENT] = {"Agent", &table_agent, "'postern agent FILE' runs it"},
     [KIND_ENTRIES] = {"Entries", &table_entries, "'entries' in an Agent file names it"},
     [KIND_MODES] = {"Modes", &table_modes, "'state.modes' in an Agent file names it"},
@@ -78,6 +84,13 @@ static const struct kind *find_kind(struct str name)
         }
     }
     return NULL;
+}
+
+/* NULL: of any kind, of which the largest is a Policy. */
+static const struct bounds *kind_bounds(const struct kind *k)
+{
+    k = k != NULL ? k : &kinds[KIND_POLICY];
+    return k->bounds.bytes > 0 ? &k->bounds : &usual;
 }
 
 /* The `kind:` of a file; NULL when it was reported. */
@@ -147,9 +160,24 @@ static char *absolute_path(const char *path)
     return mem_must_printf("%s/%s", cwd, path);
 }
 
-/* As kind `want`, or as the file's own when that is NULL; the kind and the struct, or NULL. */
+/* A file that was read before anyone knew of which kind it is. */
+static bool within(struct context *c, const struct bounds *b, const struct tree *tree, size_t len)
+{
+    if (len > b->bytes) {
+        report_at(c, 1, 1, NULL, NULL, "larger than %zu bytes", b->bytes);
+    } else if (tree_count(tree) > b->nodes) {
+        report_at(c, 1, 1, NULL, NULL, "more than %zu values in one file", b->nodes);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* As kind `want`, or as the file's own when that is NULL; the kind and the struct, or NULL. The
+ * tree is the caller's, if ret_tree is not NULL. */
 static const struct kind *parse_text(const struct kind *want, const char *name, const char *text,
-                                     size_t len, struct conf_diag *diag, void **ret)
+                                     size_t len, struct conf_diag *diag, void **ret,
+                                     struct tree **ret_tree)
 {
     mem_autofree char *path = absolute_path(name);
     mem_autofree char *dir = mem_must_strdup(path);
@@ -157,7 +185,11 @@ static const struct kind *parse_text(const struct kind *want, const char *name, 
     if (slash != NULL) {
         slash[slash == dir ? 1 : 0] = '\0';
     }
-    struct context c = {.diag = diag, .file = name, .dir = dir, .file_no = diag_next_file(diag)};
+    struct context c = {.bounds = *kind_bounds(want),
+                        .diag = diag,
+                        .file = name,
+                        .dir = dir,
+                        .file_no = diag_next_file(diag)};
     size_t before = diag_total(diag);
     struct tree *tree = tree_parse(&c, text, len);
     if (tree == NULL) {
@@ -168,14 +200,21 @@ static const struct kind *parse_text(const struct kind *want, const char *name, 
     void *conf = NULL;
     if (k != NULL && want != NULL && k != want) {
         report(&c, node_get(root, "kind"), want->name, k->use, "a file of kind %s", k->name);
+    } else if (k != NULL && want == NULL && !within(&c, kind_bounds(k), tree, len)) {
+        ; /* reported */
     } else if (k != NULL && check_level(&c, root)) {
         conf = mem_must_calloc(1, k->table->size);
         schema_parse(&c, k->table, root, conf);
     }
-    tree_free(tree);
     if (conf == NULL || diag_total(diag) != before) {
+        tree_free(tree);
         kind_free(k, conf);
         return NULL;
+    }
+    if (ret_tree != NULL) {
+        *ret_tree = tree;
+    } else {
+        tree_free(tree);
     }
     *(char **)conf = path;
     path = NULL;
@@ -189,14 +228,14 @@ static const struct kind *load_file(const struct kind *want, const char *path,
     mem_autofree char *text = NULL;
     size_t len = 0;
     struct err err = ERR_INIT;
-    if (os_read_file(path, CONFIG_FILE_MAX, false, &text, &len, &err) != 0) {
+    if (os_read_file(path, kind_bounds(want)->bytes, false, &text, &len, &err) != 0) {
         if (err.where[0] == '\0') {
             err_where(&err, "%s", path);
         }
         diag_add(diag, diag_next_file(diag), 0, 0, &err);
         return NULL;
     }
-    return parse_text(want, path, text, len, diag, ret);
+    return parse_text(want, path, text, len, diag, ret, NULL);
 }
 
 /* The public functions differ in their types only. */
@@ -214,7 +253,7 @@ static const struct kind *load_file(const struct kind *want, const char *path,
                            struct type **ret)                                                      \
     {                                                                                              \
         void *conf;                                                                                \
-        if (parse_text(&kinds[KIND_##UPPER], name, text, len, diag, &conf) == NULL) {              \
+        if (parse_text(&kinds[KIND_##UPPER], name, text, len, diag, &conf, NULL) == NULL) {        \
             return -1;                                                                             \
         }                                                                                          \
         *ret = conf;                                                                               \
@@ -242,6 +281,17 @@ DEFINE_KIND(entries, ENTRIES)
 DEFINE_KIND(modes, MODES)
 DEFINE_KIND(rotate, ROTATE)
 DEFINE_KIND(policy_test, POLICY_TEST)
+
+int conf_parse_policy_tree(const char *name, const char *text, size_t len, struct conf_diag *diag,
+                           struct conf_policy **ret, struct tree **ret_tree)
+{
+    void *conf;
+    if (parse_text(&kinds[KIND_POLICY], name, text, len, diag, &conf, ret_tree) == NULL) {
+        return -1;
+    }
+    *ret = conf;
+    return 0;
+}
 
 /* --- check ------------------------------------------------------------------------------------ */
 static void check_named(int kind, const char *path, struct conf_diag *diag)

@@ -127,18 +127,18 @@ static void parse_one(struct context *c, const struct field *f, const struct nod
         }
         return;
     }
+    if (n->kind == NODE_SCALAR && !node_is_null(n)) {
+        (void)value_parse(c, f, n, dst);
+        return;
+    }
     char expected[200];
     value_expected(f, expected, sizeof(expected));
     if (n->kind != NODE_SCALAR) {
         report(c, n, expected, NULL, "'%s' holds %s", f->name, kind_text(n));
-        return;
-    }
-    if (node_is_null(n)) {
+    } else {
         report(c, n, expected, f->required ? NULL : "leave the key out where it does not apply",
                "'%s' has no value", f->name);
-        return;
     }
-    (void)value_parse(c, f, n, dst);
 }
 
 static void parse_list(struct context *c, const struct field *f, const struct node *n, void *value)

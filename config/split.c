@@ -14,13 +14,28 @@
 enum { PART_MAX = 4 * CONFIG_FILE_MAX };
 
 /* --- printing a tree -------------------------------------------------------------------------- */
+static bool is_plain(uint8_t c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 /* libyaml knows no surrogate pairs, so everything but the two signs and control bytes goes as it
  * is. C1 controls, separators and the byte order mark are not printable in YAML. */
 static bool put_text(struct buf *out, struct str s)
 {
-    bool ok = buf_printf(out, "\"");
+    bool ok = buf_append(out, "\"", 1);
 
     for (size_t i = 0; ok && i < s.n; i++) {
+        size_t plain = i;
+
+        while (plain < s.n && is_plain((uint8_t)s.p[plain])) {
+            plain++;
+        }
+        if (plain > i) {
+            ok = buf_append(out, s.p + i, plain - i);
+            i = plain - 1;
+            continue;
+        }
         uint8_t c = (uint8_t)s.p[i];
         uint8_t next = i + 1 < s.n ? (uint8_t)s.p[i + 1] : 0;
         uint8_t third = i + 2 < s.n ? (uint8_t)s.p[i + 2] : 0;
@@ -42,7 +57,7 @@ static bool put_text(struct buf *out, struct str s)
             ok = buf_append(out, &c, 1);
         }
     }
-    return ok && buf_printf(out, "\"");
+    return ok && buf_append(out, "\"", 1);
 }
 
 /* A scalar without quotes keeps its nature: what a number or a bool may be stays bare. */
@@ -51,7 +66,7 @@ static bool put_scalar(struct buf *out, const struct node *n)
     uint64_t number;
 
     if (node_is_null(n)) {
-        return buf_printf(out, "null");
+        return buf_append_str(out, STR_LIT("null"));
     }
     if (!n->quoted && (str_to_u64(n->text, UINT64_MAX, &number) ||
                        str_eq(n->text, STR_LIT("true")) || str_eq(n->text, STR_LIT("false")))) {
@@ -68,9 +83,9 @@ static bool put_children(struct buf *out, const struct node *n)
 
     for (const struct node *e = n->child; ok && e != NULL; e = e->next) {
         if (n->kind == NODE_MAP) {
-            ok = put_text(out, e->key->text) && buf_printf(out, ": ");
+            ok = put_text(out, e->key->text) && buf_append(out, ": ", 2);
         }
-        ok = ok && put_node(out, e) && (e->next == NULL || buf_printf(out, ", "));
+        ok = ok && put_node(out, e) && (e->next == NULL || buf_append(out, ", ", 2));
     }
     return ok;
 }
@@ -82,9 +97,9 @@ static bool put_node(struct buf *out, const struct node *n)
     case NODE_SCALAR:
         return put_scalar(out, n);
     case NODE_LIST:
-        return buf_printf(out, "[") && put_children(out, n) && buf_printf(out, "]");
+        return buf_append(out, "[", 1) && put_children(out, n) && buf_append(out, "]", 1);
     case NODE_MAP:
-        return buf_printf(out, "{") && put_children(out, n) && buf_printf(out, "}");
+        return buf_append(out, "{", 1) && put_children(out, n) && buf_append(out, "}", 1);
     case NODE_BAD:
         break;
     }
@@ -109,8 +124,8 @@ static int emit_head(const struct splitting *s, const struct node *root)
         if (s->list != NULL && str_eq(e->key->text, str_of(s->list))) {
             continue;
         }
-        ok = buf_printf(&out, "%s", out.len > 0 ? ", " : "") && put_text(&out, e->key->text) &&
-             buf_printf(&out, ": ") && put_node(&out, e);
+        ok = (out.len == 0 || buf_append(&out, ", ", 2)) && put_text(&out, e->key->text) &&
+             buf_append(&out, ": ", 2) && put_node(&out, e);
     }
     if (ok) {
         const struct conf_part part = {.text = buf_str(&out)};
@@ -170,12 +185,13 @@ int conf_split(enum conf_document kind, const char *name, const char *text, size
     struct conf_policy *policy = NULL;
     struct conf_mesh *mesh = NULL;
     struct conf_modes *modes = NULL;
+    struct tree *tree = NULL;
     int r = -1;
 
     switch (kind) {
     case CONF_DOCUMENT_POLICY:
         s.list = "rules";
-        r = conf_parse_policy(name, text, len, diag, &policy);
+        r = conf_parse_policy_tree(name, text, len, diag, &policy, &tree);
         s.policy = policy;
         break;
     case CONF_DOCUMENT_MESH:
@@ -186,7 +202,10 @@ int conf_split(enum conf_document kind, const char *name, const char *text, size
         r = conf_parse_modes(name, text, len, diag, &modes);
         break;
     }
-    r = r == 0 ? parse_again(name, text, len, diag, &s) : -1;
+    if (r == 0) {
+        r = tree != NULL ? emit_all(&s, tree_root(tree)) : parse_again(name, text, len, diag, &s);
+    }
+    tree_free(tree);
     conf_policy_free(policy);
     conf_mesh_free(mesh);
     conf_modes_free(modes);

@@ -17,7 +17,7 @@
 struct block {
     struct block *next;
     size_t used, size;
-    _Alignas(16) char data[];
+    _Alignas(8) char data[];
 };
 
 struct tree {
@@ -29,7 +29,7 @@ struct tree {
 static void *tree_alloc(struct tree *t, size_t n)
 {
     enum { BLOCK = 32 * 1024 };
-    n = (n + 15) & ~(size_t)15;
+    n = (n + 7) & ~(size_t)7;
     if (t->blocks == NULL || t->blocks->size - t->blocks->used < n) {
         size_t size = n > BLOCK ? n : BLOCK;
         struct block *b = mem_must_calloc(1, sizeof(*b) + size);
@@ -60,6 +60,11 @@ struct tree *tree_free(struct tree *t)
 const struct node *tree_root(const struct tree *t)
 {
     return t->root;
+}
+
+size_t tree_count(const struct tree *t)
+{
+    return t->n_nodes;
 }
 
 const struct node *node_get(const struct node *map, const char *key)
@@ -255,15 +260,20 @@ static bool begin_document(struct builder *b, const yaml_event_t *e)
     return true;
 }
 
+static size_t nodes_max(const struct context *c)
+{
+    return c->bounds.nodes > 0 ? c->bounds.nodes : CONFIG_NODES_MAX;
+}
+
 /* False: no use in reading on. */
 static bool take_event(struct builder *b, const yaml_event_t *e)
 {
-    if (b->tree->n_nodes >= CONFIG_NODES_MAX) {
+    if (b->tree->n_nodes >= nodes_max(b->c)) {
         unsigned line;
         unsigned column;
         place_of(e->start_mark, &line, &column);
-        report_at(b->c, line, column, NULL, NULL, "more than %d values in one file",
-                  CONFIG_NODES_MAX);
+        report_at(b->c, line, column, NULL, NULL, "more than %zu values in one file",
+                  nodes_max(b->c));
         return false;
     }
     switch (e->type) {
@@ -339,8 +349,9 @@ static void report_syntax(struct context *c, const yaml_parser_t *p)
 
 static struct tree *parse(struct context *c, const char *text, size_t len, bool many)
 {
-    if (len > CONFIG_FILE_MAX) {
-        report_at(c, 1, 1, NULL, NULL, "larger than %d bytes", CONFIG_FILE_MAX);
+    size_t max = c->bounds.bytes > 0 ? c->bounds.bytes : CONFIG_FILE_MAX;
+    if (len > max) {
+        report_at(c, 1, 1, NULL, NULL, "larger than %zu bytes", max);
         return NULL;
     }
     yaml_parser_t parser;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAD_MAX = 8192, SOURCE_MAX = 4096 };
+enum { HEAD_MAX = AGENT_DOC_HEAD_MAX, SOURCE_MAX = 4096 };
 
 void agent_doc_init(struct agent_doc *d)
 {
@@ -59,7 +59,10 @@ static bool add_item(struct agent_doc *d, uint32_t line, struct str text)
 
 static bool add_text(struct agent_doc *d, struct str text)
 {
-    if (d->n_items == 0 || !buf_append_str(&d->text, text)) {
+    if (d->n_items == 0) {
+        return d->present && buf_append_str(&d->head, text);
+    }
+    if (!buf_append_str(&d->text, text)) {
         return false;
     }
     d->items[d->n_items - 1].n_text += text.n;
@@ -168,7 +171,7 @@ int agent_doc_send(const struct agent_doc *d, enum agent_document which, agent_d
         return 0;
     }
     r = send_part(&s, AGENT_DOC_SOURCE, 0, str_of(d->source));
-    r = r == -1 ? -1 : send_part(&s, AGENT_DOC_HEAD, 0, buf_str(&d->head));
+    r = r == -1 ? -1 : send_text(&s, AGENT_DOC_HEAD, 0, buf_str(&d->head));
     for (size_t i = 0; r == 0 && i < d->n_items; i++) {
         const char *target;
 

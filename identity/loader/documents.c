@@ -18,26 +18,29 @@ static int say(struct saying *s, enum agent_doc_part_kind kind, unsigned line, s
     s->msg.document = s->which;
     s->msg.kind = kind;
     s->msg.line = line;
-    if (!agent_ipc_put(s->msg.text, AGENT_DOC_PART_MAX, &s->msg.text_len, text)) {
-        err_set(&s->too_large, ERR_LIMIT, "what stands outside of its list is too large");
-        return -1;
-    }
+    POSTERN_ASSERT(agent_ipc_put(s->msg.text, AGENT_DOC_PART_MAX, &s->msg.text_len, text));
     return loader_tell(&s->msg, s->err);
 }
 
-static int say_item(struct saying *s, const struct conf_part *part)
+/* As many messages as it takes. */
+static int say_text(struct saying *s, enum agent_doc_part_kind kind, unsigned line, struct str left)
 {
-    enum agent_doc_part_kind kind = AGENT_DOC_ITEM;
-    struct str left = part->text;
-
-    while (left.n > 0) {
+    do {
         size_t n = left.n < AGENT_DOC_PART_MAX ? left.n : AGENT_DOC_PART_MAX;
 
-        if (say(s, kind, kind == AGENT_DOC_ITEM ? part->line : 0, (struct str){left.p, n}) == -1) {
+        if (say(s, kind, kind == AGENT_DOC_TEXT ? 0 : line, (struct str){left.p, n}) == -1) {
             return -1;
         }
         kind = AGENT_DOC_TEXT;
         left = (struct str){left.p + n, left.n - n};
+    } while (left.n > 0);
+    return 0;
+}
+
+static int say_item(struct saying *s, const struct conf_part *part)
+{
+    if (say_text(s, AGENT_DOC_ITEM, part->line, part->text) == -1) {
+        return -1;
     }
     for (size_t i = 0; part->targets != NULL && i < part->targets->n; i++) {
         if (say(s, AGENT_DOC_TARGET, 0, str_of(part->targets->items[i])) == -1) {
@@ -51,8 +54,11 @@ static int on_part(void *arg, const struct conf_part *part)
 {
     struct saying *s = arg;
 
+    if (part->line == 0 && part->text.n > AGENT_DOC_HEAD_MAX) {
+        return err_set(&s->too_large, ERR_LIMIT, "what stands outside of its list is too large");
+    }
     if (part->line == 0) {
-        return say(s, AGENT_DOC_HEAD, 0, part->text);
+        return say_text(s, AGENT_DOC_HEAD, 0, part->text);
     }
     s->n_items++;
     s->n_bytes += part->text.n;

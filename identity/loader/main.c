@@ -42,13 +42,13 @@ int loader_tell(const void *msg, struct err *err)
     }
 }
 
-static int read_file(char **ret, size_t *ret_len, struct err *err)
+static int read_file(size_t max, char **ret, size_t *ret_len, struct err *err)
 {
-    mem_autofree char *text = mem_must_calloc(FILE_MAX + 2, 1);
+    mem_autofree char *text = mem_must_calloc(max + 2, 1); /* its pages come as they are read */
     size_t len = 0;
 
-    while (len <= FILE_MAX) {
-        ssize_t n = read(AGENT_FD_LOADER_FILE, text + len, FILE_MAX + 1 - len);
+    while (len <= max) {
+        ssize_t n = read(AGENT_FD_LOADER_FILE, text + len, max + 1 - len);
 
         if (n == -1 && errno != EINTR) {
             return err_sys(err, "the file cannot be read");
@@ -61,7 +61,7 @@ static int read_file(char **ret, size_t *ret_len, struct err *err)
         }
         len += n > 0 ? (size_t)n : 0;
     }
-    return err_set(err, ERR_LIMIT, "the file is larger than %d MiB", FILE_MAX >> 20);
+    return err_set(err, ERR_LIMIT, "the file is larger than %zu MiB", max >> 20);
 }
 
 static int tell_entry(const struct conf_entries *set, size_t index, struct err *err)
@@ -131,7 +131,8 @@ static int load(const char *name, enum agent_document document, struct err *err)
     struct err unreadable = ERR_INIT;
     int r = 0;
 
-    if (read_file(&text, &len, &unreadable) == -1) {
+    if (read_file(document == AGENT_DOCUMENT_POLICY ? CONF_POLICY_FILE_MAX : FILE_MAX, &text, &len,
+                  &unreadable) == -1) {
         err_where(&unreadable, "%s", name);
         r = loader_tell_diagnostic(&unreadable, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
     } else if (document < AGENT_N_DOCUMENTS) {

@@ -221,7 +221,8 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     const struct grpc_limits limits = {.max_streams = s->start.max_conn_calls,
                                        .max_message_bytes = SERVICE_REQUEST_MAX,
                                        .max_conn_in_bytes = 4U * SERVICE_REQUEST_MAX,
-                                       .max_call_out_bytes = SERVICE_ANSWER_MAX};
+                                       .max_call_out_bytes = SERVICE_ANSWER_MAX,
+                                       .max_conn_out_bytes = 2U * SERVICE_ANSWER_MAX};
     jwt_init();
     s->own_domain_id =
         mem_must_printf("spiffe://%.*s", (int)s->start.trust_domain_len, s->start.trust_domain);

@@ -18,10 +18,11 @@
 #include <postern/str.h>
 
 enum {
-    AGENT_DOC_BYTES_MAX = 2 << 20,   /* of JSON, one document */
-    AGENT_DOC_TARGETS_MAX = 4 << 20, /* bytes of target principals, one document */
-    AGENT_DOC_PADDING_MAX = 1 << 18, /* line ends, so that positions are the source's */
-    AGENT_DOC_WRITTEN_MAX = AGENT_DOC_BYTES_MAX + AGENT_DOC_PADDING_MAX + 4096,
+    AGENT_DOC_BYTES_MAX = 40 << 20,   /* of JSON, one document */
+    AGENT_DOC_HEAD_MAX = 1 << 20,     /* of it what is outside of its list: roles */
+    AGENT_DOC_TARGETS_MAX = 16 << 20, /* bytes of target principals, one document */
+    AGENT_DOC_PADDING_MAX = 1 << 18,  /* line ends, so that positions are the source's */
+    AGENT_DOC_WRITTEN_MAX = AGENT_DOC_BYTES_MAX + AGENT_DOC_HEAD_MAX + AGENT_DOC_PADDING_MAX + 4096,
 };
 
 struct agent_doc_item {

@@ -82,7 +82,7 @@ enum {
     AGENT_POINT_SIZE = 65,          /* an uncompressed P-256 point */
     AGENT_REASON_MAX = 256,         /* why something is quarantined */
     AGENT_DENY_MAX = 4096,          /* things that are quarantined */
-    AGENT_DOC_ITEMS_MAX = 65536,    /* rules of a policy, services of a mesh map */
+    AGENT_DOC_ITEMS_MAX = 131072,   /* rules of a policy, services of a mesh map */
     AGENT_DOC_PART_MAX = 8192,      /* bytes of a document in one message */
     AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
     AGENT_SELECTORS_MAX = 24,       /* of an entry */
@@ -615,13 +615,13 @@ enum agent_document {
     AGENT_N_DOCUMENTS,
 };
 const char *agent_document_name(uint32_t document);
-/* In this order: SOURCE, HEAD, and for each item ITEM, TEXT..., TARGET... */
+/* In this order: SOURCE, HEAD, TEXT..., and for each item ITEM, TEXT..., TARGET... */
 enum agent_doc_part_kind {
     AGENT_DOC_SOURCE, /* the name of the file */
     AGENT_DOC_HEAD,   /* all but the list: the inside of a JSON object */
     AGENT_DOC_ITEM,   /* begins a rule or a service: its line, and its first bytes */
     AGENT_DOC_TARGET, /* one target principal of it; none: it is for every workload */
-    AGENT_DOC_TEXT,   /* more bytes of it */
+    AGENT_DOC_TEXT,   /* more bytes of it, or of the head */
 };
 struct agent_msg_docs {
     struct agent_msg_head head;

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { CONF_POLICY_FILE_MAX = 64 << 20 }; /* bytes */
+
 enum conf_action { CONF_ALLOW, CONF_DENY, CONF_AUDIT };
 enum conf_rule_mode { CONF_ENFORCE, CONF_DRY_RUN };
 

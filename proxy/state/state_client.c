@@ -16,7 +16,7 @@ enum {
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 2000,
     KEEPALIVE_MS = 5000, /* an agent that is stopped and not gone is noticed by this */
-    MESSAGE_MAX = 16 << 20,
+    MESSAGE_MAX = 48 << 20,
 };
 
 struct state_client {

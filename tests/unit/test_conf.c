@@ -819,11 +819,11 @@ static void test_bounds(void **state)
     }
     expect_one_error(POLICY, &text, "/etc/f.yaml:1:33: nested deeper than 32 levels\n");
 
-    assert_true(buf_printf(&text, POLICY_HEAD));
+    assert_true(buf_printf(&text, MESH_HEAD));
     for (int i = 0; i < 200001; i++) {
         assert_true(buf_append(&text, "- 1\n", 4));
     }
-    expect_one_error(POLICY, &text, ": more than 200000 values in one file\n");
+    expect_one_error(MESH, &text, ": more than 200000 values in one file\n");
 
     assert_true(buf_printf(&text, HEAD("Policy")));
     for (int i = 0; i < 150; i++) {
@@ -838,7 +838,7 @@ static void test_bounds(void **state)
     memset(zeros, '#', 4 * 1024 * 1024 + 1);
     assert_true(buf_append(&text, zeros, 4 * 1024 * 1024 + 1));
     free(zeros);
-    expect_one_error(POLICY, &text, "/etc/f.yaml:1:1: larger than 4194304 bytes\n");
+    expect_one_error(MESH, &text, "/etc/f.yaml:1:1: larger than 4194304 bytes\n");
 
     assert_true(buf_printf(&text, MESH_HEAD "- name: a\n  transport: disable\n  addresses:\n"));
     for (int i = 0; i < 2048; i++) {

@@ -49,7 +49,7 @@ static void test_out_of_order(void **state)
         {{AGENT_DOC_SOURCE, 0, ""}},
         {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_ITEM, 1, "x"}},
         {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_HEAD, 0, "x"}, {AGENT_DOC_HEAD, 0, "x"}},
-        {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_HEAD, 0, "x"}, {AGENT_DOC_TEXT, 0, "x"}},
+        {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_TEXT, 0, "x"}},
         {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_HEAD, 0, "x"}, {AGENT_DOC_TARGET, 0, "x"}},
         {{AGENT_DOC_SOURCE, 0, "f"}, {AGENT_DOC_HEAD, 0, "x"}, {AGENT_DOC_ITEM, 0, "x"}},
         {{AGENT_DOC_SOURCE, 0, "f"},
@@ -106,6 +106,12 @@ static void test_bounds(void **state)
         n += m.text_len;
     }
     assert_true(n <= AGENT_DOC_BYTES_MAX && n + AGENT_DOC_PART_MAX > AGENT_DOC_BYTES_MAX);
+    agent_doc_deinit(&d);
+
+    assert_true(take(&d, head, 2)); /* text before the first item is of the head */
+    for (n = 1; agent_doc_add(&d, &m); n += m.text_len) {
+    }
+    assert_true(n <= AGENT_DOC_HEAD_MAX && n + AGENT_DOC_PART_MAX > AGENT_DOC_HEAD_MAX);
     agent_doc_deinit(&d);
 }
 
