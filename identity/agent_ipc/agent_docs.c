@@ -186,8 +186,67 @@ int agent_doc_send(const struct agent_doc *d, enum agent_document which, agent_d
 }
 
 /* --- writing ---------------------------------------------------------------------------------- */
+/* Cuts the first segment off. */
+static struct str take_segment(struct str *s)
+{
+    const char *slash = memchr(s->p, '/', s->n);
+    size_t n = slash != NULL ? (size_t)(slash - s->p) : s->n;
+    struct str segment = {s->p, n};
+
+    n += slash != NULL ? 1 : 0;
+    *s = (struct str){s->p + n, s->n - n};
+    return segment;
+}
+
+/* Segment by segment. A "**" stands at the end, for any number of them, none included. */
+static bool glob_matches(struct str glob, struct str id)
+{
+    bool more = true;
+
+    while (glob.n > 0) {
+        struct str want = take_segment(&glob);
+        bool last = id.n == 0 || memchr(id.p, '/', id.n) == NULL;
+
+        if (str_eq(want, STR_LIT("**"))) {
+            return true;
+        }
+        if (!more) {
+            return false;
+        }
+        struct str have = take_segment(&id);
+        if (str_eq(want, STR_LIT("*")) ? have.n == 0 : !str_eq(want, have)) {
+            return false;
+        }
+        more = !last;
+    }
+    return !more;
+}
+
+/* As conf_is_glob, of a target that is no plain "prefix*". */
+static bool is_glob(struct str target)
+{
+    static const struct str scheme = {"spiffe://", 9};
+    bool last = false;
+
+    if (!str_has_prefix(target, scheme)) {
+        return false;
+    }
+    for (struct str left = {target.p + 9, target.n - 9}; left.n > 0 && !last;) {
+        struct str segment = take_segment(&left);
+
+        last = left.n == 0;
+        if (str_eq(segment, STR_LIT("**")) || (str_eq(segment, STR_LIT("*")) && !last)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool agent_doc_target_matches(struct str target, struct str id)
 {
+    if (is_glob(target)) {
+        return glob_matches(target, id);
+    }
     if (target.n > 0 && target.p[target.n - 1] == '*') {
         return str_has_prefix(id, (struct str){target.p, target.n - 1});
     }

@@ -53,7 +53,7 @@ typedef int (*agent_doc_tell_fn)(void *arg, const void *msg);
 int agent_doc_send(const struct agent_doc *d, enum agent_document which, agent_doc_tell_fn tell,
                    void *arg);
 
-/* Whether a target principal ("*", exact, "prefix*" or "*suffix") may mean this identity. */
+/* Whether a target principal ("*", exact, "prefix*", "*suffix", or a glob) means this identity. */
 bool agent_doc_target_matches(struct str target, struct str id);
 /* The document for a caller with these identities: one text of JSON, each item on the line that it
  * has in its source. False: `out` is full. */

@@ -177,14 +177,29 @@ static void test_filter_and_positions(void **state)
 /* The filter may say yes too often and never no: it is compared with the policy itself. */
 static void test_filter_agrees_with_the_policy(void **state)
 {
-    static const char *const patterns[] = {"*",   "spiffe://t/a", "spiffe://t/*", "spiffe://t/a*",
-                                           "*/a", "*a",           "*t/a"};
-    static const char *const ids[] = {"spiffe://t/a", "spiffe://t/aa", "spiffe://tt/a",
-                                      "spiffe://T/a", "spiffe://t/b",  "spiffe://t/a/b/a"};
+    static const char *const patterns[] = {"*",
+                                           "spiffe://t/a",
+                                           "spiffe://t/*",
+                                           "spiffe://t/a*",
+                                           "*/a",
+                                           "*a",
+                                           "*t/a",
+                                           "spiffe://t/*/b",
+                                           "spiffe://t/a/*/*",
+                                           "spiffe://t/**",
+                                           "spiffe://t/a/**",
+                                           "spiffe://t/*/b/**",
+                                           "spiffe://t/*/*/*/*",
+                                           "spiffe://t/a/*/a",
+                                           "spiffe://t/*/*"};
+    static const char *const ids[] = {"spiffe://t/a",    "spiffe://t/aa",      "spiffe://tt/a",
+                                      "spiffe://T/a",    "spiffe://t/b",       "spiffe://t/a/b/a",
+                                      "spiffe://t/a/b",  "spiffe://t/a/b/c/d", "spiffe://t/a/a",
+                                      "spiffe://t/ab/b", "spiffe://u/a/b"};
     (void)state;
     for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
         mem_autofree char *text = mem_must_printf(
-            "{kind: Policy, level: 1, rules: [{name: r, action: ALLOW, target: {principals: "
+            "{kind: Policy, level: 2, rules: [{name: r, action: ALLOW, target: {principals: "
             "[\"%s\"]}}]}",
             patterns[i]);
         struct conf_diag *diag = conf_diag_new();
