@@ -365,6 +365,7 @@ const struct table table_proxy_identity = {.name = "identity", FIELDS(fields_ide
 static const char *const words_state_from[] = {"files", "agent", NULL};
 
 static void check_state(struct context *c, const struct node *map, void *value);
+static bool check_label(struct context *c, const struct field *f, const struct node *n);
 
 static const struct field fields_state[] = {
     {.name = "from",
@@ -383,13 +384,49 @@ static const struct field fields_state[] = {
      .def_doc = "any age",
      .doc = "With `from: agent`: not ready when the agent has been away for longer. What it told "
             "last goes on all the same."},
+    {.name = "labels",
+     .type = TYPE_TEXT,
+     .max = 128,
+     .check = check_label,
+     .expected = "KEY=VALUE of letters, digits and . _ - /",
+     LIST_AT(struct conf_proxy, state.labels.items, state.labels.n),
+     .def_doc = "none",
+     .empty_advice = "leave it out where there are none",
+     .doc = "With `from: agent`: KEY=VALUE, 16 at most. What this proxy is called by "
+            "`postern agent policy push --label`."},
 };
 const struct table table_proxy_state = {
     .name = "state", FIELDS(fields_state), .check = check_state};
 
+static bool check_label(struct context *c, const struct field *f, const struct node *n)
+{
+    size_t n_equals = 0;
+    bool ok = n->text.p[0] != '=' && n->text.p[n->text.n - 1] != '=';
+    for (size_t i = 0; ok && i < n->text.n; i++) {
+        char ch = n->text.p[i];
+        n_equals += ch == '=';
+        ok = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
+             memchr("._-/=", ch, 5) != NULL;
+    }
+    if (!ok || n_equals != 1) {
+        value_fail(c, f, n, NULL, "which is no label");
+        return false;
+    }
+    return true;
+}
+
 static void check_state(struct context *c, const struct node *map, void *value)
 {
+    enum { LABELS_MAX = 16 };
     const struct conf_proxy *p = value;
+    const struct node *labels = node_get(map, "labels");
+    if (labels != NULL && p->state.from == CONF_STATE_FILES) {
+        report(c, labels->key, NULL, "say 'from: agent', or remove it",
+               "'labels' of a state that does not come from the agent");
+    }
+    if (p->state.labels.n > LABELS_MAX) {
+        report(c, labels, NULL, NULL, "more than %d labels", LABELS_MAX);
+    }
     const struct node *age = node_get(map, "max_age");
     if (age != NULL && p->state.from == CONF_STATE_FILES) {
         report(c, age->key, NULL, "say 'from: agent', or remove it",

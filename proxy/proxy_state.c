@@ -64,8 +64,10 @@ int proxy_state_start(struct proxy *p, struct err *err)
 {
     static const struct state_client_events events = {on_state, on_quarantined, on_notice};
     const struct conf_proxy *conf = p->files->conf;
-    const struct state_client_options o = {
-        .socket = conf->identity.socket, .name = conf->name, .version = version_text()};
+    const struct state_client_options o = {.socket = conf->identity.socket,
+                                           .name = conf->name,
+                                           .version = version_text(),
+                                           .labels = &conf->state.labels};
     if (conf->state.from != CONF_STATE_AGENT) {
         return 0;
     }

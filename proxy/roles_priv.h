@@ -16,6 +16,7 @@ int agent_main(int argc, char **argv);
 int attest_main(int argc, char **argv); /* of `postern agent attest` */
 int ca_main(int argc, char **argv);
 int bundle_main(int argc, char **argv);
+int agent_policy_main(int argc, char **argv);
 int agent_proxies_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int inject_main(int argc, char **argv);

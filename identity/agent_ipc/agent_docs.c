@@ -118,7 +118,7 @@ bool agent_doc_add(struct agent_doc *d, const struct agent_msg_doc_part *part)
 /* --- sending ---------------------------------------------------------------------------------- */
 struct sending {
     struct agent_msg_doc_part msg;
-    enum agent_document which;
+    uint32_t document;
     agent_doc_tell_fn tell;
     void *arg;
 };
@@ -127,7 +127,7 @@ static int send_part(struct sending *s, enum agent_doc_part_kind kind, uint32_t 
                      struct str text)
 {
     agent_ipc_init(&s->msg, AGENT_MSG_DOC_PART, 0);
-    s->msg.document = s->which;
+    s->msg.document = s->document;
     s->msg.kind = kind;
     s->msg.line = line;
     POSTERN_ASSERT(agent_ipc_put(s->msg.text, AGENT_DOC_PART_MAX, &s->msg.text_len, text));
@@ -161,10 +161,9 @@ static struct str item_text(const struct agent_doc *d, const struct agent_doc_it
     return (struct str){(const char *)buf_head(&d->text) + item->text_at, item->n_text};
 }
 
-int agent_doc_send(const struct agent_doc *d, enum agent_document which, agent_doc_tell_fn tell,
-                   void *arg)
+int agent_doc_send(const struct agent_doc *d, uint32_t document, agent_doc_tell_fn tell, void *arg)
 {
-    struct sending s = {.which = which, .tell = tell, .arg = arg};
+    struct sending s = {.document = document, .tell = tell, .arg = arg};
     int r;
 
     if (!d->present) {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <postern/ipc.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdlib.h>
@@ -82,12 +83,12 @@ static int receive(int fd, uint64_t due_ms, struct agent_control_answer *ret, st
     }
 }
 
-static int ask(int fd, const struct agent_control_request *r, uint64_t due_ms, struct buf *out,
-               struct err *err)
+static int ask(int fd, const struct agent_control_request *r, int file, uint64_t due_ms,
+               struct buf *out, struct err *err)
 {
     mem_autofree struct agent_control_answer *a = mem_must_new(struct agent_control_answer);
 
-    if (send(fd, r, sizeof(*r), MSG_NOSIGNAL) != (ssize_t)sizeof(*r)) {
+    if (ipc_send(fd, r, sizeof(*r), file) != IPC_OK) {
         return err_sys(err, "the request cannot be sent");
     }
     do {
@@ -108,19 +109,26 @@ static int ask(int fd, const struct agent_control_request *r, uint64_t due_ms, s
 int agent_control_ask(const char *path, const struct agent_control_request *r, unsigned timeout_ms,
                       struct buf *out, struct err *err)
 {
+    return agent_control_ask_file(path, r, -1, timeout_ms, out, err);
+}
+
+int agent_control_ask_file(const char *path, const struct agent_control_request *r, int file,
+                           unsigned timeout_ms, struct buf *out, struct err *err)
+{
     uint64_t due_ms = os_now_ms() + timeout_ms;
     struct buf answer = BUF_INIT(AGENT_CONTROL_DOCUMENT_MAX);
     struct err own = ERR_INIT;
     os_autofd int fd = -1;
     int rc;
 
-    POSTERN_ASSERT(agent_control_check_request(r, sizeof(*r)));
+    POSTERN_ASSERT(agent_control_check_request(r, sizeof(*r)) &&
+                   agent_control_takes_file(r->verb) == (file != -1));
     rc = connect_to(path, timeout_ms, &fd, &own);
     if (rc == 0) {
         rc = check_peer(fd, &own);
     }
     if (rc == 0) {
-        rc = ask(fd, r, due_ms, &answer, &own);
+        rc = ask(fd, r, file, due_ms, &answer, &own);
     }
     if (rc == 0 && !buf_append_str(out, buf_str(&answer))) {
         rc = err_set(&own, ERR_LIMIT, "the answer is larger than %zu bytes", out->max);

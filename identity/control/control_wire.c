@@ -16,6 +16,7 @@ struct verb_rule {
     const char *name;
     uint32_t flags;  /* that it knows */
     bool has_number; /* number may be other than 0 */
+    bool takes_file;
     struct verb_arg args[AGENT_CONTROL_ARGS_MAX];
 };
 static const struct verb_rule RULES[AGENT_N_CONTROL_VERBS] = {
@@ -33,7 +34,22 @@ static const struct verb_rule RULES[AGENT_N_CONTROL_VERBS] = {
                           .flags = AGENT_CONTROL_CA_JWT | AGENT_CONTROL_CA_FORCE,
                           .has_number = true,
                           .args = {{64, false}}},
+    [AGENT_CONTROL_POLICY_PUSH] = {.name = "policy push",
+                                   .takes_file = true,
+                                   .args = {{1024, true}, {2047, false}, {256, false}, {64, true}}},
+    [AGENT_CONTROL_POLICY_STAGE] = {.name = "policy stage", .args = {{2047, true}, {64, true}}},
+    [AGENT_CONTROL_POLICY_PROMOTE] = {.name = "policy promote", .args = {{64, true}}},
+    [AGENT_CONTROL_POLICY_ROLLBACK] = {.name = "policy rollback",
+                                       .flags = AGENT_CONTROL_ROLLBACK_TO,
+                                       .has_number = true,
+                                       .args = {{64, true}}},
+    [AGENT_CONTROL_POLICY_STATUS] = {.name = "policy status"},
 };
+
+bool agent_control_takes_file(uint32_t verb)
+{
+    return verb < AGENT_N_CONTROL_VERBS && RULES[verb].takes_file;
+}
 
 const char *agent_control_name(uint32_t verb)
 {

@@ -19,6 +19,7 @@
 #include <postern/log.h>
 #include <postern/loop.h>
 #include <postern/metrics.h>
+#include <postern/rollout.h>
 #include <postern/x509.h>
 
 enum {
@@ -400,6 +401,10 @@ void service_documents_deinit(struct service *s);
 /* The supervisor's DOCS_BEGIN, DOC_PART, DOCS_COMMIT, DOCS_STATE; false: out of order. */
 bool service_documents_push(struct service *s, const union agent_msg *msg);
 uint64_t service_documents_generation(const struct service *s); /* 0: nothing has come */
+/* Which pushed policy that proxy gets: its number, 0: the file's; and the document. */
+uint64_t service_policy_for(const struct service *s, const struct rollout_proxy *p);
+const struct agent_doc *service_policy(const struct service *s, uint64_t number);
+void service_policies(const struct service *s, uint64_t *ret_in_force, uint64_t *ret_staged);
 const struct agent_doc *service_document(const struct service *s, enum agent_document which);
 const struct agent_msg_docs_state *service_documents_state(const struct service *s);
 

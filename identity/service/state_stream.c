@@ -34,6 +34,11 @@ struct service_subscriber {
     uint8_t ids[SERVICE_LISTING_DIGEST]; /* of the identities that it was told for */
     char *identity;                      /* owned: the first of them */
     uint32_t n_identities;
+    char labels[ROLLOUT_TERMS_MAX]
+               [ROLLOUT_LABEL_MAX + 1]; /* as it says; those that are none, not */
+    size_t n_labels;
+    uint64_t sent_policy, runs_policy; /* numbers of pushed policies, 0: the agent's file */
+    bool runs_known;                   /* it has said so since this stream began */
 };
 
 /* --- the message ------------------------------------------------------------------------------ */
@@ -51,14 +56,20 @@ struct snapshot_parts {
     Postern__V1__Denied **denies; /* owned */
 };
 
-static bool fill_documents(struct snapshot_parts *p, const struct service *s, const struct str *ids,
-                           size_t n_ids)
+static const struct agent_doc *document_for(const struct service *s, enum agent_document which,
+                                            uint64_t policy)
+{
+    return which == AGENT_DOCUMENT_POLICY ? service_policy(s, policy) : service_document(s, which);
+}
+
+static bool fill_documents(struct snapshot_parts *p, const struct service *s, uint64_t policy,
+                           const struct str *ids, size_t n_ids)
 {
     Postern__V1__Document **const places[AGENT_N_DOCUMENTS] = {&p->message.policy, &p->message.mesh,
                                                                &p->message.modes};
 
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
-        const struct agent_doc *d = service_document(s, (enum agent_document)i);
+        const struct agent_doc *d = document_for(s, (enum agent_document)i, policy);
         if (!d->present) {
             continue;
         }
@@ -114,6 +125,22 @@ static enum grpc_send send_message(struct grpc_call *call, const Postern__V1__Sn
     return grpc_call_send(call, packed, n);
 }
 
+static uint64_t policy_for(const struct service_subscriber *sub, const struct str *ids,
+                           size_t n_ids)
+{
+    struct str labels[ROLLOUT_TERMS_MAX];
+    const struct rollout_proxy p = {.ids = ids,
+                                    .n_ids = n_ids,
+                                    .name = str_of(sub->name),
+                                    .labels = labels,
+                                    .n_labels = sub->n_labels};
+
+    for (size_t i = 0; i < sub->n_labels; i++) {
+        labels[i] = str_of(sub->labels[i]);
+    }
+    return service_policy_for(sub->s, &p);
+}
+
 static enum grpc_send send_snapshot(struct service_watch *w, struct service_job *job)
 {
     struct service_subscriber *sub = w->data;
@@ -132,7 +159,8 @@ static enum grpc_send send_snapshot(struct service_watch *w, struct service_job 
     p.message.deny_version = s->deny.version;
     p.message.trust_generation = s->bundle_generation;
     p.message.issued_at = os_wall_s();
-    if (fill_documents(&p, s, ids, job->n)) {
+    uint64_t policy = policy_for(sub, ids, job->n);
+    if (fill_documents(&p, s, policy, ids, job->n)) {
         fill_deny(&p, &s->deny);
         sent = send_message(w->stream.call, &p.message);
     }
@@ -140,6 +168,7 @@ static enum grpc_send send_snapshot(struct service_watch *w, struct service_job 
     if (sent == GRPC_SENT) {
         sub->sent_generation = p.message.generation;
         sub->sent_s = p.message.issued_at;
+        sub->sent_policy = policy;
     }
     return sent;
 }
@@ -210,6 +239,17 @@ static void log_refused(struct service_subscriber *sub)
     log_end(&l);
 }
 
+static void take_labels(struct service_subscriber *sub, const Postern__V1__SubscribeRequest *m)
+{
+    sub->n_labels = 0;
+    for (size_t i = 0; i < m->n_labels && sub->n_labels < ROLLOUT_TERMS_MAX; i++) {
+        if (rollout_label_ok(str_of(m->labels[i]))) {
+            (void)snprintf(sub->labels[sub->n_labels++], sizeof(sub->labels[0]), "%s",
+                           m->labels[i]);
+        }
+    }
+}
+
 static void take(struct service_subscriber *sub, const Postern__V1__SubscribeRequest *m)
 {
     char error[ERROR_MAX_BYTES + 1];
@@ -220,7 +260,12 @@ static void take(struct service_subscriber *sub, const Postern__V1__SubscribeReq
     keep_text(sub->name, sizeof(sub->name), m->name);
     keep_text(sub->version, sizeof(sub->version), m->version);
     memcpy(sub->error, error, sizeof(sub->error));
+    take_labels(sub, m);
     sub->level = m->level;
+    if (m->generation != 0 && m->generation == sub->sent_generation) {
+        sub->runs_policy = sub->sent_policy;
+        sub->runs_known = true;
+    }
     sub->runs_generation = m->generation;
     sub->runs_deny_version = m->deny_version;
     sub->refused_generation = m->refused_generation;
@@ -338,6 +383,22 @@ static bool put_time(struct buf *out, const char *key, int64_t wall_s)
     return put_text(out, key, wall_s > 0 ? text : NULL);
 }
 
+/* Numbers of policies; what it runs is null until it has said so. Labels have no signs that JSON
+ * would escape. */
+static bool put_policy(struct buf *out, const struct service_subscriber *sub)
+{
+    bool ok = sub->runs_known
+                  ? buf_printf(out, ",\"policy\":%llu", (unsigned long long)sub->runs_policy)
+                  : buf_printf(out, ",\"policy\":null");
+
+    ok = ok && buf_printf(out, ",\"sent_policy\":%llu,\"labels\":[",
+                          (unsigned long long)sub->sent_policy);
+    for (size_t i = 0; ok && i < sub->n_labels; i++) {
+        ok = buf_printf(out, "%s\"%s\"", i > 0 ? "," : "", sub->labels[i]);
+    }
+    return ok && buf_append(out, "]", 1);
+}
+
 static bool put_subscriber(struct buf *out, const struct service_subscriber *sub)
 {
     int64_t age_s = sub->sent_s > 0 ? os_wall_s() - sub->sent_s : 0;
@@ -353,7 +414,7 @@ static bool put_subscriber(struct buf *out, const struct service_subscriber *sub
                       (unsigned long long)sub->runs_deny_version,
                       (unsigned long long)sub->sent_generation,
                       (unsigned long long)sub->refused_generation) &&
-           put_text(out, "error", sub->error) &&
+           put_text(out, "error", sub->error) && put_policy(out, sub) &&
            put_text(out, "policy_sha256", sub->policy_sha256) &&
            put_time(out, "connected", sub->since_s) && put_time(out, "said", sub->said_s) &&
            put_time(out, "sent", sub->sent_s) &&
@@ -363,9 +424,14 @@ static bool put_subscriber(struct buf *out, const struct service_subscriber *sub
 bool service_write_proxies(void *arg, struct buf *out)
 {
     const struct service *s = arg;
-    bool ok = buf_printf(out, "{\"generation\":%llu,\"deny_version\":%llu,\"proxies\":[",
+    uint64_t in_force, staged;
+    service_policies(s, &in_force, &staged);
+    bool ok = buf_printf(out,
+                         "{\"generation\":%llu,\"deny_version\":%llu,\"policy\":%llu"
+                         ",\"staged_policy\":%llu,\"proxies\":[",
                          (unsigned long long)service_documents_generation(s),
-                         (unsigned long long)s->deny.version);
+                         (unsigned long long)s->deny.version, (unsigned long long)in_force,
+                         (unsigned long long)staged);
     bool first = true;
     for (const struct service_subscriber *sub = s->subscribers; ok && sub != NULL;
          sub = sub->next) {
@@ -402,8 +468,10 @@ bool service_put_state_status(const struct service *s, struct buf *out)
 bool service_put_state_metrics(const struct service *s, struct buf *out)
 {
     const struct agent_msg_docs_state *st = service_documents_state(s);
-    uint64_t behind = 0;
+    uint64_t behind = 0, in_force, staged;
     bool ok;
+
+    service_policies(s, &in_force, &staged);
 
     for (const struct service_subscriber *sub = s->subscribers; sub != NULL; sub = sub->next) {
         behind += sub->runs_generation != service_documents_generation(s) ||
@@ -417,7 +485,12 @@ bool service_put_state_metrics(const struct service *s, struct buf *out)
          metrics_write_value(out, "postern_agent_state_subscribers", METRIC_GAUGE,
                              "Proxies that are connected.", "", (double)s->n_subscribers) &&
          metrics_write_value(out, "postern_agent_state_behind", METRIC_GAUGE,
-                             "Of these, not running the newest state.", "", (double)behind);
+                             "Of these, not running the newest state.", "", (double)behind) &&
+         metrics_write_value(out, "postern_agent_policy_in_force", METRIC_GAUGE,
+                             "Number of the pushed policy in force; 0: the file.", "",
+                             (double)in_force) &&
+         metrics_write_value(out, "postern_agent_policy_staged", METRIC_GAUGE,
+                             "Number of the policy that is staged; 0: none.", "", (double)staged);
     for (uint32_t i = 0; ok && i < AGENT_N_DOCUMENTS; i++) {
         char labels[40];
         (void)snprintf(labels, sizeof(labels), "document=\"%s\"", agent_document_name(i));

@@ -39,6 +39,7 @@ struct supervisor_control {
     struct client clients[SUPERVISOR_CONTROL_CLIENTS];
     struct agent_control_request request; /* being read */
     struct agent_control_answer part;     /* being sent */
+    int file;                             /* that came with it, while it is run; -1: none */
 };
 
 static void client_close(struct client *c)
@@ -55,7 +56,7 @@ int supervisor_control_open(struct supervisor *s, struct err *err)
 {
     struct supervisor_control *c = mem_must_new(struct supervisor_control);
 
-    c->socket.fd = c->dir_fd = -1;
+    c->socket.fd = c->dir_fd = c->file = -1;
     s->control = c;
     c->shown = s->conf->control_socket != NULL
                    ? mem_must_strdup(s->conf->control_socket)
@@ -212,13 +213,13 @@ static void client_read(struct supervisor *s, struct client *c)
     if (outcome == IPC_AGAIN) {
         return;
     }
-    if (passed != -1) {
-        close(passed);
+    if (outcome == IPC_OK && agent_control_check_request(request, len) &&
+        agent_control_takes_file(request->verb) != (passed != -1)) {
         outcome = IPC_BAD;
     }
     if (outcome == IPC_CLOSED) {
         client_close(c);
-        return;
+        return; /* nothing came, so no descriptor either */
     }
     c->state = CLIENT_WAIT;
     c->due_ms = os_now_ms() + WAIT_MS;
@@ -227,10 +228,20 @@ static void client_read(struct supervisor *s, struct client *c)
 
         err_set(&why, ERR_PROTOCOL, "this is no request of this version's commands");
         supervisor_control_refuse(s, c->ticket, &why);
-        return;
+    } else {
+        c->verb = request->verb;
+        s->control->file = passed;
+        supervisor_control_run(s, c->ticket, request);
+        s->control->file = -1;
     }
-    c->verb = request->verb;
-    supervisor_control_run(s, c->ticket, request);
+    if (passed != -1) {
+        close(passed);
+    }
+}
+
+int supervisor_control_file(const struct supervisor *s)
+{
+    return s->control->file;
 }
 
 static void client_expire(struct supervisor *s, struct client *c)

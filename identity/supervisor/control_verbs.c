@@ -50,6 +50,11 @@ static const struct {
     {AGENT_CONTROL_QUARANTINE_LIST, supervisor_quarantine_on_list},
     {AGENT_CONTROL_QUARANTINE_SERIALS, supervisor_quarantine_on_serials},
     {AGENT_CONTROL_CA, supervisor_order_ca},
+    {AGENT_CONTROL_POLICY_PUSH, supervisor_rollout_on_push},
+    {AGENT_CONTROL_POLICY_STAGE, supervisor_rollout_on_stage},
+    {AGENT_CONTROL_POLICY_PROMOTE, supervisor_rollout_on_promote},
+    {AGENT_CONTROL_POLICY_ROLLBACK, supervisor_rollout_on_rollback},
+    {AGENT_CONTROL_POLICY_STATUS, supervisor_rollout_on_status},
 };
 _Static_assert(sizeof(VERBS) / sizeof(VERBS[0]) == AGENT_N_CONTROL_VERBS - 1, "a verb has no row");
 

@@ -4,7 +4,8 @@
  * a proxy would else take an absent policy for the newest one.
  *
  * A generation is of the content: the same files have the same one after a restart, which a small
- * file in the state directory remembers; other content has a higher one.
+ * file in the state directory remembers; other content has a higher one. What was pushed
+ * (rollout.c) counts as content.
  */
 #include "supervisor_priv.h"
 
@@ -62,15 +63,43 @@ static void hash_document(EVP_MD_CTX *md, const struct agent_doc *d)
     }
 }
 
-static void digest_of_all(const struct supervisor_documents *all, char ret_text[DIGEST_TEXT])
+/* What is told as the document of that kind. */
+static const struct agent_doc *told(const struct supervisor *s, size_t which)
+{
+    const struct agent_doc *pushed =
+        which == AGENT_DOCUMENT_POLICY ? supervisor_rollout_in_force(s) : NULL;
+
+    return pushed != NULL ? pushed : &s->documents->documents[which].now;
+}
+
+static void hash_stage(EVP_MD_CTX *md, const struct supervisor *s)
+{
+    const struct agent_doc *staged = supervisor_rollout_staged(s);
+    struct agent_msg_docs m;
+
+    agent_ipc_init(&m, AGENT_MSG_DOCS_BEGIN, 0);
+    supervisor_rollout_fill(s, &m);
+    if (m.policy == 0 && staged == NULL) {
+        return; /* as before there were any */
+    }
+    const uint64_t numbers[] = {m.policy, m.staged};
+    hash_text(md, (struct str){(const char *)numbers, sizeof(numbers)});
+    hash_text(md, (struct str){m.stage, m.stage_len});
+    if (staged != NULL) {
+        hash_document(md, staged);
+    }
+}
+
+static void digest_of_all(const struct supervisor *s, char ret_text[DIGEST_TEXT])
 {
     uint8_t digest[DIGEST_BYTES];
     EVP_MD_CTX *md = EVP_MD_CTX_new();
 
     POSTERN_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
-        hash_document(md, &all->documents[i].now);
+        hash_document(md, told(s, i));
     }
+    hash_stage(md, s);
     POSTERN_ASSERT(EVP_DigestFinal_ex(md, digest, NULL) == 1);
     EVP_MD_CTX_free(md);
     for (size_t i = 0; i < DIGEST_BYTES; i++) {
@@ -130,12 +159,12 @@ static bool next_generation(struct supervisor *s)
 
     if (all->generation == 0) {
         read_record(s, &all->generation, all->digest);
-        digest_of_all(all, digest);
+        digest_of_all(s, digest);
         if (all->generation > 0 && strcmp(all->digest, digest) == 0) {
             return true; /* as the last agent left it: new to the service, not to proxies */
         }
     } else {
-        digest_of_all(all, digest);
+        digest_of_all(s, digest);
         if (strcmp(all->digest, digest) == 0) {
             return false;
         }
@@ -147,12 +176,19 @@ static bool next_generation(struct supervisor *s)
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */
+struct loading {
+    enum agent_document which;
+    struct agent_doc *doc;
+    void (*on_error)(void *arg, const struct err *error);
+    void *arg;
+};
+
 static int take_part(struct supervisor *s, void *arg, struct err *err)
 {
-    struct supervisor_document *d = arg;
+    struct loading *l = arg;
 
-    if (s->in.head.type != AGENT_MSG_DOC_PART || s->in.doc_part.document != (uint32_t)d->which ||
-        !agent_doc_add(&d->next, &s->in.doc_part)) {
+    if (s->in.head.type != AGENT_MSG_DOC_PART || s->in.doc_part.document != (uint32_t)l->which ||
+        !agent_doc_add(l->doc, &s->in.doc_part)) {
         return err_set(err, ERR_PROTOCOL, "the loader's parts are no document");
     }
     return 0;
@@ -160,10 +196,56 @@ static int take_part(struct supervisor *s, void *arg, struct err *err)
 
 static size_t count_items(const struct supervisor *s, const void *arg)
 {
-    const struct supervisor_document *d = arg;
+    const struct loading *l = arg;
 
     (void)s;
-    return d->next.present ? d->next.n_items : SIZE_MAX;
+    return l->doc->present ? l->doc->n_items : SIZE_MAX;
+}
+
+static void hear_error(void *arg, const struct err *error)
+{
+    struct loading *l = arg;
+
+    if (l->on_error != NULL) {
+        l->on_error(l->arg, error);
+    }
+}
+
+/* Into l->doc; source: what messages call it, NULL: its path. */
+static int load_file(struct supervisor *s, struct loading *l, const char *path, const char *source,
+                     struct err *ret_said, struct err *err)
+{
+    static const char *const WHAT[AGENT_N_DOCUMENTS] = {
+        "the policy for proxies", "the mesh map for proxies", "the modes for proxies"};
+    const struct supervisor_job job = {.name = agent_document_name(l->which),
+                                       .path = path,
+                                       .source = source,
+                                       .what = WHAT[l->which],
+                                       .refused = "document_refused",
+                                       .take = take_part,
+                                       .n_taken = count_items,
+                                       .on_error = hear_error,
+                                       .arg = l,
+                                       .last_error = ret_said};
+
+    agent_doc_deinit(l->doc);
+    if (supervisor_load(s, &job, err) == -1) {
+        agent_doc_deinit(l->doc);
+        return -1;
+    }
+    return 0;
+}
+
+int supervisor_documents_load_policy(struct supervisor *s, const char *path, const char *source,
+                                     struct agent_doc *ret,
+                                     void (*on_error)(void *arg, const struct err *error),
+                                     void *arg, struct err *err)
+{
+    struct loading l = {
+        .which = AGENT_DOCUMENT_POLICY, .doc = ret, .on_error = on_error, .arg = arg};
+    struct err said = ERR_INIT;
+
+    return load_file(s, &l, path, source, &said, err);
 }
 
 static void log_loaded(struct supervisor *s, const struct supervisor_document *d)
@@ -180,25 +262,14 @@ static void log_loaded(struct supervisor *s, const struct supervisor_document *d
 /* True: the document is another one now. */
 static bool load(struct supervisor *s, struct supervisor_document *d)
 {
-    static const char *const WHAT[AGENT_N_DOCUMENTS] = {
-        "the policy for proxies", "the mesh map for proxies", "the modes for proxies"};
     struct agent_doc_state *st = &s->documents->state.documents[d->which];
     struct err said = ERR_INIT, err = ERR_INIT;
-    const struct supervisor_job job = {.name = agent_document_name(d->which),
-                                       .path = d->path,
-                                       .what = WHAT[d->which],
-                                       .refused = "document_refused",
-                                       .take = take_part,
-                                       .n_taken = count_items,
-                                       .arg = d,
-                                       .last_error = &said};
+    struct loading l = {.which = d->which, .doc = &d->next};
 
     d->changed = false;
     supervisor_watch_taken(s, &d->changed);
-    agent_doc_deinit(&d->next);
     st->n_loads++;
-    if (supervisor_load(s, &job, &err) == -1) {
-        agent_doc_deinit(&d->next);
+    if (load_file(s, &l, d->path, NULL, &said, &err) == -1) {
         st->n_failed_loads++;
         st->error = said.code != ERR_NONE ? said : err;
         err_advise(&err, d->good ? "proxies keep the one of before"
@@ -239,15 +310,26 @@ static void tell_frame(struct supervisor *s, enum agent_msg_type type)
     agent_ipc_init(&m, type, 0);
     m.generation = s->documents->generation;
     m.n_parts = s->documents->n_parts;
+    supervisor_rollout_fill(s, &m);
     supervisor_tell_service(s, &m, -1);
+}
+
+static void send_all(struct supervisor *s, agent_doc_tell_fn tell, void *arg)
+{
+    const struct agent_doc *staged = supervisor_rollout_staged(s);
+
+    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
+        (void)agent_doc_send(told(s, i), (uint32_t)i, tell, arg);
+    }
+    if (staged != NULL) {
+        (void)agent_doc_send(staged, AGENT_DOCUMENT_STAGED, tell, arg);
+    }
 }
 
 static void tell_content(struct supervisor *s)
 {
     tell_frame(s, AGENT_MSG_DOCS_BEGIN);
-    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
-        (void)agent_doc_send(&s->documents->documents[i].now, (enum agent_document)i, tell_part, s);
-    }
+    send_all(s, tell_part, s);
     tell_frame(s, AGENT_MSG_DOCS_COMMIT);
 }
 
@@ -270,21 +352,41 @@ static void publish(struct supervisor *s)
     struct supervisor_documents *all = s->documents;
 
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
-        if (all->documents[i].path != NULL && !all->documents[i].good) {
+        bool replaced = i == AGENT_DOCUMENT_POLICY && supervisor_rollout_in_force(s) != NULL;
+
+        if (all->documents[i].path != NULL && !all->documents[i].good && !replaced) {
             return;
         }
     }
-    if (!next_generation(s)) {
+    if (!supervisor_rollout_good(s) || !next_generation(s)) {
         return;
     }
     all->n_parts = 0;
-    for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
-        (void)agent_doc_send(&all->documents[i].now, (enum agent_document)i, count_part,
-                             &all->n_parts);
-    }
+    send_all(s, count_part, &all->n_parts);
     if (s->children[AGENT_ROLE_SERVICE].control != -1) {
         tell_content(s);
     }
+}
+
+void supervisor_documents_publish(struct supervisor *s)
+{
+    publish(s);
+    tell_state(s);
+}
+
+uint64_t supervisor_documents_generation(const struct supervisor *s)
+{
+    return s->documents->generation;
+}
+
+bool supervisor_documents_has_policy(const struct supervisor *s)
+{
+    return s->documents->documents[AGENT_DOCUMENT_POLICY].path != NULL;
+}
+
+bool supervisor_documents_policy_good(const struct supervisor *s)
+{
+    return s->documents->documents[AGENT_DOCUMENT_POLICY].good;
 }
 
 void supervisor_documents_turn(struct supervisor *s)
@@ -292,6 +394,9 @@ void supervisor_documents_turn(struct supervisor *s)
     struct supervisor_documents *all = s->documents;
     bool looked = !all->started, changed = !all->started;
 
+    if (!all->started) {
+        supervisor_rollout_load(s);
+    }
     all->started = true;
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
         if (all->documents[i].changed) {

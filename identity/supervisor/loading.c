@@ -49,6 +49,9 @@ static int hear(struct supervisor *s, const struct supervisor_job *job, int chan
         case AGENT_MSG_DIAGNOSTIC:
             log_failure(s->log, LOG_ERROR, job->refused, &s->in.failed.error);
             *job->last_error = s->in.failed.error;
+            if (job->on_error != NULL) {
+                job->on_error(job->arg, &s->in.failed.error);
+            }
             break;
         case AGENT_MSG_LOADED:
             return on_loaded(s, job, err);
@@ -61,6 +64,11 @@ static int hear(struct supervisor *s, const struct supervisor_job *job, int chan
             break;
         }
     }
+}
+
+const char *supervisor_job_source(const struct supervisor_job *job)
+{
+    return job->source != NULL ? job->source : job->path;
 }
 
 int supervisor_load(struct supervisor *s, const struct supervisor_job *job, struct err *err)
@@ -76,7 +84,7 @@ int supervisor_load(struct supervisor *s, const struct supervisor_job *job, stru
     }
     r = hear(s, job, channel, err);
     if (r == -1) {
-        err_where(err, "%s", job->path);
+        err_where(err, "%s", supervisor_job_source(job));
     }
     close(channel);
     (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); /* done, or stuck */

@@ -285,8 +285,8 @@ static int start(struct supervisor *s, struct err *err)
     supervisor_documents_open(s);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
-        supervisor_quarantine_open(s, err) == -1 || open_sockets(s, err) == -1 ||
-        start_keeper(s, err) == -1) {
+        supervisor_quarantine_open(s, err) == -1 || supervisor_rollout_open(s, err) == -1 ||
+        open_sockets(s, err) == -1 || start_keeper(s, err) == -1) {
         return -1;
     }
     supervisor_documents_turn(s);
@@ -411,6 +411,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     supervisor_stop_children(s);
     supervisor_control_close(s);
     supervisor_documents_close(s);
+    supervisor_rollout_close(s);
     supervisor_watch_close(s);
     supervisor_quarantine_close(s);
     supervisor_socket_close(&s->api);

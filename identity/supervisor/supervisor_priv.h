@@ -8,6 +8,7 @@
  * entries.c    entry file -> keeper; documents.c: policy, mesh map, modes -> service
  * journal.c    the journal's directory
  * quarantine.c what is quarantined on this node
+ * rollout.c    policies that were pushed; rollout_store.c: their files
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
  * kubelet.c    the process that asks the node's kubelet
@@ -26,6 +27,7 @@
 #include <poll.h>
 #include <postern/agent.h>
 #include <postern/agent_control.h>
+#include <postern/agent_docs.h>
 #include <postern/agent_ipc.h>
 #include <postern/service_manager.h>
 #include <sys/stat.h>
@@ -117,6 +119,7 @@ struct supervisor {
     struct supervisor_quarantine *quarantine; /* owned */
     struct supervisor_watch *watch;           /* owned */
     struct supervisor_documents *documents;   /* owned */
+    struct supervisor_rollout *rollout;       /* owned */
     struct supervisor_kubelet kubelet;
     struct supervisor_signer signer;
     struct supervisor_child
@@ -179,13 +182,16 @@ void supervisor_tell_entries(struct supervisor *s);
 struct supervisor_job {
     const char *name;    /* what the file is, for the loader */
     const char *path;    /* and where */
+    const char *source;  /* what messages call it; NULL: path */
     const char *what;    /* for messages: "the entry file" */
     const char *refused; /* the event of a log line for each error of the file */
     int (*take)(struct supervisor *s, void *arg, struct err *err);
     size_t (*n_taken)(const struct supervisor *s, const void *arg);
+    void (*on_error)(void *arg, const struct err *error); /* may be NULL */
     void *arg;
     struct err *last_error; /* gets the last of them */
 };
+const char *supervisor_job_source(const struct supervisor_job *job);
 /* 0: all of it was taken. -1: what was taken so far is of no use; each error was logged. */
 int supervisor_load(struct supervisor *s, const struct supervisor_job *job, struct err *err);
 
@@ -197,6 +203,17 @@ void supervisor_documents_close(struct supervisor *s);
 /* Reads what has changed. A file that is wrong stays as it was; if all have been good once and
  * something is another than before, the service is told. */
 void supervisor_documents_turn(struct supervisor *s);
+/* Other policies are in force, or staged: the same. */
+void supervisor_documents_publish(struct supervisor *s);
+uint64_t supervisor_documents_generation(const struct supervisor *s); /* 0: nothing was told */
+/* The policy of the agent's file: whether one is configured, and whether it has been good. */
+bool supervisor_documents_has_policy(const struct supervisor *s);
+bool supervisor_documents_policy_good(const struct supervisor *s);
+/* Through a loader into *ret, as a policy; what it says of errors goes to on_error with arg. */
+int supervisor_documents_load_policy(struct supervisor *s, const char *path, const char *source,
+                                     struct agent_doc *ret,
+                                     void (*on_error)(void *arg, const struct err *error),
+                                     void *arg, struct err *err);
 /* All of it, to a new service. */
 void supervisor_tell_documents(struct supervisor *s);
 
@@ -294,6 +311,34 @@ void supervisor_control_refuse(struct supervisor *s, uint64_t ticket, const stru
 int supervisor_journal_start(struct supervisor *s, struct err *err);
 /* The keeper's question for the next one. What goes wrong is logged; the keeper asks again. */
 int supervisor_journal_next(struct supervisor *s, uint64_t number, struct err *err);
+
+/* The descriptor that came with the request that is being run; lent. */
+int supervisor_control_file(const struct supervisor *s);
+
+/* --- pushed policies (rollout.c; rollout_store.c: their files) -------------------------------- */
+struct supervisor_rollout;
+/* Reads the index; one that is damaged is an error. */
+int supervisor_rollout_open(struct supervisor *s, struct err *err);
+void supervisor_rollout_close(struct supervisor *s);
+/* Parses what is in force and staged, once, before anything is told. */
+void supervisor_rollout_load(struct supervisor *s);
+/* False: what is in force or staged cannot be read, so that nothing may be told. */
+bool supervisor_rollout_good(const struct supervisor *s);
+/* The documents, or NULL: the file's, and none. */
+const struct agent_doc *supervisor_rollout_in_force(const struct supervisor *s);
+const struct agent_doc *supervisor_rollout_staged(const struct supervisor *s);
+/* What the service has to know besides. */
+void supervisor_rollout_fill(const struct supervisor *s, struct agent_msg_docs *m);
+void supervisor_rollout_on_push(struct supervisor *s, uint64_t ticket,
+                                const struct agent_control_request *request);
+void supervisor_rollout_on_stage(struct supervisor *s, uint64_t ticket,
+                                 const struct agent_control_request *request);
+void supervisor_rollout_on_promote(struct supervisor *s, uint64_t ticket,
+                                   const struct agent_control_request *request);
+void supervisor_rollout_on_rollback(struct supervisor *s, uint64_t ticket,
+                                    const struct agent_control_request *request);
+void supervisor_rollout_on_status(struct supervisor *s, uint64_t ticket,
+                                  const struct agent_control_request *request);
 
 /* --- quarantine ------------------------------------------------------------------------------- */
 struct supervisor_quarantine;

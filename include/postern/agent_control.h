@@ -39,12 +39,20 @@ enum agent_control_verb {
     AGENT_CONTROL_QUARANTINE_REMOVE,  /* subject */
     AGENT_CONTROL_QUARANTINE_LIST,    /* the answer of all four: quarantine_document */
     AGENT_CONTROL_QUARANTINE_SERIALS, /* image digest, then serials with commas */
-    AGENT_CONTROL_CA, /* authorities. number: enum agent_ca_verb; arg 0: an id, or empty */
+    AGENT_CONTROL_CA,          /* authorities. number: enum agent_ca_verb; arg 0: an id, or empty */
+    AGENT_CONTROL_POLICY_PUSH, /* a file; source, stage or empty, comment, by whom */
+    AGENT_CONTROL_POLICY_STAGE,    /* stage, by whom */
+    AGENT_CONTROL_POLICY_PROMOTE,  /* by whom */
+    AGENT_CONTROL_POLICY_ROLLBACK, /* by whom; number: a generation with the flag, else 0 */
+    AGENT_CONTROL_POLICY_STATUS,   /* the answer of all five: supervisor_rollout's document */
     AGENT_N_CONTROL_VERBS,
 };
+enum { AGENT_CONTROL_ROLLBACK_TO = 1 }; /* flag: to `number`, 0 being the files */
 enum { AGENT_CONTROL_CA_JWT = 1, AGENT_CONTROL_CA_FORCE = 2 }; /* flags */
 enum { AGENT_CONTROL_SERIALS_LAST = 1 };                       /* flag: now put them in force */
 const char *agent_control_name(uint32_t verb);
+/* Whether exactly one descriptor comes with the request: of a regular file, to be read. */
+bool agent_control_takes_file(uint32_t verb);
 
 struct agent_control_arg {
     uint16_t len;
@@ -83,6 +91,10 @@ void agent_control_init_answer(struct agent_control_answer *a);
  * own words are in err then. A socket on which neither root nor our own uid listens is refused. */
 int agent_control_ask(const char *path, const struct agent_control_request *r, unsigned timeout_ms,
                       struct buf *out, struct err *err);
+
+/* With a file (borrowed), for verbs that take one. */
+int agent_control_ask_file(const char *path, const struct agent_control_request *r, int file,
+                           unsigned timeout_ms, struct buf *out, struct err *err);
 
 /* --- for both ends ---------------------------------------------------------------------------- */
 /* A Unix address of any length: one that does not fit sun_path is reached by its directory, whose

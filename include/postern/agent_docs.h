@@ -50,8 +50,7 @@ bool agent_doc_add(struct agent_doc *d, const struct agent_msg_doc_part *part);
 
 /* All parts again, as messages. tell returns -1 to stop. */
 typedef int (*agent_doc_tell_fn)(void *arg, const void *msg);
-int agent_doc_send(const struct agent_doc *d, enum agent_document which, agent_doc_tell_fn tell,
-                   void *arg);
+int agent_doc_send(const struct agent_doc *d, uint32_t document, agent_doc_tell_fn tell, void *arg);
 
 /* Whether a target principal ("*", exact, "prefix*", "*suffix", or a glob) means this identity. */
 bool agent_doc_target_matches(struct str target, struct str id);

@@ -614,6 +614,12 @@ enum agent_document {
     AGENT_DOCUMENT_MODES,
     AGENT_N_DOCUMENTS,
 };
+/* To the service alone: the policy that some proxies get in place of the other. */
+enum {
+    AGENT_DOCUMENT_STAGED = AGENT_N_DOCUMENTS,
+    AGENT_N_DOC_PLACES = AGENT_DOCUMENT_STAGED + 1,
+    AGENT_STAGE_MAX = 2047,
+};
 const char *agent_document_name(uint32_t document);
 /* In this order: SOURCE, HEAD, TEXT..., and for each item ITEM, TEXT..., TARGET... */
 enum agent_doc_part_kind {
@@ -627,6 +633,10 @@ struct agent_msg_docs {
     struct agent_msg_head head;
     uint64_t generation; /* grows with every other content, also over restarts of the agent */
     uint32_t n_parts;    /* of all documents; 0: proxies are told of none */
+    uint64_t policy;     /* the number of the policy in force, where it was pushed; 0: the file */
+    uint64_t staged;     /* of the one that is staged; 0: none */
+    uint16_t stage_len;
+    char stage[AGENT_STAGE_MAX]; /* for whom, <postern/rollout.h> */
 };
 struct agent_msg_doc_part {
     struct agent_msg_head head;

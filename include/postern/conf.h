@@ -327,6 +327,7 @@ struct conf_proxy {
     struct {
         enum conf_state_from from;
         uint32_t max_age_s;                /* 0: any */
+        struct conf_strings labels;        /* KEY=VALUE */
     } state;                               /* where policy and mesh map come from */
     struct conf_tls tls;                   /* Proxy only: min_group and resumption */
     char *mesh_path;                       /* NULL: none */

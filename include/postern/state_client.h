@@ -41,6 +41,7 @@ struct state_client_options {
     const char *socket; /* as identity_socket_path takes it; NULL: the environment */
     const char *name;   /* of the proxy, for people */
     const char *version;
+    const struct conf_strings *labels; /* of it; NULL: none */
 };
 
 struct state_client_status {

@@ -25,6 +25,8 @@ struct state_client {
     void *arg;
     char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     char *name, *version; /* owned */
+    char **labels;        /* owned */
+    size_t n_labels;
 
     struct grpc_client *conn;
     struct grpc_client_call *call;
@@ -50,6 +52,8 @@ static uint8_t *pack_request(const struct state_client *c, const struct err *ref
     m.name = c->name;
     m.version = c->version;
     m.level = CONF_LEVEL;
+    m.labels = c->labels;
+    m.n_labels = c->n_labels;
     if (c->current != NULL) {
         m.generation = c->status.generation;
         m.deny_version = c->status.deny_version;
@@ -267,6 +271,11 @@ struct state_client *state_client_new(struct loop *loop, const struct state_clie
     c->arg = arg;
     c->name = mem_must_strdup(options->name != NULL ? options->name : "");
     c->version = mem_must_strdup(options->version != NULL ? options->version : "");
+    c->n_labels = options->labels != NULL ? options->labels->n : 0;
+    c->labels = mem_must_calloc(c->n_labels + 1, sizeof(char *));
+    for (size_t i = 0; i < c->n_labels; i++) {
+        c->labels[i] = mem_must_strdup(options->labels->items[i]);
+    }
     c->heard_ms = os_now_ms();
     loop_timer_init(&c->retry_timer, loop, on_retry, c);
     loop_timer_arm(&c->retry_timer, 0);
@@ -281,6 +290,10 @@ struct state_client *state_client_free(struct state_client *c)
         snapshot_state_unref(c->current);
         free(c->name);
         free(c->version);
+        for (size_t i = 0; i < c->n_labels; i++) {
+            free(c->labels[i]);
+        }
+        free(c->labels);
         free(c);
     }
     return NULL;
