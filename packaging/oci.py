@@ -4,8 +4,9 @@
 usage: oci.py --static BUILD --dynamic BUILD --output DIRECTORY [--tar FILE]
 
 `postern` and what it starts come from the static build; `postern-intercept`, which needs a library that exists as a
-shared one alone, comes from the other with the libraries that it is linked with. What only a node's agent needs is not
-in it. The same builds give the same bytes: names are sorted, the time is the commit's, nothing is owned by anybody.
+shared one alone, comes from the other with the libraries that it is linked with: nothing else has to be built there.
+What only a node's agent needs is not in it. The same builds give the same bytes: names are sorted, the time is the
+commit's, nothing is owned by anybody.
 """
 import argparse
 import gzip
@@ -30,7 +31,7 @@ AGENT_ONLY = {
     "postern-kubelet",
     "postern-loader",
 }
-FROM_DYNAMIC = {"postern-intercept"}
+FROM_DYNAMIC = {"postern-intercept": "proxy/intercept/postern-intercept"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Whose code is inside `postern`: their licences go along.
 NOTICES = (
@@ -110,16 +111,15 @@ def stripped(program):
 
 def fill(layer, static, dynamic):
     binaries = {p.name: p for p in static.rglob("postern*") if p.is_file() and os.access(p, os.X_OK)}
-    others = {p.name: p for p in dynamic.rglob("postern*") if p.is_file() and os.access(p, os.X_OK)}
     layer.add("/usr/bin/postern", stripped(binaries.pop("postern")), 0o755)
     for name, program in sorted(binaries.items()):
         if name not in AGENT_ONLY:
             layer.add(f"/usr/libexec/postern/{name}", stripped(program), 0o755)
     for name in ("postern-rotate-probe", "postern-key-holder", "postern-heir"):
         layer.add(f"/usr/libexec/postern/{name}", "../../bin/postern", 0o777)
-    for name in sorted(FROM_DYNAMIC):
-        layer.add(f"/usr/libexec/postern/{name}", stripped(others[name]), 0o755)
-        for path, source in libraries(others[name]).items():
+    for name, program in sorted((name, dynamic / path) for name, path in FROM_DYNAMIC.items()):
+        layer.add(f"/usr/libexec/postern/{name}", stripped(program), 0o755)
+        for path, source in libraries(program).items():
             layer.add(path, pathlib.Path(source).read_bytes(), 0o755)
     layer.add("/etc/passwd", f"root:x:0:0::/:\npostern:x:{UID}:{UID}::/:\n".encode(), 0o644)
     layer.add("/etc/group", f"root:x:0:\npostern:x:{UID}:\n".encode(), 0o644)
@@ -209,7 +209,7 @@ def pack(directory, file, time):
 def main():
     p = argparse.ArgumentParser(description="An OCI image of the data plane.")
     p.add_argument("--static", required=True, help="a build with -Dstatic=true")
-    p.add_argument("--dynamic", required=True, help="a build without")
+    p.add_argument("--dynamic", required=True, type=pathlib.Path, help="a build without, of postern-intercept at least")
     p.add_argument("--output", required=True, type=pathlib.Path, help="the layout's directory; it is made anew")
     p.add_argument("--tar", help="the same as one file")
     args = p.parse_args()
@@ -217,11 +217,10 @@ def main():
     created = run("date", "-u", "-d", f"@{time}", "+%Y-%m-%dT%H:%M:%SZ").strip()
     layer = Layer(time)
     with tempfile.TemporaryDirectory() as tmp:
-        static, dynamic = pathlib.Path(tmp, "static"), pathlib.Path(tmp, "dynamic")
+        static = pathlib.Path(tmp, "static")
         install(args.static, static)
-        install(args.dynamic, dynamic)
         version = run(static / "usr/bin/postern", "version").split()[1]
-        fill(layer, static, dynamic)
+        fill(layer, static, args.dynamic)
     if args.output.exists():
         if not (args.output / "oci-layout").exists():
             sys.exit(f"oci: {args.output} is there and is no OCI layout")

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,11 @@ from node import Node  # noqa: E402
 
 # A system call that a process's list does not name ends it, wherever tests start one.
 os.environ["POSTERN_SANDBOX_KILL"] = "1"
+
+# Whoever starts the tests by nohup or in the background ignores these, and what is ignored is inherited.
+for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(signo) is signal.SIG_IGN:
+        signal.signal(signo, signal.default_int_handler if signo == signal.SIGINT else signal.SIG_DFL)
 
 SANITIZER_WORDS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer")
 
