@@ -135,7 +135,7 @@ static int prepare(struct options *o, struct agent_control_request *r, int *ret_
                    struct err *err)
 {
     char source[ROLLOUT_SOURCE_MAX + 1], by[ROLLOUT_BY_MAX + 1];
-    uint64_t generation;
+    uint64_t generation = 0;
     bool ok = true;
 
     by_whom(by);

@@ -130,7 +130,7 @@ static int make_dir(struct rollout_store *s, struct err *err)
     if (open_dir(s, err) == -1) {
         return -1;
     }
-    return s->dir_fd != -1 ? 0 : err_sys(err, "the directory of pushed policies is gone");
+    return s->dir_fd >= 0 ? 0 : err_sys(err, "the directory of pushed policies is gone");
 }
 
 int rollout_store_save(struct rollout_store *s, const struct rollout *r, struct err *err)
@@ -218,6 +218,7 @@ int rollout_store_copy(struct rollout_store *s, int file, uint64_t generation,
     if (make_dir(s, err) == -1) {
         return -1;
     }
+    POSTERN_ASSERT(s->dir_fd >= 0);
     name_of(generation, name);
     to = openat(s->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (to == -1) {

@@ -55,7 +55,7 @@ static void test_list_all_dead(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t dead[2];
+    uint16_t dead[2] = {0};
     int held[2] = {held_port(&dead[0]), held_port(&dead[1])};
     struct world *w = world_new(SERVER);
     snprintf(to, sizeof(to), "[\"127.0.0.1:%u\", \"127.0.0.1:%u\"]", dead[0], dead[1]);
@@ -220,7 +220,7 @@ static void test_relay_wrong_identity(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t port[2];
+    uint16_t port[2] = {0};
     int held[2] = {held_port(&port[0]), held_port(&port[1])};
     struct side mid = {.generation = 0};
     struct side other = {.generation = 0};
