@@ -1,6 +1,7 @@
 """bench/: the pair that is a handle for outside tools, and the arithmetic of the comparison."""
 
 import importlib.util
+import math
 import os
 import pathlib
 import sys
@@ -142,9 +143,11 @@ def test_ratio_is_to_the_best_of_the_same_layer(compare):
     assert (got["cpu_us"]["best"], got["cpu_us"]["ratio"]) == ("nginx stream", 1.3)
 
 
+BARE = {"handshake_us": 1000.0, "bare_held_kb": 48.0}
+
+
 def demanded(compare, results):
-    bare = {"handshake_us": 1000.0, "bare_held_kb": 48.0}
-    return {(d["pair"], d["key"]): (d["must"], d["held"]) for d in compare.rows.demands(results, bare, compare.CLASSES)}
+    return {(d["pair"], d["key"]): (d["must"], d["held"]) for d in compare.rows.demands(results, BARE, compare.CLASSES)}
 
 
 def test_what_the_design_demands(compare):
@@ -160,13 +163,14 @@ def test_what_the_design_demands(compare):
         "haproxy tcp": {"bulk_1": {"mb_per_s": 100.0, "cpu_s_per_gb": 2.0}, "kept": {"cpu_us": 20.0}},
         "envoy tcp": {"bulk_1": {"mb_per_s": 90.0, "cpu_s_per_gb": 1.0}, "kept": {"cpu_us": 30.0}},
         "haproxy http": {"kept": {"cpu_us": 30.0}},
+        "envoy http": {"kept": {"cpu_us": 90.0}},
     }
     got = demanded(compare, results)
     assert got["postern tcp", "mb_per_s"] == (80.0, True)
     assert got["postern tcp", "cpu_s_per_gb"] == (1.25, False)
     assert got["postern tcp", "cpu_us"] == (17.0, False)  # of kept requests, which come last
     assert got["postern tcp", "held_8000_kb"] == (54.0, False)
-    assert got["postern http", "cpu_us"] == (24.0, False)
+    assert got["postern http", "cpu_us"] == (30.0, True)  # a third of Envoy's, which comes last
     assert got["postern http", "lost"] == (0, False)
     # Without a ztunnel nobody can say.
     assert got["postern hbone", "cpu_us"] == got["postern hbone", "held_15000_kb"] == got["postern tcp", "idle_mb"] == (None, None)
@@ -174,6 +178,9 @@ def test_what_the_design_demands(compare):
     got = demanded(compare, results)
     assert got["postern hbone", "cpu_us"] == (50.0, True) and got["postern hbone", "held_15000_kb"] == (7.0, True)
     assert got["postern tcp", "idle_mb"] == (3.0, True)
+    del results["envoy http"], results["ztunnel"]
+    kept = [d for d in compare.rows.demands(results, BARE, compare.CLASSES) if (d["pair"], d["row"]) == ("postern http", "kept")]
+    assert [(d["must"], d["held"]) for d in kept] == [(24.0, False), (None, None)]
 
 
 def test_pools_are_no_measure_for_connections(compare):
@@ -215,24 +222,36 @@ def test_who_fails_is_left_out_and_said(compare, monkeypatch):
         return {"kept": {"per_s": 1.0, "errors": 0}}
 
     monkeypatch.setattr(compare, "measure_pair", measure)
-    left_out = {}
+    left_out, not_done, bare = {}, [], []
     a = type("Args", (), {"rounds": 3})
-    rounds = compare.rounds_of(a, [Good, Bad, Own], {}, left_out)
+    rounds = compare.rounds_of(a, [Good, Bad, Own], {"end": math.inf}, left_out, not_done, lambda: bare.append(len(tries)))
     assert {n: len(r) for n, r in rounds.items()} == {"haproxy tcp": 3, "postern tcp": 1} and tries.count("stunnel") == 1
+    assert bare == [0, 3, 5] and not_done == [], "no proxy at all is measured before each round"
     assert left_out == {
         "stunnel": "it failed in round 1: stunnel: ended with 1",
         "postern tcp": "it failed in round 2: postern tcp: ended with 1",
     }
 
 
-def test_no_round_begins_after_the_time(compare, monkeypatch):
+def test_nothing_begins_after_the_time(compare, monkeypatch):
     class Good:
         name = "haproxy tcp"
 
-    monkeypatch.setattr(compare, "measure_pair", lambda *_: {"kept": {"per_s": 1.0}})
+    class Late:
+        name = "stunnel"
+
+    context = {"end": math.inf}
+
+    def measure(cls, *_):
+        if context["round"] == 2:
+            context["end"] = 0
+        return {"kept": {"per_s": 1.0}}
+
+    monkeypatch.setattr(compare, "measure_pair", measure)
     not_done = []
-    rounds = compare.rounds_of(type("Args", (), {"rounds": 3}), [Good], {"end": 0}, {}, not_done)
-    assert len(rounds["haproxy tcp"]) == 1 and not_done == ["rounds 2 to 3: the time was over"]
+    rounds = compare.rounds_of(type("Args", (), {"rounds": 3}), [Good, Late], context, {}, not_done, lambda: None)
+    assert {n: len(r) for n, r in rounds.items()} == {"haproxy tcp": 2, "stunnel": 1}
+    assert not_done == ["stunnel in round 2, and what comes behind it: the time was over"]
 
 
 def test_a_million_is_projected_from_the_most_that_were_measured(compare):
