@@ -214,6 +214,7 @@ static int take_key(struct parser *p, const yaml_event_t *e)
     if (make_key(p, e, &key) != 0) {
         return -1;
     }
+    POSTERN_ASSERT(key != NULL);
     if (json_object_get(f->tree, key) != NULL) {
         free(key);
         return refuse(p, e->start_mark, ERR_CONFIG, "a key for the second time in one mapping",
