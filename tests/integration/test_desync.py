@@ -16,7 +16,7 @@ import desync
 import desync_responses
 import h11
 import pytest
-from lab import free_port
+from lab import free_port, wait_for
 
 POLICY = """kind: Policy
 level: 1
@@ -249,8 +249,13 @@ def test_requests(wire, tmp_path):
         forwarded += [(data, case.requests) for data in seen if data and case.requests]
     assert len(forwarded) > 100
     # What was judged is what arrived: the log says by what.
-    judged = [e for e in proxy.events("request") if e["status"] == 200]
     arrived = [r for _, requests in forwarded for r in requests]
+
+    def allowed():
+        return [e for e in proxy.events("request") if e["status"] == 200]
+
+    wait_for("a line for each request", lambda: len(allowed()) >= len(arrived))
+    judged = allowed()
     assert len(judged) == len(arrived)
     for e, (method, target, _, _) in zip(judged, arrived, strict=True):
         assert e["method"] == method.decode() and e["host"] == "a", e

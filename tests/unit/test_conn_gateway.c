@@ -72,7 +72,7 @@ static void test_list_wrong_identity(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t port;
+    uint16_t port = 0;
     int held = held_port(&port);
     struct side other = {.generation = 0};
     struct world *w = world_new(SERVER);
@@ -103,7 +103,7 @@ static void test_list(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t dead;
+    uint16_t dead = 0;
     int held = held_port(&dead);
     struct world *w = world_new(SERVER);
     snprintf(to, sizeof(to), "[\"127.0.0.1:%u\", \"127.0.0.1:%u\"]", dead, w->port);
@@ -199,7 +199,7 @@ static void test_relay_list(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t port;
+    uint16_t port = 0;
     int held = held_port(&port);
     struct side mid = {.generation = 0};
     struct world *w = world_new(SERVER);
@@ -276,7 +276,7 @@ static void test_relay_list_http(void **state)
 {
     (void)state;
     char to[100];
-    uint16_t port;
+    uint16_t port = 0;
     int held = held_port(&port);
     struct side mid = {.generation = 0};
     struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%u\",\n"
@@ -376,7 +376,7 @@ static void test_hbone_relay(void **state)
     (void)state;
     char to[60];
     char more[100];
-    uint16_t port;
+    uint16_t port = 0;
     int held = held_port(&port);
     struct side mid = {.generation = 0};
     struct world *w = world_new(SERVER);
