@@ -114,6 +114,11 @@ bool jsonl_end(struct jsonl_writer *w)
     return !w->full;
 }
 
+bool jsonl_end_in(struct jsonl_writer *w, struct buf *out)
+{
+    return jsonl_end(w) && buf_append(out, w->text, w->len) && buf_append(out, "\n", 1);
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 static bool is_digit(char c)
 {
@@ -237,6 +242,19 @@ bool jsonl_parse(struct str line, struct jsonl *ret)
         }
     } while (i < line.n && line.p[i] == ',');
     return line.n - i == 1 && line.p[i] == '}';
+}
+
+bool jsonl_next(struct str *rest, struct jsonl *ret)
+{
+    const char *end = rest->n > 0 ? memchr(rest->p, '\n', rest->n) : NULL;
+    struct str line;
+
+    if (end == NULL) {
+        return false;
+    }
+    line = (struct str){rest->p, (size_t)(end - rest->p)};
+    *rest = (struct str){end + 1, rest->n - line.n - 1};
+    return jsonl_parse(line, ret);
 }
 
 const struct jsonl_field *jsonl_find(const struct jsonl *l, const char *key)

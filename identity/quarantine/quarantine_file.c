@@ -11,11 +11,6 @@
 enum { FORMAT = 1, LINE_MAX = 6 * (QUARANTINE_TEXT_MAX + QUARANTINE_REASON_MAX) + 1024 };
 
 /* --- printing --------------------------------------------------------------------------------- */
-static bool put_line(struct jsonl_writer *w, struct buf *out)
-{
-    return jsonl_end(w) && buf_append(out, w->text, w->len) && buf_append(out, "\n", 1);
-}
-
 bool quarantine_print(const struct quarantine *q, struct buf *out)
 {
     char space[LINE_MAX];
@@ -26,7 +21,7 @@ bool quarantine_print(const struct quarantine *q, struct buf *out)
     jsonl_put_uint(&w, "quarantine", FORMAT);
     jsonl_put_uint(&w, "version", q->version);
     jsonl_put_uint(&w, "last_id", q->last_id);
-    ok = put_line(&w, out);
+    ok = jsonl_end_in(&w, out);
     for (size_t i = 0; ok && i < q->n; i++) {
         const struct quarantine_item *one = &q->items[i];
 
@@ -38,28 +33,14 @@ bool quarantine_print(const struct quarantine *q, struct buf *out)
         jsonl_put_int(&w, "added", one->added_s);
         jsonl_put_int(&w, "until", one->until_s);
         jsonl_put_text(&w, "reason", str_of(one->reason), QUARANTINE_REASON_MAX);
-        ok = put_line(&w, out);
+        ok = jsonl_end_in(&w, out);
     }
     jsonl_begin(&w, space, sizeof(space));
     jsonl_put_uint(&w, "end", q->n);
-    return ok && put_line(&w, out);
+    return ok && jsonl_end_in(&w, out);
 }
 
 /* --- parsing ---------------------------------------------------------------------------------- */
-/* The next line; false at the end, or if it is no whole one. */
-static bool next_line(struct str *rest, struct jsonl *ret)
-{
-    const char *end = rest->n > 0 ? memchr(rest->p, '\n', rest->n) : NULL;
-    struct str line;
-
-    if (end == NULL) {
-        return false;
-    }
-    line = (struct str){rest->p, (size_t)(end - rest->p)};
-    *rest = (struct str){end + 1, rest->n - line.n - 1};
-    return jsonl_parse(line, ret);
-}
-
 static bool take_kind(const struct jsonl *l, enum quarantine_kind *ret)
 {
     for (uint32_t k = 0; k < QUARANTINE_N_KINDS; k++) {
@@ -111,7 +92,7 @@ int quarantine_parse(struct str text, uint64_t now_ms, struct quarantine *ret, s
     struct jsonl l;
     uint64_t format, n;
 
-    if (!next_line(&text, &l) || !jsonl_get_uint(&l, "quarantine", &format) ||
+    if (!jsonl_next(&text, &l) || !jsonl_get_uint(&l, "quarantine", &format) ||
         !jsonl_get_uint(&l, "version", &q.version) || !jsonl_get_uint(&l, "last_id", &q.last_id)) {
         return err_set(err, ERR_CONFIG, "this is no quarantine file");
     }
@@ -119,7 +100,7 @@ int quarantine_parse(struct str text, uint64_t now_ms, struct quarantine *ret, s
         return err_set(err, ERR_UNSUPPORTED, "the quarantine file is of another version");
     }
     for (;;) {
-        if (!next_line(&text, &l)) {
+        if (!jsonl_next(&text, &l)) {
             break;
         }
         if (jsonl_get_uint(&l, "end", &n)) {

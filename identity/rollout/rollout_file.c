@@ -9,11 +9,6 @@
 enum { FORMAT = 1, LINE_MAX = 6 * (ROLLOUT_SOURCE_MAX + ROLLOUT_STAGE_MAX) + 4096 };
 
 /* --- printing --------------------------------------------------------------------------------- */
-static bool put_line(struct jsonl_writer *w, struct buf *out)
-{
-    return jsonl_end(w) && buf_append(out, w->text, w->len) && buf_append(out, "\n", 1);
-}
-
 bool rollout_print(const struct rollout *r, struct buf *out)
 {
     char space[LINE_MAX];
@@ -26,7 +21,7 @@ bool rollout_print(const struct rollout *r, struct buf *out)
     jsonl_put_uint(&w, "in_force", r->in_force);
     jsonl_put_uint(&w, "staged", r->staged);
     jsonl_put_text(&w, "stage", str_of(r->stage), ROLLOUT_STAGE_MAX);
-    ok = put_line(&w, out);
+    ok = jsonl_end_in(&w, out);
     for (size_t i = 0; ok && i < r->n; i++) {
         const struct rollout_item *one = &r->items[i];
 
@@ -39,28 +34,14 @@ bool rollout_print(const struct rollout *r, struct buf *out)
         jsonl_put_text(&w, "source", str_of(one->source), ROLLOUT_SOURCE_MAX);
         jsonl_put_text(&w, "by", str_of(one->by), ROLLOUT_BY_MAX);
         jsonl_put_text(&w, "comment", str_of(one->comment), ROLLOUT_COMMENT_MAX);
-        ok = put_line(&w, out);
+        ok = jsonl_end_in(&w, out);
     }
     jsonl_begin(&w, space, sizeof(space));
     jsonl_put_uint(&w, "end", r->n);
-    return ok && put_line(&w, out);
+    return ok && jsonl_end_in(&w, out);
 }
 
 /* --- parsing ---------------------------------------------------------------------------------- */
-/* The next line; false at the end, or if it is no whole one. */
-static bool next_line(struct str *rest, struct jsonl *ret)
-{
-    const char *end = rest->n > 0 ? memchr(rest->p, '\n', rest->n) : NULL;
-    struct str line;
-
-    if (end == NULL) {
-        return false;
-    }
-    line = (struct str){rest->p, (size_t)(end - rest->p)};
-    *rest = (struct str){end + 1, rest->n - line.n - 1};
-    return jsonl_parse(line, ret);
-}
-
 static bool sha256_ok(const char *text)
 {
     size_t n = strspn(text, "0123456789abcdef");
@@ -116,9 +97,9 @@ int rollout_parse(struct str text, struct rollout *ret, struct err *err)
     struct str rest = text;
     struct jsonl line;
     uint64_t end = 0;
-    bool ok = text.n <= ROLLOUT_FILE_MAX && next_line(&rest, &line) && head_ok(&line, &r);
+    bool ok = text.n <= ROLLOUT_FILE_MAX && jsonl_next(&rest, &line) && head_ok(&line, &r);
 
-    while (ok && (ok = next_line(&rest, &line)) && jsonl_find(&line, "end") == NULL) {
+    while (ok && (ok = jsonl_next(&rest, &line)) && jsonl_find(&line, "end") == NULL) {
         ok = r.n < ROLLOUT_KEPT && take_item(&line, &r, &r.items[r.n]);
         r.n += ok ? 1 : 0;
     }

@@ -1,6 +1,6 @@
 /*
  * jsonl: one flat JSON object a line: writing it, and reading what was so written. For our own
- * files (journal, quarantine) in processes that link no JSON library.
+ * files (journal, quarantine, rollout) in processes that link no JSON library.
  *
  * Form: {"key":value,...} without blanks; keys are of a-z, 0-9 and _, each once; values are strings
  * (escapes \" \\ \u00XX, no other control bytes), decimal integers, true and false. Reading is a
@@ -9,6 +9,7 @@
 #ifndef POSTERN_JSONL_H
 #define POSTERN_JSONL_H
 
+#include <postern/buf.h>
 #include <postern/str.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,6 +32,9 @@ void jsonl_put_int(struct jsonl_writer *w, const char *key, int64_t value);
 void jsonl_put_bool(struct jsonl_writer *w, const char *key, bool value);
 /* Closes the object; no newline. false: it did not fit. */
 bool jsonl_end(struct jsonl_writer *w);
+/* As jsonl_end, and puts the line with its newline behind what out has; false as well if out is
+ * full. */
+bool jsonl_end_in(struct jsonl_writer *w, struct buf *out);
 
 /* --- reading ---------------------------------------------------------------------------------- */
 enum { JSONL_FIELDS_MAX = 48 };
@@ -45,6 +49,8 @@ struct jsonl {
 };
 /* A line without its newline; false if it is not of that form. */
 bool jsonl_parse(struct str line, struct jsonl *ret);
+/* Takes the next line off rest, and parses it; false at the end, or if it is no whole one. */
+bool jsonl_next(struct str *rest, struct jsonl *ret);
 /* NULL: there is none. */
 const struct jsonl_field *jsonl_find(const struct jsonl *l, const char *key);
 /* A string without its escapes, terminated; false if there is none, or it is too long or holds a
