@@ -305,13 +305,13 @@ static void test_via_and_traces(void **state)
     (void)state;
     struct world *w = http_world("", ALLOW);
     int c = dial(w->port);
-    say(c, "GET /pub HTTP/1.1\r\nHost: a\r\nVia: 1.0 before\r\nTraceparent: bad\r\n\r\n");
+    say(c, "GET /pub HTTP/1.1\r\nHost: a\r\nVia: 1.0 before\r\nTraceparent: wrong\r\n\r\n");
     int s = take(w);
     const char *got = hear_until(s, "\r\n\r\n");
     expect_in(got, "Via: 1.0 before\r\n");
     expect_in(got, "\r\nVia: 1.1 postern\r\n");
     expect_in(got, "\r\ntraceparent: 00-");
-    assert_null(strstr(got, "bad"));
+    assert_null(strstr(got, "wrong")); /* no hex digits: the new one is random */
     say(s, OK);
     assert_null(strstr(hear_until(c, "\r\n\r\n"), "Via"));
     close(c);
