@@ -17,7 +17,7 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5; not in Debian 12's headers */
 #endif
 
-enum { TEXT_MAX = 4096, CGROUP_TEXT_MAX = 16384 };
+enum { TEXT_MAX = 4096, CGROUP_TEXT_MAX = 16384, READ_TRIES = 4 };
 
 ssize_t attest_read_text(int dir_fd, const char *name, char *text, size_t size)
 {
@@ -152,44 +152,54 @@ static bool alive(int pidfd)
     return poll(&p, 1, 0) == 0;
 }
 
-enum agent_attest attest_process_read(struct attest_view *v, const struct attest_process *p,
-                                      struct attest_facts *ret_facts, const char **ret_why)
+/* One reading; *ret_moved: it was another process's at its end than at its beginning. */
+static enum agent_attest read_once(struct attest_view *v, const struct attest_process *p,
+                                   struct attest_facts *ret_facts, bool *ret_moved)
 {
     char text[TEXT_MAX];
     ssize_t n;
 
-    if (!alive(p->pidfd)) {
-        *ret_why = "its process has ended";
-        return AGENT_ATTEST_GONE;
-    }
     *ret_facts = (struct attest_facts){.read_ms = os_now_ms()};
-    *ret_why = "its facts cannot be read from /proc";
     n = attest_read_text(p->dir_fd, "status", text, sizeof(text));
     if (n == -1 || !attest_parse_status(text, (size_t)n, &ret_facts->uid, &ret_facts->gid,
                                         &ret_facts->groups)) {
-        return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
+        return AGENT_ATTEST_FAILED;
     }
     ret_facts->contained = attest_parse_nested_pid(text, (size_t)n);
     n = attest_read_text(p->dir_fd, "stat", text, sizeof(text));
     if (n == -1 || !attest_parse_stat(text, (size_t)n, &ret_facts->start_time)) {
-        return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
+        return AGENT_ATTEST_FAILED;
     }
     read_namespaces(v, p->dir_fd, ret_facts);
     if (!read_cgroup(v, p->dir_fd, ret_facts)) {
-        return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
+        return AGENT_ATTEST_FAILED;
     }
     ret_facts->has_exe = attest_exe_stat(p->dir_fd, "exe", &ret_facts->exe, &ret_facts->exe_mount);
     read_path(v, p->dir_fd, ret_facts);
-    if (!is_unchanged(p->dir_fd, ret_facts)) {
-        *ret_why = "it became another while it was looked at";
-        return alive(p->pidfd) ? AGENT_ATTEST_FAILED : AGENT_ATTEST_GONE;
+    *ret_moved = !is_unchanged(p->dir_fd, ret_facts);
+    return *ret_moved ? AGENT_ATTEST_FAILED : AGENT_ATTEST_OK;
+}
+
+enum agent_attest attest_process_read(struct attest_view *v, const struct attest_process *p,
+                                      struct attest_facts *ret_facts, const char **ret_why)
+{
+    enum agent_attest outcome = AGENT_ATTEST_FAILED;
+    bool moved = true;
+
+    /* An honest program may exec or give up its user in the midst of a reading: it is read anew,
+     * from the beginning. One that holds still for none of a few readings is nobody. */
+    for (int i = 0; i < READ_TRIES && moved && alive(p->pidfd); i++) {
+        moved = false;
+        outcome = read_once(v, p, ret_facts, &moved);
     }
     /* Only a process that still lives owns what we have read: its number was not free meanwhile. */
     if (!alive(p->pidfd)) {
         *ret_why = "its process has ended";
         return AGENT_ATTEST_GONE;
     }
-    return AGENT_ATTEST_OK;
+    *ret_why =
+        moved ? "it became another while it was looked at" : "its facts cannot be read from /proc";
+    return outcome;
 }
 
 void attest_process_close(struct attest_process *p)

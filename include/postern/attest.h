@@ -132,7 +132,8 @@ enum agent_attest attest_process_open(struct attest_view *v, int sock, struct at
 enum agent_attest attest_process_open_pid(struct attest_view *v, pid_t pid,
                                           struct attest_process *ret,
                                           struct attest_facts *ret_facts, const char **ret_why);
-/* Reads the facts of the same process once more. */
+/* Reads the facts of the same process once more. All are of one moment: whoever changes in between
+ * is read anew, a few times; then FAILED. */
 enum agent_attest attest_process_read(struct attest_view *v, const struct attest_process *p,
                                       struct attest_facts *ret_facts, const char **ret_why);
 void attest_process_close(struct attest_process *p);

@@ -253,75 +253,107 @@ static void put_file(const char *dir, const char *name, const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
-/* Once `status` has been read, another one stands there, and only then there is a `stat`. */
-static void become_another(const char *dir)
+/* A /proc/PID of the test's own, in which `stat` is a pipe until it has held still. */
+#define STAT "1 (x) S 1 1 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 1 77 0 0\n"
+
+static void wait_for_reading(int notify, const char *file)
 {
-    char status[256], other[256], stat[256], event[512];
+    union {
+        struct inotify_event event;
+        char space[512];
+    } in;
+
+    do {
+        assert_true(read(notify, &in, sizeof(in.event) + 16) > 0); /* one at a time: short names */
+    } while (strcmp(in.event.name, file) != 0);
+}
+
+/* In each of the first `changes` readings another `status` stands there once it has been read, of
+ * the group 60 and the number of the change; the `stat` that is waited for comes only then. */
+static void become_others(const char *dir, unsigned changes)
+{
+    char at[256], other[256], text[64];
     int notify = inotify_init1(IN_CLOEXEC);
-    FILE *f;
 
     (void)alarm(60); /* not for ever, if the other side fails */
-    (void)snprintf(status, sizeof(status), "%s/status", dir);
-    (void)snprintf(other, sizeof(other), "%s/other", dir);
-    (void)snprintf(stat, sizeof(stat), "%s/stat", dir);
-    assert_int_not_equal(inotify_add_watch(notify, status, IN_CLOSE_NOWRITE), -1);
+    assert_int_not_equal(inotify_add_watch(notify, dir, IN_CLOSE_NOWRITE), -1);
     put_file(dir, "ready", "");
-    assert_true(read(notify, event, sizeof(event)) > 0);
-    assert_int_equal(rename(other, status), 0);
-    f = fopen(stat, "w"); /* waits for the reader */
-    (void)fputs("1 (x) S 1 1 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 1 77 0 0\n", f);
-    (void)fclose(f);
+    for (unsigned i = 1; i <= changes; i++) {
+        FILE *f;
+
+        (void)snprintf(at, sizeof(at), "%s/stat", dir);
+        f = fopen(at, "w"); /* waits for the reader, who has read `status` then */
+        (void)snprintf(text, sizeof(text), "Uid:\t1\t2\t3\t4\nGid:\t5\t%u\t7\t8\n", 60 + i);
+        put_file(dir, "other", text);
+        (void)snprintf(at, sizeof(at), "%s/status", dir);
+        (void)snprintf(other, sizeof(other), "%s/other", dir);
+        assert_int_equal(rename(other, at), 0);
+        if (i == changes) {
+            put_file(dir, "other", STAT);
+            (void)snprintf(at, sizeof(at), "%s/stat", dir);
+            assert_int_equal(rename(other, at), 0);
+        }
+        (void)fputs(STAT, f);
+        (void)fclose(f);
+        wait_for_reading(notify, "stat"); /* to its end */
+    }
     _exit(0);
 }
 
-/* Seen in review: the user of before an exec and the executable of after it made one caller. */
-static void test_changed_while_read(void **state)
+static void assert_reading(struct attest_view *v, unsigned changes, enum agent_attest outcome)
 {
-    char dir[] = "/tmp/attest-XXXXXX", path[256], ready[256];
+    static const char *const names[] = {"status", "stat", "cgroup", "exe", "ready"};
+    char dir[] = "/tmp/attest-XXXXXX", path[256];
     struct attest_process p = {.pid = getpid()};
     struct attest_facts facts;
-    struct attest_view v;
     const char *why = "";
     pid_t child;
-    int r;
 
-    (void)state;
-    assert_int_equal(attest_view_init(&v, NULL), 0);
     assert_non_null(mkdtemp(dir));
     put_file(dir, "status", IDS);
-    put_file(dir, "other", "Uid:\t1\t0\t3\t4\nGid:\t5\t6\t7\t8\n");
     put_file(dir, "cgroup", "0::/\n");
     (void)snprintf(path, sizeof(path), "%s/exe", dir);
     assert_int_equal(symlink("/bin/sh", path), 0);
     (void)snprintf(path, sizeof(path), "%s/stat", dir);
     assert_int_equal(mkfifo(path, 0600), 0);
-    (void)snprintf(ready, sizeof(ready), "%s/ready", dir);
+    (void)snprintf(path, sizeof(path), "%s/ready", dir);
     p.dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     p.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     child = fork();
     if (child == 0) {
-        become_another(dir);
+        become_others(dir, changes);
     }
-    while (access(ready, F_OK) != 0) {
+    while (access(path, F_OK) != 0) {
         (void)sched_yield();
     }
-    r = (int)attest_process_read(&v, &p, &facts, &why);
-    assert_int_equal(r, AGENT_ATTEST_FAILED);
-    assert_non_null(strstr(why, "became another"));
+    assert_int_equal(attest_process_read(v, &p, &facts, &why), outcome);
     assert_int_equal(waitpid(child, NULL, 0), child);
-    put_file(dir, "plain", "1 (x) S 1 1 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 1 77 0 0\n");
-    (void)snprintf(ready, sizeof(ready), "%s/plain", dir);
-    assert_int_equal(rename(ready, path), 0); /* and nothing changes any more */
-    assert_int_equal(attest_process_read(&v, &p, &facts, &why), AGENT_ATTEST_OK);
-    assert_int_equal(facts.uid, 0);
+    if (outcome == AGENT_ATTEST_OK) {
+        assert_int_equal(facts.gid, 60 + changes); /* all of the last reading */
+    } else {
+        assert_non_null(strstr(why, "became another"));
+    }
     attest_process_close(&p);
-    attest_view_deinit(&v);
-    static const char *const names[] = {"status", "stat", "cgroup", "exe", "ready"};
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
         (void)unlink(path);
     }
     assert_int_equal(rmdir(dir), 0);
+}
+
+/* Seen in review: the user of before an exec and the executable of after it made one caller. And
+ * seen later: an honest workload that execs right after it connected was nobody on a busy machine.
+ * So it is read anew, until it holds still, and not for ever. */
+static void test_changed_while_read(void **state)
+{
+    struct attest_view v;
+
+    (void)state;
+    assert_int_equal(attest_view_init(&v, NULL), 0);
+    assert_reading(&v, 1, AGENT_ATTEST_OK);
+    assert_reading(&v, 3, AGENT_ATTEST_OK);
+    assert_reading(&v, 4, AGENT_ATTEST_FAILED);
+    attest_view_deinit(&v);
 }
 
 static void test_account(void **state)
