@@ -1,10 +1,12 @@
 /*
  * What a decision costs, by the number of rules: nanoseconds a question, for kinds of policies and
- * questions. Run by hand on a quiet machine: bench_policy [QUESTIONS]
+ * questions, and what it takes of memory. Run by hand on a quiet machine:
+ * bench_policy [QUESTIONS [KIND [RULES]]]
  */
 #include <postern/policy.h>
 
 #include <arpa/inet.h>
+#include <malloc.h>
 #include <postern/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +41,12 @@ static double now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static size_t allocated(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
 }
 
 static struct conf_strings list(const char *fmt, unsigned i)
@@ -217,6 +225,7 @@ static void run(enum shape shape, unsigned n, unsigned questions)
     for (unsigned i = 0; i < n; i++) {
         make_rule(&conf.rules[i], shape, i, n);
     }
+    size_t bytes = allocated();
     double before = now_ns();
     struct err err = ERR_INIT;
     struct policy *p = policy_new(&conf, &err);
@@ -226,6 +235,7 @@ static void run(enum shape shape, unsigned n, unsigned questions)
         printf("%s\n", err_text(&err, text, sizeof(text)));
         exit(1);
     }
+    bytes = allocated() - bytes;
     struct question *qs = mem_must_calloc(DISTINCT, sizeof(*qs));
     struct policy_query *queries = mem_must_calloc(DISTINCT, sizeof(*queries));
     for (unsigned i = 0; i < DISTINCT; i++) {
@@ -262,8 +272,9 @@ static void run(enum shape shape, unsigned n, unsigned questions)
     }
     double miss_us = (now_ns() - before) / misses / 1e3;
     printf("%-10s %7u rules: %7.0f ns a decision, %6.1f us a near miss, compiled in %6.1f ms, "
-           "%2.0f%% allowed\n",
-           shape_names[shape], n, ask_ns, miss_us, compile_ms, 100.0 * allowed / questions);
+           "%2.0f%% allowed, %7.0f kB\n",
+           shape_names[shape], n, ask_ns, miss_us, compile_ms, 100.0 * allowed / questions,
+           (double)bytes / 1024);
     fflush(stdout);
     policy_free(p);
     free(qs);
@@ -272,15 +283,22 @@ static void run(enum shape shape, unsigned n, unsigned questions)
 
 int main(int argc, char **argv)
 {
-    uint64_t questions = 500000;
-    if (argc > 2 || (argc == 2 && !str_to_u64(str_of(argv[1]), 1000000000, &questions)) ||
-        questions == 0) {
-        fprintf(stderr, "usage: bench_policy [QUESTIONS]\n");
+    uint64_t questions = 500000, rules = 0;
+    const char *kind = argc > 2 ? argv[2] : NULL;
+    if (argc > 4 || (argc > 1 && !str_to_u64(str_of(argv[1]), 1000000000, &questions)) ||
+        (argc > 3 && !str_to_u64(str_of(argv[3]), 1000000, &rules)) || questions == 0) {
+        fprintf(stderr, "usage: bench_policy [QUESTIONS [KIND [RULES]]]\n");
         return 2;
     }
     for (enum shape s = 0; s < SHAPE_COUNT; s++) {
-        for (unsigned n = 10; n <= 100000; n *= 10) {
+        if (kind != NULL && strcmp(kind, shape_names[s]) != 0) {
+            continue;
+        }
+        for (unsigned n = 10; rules == 0 && n <= 100000; n *= 10) {
             run(s, n, (unsigned)questions);
+        }
+        if (rules > 0) {
+            run(s, (unsigned)rules, (unsigned)questions);
         }
     }
     return 0;

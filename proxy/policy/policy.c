@@ -142,7 +142,6 @@ struct policy *policy_free(struct policy *p)
     free(p->atoms);
     free(p->parts);
     free(p->each);
-    free(p->sets);
     free(p->set_lines);
     free(p->set_bits);
     free(p->set_runs);

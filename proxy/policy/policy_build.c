@@ -213,4 +213,5 @@ void policy_build(struct policy *p)
     }
     place(p);
     policy_build_sets(p);
+    policy_build_index(p);
 }

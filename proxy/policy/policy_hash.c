@@ -39,7 +39,7 @@ uint32_t policy_keys_find(const struct key_table *t, enum dim dim, enum form for
                           uint64_t running)
 {
     uint64_t hash = policy_hash_finish(running, dim, form);
-    if (t->slots == NULL) {
+    if (t->slots == NULL || !policy_keys_may_have(t, hash)) {
         return KEY_NONE;
     }
     for (uint32_t i = (uint32_t)hash & t->mask; t->slots[i].key != KEY_NONE;

@@ -37,22 +37,16 @@ static void make_slots(struct key_table *t)
     t->mask = size - 1;
 }
 
-/* How much room a key with a text of this length takes. */
-static size_t key_size(size_t len)
-{
-    return (sizeof(struct key) + len + 1 + KEY_ALIGN - 1) / KEY_ALIGN * KEY_ALIGN;
-}
-
 static uint32_t make_key(struct key_table *t, size_t len)
 {
     size_t at = t->len > 0 ? t->len : KEY_ALIGN;
     POSTERN_ASSERT(at / KEY_ALIGN < UINT32_MAX / 2);
-    while (t->cap < at + key_size(len)) {
+    while (t->cap < at + policy_key_size(len)) {
         t->cap = t->cap > 0 ? t->cap * 2 : 1024;
         t->bytes = mem_must_realloc(t->bytes, t->cap);
     }
-    memset(t->bytes + at, 0, key_size(len));
-    t->len = at + key_size(len);
+    memset(t->bytes + at, 0, policy_key_size(len));
+    t->len = at + policy_key_size(len);
     t->n++;
     return (uint32_t)(at / KEY_ALIGN);
 }
@@ -366,6 +360,23 @@ uint32_t policy_key_of_block(struct key_table *t, const struct conf_cidr *block)
 
 /* --- limits ------------------------------------------------------------------------------------*/
 
+enum { FILTER_SLOTS = 2048, FILTER_BITS = 4 }; /* from so many on; so many bits for each */
+
+static void make_filter(struct key_table *t)
+{
+    if (t->slots == NULL || t->mask < FILTER_SLOTS - 1) {
+        return;
+    }
+    t->filter = mem_must_calloc(((size_t)t->mask + 1) * FILTER_BITS / 64, sizeof(t->filter[0]));
+    t->filter_mask = (t->mask + 1) * FILTER_BITS - 1;
+    for (uint32_t i = 0; i <= t->mask; i++) {
+        uint32_t bit = t->slots[i].tag & t->filter_mask;
+        if (t->slots[i].key != KEY_NONE) {
+            t->filter[bit / 64] |= 1UL << bit % 64;
+        }
+    }
+}
+
 /* How many of the same form contain this key's pattern, itself included. */
 static uint32_t nesting(const struct key_table *t, const struct key *k)
 {
@@ -395,7 +406,7 @@ int policy_keys_finish(struct key_table *t, struct err *err)
     uint32_t deepest[DIM_COUNT][2] = {0};
     for (size_t at = KEY_ALIGN; at < t->len;) {
         const struct key *k = policy_key(t, (uint32_t)(at / KEY_ALIGN));
-        at += key_size(k->len);
+        at += policy_key_size(k->len);
         if (k->dim == DIM_SOURCE || (k->form != FORM_PREFIX && k->form != FORM_SUFFIX)) {
             continue;
         }
@@ -416,6 +427,7 @@ int policy_keys_finish(struct key_table *t, struct err *err)
                                 NESTING_MAX + 2);
         }
     }
+    make_filter(t);
     return 0;
 }
 
@@ -429,5 +441,6 @@ void policy_keys_deinit(struct key_table *t)
     free(t->blocks[1].items);
     free(t->bytes);
     free(t->slots);
+    free(t->filter);
     *t = (struct key_table){0};
 }

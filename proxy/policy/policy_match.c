@@ -38,6 +38,9 @@ static void match_shapes(const struct key_table *t, enum dim dim, struct str val
             continue;
         }
         uint64_t hash = policy_hash_finish(policy_shape_hash(s, &v), dim, FORM_SHAPE);
+        if (!policy_keys_may_have(t, hash)) {
+            continue;
+        }
         for (uint32_t at = (uint32_t)hash & t->mask; t->slots[at].key != KEY_NONE;
              at = (at + 1) & t->mask) {
             const struct key *k = policy_key(t, t->slots[at].key);

@@ -60,16 +60,27 @@ enum {
     QUERY_ROOM = 4096, /* decoded parameters of which rules speak */
 };
 
+/* A set of atoms: one (n is SET_ONE, `at` its position), or the lines that are not empty, in
+ * policy.set_lines and policy.set_bits. A position is line * LINE_BITS + bit. */
+struct set {
+    uint32_t at, n;
+};
+enum { SET_ONE = 0x7fffffff };
+enum { SET_POS, SET_POS_SECOND, SET_NEG, SETS_A_KEY };
+
 /* A key's number is where it stands in key_table.bytes, in units of KEY_ALIGN: what a look-up finds
- * in a slot leads to dimension, form and text at once, in one or two cache lines. */
+ * in a slot leads to dimension, form, text and sets at once, in one or two cache lines. */
 struct key {
     uint32_t hash; /* lower half of the hash of dimension, form and text */
     uint32_t len;
-    uint32_t no; /* of all keys, from 0: where its sets are */
+    uint32_t no; /* of all keys, from 0 */
     uint8_t dim;
     uint8_t form;
     uint8_t prefix_len; /* DIM_SOURCE; FORM_SHAPE: which shape */
     uint8_t name_len;   /* dimensions with names: how much of the text is the name */
+    struct set sets[SETS_A_KEY];
+    /* Bits of parts (PART_BITS) in which they have something; SET_NEG: which it excludes whole. */
+    uint32_t parts[SETS_A_KEY];
     /* A pattern without its star; hosts in lower case. With a name: name, NUL, pattern. Of a shape:
      * its fixed segments, each with a / behind. Terminated. */
     char text[];
@@ -99,6 +110,10 @@ struct key_table {
     uint32_t n; /* keys */
     struct slot *slots;
     uint32_t mask;
+    /* A bit for each tag, at most an eighth of them set: most of what is looked up is not there,
+     * and this is small enough to stay near. NULL: so are the slots. */
+    uint64_t *filter;
+    uint32_t filter_mask; /* of bits */
     struct lengths prefixes[DIM_COUNT], suffixes[DIM_COUNT];
     struct lengths blocks[2]; /* prefix lengths in bits: IPv4, IPv6 */
     uint32_t any[DIM_PLAIN_COUNT];
@@ -193,6 +208,7 @@ struct line {
 enum {
     NAMED_SLOTS = 2,
     ROW_COUNT = DIM_PLAIN_COUNT + NAMED_SLOTS * DIM_NAMED_COUNT,
+    ROWS_PLAIN = (1 << DIM_PATH) - 1, /* bits of those that are not about requests */
 };
 
 /* Atoms of one section that ask about the same facts, so that a question that none of them can
@@ -205,13 +221,16 @@ struct part {
     uint32_t negs;      /* bits by dimension: some atom excludes something */
 };
 
-/* A set of atoms: one (n is SET_ONE, `at` its position), or the lines that are not empty, in
- * policy.set_lines and policy.set_bits. A position is line * LINE_BITS + bit. */
-struct set {
-    uint32_t at, n;
+/* Parts have bits, by which a question knows at once in which of them it need not look. A bit that
+ * several parts share says of each what holds for all of them. */
+enum { PART_BITS = 32 };
+struct section_index {
+    uint32_t parts;           /* those with atoms */
+    uint32_t rows;            /* bits: some part's atoms all ask for something there */
+    uint32_t full[ROW_COUNT]; /* which parts' */
+    uint32_t excluded;        /* bits by dimension: some key excludes a whole part there */
+    uint32_t excluded_parts[DIM_COUNT]; /* which parts */
 };
-enum { SET_ONE = 0x7fffffff };
-enum { SET_POS, SET_POS_SECOND, SET_NEG, SETS_A_KEY };
 
 /* The EACH atoms of a rule. */
 struct each {
@@ -235,10 +254,10 @@ struct policy {
     struct part *parts;
     uint32_t n_parts;
     struct span sections[SECTION_COUNT]; /* of parts; REQUESTS and EACH have exactly one */
+    struct section_index index[SECTION_COUNT];
     struct each *each;
     uint32_t n_each, cap_each;
     uint32_t n_lines;
-    struct set *sets; /* SETS_A_KEY for each key */
     uint32_t *set_lines;
     struct line *set_bits;
     uint32_t *set_runs;           /* so many lines from this one on hold all atoms that there are */
@@ -261,6 +280,11 @@ uint32_t policy_key_of_block(struct key_table *t, const struct conf_cidr *block)
 /* After the last key: -1 if patterns contain each other more deeply than a question can hold. */
 int policy_keys_finish(struct key_table *t, struct err *err);
 void policy_keys_deinit(struct key_table *t);
+/* How much room a key with a text of this length takes. */
+static inline size_t policy_key_size(size_t len)
+{
+    return (sizeof(struct key) + len + 1 + KEY_ALIGN - 1) / KEY_ALIGN * KEY_ALIGN;
+}
 static inline const struct key *policy_key(const struct key_table *t, uint32_t key)
 {
     return (const struct key *)(const void *)(t->bytes + (size_t)key * KEY_ALIGN);
@@ -271,6 +295,12 @@ static inline const uint32_t *policy_run_keys(const struct policy *p, const stru
 }
 
 /* --- hashing and segments, for keys and values (policy_hash.c) ---------------------------------*/
+/* Whether a key with this hash can be there. */
+static inline bool policy_keys_may_have(const struct key_table *t, uint64_t hash)
+{
+    uint32_t bit = (uint32_t)(hash >> 32) & t->filter_mask;
+    return t->filter == NULL || (t->filter[bit / 64] >> bit % 64 & 1U) != 0;
+}
 uint32_t policy_keys_find(const struct key_table *t, enum dim dim, enum form form,
                           uint8_t prefix_len, struct str name, const uint8_t *text, size_t len,
                           uint64_t running);
@@ -329,7 +359,7 @@ struct op {
     uint8_t group; /* 0, or OP_GROUPED and what ends with it */
 };
 enum { OP_GROUPED = 1, OP_VALUE_ENDS = 2, OP_NAME_ENDS = 4 };
-enum { OPS_MAX = 256 };
+enum { OPS_MAX = 512 };
 
 /* What only questions to policies need that ask about values with names. */
 struct ask_named {
@@ -406,7 +436,7 @@ bool policy_has_ended(const struct rule *r, const struct policy_query *q);
 /* --- what a rule says, as a number (policy_compare.c) */
 uint64_t policy_key_of_rule(const struct conf_rule *r);
 
-/* --- compiling and sets (policy_rules.c, policy_build.c, policy_sets.c) ------------------------*/
+/* --- compiling and sets (policy_rules.c, policy_build.c, policy_sets.c, policy_parts.c) --------*/
 int policy_compile_rules(struct policy *p, const struct conf_policy *conf, struct err *err);
 void policy_build(struct policy *p);
 const struct clause *policy_atom_clause(const struct policy *p, const struct atom *a, enum dim dim);
@@ -417,6 +447,8 @@ static inline struct part *policy_part(const struct policy *p, enum section sect
 }
 /* Fills lines, sets and rows; atoms and parts are there. */
 void policy_build_sets(struct policy *p);
+/* What is known of whole parts (policy_parts.c); all else is there. */
+void policy_build_index(struct policy *p);
 
 /* --- searching (policy_search.c) ---------------------------------------------------------------*/
 /* The first atom of the section that holds; UINT32_MAX: none. */

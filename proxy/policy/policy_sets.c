@@ -320,13 +320,18 @@ static void fill_sets(struct builder *b)
         uint32_t from = s > 0 ? ends[s - 1] : 0;
         total += is_one(b->pairs, from, ends[s]) ? 0 : count_lines(b->pairs, from, ends[s]);
     }
-    p->sets = mem_must_calloc(n_sets + 1, sizeof(p->sets[0]));
     p->set_lines = mem_must_calloc(total + 1, sizeof(p->set_lines[0]));
     p->set_bits = mem_must_calloc(total + 1, sizeof(p->set_bits[0]));
     uint32_t n_lines = 0;
-    for (uint32_t s = 0; s < n_sets; s++) {
-        fill_set(p, &p->sets[s], b->pairs, s > 0 ? ends[s - 1] : 0, ends[s], &n_lines);
+    uint32_t s = 0;
+    for (size_t at = KEY_ALIGN; at < p->table.len;) { /* in the order of their numbers */
+        struct key *k = (struct key *)(void *)(p->table.bytes + at);
+        at += policy_key_size(k->len);
+        for (unsigned kind = 0; kind < SETS_A_KEY; kind++, s++) {
+            fill_set(p, &k->sets[kind], b->pairs, s > 0 ? ends[s - 1] : 0, ends[s], &n_lines);
+        }
     }
+    POSTERN_ASSERT(s == n_sets);
     count_runs(p, n_lines);
 }
 
