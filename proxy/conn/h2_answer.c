@@ -100,7 +100,7 @@ static bool answer_plain(struct h2_exchange *x, unsigned status, const char *rea
                              .decision_id = str_of(x->decision),
                              .text = text,
                              .head = x->req.method == HTTP1_HEAD};
-    struct http2_field fields[HTTP2_FIELDS_MAX];
+    struct http2_field fields[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     struct buf out = BUF_INIT(4096);
     x->status = status;
     bool ok = http1_answer_emit(&a, &out);

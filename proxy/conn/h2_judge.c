@@ -36,7 +36,7 @@ bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size)
 {
     const struct conn *c = x->conn;
     const struct http1_request *r = c->worker->request;
-    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers = {headers_of(r, items), items};
     struct policy_query q = {.target = conn_own_id(c),
                              .peer = conn_peer_id(c),
@@ -90,7 +90,7 @@ static void on_claims_end(void *arg)
 
 bool h2_claims_take(struct h2_exchange *x, struct err *err)
 {
-    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     if (!conn_claims_wanted(x->conn)) {
         return true;
     }

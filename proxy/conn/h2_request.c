@@ -80,7 +80,7 @@ static void forward(struct h2_exchange *x, const struct http2_head *head)
 {
     struct conn *c = x->conn;
     struct buf *emit = &c->worker->emit;
-    struct http2_field fields[HTTP2_FIELDS_MAX];
+    struct http2_field fields[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     char trace[HTTP1_TRACEPARENT_LEN + 1];
     struct http1_forward fwd = {.own_id = conn_own_id(c),
                                 .peer_hash = str_of(c->h2->peer_hash),
@@ -257,7 +257,7 @@ static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
 static void down_trailers(struct http2_stream *st, const struct http2_head *t)
 {
     struct h2_exchange *x = (struct h2_exchange *)st->arg;
-    struct http2_field fields[HTTP2_FIELDS_MAX];
+    struct http2_field fields[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     if (h2_is_over(x->conn)) {
         return;
     }

@@ -40,7 +40,7 @@ static bool pass_head(struct h2_exchange *x, const struct http2_head *head)
     struct conn *c = x->conn;
     const struct http1_response *r = c->worker->response;
     struct buf *emit = &c->worker->emit;
-    struct http2_field fields[HTTP2_FIELDS_MAX];
+    struct http2_field fields[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     buf_consume(emit, emit->len);
     bool via = conn_conf(c)->http.via == CONF_VIA_BOTH;
     if (!http1_response_emit(r, &x->req, false, via ? STR_LIT("2 postern") : STR_NONE, emit)) {
@@ -109,7 +109,7 @@ static void up_data(struct http2_stream *st, const uint8_t *p, size_t n)
 static void up_trailers(struct http2_stream *st, const struct http2_head *t)
 {
     struct h2_exchange *x = (struct h2_exchange *)st->arg;
-    struct http2_field fields[HTTP2_FIELDS_MAX];
+    struct http2_field fields[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     (void)st;
     if (h2_is_over(x->conn) || x->res_ended) {
         return;

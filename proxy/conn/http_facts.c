@@ -145,7 +145,7 @@ static void on_claims_end(void *arg)
 bool http_facts_claims(struct conn *c, struct err *err)
 {
     struct conn_http *h = c->http;
-    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers = {0, items};
     if (!conn_claims_wanted(c)) {
         return true;
@@ -159,7 +159,7 @@ bool http_judge(struct conn *c)
 {
     struct conn_http *h = c->http;
     struct http_facts f = http_facts_get(h);
-    struct policy_header items[HTTP1_MAX_HEADERS];
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers = {0, items};
     if (h->headers_known) {
         headers.n = read_headers(f.headers, items);

@@ -76,7 +76,7 @@ bool http_rate_take(struct conn *c, struct str method, struct str path)
     enum { KEY_MAX = 2200 };
     const struct conf_http *conf = http_conf(c);
     struct limit_table *t = c->worker->shared->rates;
-    char text[KEY_MAX];
+    char text[KEY_MAX] __attribute__((uninitialized));
     for (size_t i = 0; i < conf->n_rate_limits && t != NULL; i++) {
         const struct conf_rate_limit *l = &conf->rate_limits[i];
         if (is_about(l, method, path) &&

@@ -81,13 +81,13 @@ static void put_connection(struct writer *w, bool close, bool upgrade, bool te)
 
 static bool needs_quotes(struct str value)
 {
+    unsigned found = 0; /* without a way out of the loop, which then looks at many at once */
     for (size_t i = 0; i < value.n; i++) {
         char c = value.p[i];
-        if (c == ',' || c == ';' || c == '=' || c == '"') {
-            return true;
-        }
+        found |= (unsigned)(c == ',') | (unsigned)(c == ';') | (unsigned)(c == '=') |
+                 (unsigned)(c == '"');
     }
-    return false;
+    return found != 0;
 }
 
 /* Inside quotes if it holds a byte with a meaning in the header; inner quotes escaped. */
@@ -130,13 +130,12 @@ static void put_client_cert(struct writer *w, const struct http1_forward *fwd)
 /* What we set must not be able to begin a line of its own. */
 static bool is_plain(struct str s)
 {
+    unsigned found = 0;
     for (size_t i = 0; i < s.n; i++) {
         uint8_t c = (uint8_t)s.p[i];
-        if (c < 0x20 || c >= 0x7f) {
-            return false;
-        }
+        found |= (unsigned)(c < 0x20) | (unsigned)(c >= 0x7f);
     }
-    return true;
+    return found == 0;
 }
 
 /* --- requests ----------------------------------------------------------------------------------*/

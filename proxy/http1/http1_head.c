@@ -385,13 +385,25 @@ static bool one_byte(struct run *run, uint8_t c, size_t i)
     }
 }
 
-/* Most bytes are inside a name, a value or the target and change nothing: pass them quickly. */
+/* Most bytes are inside a name, a value, the target or the reason and change nothing: pass them
+ * quickly. */
 static size_t skip_plain(const struct run *run, size_t i)
 {
     const struct http1_scan *s = run->scan;
-    uint8_t plain = s->state == VALUE ? HTTP1_VALUE : s->state == NAME ? HTTP1_TOKEN : 0;
-    if (plain != 0) {
-        while (i < run->end && http1_is(run->data[i], plain)) {
+    const uint8_t *data = run->data;
+    size_t end = run->end;
+    if (s->state == VALUE || s->state == REASON) {
+        while (i < end && http1_is(data[i], HTTP1_VALUE)) {
+            i++;
+        }
+    } else if (s->state == NAME) {
+        while (i < end && http1_is(data[i], HTTP1_TOKEN)) {
+            i++;
+        }
+    } else if (s->state == TARGET) {
+        size_t most = (size_t)s->mark + run->limits->max_target; /* beyond: target_byte refuses */
+        end = end < most ? end : most;
+        while (i < end && http1_is(data[i], HTTP1_TARGET)) {
             i++;
         }
     }

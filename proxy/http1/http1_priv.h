@@ -97,7 +97,7 @@ enum { HTTP1_FOLD_MAX = 31 };
 
 static inline uint8_t http1_fold_byte(uint8_t c)
 {
-    return http1_is(c, HTTP1_ALNUM) ? http1_lower(c) : (uint8_t)'-';
+    return http1_is(c, HTTP1_ALNUM) ? (uint8_t)(c | 0x20) : (uint8_t)'-'; /* digits have the bit */
 }
 
 /* What the header fields of a message say, taken together. */

@@ -90,7 +90,7 @@ static size_t lines_of(struct str text, nghttp2_nv ret[HTTP2_FIELDS_MAX])
 
 static void submit_tail(struct http2_session *s, struct http2_stream *st)
 {
-    nghttp2_nv nv[HTTP2_FIELDS_MAX];
+    nghttp2_nv nv[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     size_t n = lines_of(buf_str(&st->tail), nv);
     if (nghttp2_submit_trailer(s->ng, st->id, nv, n) != 0) {
         http2_fail(s, HTTP2_NO_MEMORY, HTTP2_INTERNAL_ERROR);
@@ -228,7 +228,7 @@ bool http2_stream_end_with(struct http2_stream *st, const struct http2_field *fi
 bool http2_stream_head(struct http2_stream *st, const struct http2_field *fields, size_t n,
                        bool interim, bool ends)
 {
-    nghttp2_nv nv[HTTP2_FIELDS_MAX];
+    nghttp2_nv nv[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     nghttp2_data_provider from = {.read_callback = http2_stream_peek};
     struct http2_session *s = st->session;
     if (!http2_stream_is_live(st) || st->head_sent) {
@@ -296,7 +296,7 @@ void http2_stream_accept(struct http2_session *s, int32_t id, struct http2_strea
 bool http2_stream_open(struct http2_session *s, struct http2_stream *st, void *arg,
                        const struct http2_field *fields, size_t n, bool ends)
 {
-    nghttp2_nv nv[HTTP2_FIELDS_MAX];
+    nghttp2_nv nv[HTTP2_FIELDS_MAX] __attribute__((uninitialized));
     nghttp2_data_provider from = {.read_callback = http2_stream_peek};
     if (n > HTTP2_FIELDS_MAX || s->why != HTTP2_OK || s->peer_leaves || s->goaways > 0) {
         return false;
