@@ -12,12 +12,31 @@ enum { CSR_MAX = 4096 };
 
 MEM_DEFINE_CLEANUP(X509_REQ, X509_REQ_free)
 
+/* A P-256 key is put into its place as the point that it is. X509_REQ_set_pubkey() would have
+ * libcrypto make a method of every encoder that it knows, which a process keeps for good. */
+static bool set_key(X509_REQ *req, EVP_PKEY *key)
+{
+    uint8_t point[X509_POINT_LEN];
+    if (x509_key_point(key, point, NULL) == -1) {
+        return X509_REQ_set_pubkey(req, key) == 1;
+    }
+    unsigned char *copy = OPENSSL_memdup(point, sizeof(point));
+    if (copy == NULL ||
+        X509_PUBKEY_set0_param(X509_REQ_get_X509_PUBKEY(req), OBJ_nid2obj(NID_X9_62_id_ecPublicKey),
+                               V_ASN1_OBJECT, OBJ_nid2obj(NID_X9_62_prime256v1), copy,
+                               sizeof(point)) != 1) {
+        OPENSSL_free(copy);
+        return false;
+    }
+    return true;
+}
+
 int x509_csr_new(EVP_PKEY *key, uint8_t **ret, size_t *ret_len, struct err *err)
 {
     ERR_clear_error();
     mem_auto(X509_REQ_free) X509_REQ *req = X509_REQ_new();
-    if (req == NULL || X509_REQ_set_version(req, X509_REQ_VERSION_1) != 1 ||
-        X509_REQ_set_pubkey(req, key) != 1 || X509_REQ_sign(req, key, EVP_sha256()) == 0) {
+    if (req == NULL || X509_REQ_set_version(req, X509_REQ_VERSION_1) != 1 || !set_key(req, key) ||
+        X509_REQ_sign(req, key, EVP_sha256()) == 0) {
         return x509_err_crypto(err, "cannot make a certificate request");
     }
     int len = i2d_X509_REQ(req, NULL);

@@ -543,6 +543,37 @@ static void test_csr_refusals(void **state)
     assert_int_equal(point[0], 0);
 }
 
+/* The request's key is written as libcrypto writes it. */
+static void assert_same_key(const uint8_t *der, size_t len, EVP_PKEY *key)
+{
+    unsigned char *ours = NULL, *theirs = NULL;
+    const unsigned char *p = der;
+    X509_REQ *req = d2i_X509_REQ(NULL, &p, (long)len);
+    int n = i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(req), &ours);
+    assert_int_equal(i2d_PUBKEY(key, &theirs), n);
+    assert_true(n > 65);
+    assert_memory_equal(ours, theirs, (size_t)n);
+    OPENSSL_free(ours);
+    OPENSSL_free(theirs);
+    X509_REQ_free(req);
+}
+
+/* Keys of other kinds are asked for too, and whoever answers judges them. */
+static void test_csr_other_kinds(void **state)
+{
+    (void)state;
+    static const enum certs_key kinds[] = {CERTS_P384, CERTS_RSA2048};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        EVP_PKEY *key = certs_key_new(kinds[i]);
+        uint8_t *der = NULL;
+        size_t len = 0;
+        assert_int_equal(x509_csr_new(key, &der, &len, NULL), 0);
+        assert_same_key(der, len, key);
+        free(der);
+        EVP_PKEY_free(key);
+    }
+}
+
 static void test_csr(void **state)
 {
     (void)state;
@@ -554,6 +585,7 @@ static void test_csr(void **state)
     assert_int_equal(x509_csr_new(m.key, &der, &len, &err), 0);
     assert_int_equal(x509_csr_check((struct str){(char *)der, len}, point, &err), 0);
     assert_memory_equal(point, m.point, sizeof(point));
+    assert_same_key(der, len, m.key);
     free(der);
 
     /* A compressed point in the request is the same key. */
@@ -608,6 +640,7 @@ int main(void)
         cmocka_unit_test(test_pkcs8),
         cmocka_unit_test(test_csr_refusals),
         cmocka_unit_test(test_csr),
+        cmocka_unit_test(test_csr_other_kinds),
         cmocka_unit_test(test_times),
     };
     return cmocka_run_group_tests_name("x509_issue", tests, NULL, NULL);
