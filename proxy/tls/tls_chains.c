@@ -14,6 +14,7 @@ enum {
     CHAINS_MAX = 256,
     BYTES_MAX = 512 * 1024, /* of certificates as sent; decoded they are some times this */
     BUCKETS = 64,
+    UNUSED_S = 600, /* its party or its peer is gone: each is another when a certificate is */
 };
 
 struct known {
@@ -21,7 +22,7 @@ struct known {
     struct known *newer, *older; /* by last use */
     uint8_t party[TLS_PARTY_ID_LEN];
     struct tls_peer *peer; /* a reference */
-    int64_t judged_s;
+    int64_t judged_s, used_s;
     size_t bytes;
 };
 
@@ -131,6 +132,7 @@ struct tls_peer *tls_chains_find(struct tls_chains *c, const struct tls_party *p
         drop(c, k);
         return NULL;
     }
+    k->used_s = now_s;
     unlist(c, k);
     list(c, k);
     return k->peer;
@@ -146,6 +148,17 @@ static size_t size_of(STACK_OF(X509) * chain)
     return n;
 }
 
+void tls_chains_tidy(struct tls_chains *c, int64_t now_s)
+{
+    struct known *older;
+    for (struct known *k = c->newest; k != NULL; k = older) {
+        older = k->older;
+        if (now_s >= k->peer->not_after_s || now_s - k->used_s > UNUSED_S) {
+            drop(c, k);
+        }
+    }
+}
+
 /* Without memory it is not kept, and verified again next time. */
 static void keep(struct tls_chains *c, const struct tls_party *party, struct tls_peer *peer,
                  int64_t now_s)
@@ -155,12 +168,13 @@ static void keep(struct tls_chains *c, const struct tls_party *party, struct tls
     if (k == NULL) {
         return;
     }
+    tls_chains_tidy(c, now_s); /* nothing beside the verification that went before */
     while (c->n == CHAINS_MAX || c->bytes + bytes > BYTES_MAX) {
         drop_oldest(c);
     }
     memcpy(k->party, party->id, sizeof(k->party));
     k->peer = tls_peer_ref(peer);
-    k->judged_s = now_s;
+    k->judged_s = k->used_s = now_s;
     k->bytes = bytes;
     struct known **at = bucket(c, peer->chain_sha256);
     k->next = *at;

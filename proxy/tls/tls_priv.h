@@ -90,6 +90,10 @@ enum x509_verdict tls_chains_judge(struct tls_chains *c, const struct tls_party 
 struct tls_peer *tls_chains_find(struct tls_chains *c, const struct tls_party *party,
                                  const uint8_t sha256[32], int64_t now_s);
 
+/* Drops what can't be found any more: those that have expired, and those that nobody sent for a
+ * while, as of a party that is gone. Others do it as they are added. */
+void tls_chains_tidy(struct tls_chains *c, int64_t now_s);
+
 /* Fills s->failure (once: the first story is the true one) from what is known and OpenSSL's queue.
  */
 void tls_explain(struct tls_stream *s, bool peer_gone);

@@ -291,6 +291,40 @@ static void test_bounds(void **state)
     tls_peer_unref(kept);
 }
 
+/* Certificates are renewed, and what was verified before is never asked for again: a soak of half
+ * an hour with certificates of a minute had its proxies grow by 2 to 3 MB, the cache filling up. */
+static void test_tidy(void **state)
+{
+    struct world *w = *state;
+    enum { STEP_S = 30, LAST_USE = 19, GONE = 40 };
+    struct certs_pair root = make(certs_ca("spiffe://a.b"), -60, 5000, NULL);
+    struct certs_pair lasting = make(certs_leaf(LEAF), -60, 5000, &root);
+    struct tls_party *by = party(&lasting, spiffe(&root, 1), true, NULL);
+    STACK_OF(X509) *its = chain(lasting.cert, NULL, NULL);
+    for (int i = 0; i < 2 * GONE; i++) {
+        int64_t now_s = (int64_t)STEP_S * i;
+        struct certs_pair leaf = make(certs_leaf(LEAF), now_s - 10, now_s + STEP_S + 15, &root);
+        STACK_OF(X509) *sent = chain(leaf.cert, NULL, NULL);
+        assert_int_equal(ask(w, by, sent, now_s).verdict, X509_OK);
+        assert_true(ask(w, by, sent, now_s).hit);
+        if (i <= LAST_USE) {
+            struct answer a = ask(w, by, its, now_s);
+            assert_int_equal(a.verdict, X509_OK);
+            assert_int_equal(a.hit, i > 0);
+        }
+        /* This one, the one before it, and the lasting one until nobody sent it for ten minutes. */
+        assert_int_equal(tls_chains_count(w->known), i == 0 ? 2 : i < GONE ? 3 : 2);
+        sk_X509_pop_free(sent, X509_free);
+        certs_free(&leaf);
+    }
+    tls_chains_tidy(w->known, CERTS_NOW + INT64_C(2) * STEP_S * GONE + STEP_S);
+    assert_int_equal(tls_chains_count(w->known), 0);
+    sk_X509_pop_free(its, X509_free);
+    tls_party_unref(by);
+    certs_free(&lasting);
+    certs_free(&root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_chains, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clock_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tidy, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
