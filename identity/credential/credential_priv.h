@@ -3,7 +3,6 @@
  *
  *   pem.c, bundle.c  bytes to certificates, keys and authorities: pure
  *   file.c           a file's bytes, and which file it was
- *   watch.c          that something has changed
  *   source.c         one credential or trust: what it is made of, and loading it
  *   credentials.c    all of them: sets, retries, notices
  */
@@ -13,6 +12,7 @@
 #include <openssl/x509.h>
 #include <postern/credential.h>
 #include <postern/file_mark.h>
+#include <postern/file_watch.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -33,20 +33,6 @@ struct file_bytes {
 /* Follows links. A file that others than its owner may write is refused. */
 int file_read(const char *path, size_t max, struct file_bytes *ret, struct err *err);
 void file_bytes_deinit(struct file_bytes *b);
-
-/* --- watch.c ---------------------------------------------------------------------------------- */
-struct credential_watch;
-/* fn: something happened in one of the directories, and all has been quiet for a moment; or it is
- * time for a slow look (by_event false). */
-struct credential_watch *credential_watch_new(struct loop *loop,
-                                              void (*fn)(void *arg, bool by_event), void *arg);
-struct credential_watch *credential_watch_free(struct credential_watch *w);
-/* The set is made anew: begin, add each path, end. */
-void credential_watch_begin(struct credential_watch *w);
-void credential_watch_add(struct credential_watch *w, const char *path);
-void credential_watch_end(struct credential_watch *w);
-/* Looks again after so long, as if there had been an event. */
-void credential_watch_soon(struct credential_watch *w, uint32_t delay_ms);
 
 /* --- source.c --------------------------------------------------------------------------------- */
 enum { SOURCE_FILES_MAX = CREDENTIAL_BUNDLES_MAX + 2 };

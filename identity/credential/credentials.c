@@ -22,7 +22,7 @@ struct credentials {
     struct loop *loop;
     const struct credentials_events *events;
     void *arg;
-    struct credential_watch *watch;
+    struct file_watch *watch;
     struct credentials_set *set; /* in force */
 };
 
@@ -93,13 +93,13 @@ static void look_at_end(struct source *s)
 /* --- reading again ---------------------------------------------------------------------------- */
 static void watch_set(struct credentials *c)
 {
-    credential_watch_begin(c->watch);
+    file_watch_begin(c->watch);
     for (size_t i = 0; i < c->set->n; i++) {
         for (size_t k = 0; k < c->set->items[i]->n_files; k++) {
-            credential_watch_add(c->watch, c->set->items[i]->files[k].path);
+            file_watch_add(c->watch, c->set->items[i]->files[k].path);
         }
     }
-    credential_watch_end(c->watch);
+    file_watch_end(c->watch);
 }
 
 static void tell_open(const struct source *s)
@@ -166,7 +166,7 @@ static void look(struct credentials *c, bool by_event, bool all)
         look_at_end(s);
     }
     if (retry) {
-        credential_watch_soon(c->watch, RETRY_MS);
+        file_watch_soon(c->watch, RETRY_MS);
     }
     if (changed) {
         watch_set(c);
@@ -318,7 +318,7 @@ void credentials_commit(struct credentials *c, struct credentials_set *set)
     }
     set_free(before);
     watch_set(c);
-    credential_watch_soon(c->watch, RETRY_MS); /* what changed before it was watched */
+    file_watch_soon(c->watch, RETRY_MS); /* what changed before it was watched */
 }
 
 void credentials_abandon(struct credentials *c, struct credentials_set *set)
@@ -335,14 +335,14 @@ struct credentials *credentials_new(struct loop *loop, const struct credentials_
     c->events = events;
     c->arg = arg;
     c->set = mem_must_new(struct credentials_set);
-    c->watch = credential_watch_new(loop, on_watch, c);
+    c->watch = file_watch_new(loop, on_watch, c);
     return c;
 }
 
 struct credentials *credentials_free(struct credentials *c)
 {
     if (c != NULL) {
-        credential_watch_free(c->watch);
+        file_watch_free(c->watch);
         set_free(c->set);
         free(c);
     }
