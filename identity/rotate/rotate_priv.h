@@ -86,15 +86,9 @@ int rotate_read_token(struct str message, const char *wanted, const struct conf_
                       int64_t now_s, struct rotate_token_text *ret, struct err *err);
 void rotate_token_text_reset(struct rotate_token_text *t);
 
-struct rotate_key_sets {
-    struct rotate_key_set *items; /* owned, texts too */
-    size_t n;
-};
-/* A key set that cannot be read is left out and told in *ret_warning (ERR_NONE: there is none). */
-int rotate_read_key_sets(struct str message, struct rotate_key_sets *ret, struct err *ret_warning,
+/* As jwt_key_sets_read; at least one. */
+int rotate_read_key_sets(struct str message, struct jwt_key_sets *ret, struct err *ret_warning,
                          struct err *err);
-bool rotate_key_sets_equal(const struct rotate_key_sets *a, const struct rotate_key_sets *b);
-void rotate_key_sets_reset(struct rotate_key_sets *sets);
 
 /* --- tokens.c ----------------------------------------------------------------------------------
  */
@@ -122,7 +116,7 @@ void rotate_tokens_renew(struct rotate_tokens *t);
 bool rotate_tokens_complete(const struct rotate_tokens *t);
 /* One for each file of the output; lent until the next call of anything here. */
 const struct rotate_token *rotate_tokens_get(struct rotate_tokens *t);
-const struct rotate_key_sets *rotate_tokens_key_sets(const struct rotate_tokens *t);
+const struct jwt_key_sets *rotate_tokens_key_sets(const struct rotate_tokens *t);
 /* Whose they are; NULL: not known. */
 const char *rotate_tokens_id(const struct rotate_tokens *t);
 

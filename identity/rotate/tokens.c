@@ -42,7 +42,7 @@ struct rotate_tokens {
     struct token *tokens;
     struct rotate_token *view; /* for rotate_tokens_get */
     size_t n;
-    struct rotate_key_sets key_sets;
+    struct jwt_key_sets key_sets;
     struct loop_timer timer;
     uint64_t not_before_ms; /* after a failure */
     unsigned failures_in_row;
@@ -125,7 +125,7 @@ static void on_token(void *arg, struct str message)
 static void on_key_sets(void *arg, struct str message)
 {
     struct rotate_tokens *t = arg;
-    struct rotate_key_sets sets = {0};
+    struct jwt_key_sets sets = {0};
     struct err warning = ERR_INIT;
     struct err err = ERR_INIT;
     if (rotate_read_key_sets(message, &sets, &warning, &err) == -1) {
@@ -136,8 +136,8 @@ static void on_key_sets(void *arg, struct str message)
     if (warning.code != ERR_NONE) {
         t->events->on_trouble(t->arg, &warning);
     }
-    bool same = rotate_key_sets_equal(&sets, &t->key_sets);
-    rotate_key_sets_reset(&t->key_sets);
+    bool same = jwt_key_sets_equal(&sets, &t->key_sets);
+    jwt_key_sets_reset(&t->key_sets);
     t->key_sets = sets;
     if (!same) {
         t->events->on_change(t->arg);
@@ -327,7 +327,7 @@ struct rotate_tokens *rotate_tokens_free(struct rotate_tokens *t)
         for (size_t i = 0; i < t->n; i++) {
             rotate_token_text_reset(&t->tokens[i].text);
         }
-        rotate_key_sets_reset(&t->key_sets);
+        jwt_key_sets_reset(&t->key_sets);
         free(t->tokens);
         free(t->view);
         free(t->spiffe_id);
@@ -385,7 +385,7 @@ const struct rotate_token *rotate_tokens_get(struct rotate_tokens *t)
     return t->view;
 }
 
-const struct rotate_key_sets *rotate_tokens_key_sets(const struct rotate_tokens *t)
+const struct jwt_key_sets *rotate_tokens_key_sets(const struct rotate_tokens *t)
 {
     return &t->key_sets;
 }

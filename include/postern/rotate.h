@@ -15,6 +15,7 @@
 #include <postern/conf_rotate.h>
 #include <postern/err.h>
 #include <postern/identity_client.h>
+#include <postern/jwt_bundles.h>
 #include <postern/loop.h>
 #include <postern/x509.h>
 #include <stdbool.h>
@@ -68,15 +69,11 @@ struct rotate_token {
     const char *text; /* NULL: the file is no token */
     int64_t begins_s, ends_s;
 };
-struct rotate_key_set {
-    struct str trust_domain;
-    struct str json;
-};
 /* All that files are made of; what no file of the output needs may be absent. Lent. */
 struct rotate_material {
     const struct identity_state *x509;
     const struct rotate_token *tokens; /* one for each file of the output */
-    const struct rotate_key_set *key_sets;
+    const struct jwt_key_set *key_sets;
     size_t n_key_sets;
     const char *spiffe_id;  /* whose: of the SVID or of the tokens; NULL: not known */
     const char *passphrase; /* never NULL */

@@ -33,7 +33,7 @@ static void as_token(struct str message, bool of_web)
 
 static void as_key_sets(struct str message)
 {
-    struct rotate_key_sets sets = {0};
+    struct jwt_key_sets sets = {0};
     struct err warning = ERR_INIT;
     struct err err = ERR_INIT;
     if (rotate_read_key_sets(message, &sets, &warning, &err) == -1) {
@@ -46,8 +46,11 @@ static void as_key_sets(struct str message)
         assert(spiffe_trust_domain_ok(sets.items[i].trust_domain));
         assert(jwt_keys_parse(sets.items[i].json, false, &keys, NULL) == 0);
         jwt_keys_free(keys);
+        for (size_t k = 0; k < i; k++) { /* each trust domain once */
+            assert(!str_eq(sets.items[k].trust_domain, sets.items[i].trust_domain));
+        }
     }
-    rotate_key_sets_reset(&sets);
+    jwt_key_sets_reset(&sets);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -97,6 +97,27 @@ static void send_bundles(struct fake_agent *a, struct grpc_call *call)
     free(entry.value.data);
 }
 
+static void send_key_sets(struct fake_agent *a, struct grpc_call *call)
+{
+    Workload__JWTBundlesResponse m;
+    Workload__JWTBundlesResponse__BundlesEntry entries[FAKE_JWT_MAX];
+    Workload__JWTBundlesResponse__BundlesEntry *list[FAKE_JWT_MAX];
+    workload__jwtbundles_response__init(&m);
+    m.bundles = list;
+    for (size_t i = 0; i < FAKE_JWT_MAX && a->jwt[i].name != NULL; i++) {
+        workload__jwtbundles_response__bundles_entry__init(&entries[i]);
+        entries[i].key = (char *)(uintptr_t)a->jwt[i].name;
+        entries[i].value.data = (uint8_t *)(uintptr_t)a->jwt[i].set;
+        entries[i].value.len = strlen(a->jwt[i].set);
+        list[m.n_bundles++] = &entries[i];
+    }
+    size_t len = workload__jwtbundles_response__get_packed_size(&m);
+    uint8_t *message = mem_must_calloc(1, len + 1);
+    workload__jwtbundles_response__pack(&m, message);
+    send_message(a, call, message, len);
+    free(message);
+}
+
 static void send_signed(struct fake_agent *a, struct grpc_call *call, const uint8_t point[65],
                         const char *id)
 {
@@ -188,6 +209,17 @@ static void on_fetch_bundles(struct grpc_call *call, void *arg, struct str messa
     }
 }
 
+static void on_fetch_jwt_bundles(struct grpc_call *call, void *arg, struct str message)
+{
+    struct fake_agent *a = arg;
+    (void)message;
+    a->n_jwt++;
+    if (!refused(call, a->jwt_status)) {
+        send_key_sets(a, call);
+        keep_stream(a, call);
+    }
+}
+
 static void on_sign(struct grpc_call *call, void *arg, struct str message)
 {
     struct fake_agent *a = arg;
@@ -217,6 +249,11 @@ static const struct grpc_method methods[] = {
      .streaming = true,
      .on_open = on_open,
      .on_request = on_fetch_bundles,
+     .on_cancel = on_cancel},
+    {.path = PROTO_FETCH_JWT_BUNDLES,
+     .streaming = true,
+     .on_open = on_open,
+     .on_request = on_fetch_jwt_bundles,
      .on_cancel = on_cancel},
     {.path = PROTO_SIGN_X509_SVID, .on_open = on_open, .on_request = on_sign},
 };
@@ -307,6 +344,8 @@ void fake_agent_push(struct fake_agent *a, bool renew)
         }
         if (strcmp(grpc_call_method(a->streams[i])->path, PROTO_FETCH_X509_SVID) == 0) {
             send_message(a, a->streams[i], a->svids_message, a->svids_len);
+        } else if (strcmp(grpc_call_method(a->streams[i])->path, PROTO_FETCH_JWT_BUNDLES) == 0) {
+            send_key_sets(a, a->streams[i]);
         } else {
             send_bundles(a, a->streams[i]);
         }

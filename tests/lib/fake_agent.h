@@ -1,7 +1,8 @@
 /*
  * fake_agent: an agent for unit tests, on the test's own loop. Serves FetchX509SVID,
- * FetchX509Bundles and SignX509SVID on a Unix socket in a directory of its own, from one authority
- * in trust domain example.org; each answer can be made to fail. Asserts instead of failing.
+ * FetchX509Bundles, FetchJWTBundles and SignX509SVID on a Unix socket in a directory of its own,
+ * from one authority in trust domain example.org; each answer can be made to fail. Asserts instead
+ * of failing.
  */
 #ifndef POSTERN_TESTS_FAKE_AGENT_H
 #define POSTERN_TESTS_FAKE_AGENT_H
@@ -10,17 +11,20 @@
 #include <postern/loop.h>
 #include <postern/x509.h>
 
-enum { FAKE_IDS_MAX = 4, FAKE_STREAMS_MAX = 8 };
+enum { FAKE_IDS_MAX = 4, FAKE_STREAMS_MAX = 8, FAKE_JWT_MAX = 4 };
 
 struct fake_agent {
     /* What it answers; set at will. */
-    enum grpc_status sign_status, svid_status, bundles_status; /* GRPC_OK: it does it */
+    enum grpc_status sign_status, svid_status, bundles_status, jwt_status; /* GRPC_OK: it does it */
+    struct {
+        const char *name, *set;
+    } jwt[FAKE_JWT_MAX]; /* what FetchJWTBundles tells */
     int64_t ttl_s;
     const char *ids[FAKE_IDS_MAX]; /* in order; the first is the default */
     const char *sign_as;           /* NULL: what was asked for; else a lie */
     bool corrupt;                  /* messages are junk */
     /* What it has seen. */
-    unsigned n_connections, n_sign, n_svids, n_bundles;
+    unsigned n_connections, n_sign, n_svids, n_bundles, n_jwt;
     unsigned n_without_header;
     char last_sign_id[256];
 

@@ -92,7 +92,7 @@ struct rotate_files *rotate_world_files(struct rotate_world *w, const struct con
     struct rotate_files *files = NULL;
     struct rotate_token token = {"a.token.text", CERTS_NOW, CERTS_NOW + 300};
     struct rotate_token tokens[CONF_ROTATE_FILES_MAX];
-    const struct rotate_key_set sets[] = {{STR_LIT("example.org"), STR_LIT("{\"keys\":[]}")}};
+    const struct jwt_key_set sets[] = {{STR_LIT("example.org"), STR_LIT("{\"keys\":[]}")}};
     for (size_t i = 0; i < CONF_ROTATE_FILES_MAX; i++) {
         tokens[i] = token;
     }

@@ -129,8 +129,8 @@ static void test_key_sets(void **state)
                                          {"spiffe://b.org", "{\"keys\":[]}"}};
     static const char *const turned[][2] = {{"spiffe://b.org", "{\"keys\":[]}"},
                                             {"spiffe://a.org", "{\"keys\":[]}"}};
-    struct rotate_key_sets sets = {0};
-    struct rotate_key_sets others = {0};
+    struct jwt_key_sets sets = {0};
+    struct jwt_key_sets others = {0};
     struct err warning = ERR_INIT;
     struct err err = ERR_INIT;
     (void)state;
@@ -145,7 +145,7 @@ static void test_key_sets(void **state)
     assert_int_equal(sets.n, 1);
     assert_true(str_eq(sets.items[0].trust_domain, STR_LIT("a.org")));
     assert_int_not_equal(warning.code, ERR_NONE);
-    rotate_key_sets_reset(&sets);
+    jwt_key_sets_reset(&sets);
     /* The same in another order is the same. */
     message = key_sets(two, 2);
     assert_int_equal(rotate_read_key_sets(message, &sets, &warning, &err), 0);
@@ -153,10 +153,10 @@ static void test_key_sets(void **state)
     message = key_sets(turned, 2);
     assert_int_equal(rotate_read_key_sets(message, &others, &warning, &err), 0);
     free((char *)(uintptr_t)message.p);
-    assert_true(rotate_key_sets_equal(&sets, &others));
-    rotate_key_sets_reset(&others);
-    assert_false(rotate_key_sets_equal(&sets, &others));
-    rotate_key_sets_reset(&sets);
+    assert_true(jwt_key_sets_equal(&sets, &others));
+    jwt_key_sets_reset(&others);
+    assert_false(jwt_key_sets_equal(&sets, &others));
+    jwt_key_sets_reset(&sets);
 }
 
 int main(void)
