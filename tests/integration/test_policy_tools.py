@@ -102,5 +102,8 @@ def test_convert(build, tmp_path):
     argv = [build / "proxy" / "postern", "policy", "convert", "-"]
     p = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
     assert p.returncode == 0 and p.stderr == "" and "rules: []" in p.stdout
+    argv = [build / "proxy" / "postern", "policy", "convert", "--trust-domain", "example.org", "--tcp-ports", "none", "istio.yaml"]
+    p = subprocess.run(argv, cwd=EXAMPLES / "convert", capture_output=True, text=True, timeout=60, check=False)
+    assert p.returncode == 1 and p.stdout == (EXAMPLES / "convert" / "policy.yaml").read_text(), p.stderr
     for argv in (["--tcp-ports", "0", made], ["--trust-domain", "A/b", made], [], ["--frob", made]):
         assert postern(build, "policy", "convert", *argv).returncode == 2
