@@ -37,6 +37,23 @@ static bool check_header(struct context *c, const struct field *f, const struct 
     return true;
 }
 
+/* Where keys come from is said once. */
+static void check_keys(struct context *c, const struct node *map, const struct conf_jwt *j)
+{
+    const struct node *bundle = node_get(map, "bundle");
+    bool file = node_get(map, "jwks_file") != NULL;
+    if (!file && !j->bundle) {
+        report(c, bundle != NULL ? bundle : map, "one of jwks_file and 'bundle: true'", NULL,
+               "where the keys of these tokens come from is not said");
+    } else if (file && j->bundle) {
+        report(c, bundle, "one of jwks_file and 'bundle: true'", NULL,
+               "where the keys of these tokens come from is said twice");
+    } else if (j->bundle && node_get(map, "trust_domain") == NULL) {
+        report(c, bundle, NULL, "name its keys as jwks_file",
+               "an agent tells the keys of trust domains, and of no issuer");
+    }
+}
+
 static void check_jwt(struct context *c, const struct node *map, void *value)
 {
     struct conf_jwt *j = value;
@@ -44,6 +61,7 @@ static void check_jwt(struct context *c, const struct node *map, void *value)
         report(c, map, "one of issuer and trust_domain", NULL, "whose tokens these are is %s",
                j->issuer != NULL ? "said twice" : "not said");
     }
+    check_keys(c, map, j);
     for (char *p = j->header; p != NULL && *p != '\0'; p++) {
         if (*p >= 'A' && *p <= 'Z') {
             *p = (char)(*p - 'A' + 'a');
@@ -63,10 +81,17 @@ static const struct field fields_jwt[] = {
      .doc = "Instead: the tokens are JWT-SVIDs of this trust domain."},
     {.name = "jwks_file",
      .type = TYPE_PATH,
-     .required = true,
      AT(struct conf_jwt, jwks_file),
+     .def_doc = "none: `bundle`",
      .doc = "Its public keys, as a JWK set; of a trust domain, its bundle as JSON. Read again on "
-            "changes."},
+            "changes, also without SIGHUP."},
+    {.name = "bundle",
+     .type = TYPE_BOOL,
+     AT(struct conf_jwt, bundle),
+     .def = "false",
+     .doc =
+         "In place of `jwks_file`: the keys are those that the agent of `identity` tells of this "
+         "trust domain, as it tells them. Until it has told any, none of these tokens holds."},
     {.name = "audiences",
      .type = TYPE_TEXT,
      .max = 1024,
@@ -81,6 +106,11 @@ static const struct field fields_jwt[] = {
      AT(struct conf_jwt, header),
      .def_doc = "`Authorization`, behind `Bearer`",
      .doc = "Where the token is: a header that holds nothing else."},
+    {.name = "forward",
+     .type = TYPE_BOOL,
+     AT(struct conf_jwt, forward),
+     .def = "true",
+     .doc = "`false`: the header with such a token does not go on to the workload."},
 };
 const struct table table_request_jwt = {
     .name = "an element of 'jwt'",
@@ -100,6 +130,13 @@ void jwt_check(struct context *c, const struct node *map, const struct conf_prox
     }
     schema_check_unique(c, list, "issuer", "issuer");
     schema_check_unique(c, list, "trust_domain", "trust domain");
+    for (const struct node *n = list->child; p->no_identity && n != NULL; n = n->next) {
+        const struct node *bundle = n->kind == NODE_MAP ? node_get(n, "bundle") : NULL;
+        if (bundle != NULL && str_eq(bundle->text, STR_LIT("true"))) {
+            report(c, bundle, NULL, "give the file an 'identity'",
+                   "'bundle: true' in a file that has no agent");
+        }
+    }
     if (p->jwt.n > CONF_JWT_MAX) {
         report(c, list, NULL, NULL, "%zu elements, more than %d", p->jwt.n, CONF_JWT_MAX);
     }

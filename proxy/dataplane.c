@@ -47,6 +47,7 @@ void proxy_publish(struct proxy *p)
                                                         .resolved = p->resolved,
                                                         .state = p->state,
                                                         .tickets = p->tickets,
+                                                        .claims = proxy_claims_keys(p),
                                                         .quarantined = p->quarantined,
                                                         .strict = proxy_permissive_strict(p),
                                                         .before = p->snapshot});
@@ -138,6 +139,7 @@ static void reload(struct proxy *p)
         snapshot_files_unref(p->files);
         p->files = next;
         proxy_credentials_commit(p, &credentials);
+        proxy_claims_use(p);
         log_set_level(p->log, next->conf->log_level);
         warn(p);
         proxy_permissive_use(p);
@@ -384,7 +386,7 @@ static int set_up(struct proxy *p, struct err *err)
         return err_set(err, ERR_SYSTEM, "no memory");
     }
     loop_io_want(p->log_io, LOOP_READ);
-    if (proxy_credentials_start(p, err) == -1) {
+    if (proxy_credentials_start(p, err) == -1 || proxy_claims_start(p, err) == -1) {
         return -1;
     }
     p->balance = balance_new();
@@ -422,6 +424,7 @@ static void tear_down(struct proxy *p)
     state_client_free(p->state_client);
     identity_client_free(p->client);
     proxy_credentials_stop(p);
+    proxy_claims_stop(p);
     for (unsigned i = 0; i < p->n_workers; i++) {
         conn_worker_stop(p->workers[i]);
     }

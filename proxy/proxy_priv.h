@@ -73,6 +73,7 @@ struct proxy {
     struct credentials *credentials;
     struct snapshot_parties *parties; /* of `files` and what is in force */
     struct proxy_targets *targets;    /* names and checks (proxy_targets.c) */
+    struct proxy_claims *claims;      /* keys of requests' tokens (proxy_claims.c) */
     struct proxy_token *tokens;       /* where keys are that are not here; NULL: none */
     struct proxy_holder *holder;      /* of the identity's key; NULL: it is in this process */
 
@@ -235,6 +236,15 @@ int proxy_parties_renew(struct proxy *p, const struct identity_state *state, str
 struct json_t;
 struct json_t *proxy_credentials_report(const struct proxy *p, bool trust);
 void proxy_credentials_metrics(const struct proxy *p, struct buf *out);
+/* Keys of requests' tokens, and where they come from (proxy_claims.c). Started while files may be
+ * watched; used after each reload. */
+struct claims_keys;
+int proxy_claims_start(struct proxy *p, struct err *err);
+void proxy_claims_use(struct proxy *p);
+void proxy_claims_stop(struct proxy *p);
+struct claims_keys *proxy_claims_keys(const struct proxy *p); /* lent; NULL: none is looked for */
+struct json_t *proxy_claims_status(const struct proxy *p);
+void proxy_claims_metrics(const struct proxy *p, struct buf *out);
 /* Keys in tokens (proxy_token.c). */
 int proxy_token_away(struct proxy *p, const struct conf_credential *c, struct credential_away *ret,
                      struct err *err);

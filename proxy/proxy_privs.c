@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <linux/capability.h>
+#include <postern/dir_watch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -182,7 +183,7 @@ static struct sandbox_plan *plan_of(const struct conf_proxy *conf)
     return plan;
 }
 
-/* Of links on the way to a file of a credential. */
+/* Of links on the way to a file that is watched. */
 static void plan_directory(void *plan, const char *dir)
 {
     sandbox_plan_path((struct sandbox_plan *)plan, SANDBOX_READ, dir);
@@ -207,6 +208,12 @@ int proxy_confine(struct proxy *p, struct err *err)
 
     if (p->credentials != NULL) {
         credentials_directories(p->credentials, NULL, plan_directory, plan);
+    }
+    const struct conf_jwts *jwt = &p->files->conf->jwt;
+    for (size_t i = 0; i < jwt->n; i++) {
+        if (jwt->items[i].jwks_file != NULL) {
+            dir_watch_path_dirs(jwt->items[i].jwks_file, plan_directory, plan);
+        }
     }
     struct sandbox_filter filter = FILTER;
     const char *calls[N_SYSCALLS + N_MORE];

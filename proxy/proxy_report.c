@@ -230,6 +230,9 @@ bool proxy_report_status(void *arg, struct buf *out)
         json_object_set_new(o, "credentials", proxy_credentials_report(p, false));
         json_object_set_new(o, "trust", proxy_credentials_report(p, true));
     }
+    if (p->snapshot != NULL && p->snapshot->claims != NULL) {
+        json_object_set_new(o, "token_keys", proxy_claims_status(p));
+    }
     json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
     json_t *policy = json_object();
     json_object_set_new(policy, "file", report_text_or_null(conf->policy_path));
@@ -518,6 +521,7 @@ bool proxy_report_metrics(void *arg, struct buf *out)
     const struct proxy *p = (const struct proxy *)arg;
     process_metrics(p, out);
     proxy_credentials_metrics(p, out);
+    proxy_claims_metrics(p, out);
     proxy_targets_metrics(p, out);
     proxy_canary_metrics(p, out);
     proxy_audit_metrics(p, out);

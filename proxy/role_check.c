@@ -54,7 +54,7 @@ static int check_meaning(const char *path, const char *kind)
             fprintf(stderr, "%s: %s\n", path, err_text(&err, text, sizeof(text)));
             rc = 2;
         }
-        claims_keys_free(keys);
+        claims_keys_unref(keys);
         if (conf->policy_path != NULL && check_policy(conf->policy_path) != 0) {
             rc = 2;
         }

@@ -111,7 +111,7 @@ static int verify_svid(struct str token, const struct jwt_issuer *issuer, int64_
 }
 
 int jwt_verify_issued(struct str token, const struct jwt_issuer *issuers, size_t n, int64_t now_s,
-                      struct jwt_token **ret, struct err *err)
+                      struct jwt_token **ret, size_t *ret_issuer, struct err *err)
 {
     mem_auto(jwt_token_free) struct jwt_token *t = mem_must_new(struct jwt_token);
     mem_auto(json_decref) json_t *header = NULL;
@@ -128,6 +128,11 @@ int jwt_verify_issued(struct str token, const struct jwt_issuer *issuers, size_t
     if (issuer == NULL) {
         return err_set(err, ERR_DENIED, "the token is of nobody whose tokens count");
     }
+    if (issuer->keys == NULL) {
+        return err_set(err, ERR_UNAVAILABLE, "there are no keys of trust domain '%.*s'",
+                       STR_ARG(issuer->trust_domain));
+    }
+    *ret_issuer = (size_t)(issuer - issuers);
     if (issuer->trust_domain.n > 0) {
         return verify_svid(token, issuer, now_s, ret, err);
     }

@@ -122,14 +122,14 @@ int jwt_verify(struct str token, const struct jwt_bundle *bundles, size_t n_bund
 /* Whose tokens count: an ordinary issuer's, or JWT-SVIDs of a trust domain (the other is empty). */
 struct jwt_issuer {
     struct str issuer, trust_domain;
-    const struct jwt_keys *keys;
+    const struct jwt_keys *keys;  /* NULL: not known, of a trust domain; its tokens do not hold */
     const char *const *audiences; /* one of them has to be the token's */
     size_t n_audiences;
 };
-/* Of one of the issuers, by its `iss`, or else by the trust domain of its subject: docs/claims.md.
- * Else as jwt_verify. */
+/* Of one of the issuers, by its `iss`, or else by the trust domain of its subject: docs/claims.md;
+ * *ret_issuer is which, of one that holds. Else as jwt_verify. */
 int jwt_verify_issued(struct str token, const struct jwt_issuer *issuers, size_t n, int64_t now_s,
-                      struct jwt_token **ret, struct err *err);
+                      struct jwt_token **ret, size_t *ret_issuer, struct err *err);
 /* What it says, for people; nothing is checked but the form: NOT to be believed. */
 int jwt_read(struct str token, struct jwt_token **ret, struct err *err);
 /* The claims as JSON text (the caller's to free), and as google.protobuf.Struct with `aud` always a

@@ -60,7 +60,7 @@ struct snapshot_files {
     struct conf_proxy *conf;             /* owned */
     struct policy *policy;               /* owned; NULL: none, everything is denied */
     size_t n_rules;                      /* of the policy */
-    struct claims_keys *claims;          /* owned; NULL: no token is looked for */
+    struct claims_keys *claims;          /* a reference; NULL: no token is looked for */
     struct route_table *routes;          /* owned */
     struct snapshot_listener *listeners; /* owned; in the order of the file */
     size_t n_listeners;
@@ -209,6 +209,7 @@ struct snapshot {
                                       has endpoints or a limit */
     struct snapshot_state *state;  /* likewise; NULL: files are all there is, or it has not come */
     struct tls_tickets *tickets;   /* likewise; NULL: nothing is resumed */
+    struct claims_keys *claims;    /* likewise; NULL: no token is looked for */
     int64_t at_s;                  /* by the clock of the wall: rules that ended later are in it */
     bool wants_state;              /* without one nothing is allowed */
     bool own_quarantined;          /* this process's own identity or certificate is */
@@ -224,6 +225,7 @@ struct snapshot_parts {
     struct balance_state *balance; /* of these files and this state */
     struct snapshot_state *state;
     struct tls_tickets *tickets;
+    struct claims_keys *claims;           /* NULL: those of the files */
     bool quarantined;                     /* the agent says that our identity is */
     const struct snapshot_strict *strict; /* lent for the call; NULL: none */
     const struct snapshot *before;        /* lent for the call: the one that workers have now */

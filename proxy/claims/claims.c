@@ -1,6 +1,7 @@
 /* Finding the token of a request, and knowing again one that was verified before. */
 #include "claims_priv.h"
 
+#include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
@@ -185,13 +186,42 @@ static int digest_of(const struct claims_keys *keys, const struct found *f,
     return ok ? 0 : err_set(err, ERR_CRYPTO, "SHA-256 is not to be had");
 }
 
-static int judge(const struct found *f, int64_t now_s, struct claims **ret, struct err *err)
+/* Who is who in a trust domain that is listed is for its own keys to say, whoever else may sign. */
+static int check_subject(const struct claims_keys *keys, const struct jwt_token *t, struct err *err)
 {
+    const json_t *sub = json_object_get(t->claims, "sub");
+    struct spiffe_id id;
+    if (t->spiffe_id != NULL || !json_is_string(sub) ||
+        spiffe_id_parse((struct str){json_string_value(sub), json_string_length(sub)}, &id, NULL) !=
+            0) {
+        return 0;
+    }
+    for (size_t i = 0; i < keys->n; i++) {
+        const char *domain = keys->entries[i].trust_domain;
+        if (domain != NULL && spiffe_id_member_of(&id, str_of(domain))) {
+            return err_set(err, ERR_DENIED,
+                           "an issuer's token for a SPIFFE ID of '%s', which has keys of its own",
+                           domain);
+        }
+    }
+    return 0;
+}
+
+static int judge(const struct claims_keys *keys, const struct found *f, int64_t now_s,
+                 struct claims **ret, struct err *err)
+{
+    const struct claims_place *place = f->place;
     struct jwt_token *t = NULL;
-    if (jwt_verify_issued(f->token, f->place->issuers, f->place->n_issuers, now_s, &t, err) == -1) {
+    size_t issuer = 0;
+    if (jwt_verify_issued(f->token, place->issuers, place->n_issuers, now_s, &t, &issuer, err) ==
+        -1) {
         return -1;
     }
-    int r = claims_new(t->claims, t->expires_s + JWT_LEEWAY_S, ret, err);
+    int r = check_subject(keys, t, err);
+    r = r == 0 ? claims_new(t->claims, t->expires_s + JWT_LEEWAY_S, ret, err) : -1;
+    if (r == 0 && !place->forward[issuer]) {
+        claims_withhold(*ret, place->header != NULL ? place->header : "authorization");
+    }
     jwt_token_free(t);
     return r;
 }
@@ -229,7 +259,7 @@ int claims_look(struct claims_cache *cache, const struct claims_keys *keys,
     }
     c = recall(cache, digest, now_s);
     if (c == NULL) {
-        if (judge(&f, now_s, &c, err) == -1) {
+        if (judge(keys, &f, now_s, &c, err) == -1) {
             return -1;
         }
         remember(cache, digest, c, now_s);

@@ -17,6 +17,7 @@ struct claims {
     struct policy_claims list;
     struct policy_header *items; /* owned */
     struct buf text;             /* of names and values */
+    char *withheld;              /* owned; NULL: nothing is */
 };
 
 struct making {
@@ -40,6 +41,7 @@ struct claims *claims_unref(struct claims *c)
     if (c != NULL && --c->refs == 0) {
         buf_reset(&c->text);
         free(c->items);
+        free(c->withheld);
         free(c);
     }
     return NULL;
@@ -48,6 +50,16 @@ struct claims *claims_unref(struct claims *c)
 const struct policy_claims *claims_list(const struct claims *c)
 {
     return &c->list;
+}
+
+const char *claims_withheld(const struct claims *c)
+{
+    return c->withheld;
+}
+
+void claims_withhold(struct claims *c, const char *header)
+{
+    c->withheld = mem_must_strdup(header);
 }
 
 int64_t claims_end_s(const struct claims *c)

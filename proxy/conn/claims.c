@@ -8,7 +8,7 @@ enum { LOOK_MS = 60 * 60 * 1000 };
 
 bool conn_claims_wanted(const struct conn *c)
 {
-    return conn_snapshot(c)->files->claims != NULL;
+    return conn_snapshot(c)->claims != NULL;
 }
 
 static void watch(struct conn_claims *k)
@@ -34,8 +34,8 @@ bool conn_claims_take(struct conn_claims *k, const struct conn *c,
                       struct err *err)
 {
     conn_claims_drop(k);
-    if (claims_look(c->worker->claims, conn_snapshot(c)->files->claims, headers, os_wall_s(),
-                    &k->claims, err) == -1) {
+    if (claims_look(c->worker->claims, conn_snapshot(c)->claims, headers, os_wall_s(), &k->claims,
+                    err) == -1) {
         return false;
     }
     if (k->claims != NULL) {
@@ -45,6 +45,14 @@ bool conn_claims_take(struct conn_claims *k, const struct conn *c,
         watch(k);
     }
     return true;
+}
+
+void conn_claims_withhold(const struct conn_claims *k, struct http1_request *r)
+{
+    const char *name = k->claims != NULL ? claims_withheld(k->claims) : NULL;
+    for (unsigned i = 0; name != NULL && i < r->n_headers; i++) {
+        r->headers[i].drop = r->headers[i].drop || str_eq_nocase(r->headers[i].name, str_of(name));
+    }
 }
 
 void conn_claims_drop(struct conn_claims *k)

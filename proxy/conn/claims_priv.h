@@ -20,6 +20,8 @@ bool conn_claims_take(struct conn_claims *k, const struct conn *c,
                       const struct policy_headers *headers, void (*ended)(void *arg), void *arg,
                       struct err *err);
 void conn_claims_drop(struct conn_claims *k);
+/* Takes the token out of what the workload gets, where the file says so. */
+void conn_claims_withhold(const struct conn_claims *k, struct http1_request *r);
 /* For policy_query; lent. */
 static inline const struct policy_claims *conn_claims_list(const struct conn_claims *k)
 {

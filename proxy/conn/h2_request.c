@@ -96,6 +96,7 @@ static void forward(struct h2_exchange *x, const struct http2_head *head)
         return; /* it was answered */
     }
     buf_consume(emit, emit->len);
+    conn_claims_withhold(&x->claims, c->worker->request);
     bool ok = http1_request_emit(c->worker->request, &fwd, emit);
     size_t n = ok ? request_fields(x, head->never_indexed, fields) : 0;
     if (n > HTTP2_FIELDS_MAX) {

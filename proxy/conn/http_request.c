@@ -129,6 +129,7 @@ static void forward(struct conn *c)
     h->res_phase = RES_HEAD;
     http_retry_earn(c->worker, conn_conf(c)->http.retry_percent);
     memset(&h->rscan, 0, sizeof(h->rscan));
+    conn_claims_withhold(&h->claims, c->worker->request);
     if (!http1_request_emit(c->worker->request, &fwd, &c->worker->emit)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;

@@ -250,12 +250,13 @@ enum conn_reason conn_rejudge(struct conn *c)
     return r;
 }
 
-/* Policy and routes are those of before, not others that say the same. */
+/* Policy, routes and keys of tokens are those of before, not others that say the same. */
 static bool same_documents(const struct snapshot *a, const struct snapshot *b)
 {
-    return a->files == b->files && (a->state == b->state || (a->state != NULL && b->state != NULL &&
-                                                             a->state->policy == b->state->policy &&
-                                                             a->state->routes == b->state->routes));
+    return a->files == b->files && a->claims == b->claims &&
+           (a->state == b->state ||
+            (a->state != NULL && b->state != NULL && a->state->policy == b->state->policy &&
+             a->state->routes == b->state->routes));
 }
 
 bool conn_move(struct conn *c)

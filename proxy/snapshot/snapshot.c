@@ -150,7 +150,7 @@ struct snapshot_files *snapshot_files_unref(struct snapshot_files *f)
         }
         free(f->listeners);
         policy_free(f->policy);
-        claims_keys_free(f->claims);
+        claims_keys_unref(f->claims);
         route_table_free(f->routes);
         conf_proxy_free(f->conf);
         free(f);
@@ -360,6 +360,8 @@ struct snapshot *snapshot_new(uint64_t generation, const struct snapshot_parts *
     s->balance = parts->balance != NULL ? balance_state_ref(parts->balance) : NULL;
     s->tickets = parts->tickets != NULL ? tls_tickets_ref(parts->tickets) : NULL;
     s->resolved = parts->resolved != NULL ? resolve_state_ref(parts->resolved) : NULL;
+    struct claims_keys *claims = parts->claims != NULL ? parts->claims : parts->files->claims;
+    s->claims = claims != NULL ? claims_keys_ref(claims) : NULL;
     if (parts->strict != NULL) {
         s->strict = *parts->strict;
     }
@@ -394,6 +396,7 @@ struct snapshot *snapshot_unref(struct snapshot *s)
         resolve_state_unref(s->resolved);
         snapshot_parties_unref(s->parties);
         tls_tickets_unref(s->tickets);
+        claims_keys_unref(s->claims);
         snapshot_state_unref(s->state);
         snapshot_change_free(s->change);
         free(s);

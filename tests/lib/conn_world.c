@@ -60,10 +60,12 @@ static struct snapshot *make_snapshot(struct side *s)
 {
     struct balance_state *b =
         snapshot_balance(s->balance, s->files, NULL, s->resolved, os_now_ms());
-    struct snapshot *snap = snapshot_new(
-        ++s->generation,
-        &(const struct snapshot_parts){
-            .files = s->files, .identity = s->identity, .balance = b, .strict = s->strict});
+    struct snapshot *snap =
+        snapshot_new(++s->generation, &(const struct snapshot_parts){.files = s->files,
+                                                                     .identity = s->identity,
+                                                                     .balance = b,
+                                                                     .claims = s->claims,
+                                                                     .strict = s->strict});
     balance_state_unref(b);
     return snap;
 }

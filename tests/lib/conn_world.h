@@ -24,6 +24,7 @@ struct side {
     const char *mesh;                     /* of "mesh.yaml" at the start; NULL: none */
     const struct resolve_state *resolved; /* what names mean; NULL: nothing */
     struct balance *balance;              /* of its endpoints */
+    struct claims_keys *claims;           /* lent; NULL: those of its files */
     const struct snapshot_strict *strict; /* permissive ports that have turned; NULL: none */
     int log_wake, log_fd;
     char log_path[96];

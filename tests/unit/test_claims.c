@@ -79,7 +79,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
     claims_cache_free(f->cache);
-    claims_keys_free(f->keys);
+    claims_keys_unref(f->keys);
     for (int i = 0; i < 3; i++) {
         unlink(f->files[i]);
     }
@@ -407,7 +407,7 @@ static void test_remembered(void **state)
     a = take(f, token, NOW);
     struct claims_keys *again = NULL;
     assert_int_equal(claims_keys_load(&f->conf, &again, NULL), 0);
-    claims_keys_free(f->keys);
+    claims_keys_unref(f->keys);
     f->keys = again;
     b = take(f, token, NOW);
     assert_ptr_equal(a, b);
@@ -418,7 +418,7 @@ static void test_remembered(void **state)
     write_set(f->files[0], &stranger, 1, "sig");
     again = NULL;
     assert_int_equal(claims_keys_load(&f->conf, &again, NULL), 0);
-    claims_keys_free(f->keys);
+    claims_keys_unref(f->keys);
     f->keys = again;
     assert_int_equal(look_at(f, &h, 1, NOW, &c, said, sizeof(said)), -1);
     assert_non_null(strstr(said, "the signature is wrong"));
@@ -461,7 +461,7 @@ static void test_files(void **state)
     f->conf.items[0] = (struct conf_jwt){
         .trust_domain = domain, .jwks_file = f->files[1], .audiences = {audience, 1}};
     assert_int_equal(claims_keys_load(&one, &k, NULL), 0);
-    claims_keys_free(k);
+    claims_keys_unref(k);
 }
 
 int main(void)

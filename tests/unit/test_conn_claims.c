@@ -53,7 +53,9 @@ static int setup(void **state)
     close(fd);
     write_keys(&key);
     snprintf(protocol, sizeof(protocol),
-             "http\njwt:\n  - {issuer: 'https://idp', audiences: [me], jwks_file: %s}", keys_path);
+             "http\njwt:\n  - {issuer: 'https://idp', audiences: [me], jwks_file: %s}\n"
+             "  - {trust_domain: td.example, audiences: [me], bundle: true, forward: false}",
+             keys_path);
     world = world_new_explicit(protocol, POLICY, true);
     return 0;
 }
@@ -163,6 +165,8 @@ static void test_end_of_token(void **state)
     free(token);
 }
 
+static bool withheld; /* what the workload heard of the last one was without its token */
+
 static int begin(const char *token, int *ret_workload)
 {
     char text[3000];
@@ -171,7 +175,7 @@ static int begin(const char *token, int *ret_workload)
              token);
     say(c, text);
     *ret_workload = take(world);
-    hear_until(*ret_workload, "\r\n\r\n");
+    withheld = strcasestr(hear_until(*ret_workload, "\r\n\r\n"), "authorization") == NULL;
     say(*ret_workload, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegin");
     hear_until(c, "begin");
     return c;
@@ -185,6 +189,7 @@ static struct end *begin_h2(const char *token, struct end **ret_workload)
     ask(c, true, FIELDS(TO("/t/1"), "authorization", bearer));
     *ret_workload = workload_new(world);
     see(*ret_workload, c, "request 1");
+    withheld = strcasestr((*ret_workload)->side.said, "authorization") == NULL;
     return c;
 }
 
@@ -197,7 +202,9 @@ static void test_key_withdrawn(void **state)
     struct end *s2 = NULL;
     (void)state;
     int c = begin(token, &s);
+    assert_false(withheld);
     struct end *c2 = begin_h2(token, &s2);
+    assert_false(withheld);
     side_policy(&world->server, POLICY); /* with the same keys it goes on */
     side_settled(&world->server);
     say(s, "more");
@@ -216,12 +223,64 @@ static void test_key_withdrawn(void **state)
     free(token);
 }
 
+/* What an agent tells of the trust domain: keys, or that there are none. */
+static struct claims_keys *told(const char *set)
+{
+    struct jwt_key_set one = {STR_LIT("td.example"), set != NULL ? str_of(set) : STR_NONE};
+    const struct jwt_key_sets sets = {&one, set != NULL ? 1 : 0};
+    return claims_keys_told(world->server.files->claims, &sets);
+}
+
+/* Keys that come while it runs, and go with requests in flight. */
+static void test_keys_of_agent(void **state)
+{
+    EVP_PKEY *svid = tokens_key(JWT_ES256);
+    char *set = tokens_set(&svid, 1, NULL);
+    char *token = tokens_sign("{\"alg\":\"ES256\",\"kid\":\"k0\"}",
+                              "{\"sub\":\"spiffe://td.example/a\",\"aud\":\"me\","
+                              "\"exp\":4000000000,\"groups\":\"admin\"}",
+                              JWT_ES256, svid);
+    int s = -1;
+    struct end *s2 = NULL;
+    struct claims_keys *with = told(set), *without = told(NULL);
+    (void)state;
+    bring("GET /t/1 HTTP/1.1", token, "401");
+    expect_in(log_line(&world->server, "\"request\"", "there are no keys"), "td.example");
+    world->server.claims = with;
+    side_post(&world->server);
+    side_settled(&world->server);
+    int c = begin(token, &s);
+    assert_true(withheld); /* as the file says of these */
+    struct end *c2 = begin_h2(token, &s2);
+    assert_true(withheld);
+    side_post(&world->server); /* with the same keys it goes on */
+    side_settled(&world->server);
+    say(s, "more");
+    hear_until(c, "more");
+    world->server.claims = without;
+    side_post(&world->server);
+    hear_reset(c);
+    see(c2, s2, "response 1\nHTTP/1.1 403 ");
+    see(s2, c2, "closed 8\n");
+    bring("GET /t/1 HTTP/1.1", token, "401");
+    world->server.claims = NULL;
+    side_post(&world->server);
+    side_settled(&world->server);
+    end_free(c2);
+    end_free(s2);
+    close(s);
+    claims_keys_unref(with);
+    claims_keys_unref(without);
+    free(set);
+    free(token);
+    EVP_PKEY_free(svid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_end_of_token),
+        cmocka_unit_test(test_tokens),        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_end_of_token),  cmocka_unit_test(test_keys_of_agent),
         cmocka_unit_test(test_key_withdrawn),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
