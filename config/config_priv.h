@@ -451,7 +451,7 @@ void jwt_check(struct context *c, const struct node *map, const struct conf_prox
      LIST_AT(struct conf_proxy, jwt.items, jwt.n),                                                 \
      .def_doc = "none",                                                                            \
      .empty_advice = "leave it out to look for no tokens",                                         \
-     .doc = "Whose tokens in requests count, for `claims` of the policy. Read again on SIGHUP, "\
+     .doc = "Whose tokens in requests count, for `claims` of the policy. Read again on SIGHUP, "   \
             "its files also by themselves."}
 extern const char *const words_log_level[];
 

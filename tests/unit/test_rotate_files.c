@@ -163,7 +163,7 @@ static void refuse(struct rotate_world *w, const char *file, enum err_code code,
     snprintf(text, sizeof(text), "{name: a, directory: DIR/out, files: [{name: f, %s}]}", file);
     struct conf_rotate *conf = rotate_world_conf(w, text);
     const struct jwt_key_set sets[] = {{STR_LIT("example.org"), STR_LIT("{\"keys\":[]}")},
-                                          {STR_LIT("more.org"), STR_LIT("{\"keys\":[]}")}};
+                                       {STR_LIT("more.org"), STR_LIT("{\"keys\":[]}")}};
     const struct rotate_material m = {.x509 = &w->state,
                                       .key_sets = sets,
                                       .n_key_sets = 2,
