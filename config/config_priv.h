@@ -397,8 +397,9 @@ void gateway_take_targets(struct context *c, const struct node *map, struct conf
 /* Its one target, or a list. */
 const struct conf_target *gateway_only_target(const struct conf_listener *l);
 void gateway_check_takes(struct context *c, const struct node *map, struct conf_listener *l);
-void gateway_check_dials(struct context *c, const struct node *map, struct conf_listener *l,
-                         bool trusts_spiffe);
+/* leg: the keys of the leg that dials: the listener's own, or a relay's `upstream`. */
+void gateway_check_dials(struct context *c, const struct node *map, const struct node *leg,
+                         struct conf_listener *l, bool trusts_spiffe);
 /* The check of a listener's target where it does not say one; `configured`: the file has `targets`.
  */
 void gateway_finish_check(struct context *c, const struct node *map, const struct conf_proxy *p,

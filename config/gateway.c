@@ -284,12 +284,13 @@ static void check_legs(struct context *c, const struct node *map, const struct c
     const struct conf_target *to = gateway_only_target(l);
     if (schema_word_is(map, "type", "client")) {
         check_upstream(c, map, p, to, &l->upstream);
-        gateway_check_dials(c, map, l, conf_trusts_spiffe(p, &l->upstream));
+        gateway_check_dials(c, map, map, l, conf_trusts_spiffe(p, &l->upstream));
     } else if (schema_word_is(map, "type", "server") || schema_word_is(map, "type", "relay")) {
         check_downstream(c, map, p, l);
     }
     if (schema_word_is(map, "type", "relay") && upstream != NULL && upstream->kind == NODE_MAP) {
         check_upstream(c, upstream, p, to, &l->upstream);
+        gateway_check_dials(c, map, upstream, l, conf_trusts_spiffe(p, &l->upstream));
     }
 }
 

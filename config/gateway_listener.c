@@ -135,6 +135,18 @@ static bool check_connect_proxy(struct context *c, const struct field *f, const 
 static const struct field fields_upstream[] = {
     LEG_FIELDS(struct conf_tls_side, , 0),
     DIAL_FIELDS(struct conf_tls_side, , 0, ""),
+    {.name = "transport",
+     .type = TYPE_WORD,
+     .words = words_transport,
+     AT(struct conf_tls_side, transport),
+     .def = "direct",
+     .doc = "How it reaches `to`, as of a client; not `disable`. Other than `direct` with "
+            "`protocol: tcp` and without `sni` only."},
+    {.name = "hbone_port",
+     .type = TYPE_PORT,
+     AT(struct conf_tls_side, hbone_port),
+     .def_doc = "15008",
+     .doc = "With `transport: hbone` or `auto`: where the addresses of `to` take HBONE."},
 };
 static const struct table table_upstream = {.name = "upstream", FIELDS(fields_upstream)};
 
@@ -350,7 +362,7 @@ static const struct {
     {"proxy_protocol_pass", SERVER, "a server that speaks TLS gets no header",
      "a server that speaks TLS gets no header"},
     {"ejection", CLIENT | RELAY, "it has one target", NULL},
-    {"hbone_port", CLIENT, "its clients choose", "its next hop is dialled directly"},
+    {"hbone_port", CLIENT, "its clients choose", "say it under 'upstream'"},
     {"server_name", CLIENT, "its target speaks in the clear", "say it under 'upstream'"},
     {"identities", CLIENT, "who may come in is said in the policy, or by 'allow'",
      "say it under 'upstream'; who may come in is said in the policy, or by 'allow'"},

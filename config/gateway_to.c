@@ -63,7 +63,9 @@ void gateway_take_targets(struct context *c, const struct node *map, struct conf
 {
     const struct node *ejection = node_get(map, "ejection");
     bool dials_hbone =
-        schema_word_is(map, "type", "client") && l->downstream.transport != CONF_TRANSPORT_DIRECT;
+        (schema_word_is(map, "type", "client") &&
+         l->downstream.transport != CONF_TRANSPORT_DIRECT) ||
+        (schema_word_is(map, "type", "relay") && l->upstream.transport != CONF_TRANSPORT_DIRECT);
     if (l->n_targets == 1) {
         l->to = l->targets[0];
     }
@@ -135,13 +137,13 @@ void gateway_check_takes(struct context *c, const struct node *map, struct conf_
     }
 }
 
-void gateway_check_dials(struct context *c, const struct node *map, struct conf_listener *l,
-                         bool trusts_spiffe)
+void gateway_check_dials(struct context *c, const struct node *map, const struct node *leg,
+                         struct conf_listener *l, bool trusts_spiffe)
 {
     const struct conf_tls_side *up = &l->upstream;
     const char *what = "a listener that dials by HBONE";
-    const struct node *port = node_get(map, "hbone_port");
-    refuse_disable(c, map, "direct, hbone or auto", "a listener");
+    const struct node *port = node_get(leg, "hbone_port");
+    refuse_disable(c, leg, "direct, hbone or auto", leg == map ? "a listener" : "a relay");
     l->transport = up->transport == CONF_TRANSPORT_DISABLE ? CONF_TRANSPORT_DIRECT : up->transport;
     l->hbone_port = up->hbone_port;
     if (l->transport == CONF_TRANSPORT_DIRECT) {
@@ -157,10 +159,17 @@ void gateway_check_dials(struct context *c, const struct node *map, struct conf_
                "HBONE says by address where a stream goes", "%s to a Unix socket", what);
     }
     if (!trusts_spiffe) {
-        report(c, node_get(map, "transport"), "direct",
+        report(c, node_get(leg, "transport"), "direct",
                "it shares connections by the SPIFFE IDs that answer",
                "HBONE with a peer of an ordinary CA");
     }
-    schema_refuse_key(c, map, "connect_proxy", what, "many streams share one connection");
-    refuse_tls(c, map, &up->tls);
+    schema_refuse_key(c, leg, "connect_proxy", what, "many streams share one connection");
+    refuse_tls(c, leg, &up->tls);
+    if (leg != map && l->protocol == CONF_PROTOCOL_HTTP) {
+        report(c, node_get(map, "protocol"), "tcp", "with requests it goes on directly",
+               "a relay that dials by HBONE with 'protocol: http'");
+    }
+    if (leg != map) {
+        schema_refuse_key(c, map, "sni", "a relay that dials by HBONE", "it has one target");
+    }
 }

@@ -224,7 +224,7 @@ struct conf_listener {
     struct conf_expiry expiry;       /* whole */
     enum conf_protocol protocol;     /* explicit only */
     struct conf_http http;           /* likewise, with protocol http */
-    enum conf_transport transport;   /* by which it dials; explicit outbound only; not DISABLE */
+    enum conf_transport transport;   /* by which it dials; explicit outbound, relay; not DISABLE */
     uint16_t hbone_port;             /* likewise; 0: not named */
 
     /* PROXY protocol: out (explicit inbound, server), in (explicit), and what of it goes on. */

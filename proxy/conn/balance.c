@@ -48,7 +48,9 @@ static struct balance_endpoint *in_use(const struct conn *c)
 struct net_addr conn_balance_address(const struct conn *c)
 {
     const struct balance_endpoint *e = in_use(c);
-    struct net_addr a = e != NULL ? e->address : c->original;
+    struct net_addr a = e != NULL           ? e->address
+                        : c->target != NULL ? c->target->address
+                                            : c->original;
     if (net_addr_port(&a) == 0) {
         net_addr_set_port(&a, net_addr_port(&c->original));
     }
@@ -211,7 +213,7 @@ bool conn_balance_begin(struct conn *c)
 
 bool conn_balance_again(struct conn *c)
 {
-    return begin(c, conn_listener(c)->explicit_route);
+    return in_use(c) != NULL || begin(c, conn_listener(c)->explicit_route);
 }
 
 void conn_balance_end(struct conn *c)

@@ -13,13 +13,21 @@
 #include <postern/loop.h>
 
 struct conn;
+struct conn_carrier;
+
+/* A connection's place among those that a session carries, or will carry. */
+struct conn_ride {
+    struct conn *conn;
+    struct conn_carrier *of; /* NULL: it has no session */
+    struct conn_ride *prev, *next;
+};
 
 /* What a connection has that carries others. */
 struct conn_carrier {
     struct conn *conn;
     struct hbone_session *hbone; /* owned; NULL: it does not stand yet */
     struct loop_deferred turn;
-    struct conn *users; /* those that are its streams, or wait to be */
+    struct conn_ride *users; /* those that are its streams, or wait to be */
     size_t n_users;
     size_t n_counted; /* of these, at their identity's limits */
     uint64_t total;   /* of them, ever */
@@ -41,8 +49,9 @@ struct conn_carrier *conn_carrier_new(struct conn *c); /* NULL: no memory */
 /* Its streams end, and its session. */
 void conn_carrier_end(struct conn *c, enum conn_reason reason);
 void conn_carrier_free(struct conn *c);
-void conn_via_add(struct conn *c, struct conn_carrier *k);
-void conn_via_drop(struct conn *c);
+void conn_ride_begin(struct conn *c, struct conn_ride *r, struct conn_carrier *k);
+/* Takes one that has none. */
+void conn_ride_end(struct conn_ride *r);
 /* After its handshake. */
 void conn_session_start(struct conn *c);
 void conn_session_step(struct conn *c);
@@ -61,6 +70,8 @@ void conn_stream_start(struct conn *c);
 void conn_stream_answer(struct conn *c);
 /* It closes: another status, by its reason, if it was not answered. */
 void conn_stream_refuse(struct conn *c);
+/* The rest: a way on by a session, of outbound connections and of relays. */
+struct conn_ride *conn_ride_on(struct conn *c);
 void conn_opening_start(struct conn *c);
 void conn_opening_begin(struct conn *c);
 void conn_opening_step(struct conn *c);
@@ -85,7 +96,7 @@ void conn_early_free(struct conn *c);
 
 /* --- pool.c ------------------------------------------------------------------------------------
  */
-/* Finds or makes the session for an outbound connection. It may be closed afterwards. */
+/* Finds or makes the session by which a connection goes on. It may be closed afterwards. */
 void pool_take(struct conn *c);
 void pool_remove(struct conn_carrier *k);
 /* Whether it would still be taken. */
@@ -110,5 +121,7 @@ void conn_transport_tell(struct conn_worker *w, const struct net_addr *at, enum 
 void conn_transport_count(struct conn *c);
 /* What the log says; NULL: nothing. */
 const char *conn_transport_text(const struct conn *c);
+/* Of a relay, by which it goes on. */
+const char *conn_transport_onward_text(const struct conn *c);
 
 #endif

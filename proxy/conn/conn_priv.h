@@ -217,7 +217,7 @@ struct conn {
     const struct snapshot_target *target; /* explicit; lent by snap; NULL: upstream is all */
     const struct route *route;            /* outbound; lent by snap; NULL: passthrough */
     const struct route_pass *pass;        /* outbound without a route; lent by snap */
-    enum conf_transport transport;        /* outbound */
+    enum conf_transport transport;        /* outbound; of a relay, onwards */
 
     struct net_addr source;   /* who opened it */
     struct net_addr original; /* where that one wanted to go; none: a target without address */
@@ -227,7 +227,7 @@ struct conn {
     struct conn_leg peer; /* the mesh's side: TLS, or plain by name */
 
     struct policy_verdict verdict; /* of the connection; if it allows, rule is lent by the index */
-    uint8_t transport_why;         /* outbound; enum conn_why */
+    uint8_t transport_why;         /* enum conn_why; NONE: nothing was to be chosen */
     bool judged;
     uint8_t proxy_protocol; /* enum conf_proxy_protocol: what the workload gets first */
     bool undeclared;        /* inbound, and its port is not declared: how it is judged depends */
@@ -243,12 +243,12 @@ struct conn {
     struct conn_plain *plain;           /* owned; of those to a permissive port */
     struct conn_tunnel *tunnel;         /* owned; of those that ask a proxy */
     struct conn_carrier *carrier;       /* owned; of one that carries streams */
-    struct conn_carrier *via;           /* whose stream it is, or will be */
-    struct conn *via_prev, *via_next;
-    struct conn_early *early;     /* owned; until its stream is answered */
-    struct conn_denial *denial;   /* owned; of a connection that was denied */
-    struct conn_balance *balance; /* owned; outbound to a service with endpoints or a limit */
-    uint32_t limit_place;         /* inbound; of its identity, with limits for one; 0: none */
+    struct conn_ride via;               /* whose stream it is; outbound: or will be */
+    struct conn_ride *onward;           /* owned; of a relay by HBONE: likewise, to its next hop */
+    struct conn_early *early;           /* owned; until its stream is answered */
+    struct conn_denial *denial;         /* owned; of a connection that was denied */
+    struct conn_balance *balance;       /* owned; outbound to a service with endpoints or a limit */
+    uint32_t limit_place;               /* inbound; of its identity, with limits for one; 0: none */
     enum conn_reason reason;
     bool closing;         /* reason is set */
     bool resume;          /* held, and what it waits for may have come */
@@ -296,6 +296,11 @@ static inline const struct snapshot_listener *conn_listener(const struct conn *c
 {
     return &c->snap->snapshot->files->listeners[c->listener];
 }
+/* Where it goes on to, and who has to be there; NULL: nothing says that. */
+static inline const struct route *conn_route(const struct conn *c)
+{
+    return c->relay ? conn_listener(c)->explicit_route : c->route;
+}
 static inline struct conn_leg *conn_other(struct conn *c, const struct conn_leg *leg)
 {
     return leg == &c->app ? &c->peer : &c->app;
@@ -314,8 +319,8 @@ static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
  */
 struct conn *conn_new(struct conn_worker *w, size_t listener, int fd,
                       const struct net_addr *source);
-/* A session that was not accepted by its listener, and is nobody's connection there. */
-void conn_uncount(struct conn *c);
+/* A session that the process dials itself, for connections of this listener. */
+struct conn *conn_new_session(struct conn_worker *w, size_t listener);
 /* Checks the edge, stops the timer of the old state, counts, traces. */
 void conn_set_state(struct conn *c, enum conn_state next);
 /* The one way out; may be called again, and the first reason stays. The connection is no more
@@ -404,8 +409,8 @@ void conn_balance_succeeded(struct conn *c);
 void conn_balance_ended(struct conn *c, enum conn_reason why);
 /* Whether its listener's target is a list. */
 bool conn_is_listed(const struct conn *c);
-/* Of a relay, which may connect upstream several times: forgets what it tried, and chooses. False:
- * no memory. */
+/* Of a relay, which may connect upstream several times: if it has none in use, forgets what it
+ * tried, and chooses. False: no memory. */
 bool conn_balance_again(struct conn *c);
 /* Its connection upstream has ended, and it goes on. */
 void conn_balance_leave(struct conn *c);
@@ -482,6 +487,8 @@ bool conn_asked_whole(uint8_t *at, const uint8_t *p, size_t n);
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);
 void conn_inbound_handshake(struct conn *c);
+/* The workload, or a relay's next hop, directly. */
+void conn_inbound_dial(struct conn *c);
 void conn_inbound_step(struct conn *c); /* HANDSHAKE, DIAL, UPSTREAM_HANDSHAKE */
 void conn_outbound_start(struct conn *c);
 void conn_outbound_step(struct conn *c); /* DIAL, HANDSHAKE */

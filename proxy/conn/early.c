@@ -26,6 +26,9 @@ static bool send_kept(struct conn *c)
 
 bool conn_early_begin(struct conn *c)
 {
+    if (c->relay) {
+        return true; /* its client's bytes wait where they are */
+    }
     if (c->early != NULL) {
         return send_kept(c);
     }
@@ -37,7 +40,7 @@ void conn_early_step(struct conn *c)
 {
     uint8_t *plain = c->worker->scratch.plain;
     size_t n = 0;
-    if ((c->app.ready & LOOP_READ) == 0) {
+    if (c->relay || (c->app.ready & LOOP_READ) == 0) {
         return;
     }
     if (c->early != NULL) {

@@ -15,7 +15,7 @@ static struct conn *conn_of(struct expiry *e)
 static struct conf_expiry said(const struct conn *c)
 {
     if (c->carrier != NULL && c->direction == CONF_OUTBOUND && c->carrier->users != NULL) {
-        c = c->carrier->users;
+        c = c->carrier->users->conn;
     }
     struct conf_expiry e = conn_listener(c)->conf->expiry;
     uint16_t port = conn_port(c);
@@ -122,8 +122,8 @@ static void drain(struct conn *c)
 
 static bool outlives(const struct conn_carrier *k)
 {
-    for (const struct conn *user = k->users; user != NULL; user = user->via_next) {
-        if (!user->closing && said(user).on == CONF_EXPIRY_WARN) {
+    for (const struct conn_ride *r = k->users; r != NULL; r = r->next) {
+        if (!r->conn->closing && said(r->conn).on == CONF_EXPIRY_WARN) {
             return true;
         }
     }

@@ -34,7 +34,7 @@ void conn_limit_refuse(struct conn *c, enum conn_reason reason)
 /* A session counts as one while none of its streams does; they count by themselves. */
 static struct conn *counting_carrier(struct conn *c)
 {
-    return c->via != NULL && c->via->conn->limit_place != 0 ? c->via->conn : NULL;
+    return c->via.of != NULL && c->via.of->conn->limit_place != 0 ? c->via.of->conn : NULL;
 }
 
 static void entered(struct conn *c)
@@ -43,14 +43,14 @@ static void entered(struct conn *c)
     if (carrier != NULL) {
         conn_identity_leave(carrier);
     }
-    if (c->via != NULL) {
-        c->via->n_counted++;
+    if (c->via.of != NULL) {
+        c->via.of->n_counted++;
     }
 }
 
 void conn_identity_hand_back(struct conn *c)
 {
-    struct conn_carrier *k = c->via;
+    struct conn_carrier *k = c->via.of;
     if (k != NULL && c->limit_place != 0 && --k->n_counted == 0) {
         k->conn->limit_place = c->limit_place;
         c->limit_place = 0;

@@ -1,5 +1,5 @@
 /* Mesh -> workload: handshake, who is it, may it, dial the workload. A relay then shakes hands
- * there as well. */
+ * there as well, or goes on by a session. */
 #include "conn_priv.h"
 
 #include <postern/os.h>
@@ -130,6 +130,9 @@ static void upstream_handshake(struct conn *c)
     switch (conn_tls_step(c, &c->app)) {
     case STREAM_OK:
         if (conn_catch_up(c)) {
+            if (c->transport_why != CONN_WHY_NONE) {
+                conn_transport_count(c);
+            }
             conn_stream_answer(c);
             conn_pump_start(c);
         }
@@ -185,6 +188,36 @@ static void connected(struct conn *c)
         }
         conn_stream_answer(c);
         conn_pump_start(c);
+    }
+}
+
+void conn_inbound_dial(struct conn *c)
+{
+    if (conn_dial(c, &c->app)) {
+        connected(c);
+    }
+}
+
+/* By a session, if its listener says so and nothing that was learned says otherwise. */
+static void go_on(struct conn *c)
+{
+    if (!c->relay || conn_route(c)->transport == CONF_TRANSPORT_DIRECT) {
+        conn_inbound_dial(c);
+        return;
+    }
+    if (conn_is_listed(c) && !conn_balance_again(c)) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    if (!conn_has_address(c)) { /* a stream does not wait for it */
+        conn_close(c, CONN_CLOSE_NO_ADDRESS);
+        return;
+    }
+    conn_transport_choose(c);
+    if (c->transport == CONF_TRANSPORT_HBONE) {
+        conn_opening_start(c);
+    } else {
+        conn_inbound_dial(c);
     }
 }
 
@@ -265,7 +298,7 @@ void conn_inbound_verified(struct conn *c)
     conn_audit_connection(c, NULL);
     if (!allowed) {
         conn_close(c, CONN_CLOSE_DENIED);
-    } else if (conn_dial(c, &c->app)) {
-        connected(c);
+    } else {
+        go_on(c);
     }
 }

@@ -1,5 +1,5 @@
 /*
- * Which session an outbound stream takes. One is shared by those that would have made the same: the
+ * Which session takes a connection on. One is shared by those that would have made the same: the
  * same certificate of ours under the same trust (a party is both, and changes with either), the
  * same identities expected, the same address. Each takes as many streams as the peer lets it and
  * 100 at most; then there is another. One whose certificate or trust is out of date takes no new
@@ -100,7 +100,7 @@ static struct conn_carrier *candidate(struct conn *c, const struct net_addr *to)
     const struct tls_party *party = conn_party(c, conn_snapshot(c), true);
     for (struct conn_carrier *k = *bucket(c->worker, to); k != NULL; k = k->pool_next) {
         if (k->party == party && net_addr_equal(&k->conn->upstream, to) &&
-            same_identities(&k->route, c->route) && has_room(k)) {
+            same_identities(&k->route, conn_route(c)) && has_room(k)) {
             return k;
         }
     }
@@ -121,18 +121,14 @@ static struct conn_carrier *find(struct conn *c, const struct net_addr *to)
 /* A session to be; NULL: no memory. */
 static struct conn_carrier *make(struct conn *c, const struct net_addr *to)
 {
-    const struct net_addr nobody = {.len = 0};
-    struct conn *own = conn_new(c->worker, c->listener, -1, &nobody);
+    struct conn *own = conn_new_session(c->worker, c->listener);
     struct conn_carrier *k = own != NULL ? conn_carrier_new(own) : NULL;
-    if (k == NULL || !copy_route(c->route, &k->route)) {
+    if (k == NULL || !copy_route(conn_route(c), &k->route)) {
         if (own != NULL) {
             conn_close(own, CONN_CLOSE_NO_MEMORY);
         }
         return NULL;
     }
-    own->target = NULL;
-    own->ends_ms = 0;
-    conn_uncount(own);
     own->original = own->upstream = *to;
     own->transport = CONF_TRANSPORT_HBONE;
     own->route = &k->route;
@@ -148,11 +144,15 @@ void pool_take(struct conn *c)
         return;
     }
     struct net_addr to = conn_balance_address(c);
-    net_addr_set_port(&to, c->route->hbone_port);
+    net_addr_set_port(&to, conn_route(c)->hbone_port);
     c->upstream = to;
+    if (c->relay && snapshot_is_own_port(conn_snapshot(c)->files, &to, false)) {
+        conn_close(c, CONN_CLOSE_LOOP); /* it would carry itself, again and again */
+        return;
+    }
     struct conn_carrier *k = find(c, &to);
     if (k != NULL) {
-        conn_via_add(c, k);
+        conn_ride_begin(c, conn_ride_on(c), k);
         if (k->conn->state == CONN_SESSION) {
             conn_opening_begin(c);
         }
@@ -163,6 +163,6 @@ void pool_take(struct conn *c)
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
-    conn_via_add(c, k);
+    conn_ride_begin(c, conn_ride_on(c), k);
     conn_outbound_dial(k->conn); /* may end at once, and c with it */
 }

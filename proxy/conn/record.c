@@ -24,14 +24,19 @@ static void record_target(struct log_line *l, const struct conf_target *t)
     }
 }
 
+static void of_session(struct log_line *l, const char *key, const struct conn *of)
+{
+    log_fmt(l, key, "%u-%llu", of->worker->index, (unsigned long long)of->number);
+}
+
 /* How it belongs to a session. */
 static void record_session(struct log_line *l, const struct conn *c)
 {
-    const struct conn *of = c->via != NULL ? c->via->conn : NULL;
+    const struct conn *of = c->via.of != NULL ? c->via.of->conn : NULL;
     if (c->carrier != NULL) {
         log_uint(l, "streams", c->carrier->total);
     } else if (of != NULL) {
-        log_fmt(l, "session", "%u-%llu", of->worker->index, (unsigned long long)of->number);
+        of_session(l, "session", of);
     }
 }
 
@@ -66,6 +71,9 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     log_strn(l, "peer_id", conn_peer_id(c));
     if (c->relay) {
         log_strn(l, "upstream_id", conn_upstream_id(c));
+    }
+    if (c->onward != NULL && c->onward->of != NULL) {
+        of_session(l, "upstream_session", c->onward->of->conn);
     }
 }
 
@@ -110,6 +118,7 @@ void conn_record_close(struct conn *c)
     if (c->transport_why != CONN_WHY_NONE) {
         log_str(&l, "transport_why", conn_why_token((enum conn_why)c->transport_why));
     }
+    log_str(&l, "upstream_transport", conn_transport_onward_text(c));
     if (c->pass != NULL) {
         log_str(&l, "unlisted", c->pass->name);
         log_str(&l, "class", conf_unlisted_class_name(c->pass->preset));

@@ -25,32 +25,32 @@ static struct conn_carrier *carrier_of(struct loop_deferred *d)
 
 /* --- its streams ------------------------------------------------------------------------------ */
 
-void conn_via_add(struct conn *c, struct conn_carrier *k)
+void conn_ride_begin(struct conn *c, struct conn_ride *r, struct conn_carrier *k)
 {
-    c->via = k;
-    c->via_prev = NULL;
-    c->via_next = k->users;
+    *r = (struct conn_ride){.conn = c, .of = k, .next = k->users};
     if (k->users != NULL) {
-        k->users->via_prev = c;
+        k->users->prev = r;
     }
-    k->users = c;
+    k->users = r;
     k->n_users++;
     k->total++;
 }
 
-void conn_via_drop(struct conn *c)
+void conn_ride_end(struct conn_ride *r)
 {
-    struct conn_carrier *k = c->via;
+    struct conn_carrier *k = r->of;
     if (k == NULL) {
         return;
     }
-    conn_identity_hand_back(c);
-    *(c->via_prev != NULL ? &c->via_prev->via_next : &k->users) = c->via_next;
-    if (c->via_next != NULL) {
-        c->via_next->via_prev = c->via_prev;
+    struct conn *c = r->conn;
+    if (r == &c->via) {
+        conn_identity_hand_back(c);
     }
-    c->via = NULL;
-    c->via_prev = c->via_next = NULL;
+    *(r->prev != NULL ? &r->prev->next : &k->users) = r->next;
+    if (r->next != NULL) {
+        r->next->prev = r->prev;
+    }
+    *r = (struct conn_ride){.of = NULL};
     k->n_users--;
     if (k->n_users == 0) {
         k->idle_since_ms = loop_now_ms(c->worker->loop);
@@ -70,6 +70,17 @@ static enum conn_reason inherited(enum conn_reason r)
         [CONN_CLOSE_SESSION_ABUSED] = true,
     };
     return lost[r] ? CONN_CLOSE_SESSION_LOST : r;
+}
+
+/* Its relay's side is another one. */
+static enum conn_reason said_of(const struct conn *user, const struct conn *carrier,
+                                enum conn_reason r)
+{
+    bool onward = user->direction != carrier->direction;
+    r = inherited(r);
+    return onward && r == CONN_CLOSE_HANDSHAKE_FAILED    ? CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED
+           : onward && r == CONN_CLOSE_HANDSHAKE_TIMEOUT ? CONN_CLOSE_UPSTREAM_HANDSHAKE_TIMEOUT
+                                                         : r;
 }
 
 /* What a session that did not come to be says of its place; NONE: whoever is there has answered. */
@@ -102,7 +113,7 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
                 reason != CONN_CLOSE_SESSION_ABUSED;
     pool_remove(k);
     while (k->users != NULL) {
-        struct conn *user = k->users;
+        struct conn *user = k->users->conn;
         if (outcome != CONN_WHY_NONE && conn_opening_fall_back(user, outcome)) {
             continue;
         }
@@ -112,8 +123,9 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
         if (lost && conn_opening_lost(user)) {
             continue;
         }
-        conn_close(user, inherited(reason));
-        conn_close(user, inherited(reason)); /* one that lingers: nothing more can be said to it */
+        enum conn_reason said = said_of(user, c, reason);
+        conn_close(user, said);
+        conn_close(user, said); /* one that lingers: nothing more can be said to it */
     }
     if (k->hbone != NULL) {
         hbone_session_goaway(k->hbone);
@@ -160,21 +172,26 @@ static void on_bad_request(void *arg)
     log_end(&l);
 }
 
+static struct conn_leg *leg_of(struct conn *c, const struct hbone_stream *st)
+{
+    return st == &c->peer.hs ? &c->peer : &c->app;
+}
+
 /* Straight to the other side, where nothing waits before it. What fails is kept, and fails again
- * where it is looked at. */
+ * where it is looked at. A stream of another session wants room before what it is given. */
 static bool on_data(struct hbone_stream *st, const uint8_t *p, size_t n)
 {
     struct conn *c = (struct conn *)st->arg;
-    struct conn_leg *to = &c->app;
-    return c->state == CONN_PUMP && !c->detecting && stream_is_open(&to->s) && !to->s.failed &&
-           !stream_blocked(&to->s) && n <= NET_SCRATCH_SIZE &&
-           stream_write(&to->s, p, n) != STREAM_FAILED;
+    struct conn_leg *to = conn_other(c, leg_of(c, st));
+    return c->state == CONN_PUMP && !c->detecting && to->kind != CONN_LEG_STREAM &&
+           stream_is_open(&to->s) && !to->s.failed && !stream_blocked(&to->s) &&
+           n <= NET_SCRATCH_SIZE && stream_write(&to->s, p, n) != STREAM_FAILED;
 }
 
 static void on_ready(struct hbone_stream *st, unsigned ready)
 {
     struct conn *c = (struct conn *)st->arg;
-    c->peer.ready |= ready;
+    leg_of(c, st)->ready |= ready;
     conn_drive(c);
 }
 
@@ -337,10 +354,10 @@ void conn_session_start(struct conn *c)
     k->idle_since_ms = loop_now_ms(c->worker->loop);
     counter_add(&c->worker->counters.sessions[c->direction], 1);
     loop_timer_arm(&c->timer, next_tick_ms(c, k->idle_since_ms));
-    struct conn *next;
-    for (struct conn *user = k->users; user != NULL; user = next) {
-        next = user->via_next;
-        conn_opening_begin(user);
+    struct conn_ride *next;
+    for (struct conn_ride *r = k->users; r != NULL; r = next) {
+        next = r->next;
+        conn_opening_begin(r->conn);
     }
     if (c->worker->draining && c->direction == CONF_INBOUND) {
         conn_session_leave(c, 0);

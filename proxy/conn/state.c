@@ -38,8 +38,8 @@ static const unsigned edges[CONN_STATE_COUNT] = {
     [CONN_HELD] = TO(FIRST_BYTES) | TO(HELLO) | TO(HANDSHAKE) | TO(DIAL) | TO(OPENING) | TO(CLOSED),
     [CONN_DIAL] = TO(TUNNEL) | TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(PUMP) | TO(CLOSED),
     [CONN_TUNNEL] = TO(HANDSHAKE) | TO(UPSTREAM_HANDSHAKE) | TO(CLOSED),
-    [CONN_HANDSHAKE] = TO(DIAL) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(HTTP2) | TO(PUMP) |
-                       TO(LINGER) | TO(CLOSED),
+    [CONN_HANDSHAKE] = TO(DIAL) | TO(OPENING) | TO(DETECT) | TO(SESSION) | TO(HTTP) | TO(HTTP2) |
+                       TO(PUMP) | TO(LINGER) | TO(CLOSED),
     [CONN_SESSION] = TO(CLOSED),
     [CONN_OPENING] = TO(DIAL) | TO(DETECT) | TO(HTTP) | TO(PUMP) | TO(CLOSED),
     [CONN_UPSTREAM_HANDSHAKE] = TO(DIAL) | TO(PUMP) | TO(CLOSED),
@@ -152,6 +152,7 @@ static void free_now(struct loop_deferred *d)
     conn_early_free(c);
     conn_carrier_free(c);
     conn_balance_free(c);
+    free(c->onward);
     free(c->denial);
     conn_release_snapshot(w, c->snap);
     free(c);
@@ -159,7 +160,8 @@ static void free_now(struct loop_deferred *d)
 
 static void on_timer(void *arg);
 
-struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const struct net_addr *source)
+static struct conn *make(struct conn_worker *w, size_t listener, enum conf_direction direction,
+                         int fd, const struct net_addr *source)
 {
     struct conn *c = (struct conn *)calloc(1, sizeof(*c));
     if (c == NULL) {
@@ -173,10 +175,10 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     c->free_later.fn = free_now;
     conn_use_current(c);
     const struct conf_listener *conf = conn_listener(c)->conf;
-    c->direction = conf->direction;
+    c->direction = direction;
     c->protocol = conf->protocol;
     c->proxy_protocol = (uint8_t)conf->proxy_protocol;
-    c->relay = conf->type == CONF_LISTENER_RELAY;
+    c->relay = conf->type == CONF_LISTENER_RELAY && direction == CONF_INBOUND;
     c->opened_ms = c->active_ms = loop_now_ms(w->loop);
     if (conf->limits.lifetime_s > 0) {
         c->ends_ms = c->opened_ms + conf->limits.lifetime_s * UINT64_C(1000);
@@ -205,7 +207,14 @@ struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const stru
     return c;
 }
 
-void conn_uncount(struct conn *c)
+struct conn *conn_new(struct conn_worker *w, size_t listener, int fd, const struct net_addr *source)
+{
+    const struct snapshot_files *files = w->current->snapshot->files;
+    return make(w, listener, files->listeners[listener].conf->direction, fd, source);
+}
+
+/* It was not accepted by its listener, and is nobody's connection there. */
+static void uncount(struct conn *c)
 {
     if (c->worker->shared->listeners != NULL) {
         struct conn_shared_listener *l = &c->worker->shared->listeners[c->listener];
@@ -213,6 +222,19 @@ void conn_uncount(struct conn *c)
         atomic_fetch_sub_explicit(&l->accepted, 1, memory_order_relaxed);
         c->uncounted = true;
     }
+}
+
+struct conn *conn_new_session(struct conn_worker *w, size_t listener)
+{
+    const struct net_addr nobody = {.len = 0};
+    struct conn *c = make(w, listener, CONF_OUTBOUND, -1, &nobody);
+    if (c != NULL) {
+        c->target = NULL;
+        c->passthrough = false;
+        c->ends_ms = 0;
+        uncount(c);
+    }
+    return c;
 }
 
 static void unlist(struct conn *c)
@@ -295,7 +317,10 @@ void conn_close(struct conn *c, enum conn_reason reason)
         c->reason == CONN_CLOSE_UPSTREAM_HANDSHAKE_FAILED && c->app.kind == CONN_LEG_TLS;
     conn_leg_end(&c->app, reset && !alerted_up);
     conn_leg_end(&c->peer, reset && !alerted);
-    conn_via_drop(c);
+    conn_ride_end(&c->via);
+    if (c->onward != NULL) {
+        conn_ride_end(c->onward);
+    }
     unlist(c);
     loop_defer(c->worker->loop, &c->free_later);
     worker_conn_gone(c->worker);
@@ -391,7 +416,7 @@ void conn_drive(struct conn *c)
         conn_session_step(c);
         break;
     case CONN_OPENING:
-        if (c->direction == CONF_INBOUND) {
+        if (c->direction == CONF_INBOUND && c->onward == NULL) {
             conn_stream_start(c);
         } else {
             conn_opening_step(c);

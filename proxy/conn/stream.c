@@ -7,6 +7,7 @@
 #include "conn_priv.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 /* --- inbound ---------------------------------------------------------------------------------- */
 
@@ -46,7 +47,7 @@ void conn_stream_new(struct conn *carrier, int32_t id, struct str authority)
     conn_set_state(c, CONN_OPENING);
     c->peer.kind = CONN_LEG_STREAM;
     hbone_stream_accept(carrier->carrier->hbone, id, &c->peer.hs, c);
-    conn_via_add(c, carrier->carrier);
+    conn_ride_begin(c, &c->via, carrier->carrier);
     counter_add(&w->counters.streams[CONF_INBOUND], 1);
 }
 
@@ -58,7 +59,7 @@ bool conn_is_stream(const struct conn *c)
 /* Its session was perhaps not judged yet by what the stream itself goes by. */
 static bool session_holds(struct conn *c)
 {
-    const struct conn *carrier = c->via->conn;
+    const struct conn *carrier = c->via.of->conn;
     const struct tls_party *now = conn_party(c, conn_snapshot(c), false);
     return carrier->snap == c->snap ||
            (now != NULL && tls_peer_judge(conn_leg_peer(&c->peer), now) == X509_OK);
@@ -88,7 +89,7 @@ static bool find_place(struct conn *c)
 
 void conn_stream_start(struct conn *c)
 {
-    const struct conn *carrier = c->via->conn;
+    const struct conn *carrier = c->via.of->conn;
     if (c->original.len == 0 || !net_addr_same_host(&c->original, &carrier->original)) {
         conn_close(c, CONN_CLOSE_BAD_AUTHORITY);
     } else if (c->target == NULL && is_unnamed_loopback(c)) {
@@ -132,7 +133,18 @@ void conn_stream_refuse(struct conn *c)
     }
 }
 
-/* --- outbound --------------------------------------------------------------------------------- */
+/* --- a way on by a session: outbound connections and relays ----------------------------------- */
+
+struct conn_ride *conn_ride_on(struct conn *c)
+{
+    return c->relay ? c->onward : &c->via;
+}
+
+/* Whether its stream has been asked for. */
+static bool goes_by_stream(struct conn *c)
+{
+    return conn_upstream(c)->kind == CONN_LEG_STREAM;
+}
 
 static uint64_t opening_ms(const struct conn *c)
 {
@@ -142,33 +154,53 @@ static uint64_t opening_ms(const struct conn *c)
 
 void conn_opening_start(struct conn *c)
 {
-    conn_set_state(c, CONN_OPENING);
+    if (c->relay && c->onward == NULL) {
+        c->onward = (struct conn_ride *)calloc(1, sizeof(*c->onward));
+    }
+    if (c->state != CONN_OPENING) { /* a stream that a relay sends on is in it already */
+        conn_set_state(c, CONN_OPENING);
+    }
     uint32_t try_ms = conn_transport_try_ms(c);
     loop_timer_arm(&c->timer, try_ms > 0 ? try_ms : opening_ms(c));
-    if (!conn_leg_watch(c, &c->app)) {
+    if (conn_ride_on(c) == NULL || !conn_leg_watch(c, conn_downstream(c))) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
-    conn_leg_want(&c->app, 0);
+    conn_leg_want(conn_downstream(c), 0);
     pool_take(c);
 }
 
 bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
 {
-    struct conn_carrier *k = c->via;
     bool tries = conn_transport_try_ms(c) > 0;
-    if (c->state != CONN_OPENING || conn_is_stream(c) || !tries) {
+    if (c->state != CONN_OPENING || goes_by_stream(c) || !tries) {
         return false;
     }
+    struct conn_carrier *k = conn_ride_on(c)->of;
     if (!k->told) {
         k->told = true;
         conn_transport_tell(c->worker, &k->conn->upstream, outcome);
     }
-    conn_via_drop(c);
+    conn_ride_end(conn_ride_on(c));
     (void)conn_transport_fall_back(c, outcome);
     c->upstream = conn_balance_address(c);
-    conn_outbound_dial(c);
+    if (c->relay) {
+        conn_inbound_dial(c);
+    } else {
+        conn_outbound_dial(c);
+    }
     return true;
+}
+
+/* Another stream in place of the one that it has, if it has one. */
+static void take_another(struct conn *c)
+{
+    if (goes_by_stream(c)) {
+        conn_leg_close(conn_upstream(c), true);
+        conn_leg_want(conn_downstream(c), 0); /* until it has a stream again */
+    }
+    conn_ride_end(conn_ride_on(c));
+    pool_take(c);
 }
 
 bool conn_opening_again(struct conn *c, enum conn_reason reason)
@@ -177,17 +209,12 @@ bool conn_opening_again(struct conn *c, enum conn_reason reason)
     bool unreached = handshake || reason == CONN_CLOSE_CONNECT_REFUSED ||
                      reason == CONN_CLOSE_CONNECT_FAILED || reason == CONN_CLOSE_CONNECT_TIMEOUT;
     /* A peer can refuse us after our side of the handshake: then there are streams already. */
-    bool said = conn_is_stream(c) && (c->peer.hs.status != 0 || conn_early_said(c));
+    bool said = goes_by_stream(c) && (conn_upstream(c)->hs.status != 0 || conn_early_said(c));
     if (!unreached || said || c->state != CONN_OPENING || c->balance == NULL ||
         !conn_balance_next(c, handshake)) {
         return false;
     }
-    if (conn_is_stream(c)) {
-        conn_leg_close(&c->peer, true);
-        conn_leg_want(&c->app, 0); /* until it has a stream again */
-    }
-    conn_via_drop(c);
-    pool_take(c);
+    take_another(c);
     return true;
 }
 
@@ -201,16 +228,13 @@ static bool is_unseen(const struct hbone_stream *st)
 static void once_more(struct conn *c)
 {
     c->stream_again = true;
-    conn_leg_close(&c->peer, true);
-    conn_leg_want(&c->app, 0); /* until it has a stream again */
-    conn_via_drop(c);
-    pool_take(c);
+    take_another(c);
 }
 
 bool conn_opening_lost(struct conn *c)
 {
-    const struct hbone_stream *st = &c->peer.hs;
-    if (c->state != CONN_OPENING || !conn_is_stream(c) || c->stream_again || st->status != 0 ||
+    const struct hbone_stream *st = &conn_upstream(c)->hs;
+    if (c->state != CONN_OPENING || !goes_by_stream(c) || c->stream_again || st->status != 0 ||
         !(is_unseen(st) || !conn_early_said(c))) {
         return false;
     }
@@ -229,44 +253,55 @@ void conn_opening_timeout(struct conn *c)
 /* Its session stands. The route may have changed while it waited. */
 void conn_opening_begin(struct conn *c)
 {
-    struct conn_carrier *k = c->via;
+    struct conn_carrier *k = conn_ride_on(c)->of;
+    struct conn_leg *leg = conn_upstream(c);
+    const struct route *r = conn_route(c);
     const struct tls_peer *peer = conn_leg_peer(&k->conn->peer);
     struct str id = peer != NULL ? (struct str){peer->id, peer->id_len} : STR_NONE;
     char authority[NET_ADDR_TEXT_MAX];
-    if (c->route == NULL || !route_still_allows(c->route, c->transport, id)) {
+    if (r == NULL || !route_still_allows(r, c->transport, id)) {
         conn_close(c, CONN_CLOSE_ROUTE_CHANGED);
         return;
     }
     struct net_addr to = conn_balance_address(c);
     net_addr_text(&to, authority);
-    if (!hbone_stream_open(k->hbone, str_of(authority), &c->peer.hs, c)) {
+    if (!hbone_stream_open(k->hbone, str_of(authority), &leg->hs, c)) {
         conn_close(c, CONN_CLOSE_SESSION_LOST);
         return;
     }
-    c->peer.kind = CONN_LEG_STREAM;
+    leg->kind = CONN_LEG_STREAM;
     /* Somebody who takes HBONE is there: that was the question, and not how soon the workload is.
      */
     loop_timer_arm(&c->timer, opening_ms(c));
     counter_add(&c->worker->counters.streams[CONF_OUTBOUND], 1);
-    conn_leg_want(&c->peer, LOOP_READ);
+    conn_leg_want(leg, LOOP_READ);
     if (!conn_early_begin(c)) {
         conn_close(c, CONN_CLOSE_SESSION_LOST);
     }
 }
 
+static void stands(struct conn *c)
+{
+    conn_transport_count(c);
+    if (conn_catch_up(c)) {
+        conn_stream_answer(c);
+        conn_pump_start(c);
+    }
+}
+
 void conn_opening_step(struct conn *c)
 {
-    const struct hbone_stream *st = &c->peer.hs;
-    c->peer.ready = 0;
-    if (!conn_is_stream(c)) {
+    struct conn_leg *leg = conn_upstream(c);
+    const struct hbone_stream *st = &leg->hs;
+    leg->ready = 0;
+    if (!goes_by_stream(c)) {
         return;
     }
     if (st->status != 0 && conn_transport_try_ms(c) > 0) {
         conn_transport_tell(c->worker, &c->upstream, CONN_WHY_TRIED);
     }
     if (st->status == 200) {
-        conn_transport_count(c);
-        conn_pump_start(c);
+        stands(c);
     } else if (st->status != 0) {
         c->peer_status = st->status;
         conn_close(c, CONN_CLOSE_STREAM_REFUSED);
@@ -276,7 +311,7 @@ void conn_opening_step(struct conn *c)
         c->sys_errno = ECONNRESET;
         conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);
     } else {
-        conn_leg_want(&c->peer, LOOP_READ);
+        conn_leg_want(leg, LOOP_READ);
         conn_early_step(c);
     }
 }

@@ -1,7 +1,8 @@
-/* By which form of mTLS an outbound connection goes, and why. With `auto` a destination that the
- * map says nothing of is tried by HBONE first, for a bounded time, and what came of it is kept
- * (learned.c). Only one where nobody was met who speaks HBONE is reached directly instead: whoever
- * did answer there, and is not who has to be, or says no, has answered. */
+/* By which form of mTLS an outbound connection goes, or a relay's goes on, and why. With `auto` a
+ * destination that the map says nothing of is tried by HBONE first, for a bounded time, and what
+ * came of it is kept (learned.c). Only one where nobody was met who speaks HBONE is reached
+ * directly instead: whoever did answer there, and is not who has to be, or says no, has answered.
+ */
 #include "conn_priv.h"
 
 #include "learned_priv.h"
@@ -17,13 +18,13 @@ const char *conn_why_token(enum conn_why why)
 static struct net_addr hbone_at(const struct conn *c)
 {
     struct net_addr at = c->upstream;
-    net_addr_set_port(&at, c->route->hbone_port);
+    net_addr_set_port(&at, conn_route(c)->hbone_port);
     return at;
 }
 
 void conn_transport_choose(struct conn *c)
 {
-    const struct route *r = c->route;
+    const struct route *r = conn_route(c);
     c->transport_why = CONN_WHY_DECLARED;
     c->transport = r != NULL ? r->transport : CONF_TRANSPORT_DISABLE;
     if (c->transport != CONF_TRANSPORT_AUTO) {
@@ -118,4 +119,11 @@ const char *conn_transport_text(const struct conn *c)
         break;
     }
     return NULL;
+}
+
+const char *conn_transport_onward_text(const struct conn *c)
+{
+    return !c->relay || c->transport_why == CONN_WHY_NONE ? NULL
+           : c->transport == CONF_TRANSPORT_HBONE         ? "hbone"
+                                                          : "direct";
 }

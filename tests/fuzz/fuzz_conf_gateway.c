@@ -84,7 +84,9 @@ static void check_transport(const struct conf_listener *l)
 {
     assert(l->transport != CONF_TRANSPORT_DISABLE);
     if (l->transport != CONF_TRANSPORT_DIRECT) {
-        assert(l->type == CONF_LISTENER_CLIENT && l->upstream.connect_proxy == NULL);
+        assert(l->type != CONF_LISTENER_SERVER && l->upstream.connect_proxy == NULL);
+        assert(l->type == CONF_LISTENER_CLIENT || l->protocol == CONF_PROTOCOL_TCP);
+        assert(l->n_sni == 0);
         assert(l->upstream.identities.n > 0 && l->upstream.tls.alpn.n == 0);
         assert(l->to.kind == CONF_TARGET_ADDRESS || l->to.kind == CONF_TARGET_LIST);
     }

@@ -38,7 +38,8 @@ struct side {
     struct snapshot_identity *identity;
     struct snapshot_parties *parties;
     struct resolve_state *resolved;
-    struct balance *balance; /* of lists of targets */
+    struct snapshot_state *state; /* what an agent says; NULL: nothing */
+    struct balance *balance;      /* of lists of targets */
     struct conn_shared shared;
     struct conn_worker *worker;
     struct x509_svid *svid;
@@ -151,6 +152,7 @@ static inline struct snapshot *snapshot_of(struct side *s)
                                                                      .identity = s->identity,
                                                                      .parties = s->parties,
                                                                      .balance = b,
+                                                                     .state = s->state,
                                                                      .resolved = s->resolved});
     balance_state_unref(b);
     return snap;
@@ -205,6 +207,7 @@ static inline void side_stop(struct side *s)
     snapshot_files_unref(s->files);
     snapshot_parties_unref(s->parties);
     snapshot_identity_unref(s->identity);
+    snapshot_state_unref(s->state);
     resolve_state_unref(s->resolved);
     balance_free(s->balance);
     x509_svid_free(s->svid);

@@ -259,7 +259,30 @@ static const struct bad_case bad_legs[] = {
      "8:87: a leg that trusts ordinary CAs has no 'identities'; they vouch for names, not for "
      "SPIFFE IDs; 'verify' says which\n"
      "8:118: unknown key 'allow', expected credentials, trust, tls, server_name, identities, "
-     "verify or connect_proxy\n"},
+     "verify, connect_proxy, transport or hbone_port\n"},
+    {KNOWN RELAY "hbone_port: 1, upstream: {" DIALS ", hbone_port: 1}}\n",
+     "8:65: a relay has no 'hbone_port'; say it under 'upstream'\n"
+     "8:122: with 'transport: direct' no HBONE is spoken; remove 'hbone_port', or say 'transport: "
+     "hbone' or 'transport: auto'\n"},
+    {KNOWN RELAY "upstream: {" DIALS ", transport: disable}}\n",
+     "8:118: a relay with 'transport: disable', expected direct, hbone or auto\n"},
+    {KNOWN RELAY "protocol: http, sni: [{names: [a]}], upstream: {" DIALS ", transport: hbone, "
+                 "connect_proxy: 'http://p:1', tls: {alpn: [x]}}}\n",
+     "8:75: a relay that dials by HBONE with 'protocol: http', expected tcp; with requests it goes "
+     "on directly\n"
+     "8:81: a relay that dials by HBONE has no 'sni'; it has one target\n"
+     "8:162: a listener that dials by HBONE has no 'connect_proxy'; many streams share one "
+     "connection\n"
+     "8:197: a leg that speaks HBONE has no 'alpn'; it speaks HTTP/2\n"
+     "8:204: 'protocol: http' reads HTTP/1.1 and HTTP/2, not 'x', expected http/1.1 or h2; say "
+     "'protocol: tcp' to let other protocols through unread\n"},
+    {KNOWN "- {name: r, type: relay, address: '0.0.0.0:1', to: 'unix:/s', upstream: {" DIALS
+           ", transport: auto}}\n",
+     "8:52: a listener that dials by HBONE to a Unix socket, expected an address or a host, with "
+     "port; HBONE says by address where a stream goes\n"},
+    {KNOWN RELAY "upstream: {trust: ca, verify: {dns: [h]}, transport: hbone}}\n",
+     "8:118: HBONE with a peer of an ordinary CA, expected direct; it shares connections by the "
+     "SPIFFE IDs that answer\n"},
     {KNOWN CLIENT "to: 'h:1', trust: ca, server_name: 10.0.0.1, connect_proxy: 'https://p:1'}\n",
      "8:86: 'server_name' is '10.0.0.1', not a DNS name, expected a DNS name such as db.example\n"
      "8:111: 'connect_proxy' is no http:// URL, expected http://[USER:PASSWORD@]HOST:PORT; CONNECT "

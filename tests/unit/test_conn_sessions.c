@@ -50,9 +50,9 @@ static void test_change_before_its_turn(void **state)
     swap(worker, s, false);
     struct conn *first = ask(worker, &app[0]);
     struct conn *second = ask(worker, &app[1]);
-    struct conn_carrier *shared = first->via;
+    struct conn_carrier *shared = first->via.of;
     assert_non_null(shared);
-    assert_ptr_equal(second->via, shared);
+    assert_ptr_equal(second->via.of, shared);
     /* The session is one that has to go, and its turn has not come. */
     swap(worker, s, true);
     assert_false(shared->conn->closing);
@@ -62,21 +62,21 @@ static void test_change_before_its_turn(void **state)
     third->transport = CONF_TRANSPORT_HBONE;
     conn_set_state(third, CONN_OPENING);
     pool_take(third);
-    assert_ptr_not_equal(third->via, shared);
+    assert_ptr_not_equal(third->via.of, shared);
     assert_true(shared->conn->closing);
     assert_int_equal(shared->conn->reason, CONN_CLOSE_QUARANTINED);
     assert_true(first->closing && second->closing);
     /* One that asks is looked at, too. */
     swap(worker, s, false);
     struct conn *fourth = ask(worker, &app[2]);
-    assert_non_null(fourth->via);
+    assert_non_null(fourth->via.of);
     swap(worker, s, true);
-    struct conn_carrier *k = fourth->via;
-    conn_via_drop(fourth);
+    struct conn_carrier *k = fourth->via.of;
+    conn_ride_end(&fourth->via);
     pool_take(fourth);
     assert_true(fourth->closing);
     assert_int_equal(fourth->reason, CONN_CLOSE_QUARANTINED);
-    assert_ptr_equal(k->users, third);
+    assert_ptr_equal(k->users->conn, third);
     assert_int_equal(k->n_users, 1);
     world_free(w);
     for (size_t i = 0; i < 3; i++) {
