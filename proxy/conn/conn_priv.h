@@ -591,6 +591,8 @@ bool conn_catch_up(struct conn *c);
 void live_mark_change(struct live_index *x, const struct snapshot_change *c, uint64_t since);
 /* After the current snapshot has become another one than that of generation `since`. */
 void worker_concern(struct conn_worker *w, uint64_t since);
+/* A millisecond's, and no more cuts than that: each is two resets and a line. */
+enum { CONN_CUTS_A_TURN = 64 };
 void worker_rejudge(void *worker);
 
 /* --- expiry.c --------------------------------------------------------------------------------- */

@@ -110,28 +110,28 @@ void live_mark_change(struct live_index *x, const struct snapshot_change *c, uin
 
 /* --- looking ---------------------------------------------------------------------------------- */
 
-static void look(struct conn *c, enum live_rank rank)
+/* True: it was cut. */
+static bool look(struct conn *c, enum live_rank rank)
 {
     struct conn_worker *w = c->worker;
-    if (c->snap == w->current) {
-        return;
-    }
-    if (rank == LIVE_MOVE && conn_move(c)) {
-        return;
+    if (c->snap == w->current || (rank == LIVE_MOVE && conn_move(c))) {
+        return false;
     }
     counter_add(&w->counters.rejudged, 1);
     enum conn_reason reason = conn_rejudge(c);
-    if (reason != CONN_CLOSE_DONE) {
-        counter_add(&w->counters.rejudged_closed, 1);
-        conn_audit_ended(c, reason);
-        conn_cut(c, reason);
+    if (reason == CONN_CLOSE_DONE) {
+        return false;
     }
+    counter_add(&w->counters.rejudged_closed, 1);
+    conn_audit_ended(c, reason);
+    conn_cut(c, reason);
+    return true;
 }
 
 bool conn_catch_up(struct conn *c)
 {
     if (c->snap != c->worker->current) {
-        look(c, live_take(c->worker->live, c->live));
+        (void)look(c, live_take(c->worker->live, c->live));
     }
     return !c->closing;
 }
@@ -142,10 +142,12 @@ void worker_rejudge(void *arg)
     uint64_t began = os_now_ms();
     enum live_rank rank = LIVE_MOVE;
     unsigned moves = 0;
+    unsigned cuts = 0;
     struct conn *c;
     while ((c = (struct conn *)live_next(w->live, &rank)) != NULL) {
-        look(c, rank);
-        if ((rank != LIVE_MOVE || ++moves % MOVES_A_LOOK == 0) && os_now_ms() - began >= SLICE_MS) {
+        cuts += look(c, rank);
+        bool timed = rank != LIVE_MOVE || ++moves % MOVES_A_LOOK == 0;
+        if (cuts == CONN_CUTS_A_TURN || (timed && os_now_ms() - began >= SLICE_MS)) {
             loop_timer_arm(&w->rejudge_timer, PAUSE_MS);
             return;
         }

@@ -183,9 +183,10 @@ static bool on_data(struct hbone_stream *st, const uint8_t *p, size_t n)
 {
     struct conn *c = (struct conn *)st->arg;
     struct conn_leg *to = conn_other(c, leg_of(c, st));
-    return c->state == CONN_PUMP && !c->detecting && to->kind != CONN_LEG_STREAM &&
-           stream_is_open(&to->s) && !to->s.failed && !stream_blocked(&to->s) &&
-           n <= NET_SCRATCH_SIZE && stream_write(&to->s, p, n) != STREAM_FAILED;
+    return c->state == CONN_PUMP && c->snap == c->worker->current && !c->detecting &&
+           to->kind != CONN_LEG_STREAM && stream_is_open(&to->s) && !to->s.failed &&
+           !stream_blocked(&to->s) && n <= NET_SCRATCH_SIZE &&
+           stream_write(&to->s, p, n) != STREAM_FAILED;
 }
 
 static void on_ready(struct hbone_stream *st, unsigned ready)

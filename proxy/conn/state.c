@@ -372,8 +372,20 @@ void conn_linger_step(struct conn *c)
 
 /* --- the driver ------------------------------------------------------------------------------- */
 
+/* After a change a connection is judged before it goes on, though its turn to be looked at has not
+ * come: whoever is to be cut moves no byte from the moment of the change. */
+static bool is_up_to_date(struct conn *c)
+{
+    bool asleep = c->state == CONN_NEW || c->state == CONN_HELD || c->state == CONN_LINGER ||
+                  c->state == CONN_CLOSED;
+    return asleep || conn_catch_up(c);
+}
+
 void conn_drive(struct conn *c)
 {
+    if (!is_up_to_date(c)) {
+        return;
+    }
     switch (c->state) {
     case CONN_PROXY_HEADER:
         conn_told_step(c);
