@@ -234,6 +234,7 @@ void live_set_own(struct live_index *x, uint32_t slot, const char *serial)
     struct slot *s = at(x, slot);
     uint16_t before = s->own;
     s->own = index_own_get(&x->owns, serial);
+    s->unsure = s->unsure || (s->own == 0 && serial[0] != '\0'); /* too many: not to be found */
     index_own_unref(&x->owns, before);
 }
 

@@ -54,7 +54,8 @@ struct live_peer_facts {
     size_t n_issuers;
 };
 void live_set_peer(struct live_index *x, uint32_t slot, const struct live_peer_facts *peer);
-/* The serial of the own certificate that it was made under. */
+/* The serial of the own certificate that it was made under. Beyond a thousand of them at once
+ * everything concerns it. */
 void live_set_own(struct live_index *x, uint32_t slot, const char *serial);
 /* Returns the name that it keeps for as long as somebody is allowed by this. */
 const char *live_set_by(struct live_index *x, uint32_t slot, enum live_by by, uint64_t key,

@@ -326,7 +326,7 @@ uint16_t index_own_get(struct index_owns *t, const char *serial)
     for (size_t i = 1; own == 0 && i < t->n; i++) {
         own = t->items[i].refs == 0 ? (uint16_t)i : 0;
     }
-    if (own == 0 && t->n < UINT16_MAX) {
+    if (own == 0 && t->n <= INDEX_OWNS_MAX) {
         size_t n = t->n > 0 ? t->n + 1 : 2;
         t->items = mem_must_realloc(t->items, n * sizeof(t->items[0]));
         memset(t->items + t->n, 0, (n - t->n) * sizeof(t->items[0]));

@@ -61,6 +61,8 @@ size_t index_bases_memory(const struct index_bases *t);
 void index_bases_deinit(struct index_bases *t);
 
 /* --- own certificates, a few ------------------------------------------------------------------ */
+/* That connections are open under at once: three weeks of renewals each half an hour. */
+enum { INDEX_OWNS_MAX = 1024 };
 struct index_own {
     unsigned refs; /* 0: free */
     char serial[48];

@@ -357,6 +357,42 @@ static void test_unsure(void **state)
     live_index_free(x);
 }
 
+/* More own certificates at once than are told apart: nobody is overlooked for that. */
+static void test_many_own(void **state)
+{
+    (void)state;
+    enum { N = 1030, APART = 1024 };
+    struct live_index *x = live_index_new();
+    const struct snapshot_change c = {.since = 1};
+    static uint32_t slots[N];
+    char serial[48];
+    for (size_t i = 0; i < N; i++) {
+        slots[i] = live_add(x, &slots[i], 0, false);
+        live_set_by(x, slots[i], LIVE_BY_RULE, 1, 0, "r");
+        snprintf(serial, sizeof(serial), "%zx", i);
+        live_set_own(x, slots[i], serial);
+    }
+    live_mark_change(x, &c, 1);
+    assert_int_equal(live_rank_of(x, slots[0]), LIVE_MOVE);
+    assert_int_equal(live_rank_of(x, slots[APART - 1]), LIVE_MOVE);
+    for (size_t i = APART; i < N; i++) {
+        assert_int_equal(live_rank_of(x, slots[i]), LIVE_CHANGED);
+    }
+    live_mark_serial(x, str_of("3ff"), LIVE_QUARANTINED);
+    assert_int_equal(live_rank_of(x, slots[APART - 1]), LIVE_QUARANTINED);
+    assert_int_equal(live_queued(x, LIVE_QUARANTINED), 1);
+    /* One that goes makes room. */
+    live_remove(x, slots[7]);
+    slots[7] = live_add(x, &slots[7], 0, false);
+    live_set_by(x, slots[7], LIVE_BY_RULE, 1, 0, "r");
+    live_set_own(x, slots[7], "ffff");
+    live_mark_change(x, &c, 1);
+    assert_int_equal(live_rank_of(x, slots[7]), LIVE_MOVE);
+    live_mark_serial(x, str_of("ffff"), LIVE_QUARANTINED);
+    assert_int_equal(live_rank_of(x, slots[7]), LIVE_QUARANTINED);
+    live_index_free(x);
+}
+
 /* As many as there may be, each with a name of its own. */
 static void test_many(void **state)
 {
@@ -399,7 +435,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random),      cmocka_unit_test(test_changes_pile_up),
         cmocka_unit_test(test_nobody_else), cmocka_unit_test(test_peers),
-        cmocka_unit_test(test_unsure),      cmocka_unit_test(test_many),
+        cmocka_unit_test(test_unsure),      cmocka_unit_test(test_many_own),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
