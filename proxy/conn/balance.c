@@ -3,6 +3,7 @@
 #include "conn_priv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t now_ms(const struct conn *c)
 {
@@ -240,6 +241,20 @@ void conn_balance_free(struct conn *c)
 
 /* --- after a change --------------------------------------------------------------------------- */
 
+/* The endpoint that is reached at this address; NULL: none is. */
+static struct balance_endpoint *find(const struct conn *c, const struct balance_set *s,
+                                     const struct net_addr *at)
+{
+    for (size_t i = 0; s != NULL && i < s->n; i++) {
+        const struct net_addr *a = &s->endpoints[i]->address;
+        uint16_t port = net_addr_port(a) != 0 ? net_addr_port(a) : net_addr_port(&c->original);
+        if (net_addr_same_host(a, at) && port == net_addr_port(at)) {
+            return s->endpoints[i];
+        }
+    }
+    return NULL;
+}
+
 bool conn_balance_holds(const struct conn *c)
 {
     if (c->target != NULL || c->transport != CONF_TRANSPORT_DISABLE) {
@@ -249,12 +264,81 @@ bool conn_balance_holds(const struct conn *c)
     if (s == NULL) {
         return net_addr_equal(&c->upstream, &c->original);
     }
-    for (size_t i = 0; i < s->n; i++) {
-        const struct net_addr *a = &s->endpoints[i]->address;
-        uint16_t port = net_addr_port(a) != 0 ? net_addr_port(a) : net_addr_port(&c->original);
-        if (net_addr_same_host(a, &c->upstream) && port == net_addr_port(&c->upstream)) {
-            return true;
-        }
+    return find(c, s, &c->upstream) != NULL || (s->named && c->balance != NULL);
+}
+
+static bool same_services(const struct conn_balance *b, const struct balance_set *const *sets,
+                          size_t n)
+{
+    bool same = b->n_services == n;
+    for (size_t i = 0; same && i < n; i++) {
+        same = b->services[i] == sets[i]->service;
     }
-    return s->named && c->balance != NULL;
+    return same;
+}
+
+/* Beyond a limit, too: it is open already. */
+static void recount_services(struct conn_balance *b, const struct balance_set *const *sets,
+                             size_t n)
+{
+    struct balance_service *before[SNAPSHOT_SETS_MAX];
+    size_t n_before = b->n_services;
+    memcpy(before, b->services, n_before * sizeof(before[0]));
+    for (size_t i = 0; i < n; i++) {
+        (void)balance_service_take(sets[i]->service, 0);
+        b->services[i] = sets[i]->service;
+    }
+    b->n_services = (uint8_t)n;
+    for (size_t i = 0; i < n_before; i++) {
+        balance_service_give(before[i]);
+    }
+}
+
+/* Where it went, counted there or not. */
+static struct net_addr went_to(const struct conn *c)
+{
+    const struct conn_balance *b = c->balance;
+    struct net_addr a = b->n_tried > 0 ? b->tried[b->n_tried - 1]->address : c->original;
+    if (net_addr_port(&a) == 0) {
+        net_addr_set_port(&a, net_addr_port(&c->original));
+    }
+    return a;
+}
+
+/* One that is not listed any more may be listed again, by its service's name. */
+static void recount_endpoint(struct conn *c, const struct balance_set *s)
+{
+    struct conn_balance *b = c->balance;
+    struct balance_endpoint *was = in_use(c);
+    struct net_addr at = went_to(c);
+    struct balance_endpoint *now = find(c, s, &at);
+    if (now == NULL) {
+        if (was != NULL && (s == NULL || strcmp(was->service, s->route->service) != 0)) {
+            leave(c);
+        }
+    } else if (now != was) {
+        balance_take(now);
+        forget(c);
+        b->tried[b->n_tried++] = now;
+        b->in_use = b->told = true;
+    }
+}
+
+void conn_balance_recount(struct conn *c)
+{
+    const struct balance_set *sets[SNAPSHOT_SETS_MAX];
+    if (c->target != NULL || c->carrier != NULL || c->state != CONN_PUMP) {
+        return; /* a listener's list is the same service; one that connects tells of its own */
+    }
+    size_t n = snapshot_sets(conn_snapshot(c), c->route, &c->original, sets);
+    if (c->balance == NULL && n > 0) {
+        c->balance = (struct conn_balance *)calloc(1, sizeof(*c->balance));
+    }
+    if (c->balance == NULL) {
+        return;
+    }
+    if (!same_services(c->balance, sets, n)) {
+        recount_services(c->balance, sets, n);
+    }
+    recount_endpoint(c, endpoints(c));
 }

@@ -419,6 +419,8 @@ void conn_balance_end(struct conn *c);
 void conn_balance_free(struct conn *c);
 /* After a change, of one without TLS: whether the map leads to its upstream still. */
 bool conn_balance_holds(const struct conn *c);
+/* After a change, of one that stays: counts it where the map says now that it is. */
+void conn_balance_recount(struct conn *c);
 
 /* --- identity_limit.c ------------------------------------------------------------------------- */
 /* Inbound, once it is known who the peer is, of everything that is a connection: false, closed, if

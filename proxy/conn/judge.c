@@ -237,6 +237,7 @@ static enum conn_reason rejudge(struct conn *c)
     }
     if (c->state == CONN_PUMP) {
         conn_live_allowed(c); /* maybe by another route */
+        conn_balance_recount(c);
     }
     return CONN_CLOSE_DONE;
 }

@@ -278,6 +278,106 @@ static void test_silent(void **state)
     }
 }
 
+/* --- what is counted where ----------------------------------------------------------------------
+ */
+
+struct counted {
+    unsigned service, ends[2];
+};
+
+/* What the map says now, of the one service that it has. */
+static struct counted counted(struct service *s)
+{
+    struct counted n = {.service = 0};
+    struct balance_state *b =
+        snapshot_balance(s->client.balance, s->client.files, NULL, NULL, os_now_ms());
+    assert_int_equal(b->n_sets, 1);
+    n.service = b->sets[0].service->open;
+    for (size_t i = 0; i < b->sets[0].n; i++) {
+        const struct balance_endpoint *e = b->sets[0].endpoints[i];
+        n.ends[(ntohl(e->address.in4.sin_addr.s_addr) & 0xff) - 1] = e->open;
+    }
+    balance_state_unref(b);
+    return n;
+}
+
+static void assert_counted(struct service *s, unsigned first, unsigned second)
+{
+    struct counted n = counted(s);
+    assert_int_equal(n.service, 1);
+    assert_int_equal(n.ends[0], first);
+    assert_int_equal(n.ends[1], second);
+}
+
+static void remap(struct service *s, const char *name, const char *endpoints, const char *more)
+{
+    char mesh[600];
+    snprintf(mesh, sizeof(mesh),
+             "kind: Mesh\nlevel: 1\nservices: [{name: %s, addresses: [10.99.0.1], ports: [{port: "
+             "80}], endpoints: [%s], identities: ['%s']%s}]\n",
+             name, endpoints, SERVER, more);
+    side_mesh(&s->client, mesh);
+}
+
+/* A connection stays while its route becomes another: it counts where that leads. */
+static void test_recount(void **state)
+{
+    (void)state;
+    for (int hbone = 0; hbone < 2; hbone++) {
+        struct service *s = begin(hbone, SERVER, NULL);
+        char both[80], other[40], more[60] = "";
+        uint16_t at = hbone ? s->backend : s->tls;
+        snprintf(both, sizeof(both), "'127.0.0.1:%u', '127.0.0.2:%u'", at, at);
+        snprintf(other, sizeof(other), "'127.0.0.2:%u'", at);
+        if (hbone) {
+            snprintf(more, sizeof(more), ", transport: hbone, hbone_port: %u", s->tls);
+        }
+        int c = dial(s->port);
+        say(c, "a");
+        struct pollfd p = {.fd = s->workload, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+        int a = accept(s->workload, NULL, NULL);
+        hear(a, "a");
+        say(a, "b");
+        hear(c, "b");
+        assert_counted(s, 1, 0);
+        const struct {
+            const char *name, *endpoints;
+            unsigned first;
+        } maps[] = {
+            {"t", both, 1},  /* another name for it */
+            {"t", other, 0}, /* its endpoint is not listed any more */
+            {"t", both, 1},  {"u", other, 0}, {"v", other, 0}, {"s", both, 1},
+        };
+        for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) {
+            remap(s, maps[i].name, maps[i].endpoints, more);
+            say(c, "a"); /* it was looked at, then */
+            hear(a, "a");
+            assert_counted(s, maps[i].first, 0);
+        }
+        /* Beyond a limit that came later it stays, and is the one that counts. */
+        char limited[120];
+        snprintf(limited, sizeof(limited), "%s, limits: {connections: 1}", more);
+        remap(s, "w", both, limited);
+        hear_reset(dial(s->port));
+        log_line(&s->client, "\"connection\"", "destination_limit");
+        close(c);
+        char byte;
+        assert_int_equal(recv(a, &byte, 1, 0), 0);
+        close(a);
+        log_line(&s->client, "\"connection\"", "\"reason\":\"done\"");
+        uint64_t until = os_now_ms() + WAIT_MS;
+        struct counted n = counted(s);
+        while ((n.service != 0 || n.ends[0] != 0) &&
+               os_now_ms() < until) { /* soon after its line */
+            (void)poll(NULL, 0, 2);
+            n = counted(s);
+        }
+        assert_true(n.service == 0 && n.ends[0] == 0);
+        end(s);
+    }
+}
+
 /* --- one that dies under load ----------------------------------------------------------------- */
 
 enum { CLIENTS = 4, MORE = 60 };
@@ -391,9 +491,13 @@ static void test_one_dies_under_load(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nobody_is_right), cmocka_unit_test(test_wrong_identity),
-        cmocka_unit_test(test_nobody_there),    cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_silent),          cmocka_unit_test(test_one_dies_under_load),
+        cmocka_unit_test(test_nobody_is_right),
+        cmocka_unit_test(test_wrong_identity),
+        cmocka_unit_test(test_nobody_there),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_silent),
+        cmocka_unit_test(test_recount),
+        cmocka_unit_test(test_one_dies_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
