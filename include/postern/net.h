@@ -176,6 +176,8 @@ struct stream {
     bool eof;           /* read side: ended in order */
     bool truncated;     /* read side: ended without the end that the protocol asks for */
     bool failed;
+    bool broken;      /* the other end takes nothing any more: what it had sent before that is still
+                       * read, then reading fails too */
     bool shut_wanted; /* write side: to be ended once `out` is empty */
     bool shut_done;
     struct buf out; /* what the kernel has not taken yet */

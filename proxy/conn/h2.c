@@ -209,6 +209,45 @@ static void up_failed(struct conn *c)
     }
 }
 
+/* One read. False: nothing more to do now. */
+static bool read_some(struct conn *c, struct conn_leg *leg, struct http2_session *s,
+                      bool *ret_failed)
+{
+    size_t n = 0;
+    if ((leg->ready & LOOP_READ) == 0 && !stream_has_input(&leg->s)) {
+        return false;
+    }
+    leg->ready &= ~(unsigned)LOOP_READ;
+    switch (stream_read(&leg->s, c->worker->scratch.plain, NET_SCRATCH_SIZE, &n)) {
+    case STREAM_OK:
+        (void)http2_session_feed(s, c->worker->scratch.plain, n, c->active_ms);
+        return true;
+    case STREAM_AGAIN:
+        return false;
+    case STREAM_EOF:
+    case STREAM_FAILED:
+        break;
+    }
+    *ret_failed = true;
+    return false;
+}
+
+/* Writing to the workload failed: what it had said before that may be answers, and its end has
+ * overtaken them. No more comes than the kernel has. */
+static void up_write_failed(struct conn *c)
+{
+    struct conn_leg *up = conn_upstream(c);
+    bool failed = false;
+    up->ready |= LOOP_READ;
+    while (up->s.broken && c->state == CONN_HTTP2 && c->h2->up_state == H2_UP_OPEN &&
+           read_some(c, up, c->h2->up, &failed)) {
+        up->ready |= LOOP_READ;
+    }
+    if (c->state == CONN_HTTP2 && c->h2->up_state == H2_UP_OPEN) {
+        up_failed(c);
+    }
+}
+
 /* --- a turn ----------------------------------------------------------------------------------- */
 
 /* What the workload does not take any more the client should send elsewhere. */
@@ -242,7 +281,7 @@ static void write_up(struct conn *c)
         return;
     }
     if (!write_all(conn_upstream(c), c->h2->up, &on)) {
-        up_failed(c);
+        up_write_failed(c);
     } else if (!on) {
         up_over(c);
     }
@@ -286,29 +325,6 @@ static bool flush(struct conn_leg *leg)
     return ok;
 }
 
-/* One read. False: nothing more to do now. */
-static bool read_some(struct conn *c, struct conn_leg *leg, struct http2_session *s,
-                      bool *ret_failed)
-{
-    size_t n = 0;
-    if ((leg->ready & LOOP_READ) == 0 && !stream_has_input(&leg->s)) {
-        return false;
-    }
-    leg->ready &= ~(unsigned)LOOP_READ;
-    switch (stream_read(&leg->s, c->worker->scratch.plain, NET_SCRATCH_SIZE, &n)) {
-    case STREAM_OK:
-        (void)http2_session_feed(s, c->worker->scratch.plain, n, c->active_ms);
-        return true;
-    case STREAM_AGAIN:
-        return false;
-    case STREAM_EOF:
-    case STREAM_FAILED:
-        break;
-    }
-    *ret_failed = true;
-    return false;
-}
-
 void conn_h2_step(struct conn *c)
 {
     struct conn_http2 *h = c->h2;
@@ -323,7 +339,7 @@ void conn_h2_step(struct conn *c)
         down_failed(c);
     }
     if (c->state == CONN_HTTP2 && h->up_state == H2_UP_OPEN && !flush(up)) {
-        up_failed(c);
+        up_write_failed(c);
     }
     while (c->state == CONN_HTTP2 && read_some(c, down, h->down, &failed)) {
     }

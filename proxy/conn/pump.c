@@ -37,6 +37,33 @@ static enum conn_reason broken(struct conn *c, const struct conn_leg *leg)
     return leg == conn_downstream(c) ? CONN_CLOSE_DOWNSTREAM_RESET : CONN_CLOSE_UPSTREAM_RESET;
 }
 
+/* Writing to `to` failed. What it had said before that goes on to the other side still, for a
+ * moment: it may be the answer that says why, and its reset has overtaken it. False: closed. */
+static bool give_up_writing(struct conn *c, struct conn_leg *to)
+{
+    if (!to->s.broken || to->s.eof || conn_other(c, to)->s.broken) {
+        conn_close(c, broken(c, to));
+        return false;
+    }
+    c->linger_bytes = 0;
+    loop_timer_arm(&c->timer, CONN_LINGER_MS);
+    return true;
+}
+
+/* From one whose other side takes nothing any more: read away, so that what it is told is not
+ * overtaken by a reset of ours. False: closed. */
+static bool read_away(struct conn *c, struct conn_leg *from)
+{
+    size_t n = 0;
+    enum stream_outcome o = stream_read(&from->s, c->worker->scratch.plain, NET_SCRATCH_SIZE, &n);
+    c->linger_bytes += (uint32_t)n;
+    if (o == STREAM_FAILED || c->linger_bytes > CONN_LINGER_BYTES) {
+        conn_close(c, broken(c, o == STREAM_FAILED ? from : conn_other(c, from)));
+        return false;
+    }
+    return true;
+}
+
 /* Moves what one read gives. False: the connection is closed. */
 static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
 {
@@ -54,8 +81,7 @@ static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
             conn_detect_look(c, from, scratch->plain, n);
         }
         if (stream_write(&to->s, scratch->plain, n) == STREAM_FAILED) {
-            conn_close(c, broken(c, to));
-            return false;
+            return give_up_writing(c, to);
         }
         if (stream_blocked(&to->s) && from->s.read_size > NET_READ_MIN) {
             from->s.read_size /= 2; /* a slow reader gets less kept for it */
@@ -64,11 +90,7 @@ static bool move(struct conn *c, struct conn_leg *from, struct conn_leg *to)
     case STREAM_AGAIN:
         return true;
     case STREAM_EOF:
-        if (stream_shut(&to->s) == STREAM_FAILED) {
-            conn_close(c, broken(c, to));
-            return false;
-        }
-        return true;
+        return stream_shut(&to->s) != STREAM_FAILED || give_up_writing(c, to);
     case STREAM_FAILED:
         break;
     }
@@ -81,17 +103,23 @@ static bool serve(struct conn *c, struct conn_leg *leg)
 {
     struct conn_leg *other = conn_other(c, leg);
     if ((leg->ready & LOOP_WRITE) != 0 && stream_blocked(&leg->s)) {
-        if (stream_flush(&leg->s) == STREAM_FAILED) {
-            conn_close(c, broken(c, leg));
+        if (stream_flush(&leg->s) == STREAM_FAILED && !give_up_writing(c, leg)) {
             return false;
         }
     }
     bool readable = (leg->ready & LOOP_READ) != 0 || stream_has_input(&leg->s);
     leg->ready = 0;
     if (readable && !leg->s.eof && !stream_blocked(&other->s)) {
-        return move(c, leg, other);
+        return other->s.broken ? read_away(c, leg) : move(c, leg, other);
     }
     return true;
+}
+
+/* One takes nothing, and has said all that it had to say; the other has heard it, and ended. */
+static bool is_over(const struct conn_leg *broken, const struct conn_leg *other)
+{
+    return broken->s.broken && broken->s.eof && other->s.shut_done && !stream_blocked(&other->s) &&
+           other->s.eof;
 }
 
 static bool ended(const struct conn_leg *from, const struct conn_leg *to)
@@ -118,6 +146,10 @@ void conn_pump_step(struct conn *c)
         /* What is already decrypted announces itself to nobody. */
     } while ((stream_has_input(&c->peer.s) && !c->peer.s.eof && !stream_blocked(&c->app.s)) ||
              (stream_has_input(&c->app.s) && !c->app.s.eof && !stream_blocked(&c->peer.s)));
+    if (is_over(&c->app, &c->peer) || is_over(&c->peer, &c->app)) {
+        conn_close(c, broken(c, c->app.s.broken ? &c->app : &c->peer));
+        return;
+    }
     if (ended(&c->app, &c->peer) && ended(&c->peer, &c->app)) {
         conn_close(c, CONN_CLOSE_DONE);
         return;

@@ -446,7 +446,10 @@ static void on_idle(struct conn *c)
 {
     uint64_t idle = loop_now_ms(c->worker->loop) - c->active_ms;
     uint64_t limit = conn_conf(c)->timeouts.idle_tcp_ms;
-    if (idle >= limit) {
+    if (c->app.s.broken || c->peer.s.broken) { /* its last words have had their time */
+        conn_close(c, conn_downstream(c)->s.broken ? CONN_CLOSE_DOWNSTREAM_RESET
+                                                   : CONN_CLOSE_UPSTREAM_RESET);
+    } else if (idle >= limit) {
         conn_close(c, CONN_CLOSE_IDLE);
     } else {
         loop_timer_arm(&c->timer, limit - idle);

@@ -41,6 +41,24 @@ static enum stream_outcome fail(struct stream *s, int sys_errno)
     return STREAM_FAILED;
 }
 
+/* What waits to be sent goes nowhere. */
+static enum stream_outcome fail_sending(struct stream *s, int sys_errno)
+{
+    buf_reset(&s->out);
+    if (s->broken) {
+        return STREAM_FAILED; /* the first error says what happened */
+    }
+    s->broken = true;
+    return fail(s, sys_errno);
+}
+
+/* The end of what came, of one that failed to send. That took the error away from the socket, which
+ * would now tell an end: it is one only if the other side had ended before it was sent to. */
+static enum stream_outcome end_of_broken(struct stream *s)
+{
+    return s->sys_errno == EPIPE ? STREAM_EOF : STREAM_FAILED;
+}
+
 enum stream_outcome stream_recv(struct stream *s, uint8_t *dst, size_t n, size_t *ret_n)
 {
     ssize_t r;
@@ -51,7 +69,7 @@ enum stream_outcome stream_recv(struct stream *s, uint8_t *dst, size_t n, size_t
         return errno == EAGAIN ? STREAM_AGAIN : fail(s, errno);
     }
     if (r == 0) {
-        return STREAM_EOF;
+        return s->broken ? end_of_broken(s) : STREAM_EOF;
     }
     if ((size_t)r == n && s->read_size < NET_SCRATCH_SIZE) {
         s->read_size *= 2;
@@ -69,7 +87,7 @@ enum stream_outcome stream_send(struct stream *s, const uint8_t *src, size_t n)
             r = send(s->fd, src, n, MSG_NOSIGNAL);
         } while (r == -1 && errno == EINTR);
         if (r == -1 && errno != EAGAIN) {
-            return fail(s, errno);
+            return fail_sending(s, errno);
         }
         sent = r == -1 ? 0 : (size_t)r;
     }
@@ -90,7 +108,7 @@ enum stream_outcome stream_flush(struct stream *s)
             continue;
         }
         if (r == -1) {
-            return errno == EAGAIN ? STREAM_AGAIN : fail(s, errno);
+            return errno == EAGAIN ? STREAM_AGAIN : fail_sending(s, errno);
         }
         buf_consume(&s->out, (size_t)r);
     }

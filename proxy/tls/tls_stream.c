@@ -61,6 +61,7 @@ static enum stream_outcome fail(struct tls_stream *s, bool peer_gone)
 {
     tls_explain(s, peer_gone);
     s->base.failed = true;
+    s->base.broken = false;
     return STREAM_FAILED;
 }
 
@@ -126,7 +127,7 @@ static enum stream_outcome read_outcome(struct tls_stream *s, int r)
 static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t cap, size_t *ret_n)
 {
     struct tls_stream *s = tls_of(base);
-    if (base->failed) {
+    if (base->failed && !base->broken) {
         return STREAM_FAILED;
     }
     if (base->eof || (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0) {
@@ -141,8 +142,11 @@ static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t ca
         if (o == STREAM_EOF) {
             /* No close_notify came before the FIN: someone may have cut the stream short. */
             base->truncated = true;
+            o = STREAM_FAILED;
+        }
+        if (o == STREAM_FAILED) {
             base->failed = true;
-            return STREAM_FAILED;
+            base->broken = false; /* nothing more can be read of it */
         }
         if (o != STREAM_OK) {
             return o;
@@ -162,8 +166,11 @@ static enum stream_outcome tls_read(struct stream *base, uint8_t *dst, size_t ca
             break; /* all that came is decrypted: asking again would only say "no more" */
         }
     }
-    if (!keep_rest(s) || send_sealed(s) == STREAM_FAILED) {
+    bool kept = keep_rest(s);
+    (void)send_sealed(s); /* an answer of TLS that nobody takes: the bytes count all the same */
+    if (!kept || (base->failed && !base->broken)) {
         base->failed = true;
+        base->broken = false;
         return STREAM_FAILED;
     }
     if (n > 0) {
@@ -234,7 +241,7 @@ static bool tls_has_input(const struct stream *base)
     if (base->eof || !s->established) {
         return false;
     }
-    return base->failed || s->rest.len > 0 || SSL_pending(s->ssl) > 0 ||
+    return (base->failed && !base->broken) || s->rest.len > 0 || SSL_pending(s->ssl) > 0 ||
            (SSL_get_shutdown(s->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
 }
 

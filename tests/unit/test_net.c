@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -70,6 +72,24 @@ static void open_pair(struct pair *p)
     assert_int_equal(net_scratch_init(&p->scratch, NULL), 0);
     stream_plain_init(&p->s, &p->scratch, fds[0]);
     p->other = fds[1];
+}
+
+static void open_tcp_pair(struct pair *p)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof(a);
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listening, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(listening, 1), 0);
+    assert_int_equal(getsockname(listening, (struct sockaddr *)&a, &len), 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    assert_int_equal(net_scratch_init(&p->scratch, NULL), 0);
+    stream_plain_init(&p->s, &p->scratch, fd);
+    p->other = accept(listening, NULL, NULL);
+    assert_int_not_equal(p->other, -1);
+    close(listening);
 }
 
 static void close_pair(struct pair *p)
@@ -148,6 +168,43 @@ static void test_ends(void **state)
     assert_int_equal(stream_write(&p.s, (const uint8_t *)"z", 1), STREAM_FAILED);
     assert_int_equal(p.s.sys_errno, EPIPE);
     close_pair(&p);
+}
+
+/* Writing says that the other end reset; what it had sent before that is read all the same, and
+ * what follows is an end only if it had ended in order. */
+static void test_last_word(void **state)
+{
+    (void)state;
+    for (int ends = 0; ends < 2; ends++) {
+        struct pair p;
+        open_tcp_pair(&p);
+        uint8_t got[8];
+        size_t n = 0;
+        assert_int_equal(write(p.s.fd, "unread", 6), 6);
+        struct pollfd came = {.fd = p.other, .events = POLLIN};
+        assert_int_equal(poll(&came, 1, 10000), 1);
+        assert_int_equal(write(p.other, "word", 4), 4);
+        if (ends == 1) {
+            shutdown(p.other, SHUT_WR);
+            struct pollfd end = {.fd = p.s.fd, .events = POLLRDHUP};
+            assert_int_equal(poll(&end, 1, 10000), 1);
+        }
+        close(p.other);
+        p.other = -1;
+        struct pollfd gone = {.fd = p.s.fd, .events = 0};
+        assert_int_equal(poll(&gone, 1, 10000), 1);
+        assert_int_equal(stream_write(&p.s, (const uint8_t *)"x", 1), STREAM_FAILED);
+        assert_int_equal(stream_write(&p.s, (const uint8_t *)"x", 1), STREAM_FAILED);
+        assert_false(stream_blocked(&p.s));
+        assert_true(p.s.broken);
+        assert_int_equal(stream_read(&p.s, got, sizeof(got), &n), STREAM_OK);
+        assert_int_equal(n, 4);
+        assert_int_equal(stream_read(&p.s, got, sizeof(got), &n),
+                         ends == 1 ? STREAM_EOF : STREAM_FAILED);
+        assert_int_equal(p.s.eof, ends == 1);
+        assert_int_equal(p.s.sys_errno, ends == 1 ? EPIPE : ECONNRESET);
+        close_pair(&p);
+    }
 }
 
 static void test_dial_refused(void **state)
@@ -318,6 +375,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unix_dial, set_up_dir, remove_dir),
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_last_word),
         cmocka_unit_test(test_dial_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
