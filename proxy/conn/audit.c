@@ -60,10 +60,10 @@ static const char *const shadows[] = {
 static void record(struct conn *c, const struct conn_audit *a, enum audit_kind kind)
 {
     const struct policy_verdict *asked = kind != AUDIT_ENDED ? a->verdict : NULL;
-    struct audit_decision d = {.kind = kind, .allow = asked != NULL && asked->allow};
+    struct audit_decision d = {.kind = kind, .allow = asked != NULL && asked->allow && !a->refused};
     char text[CONN_DECISION_TEXT] = "";
     char *decision = a->decision != NULL ? a->decision : text;
-    if (c->worker->audit == NULL || !is_recorded(c, asked, &d.sampled)) {
+    if (c->worker->audit == NULL || !is_recorded(c, a->refused ? NULL : asked, &d.sampled)) {
         return;
     }
     if (decision[0] == '\0') {
@@ -82,6 +82,8 @@ static void record(struct conn *c, const struct conn_audit *a, enum audit_kind k
         d.rule = str_of(a->verdict->rule);
         d.rule_reason = str_of(a->verdict->rule_reason);
         d.audit_rule = str_of(a->verdict->audit);
+    }
+    if (a->verdict != NULL && !a->refused) {
         d.shadow = str_of(shadows[a->verdict->shadow]);
         d.shadow_rule = str_of(a->verdict->shadow_rule);
     }
@@ -103,7 +105,7 @@ void conn_audit_connection(struct conn *c, const char *reason)
 void conn_audit_request(struct conn *c, const struct conn_audit *a)
 {
     if (!a->ended) {
-        conn_plain_decided(c, a->verdict != NULL && a->verdict->allow);
+        conn_plain_decided(c, a->verdict != NULL && a->verdict->allow && !a->refused);
     }
     record(c, a, a->ended ? AUDIT_ENDED : AUDIT_REQUEST);
 }

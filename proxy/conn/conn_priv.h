@@ -575,6 +575,8 @@ struct conn_audit {
     const char *near_miss;                /* of a denial; NULL: not known */
     const char *reason;                   /* NULL: the verdict's */
     bool ended;                           /* it was allowed, and is ended after a change */
+    bool refused;                         /* the verdict allows it, and something else says no:
+                                           * `reason` */
 };
 /* By c->verdict and c->denial; reason NULL: the verdict's. */
 void conn_audit_connection(struct conn *c, const char *reason);

@@ -64,6 +64,7 @@ void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const
               const char *reason)
 {
     const struct http1_request *r = x->conn->worker->request;
+    const char *why = verdict != NULL ? reason : NULL;
     conn_audit_request(x->conn,
                        &(const struct conn_audit){.verdict = verdict,
                                                   .protocol = "http2",
@@ -73,7 +74,8 @@ void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const
                                                   .decision = x->decision,
                                                   .near_miss = near_miss,
                                                   .reason = reason,
-                                                  .ended = verdict != NULL && reason != NULL});
+                                                  .ended = why != NULL && !verdict->allow,
+                                                  .refused = why != NULL && verdict->allow});
 }
 
 /* Judged again without what the token said. */

@@ -155,7 +155,7 @@ static void take_judged(struct h2_exchange *x, const struct http2_head *head)
     }
     bool allowed = h2_judge(x, near_miss, sizeof(near_miss));
     if (allowed && !http_rate_take(c, r->method, r->judged_path)) {
-        h2_audit(x, NULL, NULL, "rate_limited");
+        h2_audit(x, &x->verdict, NULL, "rate_limited");
         deny(x, 429, "rate_limited", "too many requests", NULL);
         return;
     }

@@ -6,7 +6,9 @@
 
 /* --- judging ---------------------------------------------------------------------------------- */
 
-/* verdict NULL: a denial that no policy has made; reason says why. */
+/* verdict NULL: a denial that no policy has made; reason says why, also where policy had allowed
+ * it.
+ */
 static void audit(struct conn *c, const struct policy_verdict *verdict, const char *reason)
 {
     struct conn_http *h = c->http;
@@ -19,7 +21,8 @@ static void audit(struct conn *c, const struct policy_verdict *verdict, const ch
                                                      .path = f.path,
                                                      .decision = h->decision,
                                                      .near_miss = near ? h->near_miss : NULL,
-                                                     .reason = reason});
+                                                     .reason = reason,
+                                                     .refused = reason != NULL && !near});
 }
 
 /* --- one request ------------------------------------------------------------------------------ */
@@ -181,7 +184,7 @@ static void take_head(struct conn *c)
         audit(c, &c->http->verdict, NULL);
         deny(c, 403, "policy_denied", "denied");
     } else if (!http_rate_take(c, r->method, r->judged_path)) {
-        audit(c, NULL, "rate_limited");
+        audit(c, &c->http->verdict, "rate_limited");
         deny(c, 429, "rate_limited", "too many requests");
     } else {
         audit(c, &c->http->verdict, NULL);

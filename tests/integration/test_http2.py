@@ -107,16 +107,20 @@ def test_curl(rig):
 
 
 def test_audit(rig):
-    """What is answered to a stream stands in the audit log by the same id, and a request too many as the denial that it is."""
+    """What is answered to a stream stands in the audit log by the same id, and a request too many as the denial that it is,
+    whatever brought it, with the rule that had allowed it."""
     rig.serve()
-    limited = []
-    url = f"http://127.0.0.1:{rig.h2}"
     show = ["-o", "/dev/null", "-w", "%{http_code} %header{x-postern-decision}"]
 
-    def ask(path):
-        return rig.gw.curl("--http2-prior-knowledge", *show, url + path).stdout.split()
+    def ask(path, form="--http2-prior-knowledge", port=rig.h2):
+        return rig.gw.curl(form, *show, f"http://127.0.0.1:{port}{path}").stdout.split()
 
-    wait_for("one too many", lambda: (answer := ask("/rare"))[0] == "429" and limited.append(answer[1]) is None)
+    def too_many(*how):
+        limited = []
+        wait_for("one too many", lambda: (answer := ask("/rare", *how))[0] == "429" and limited.append(answer[1]) is None)
+        return limited[0]
+
+    limited = {"http2": too_many(), "http1": too_many("--http1.1", rig.plain)}
     status, denied = ask("/secret")
     assert status == "403"
 
@@ -128,8 +132,10 @@ def test_audit(rig):
     at = line(denied)
     assert (at["event"], at["protocol"], at["path"]) == ("request", "http2", "/secret"), at
     assert (at["verdict"], at["reason"]) == ("deny", "no_rule") and at["peer_id"] == "dns:client.example", at
-    at = line(limited[0])
-    assert (at["verdict"], at["reason"], at["path"]) == ("deny", "rate_limited", "/rare"), at
+    for protocol, decision in limited.items():
+        at = line(decision)
+        assert (at["protocol"], at["verdict"], at["reason"], at["path"]) == (protocol, "deny", "rate_limited", "/rare"), at
+        assert at["rule"] == "t" and "near_miss" not in at, at
 
 
 @pytest.mark.skipif("POSTERN_H2SPEC" not in os.environ, reason="POSTERN_H2SPEC=PATH of h2spec")
