@@ -268,8 +268,11 @@ static void repair_failure(void *arg, enum policy_clause c, bool negative, long 
     struct repair *r = arg;
     struct policy_edit edit = {
         .kind = POLICY_EDIT_REMOVE_ITEM, .clause = c, .negative = negative, .entry = entry};
+    bool role = r->now->rules[r->rule].roles.n > 0 && !policy_clause_is_from(c);
     if (c == POLICY_CLAUSE_TARGET || (dim_is_request(policy_clause_dim(c)) && !r->w->q->http)) {
         r->cost += COST_NEVER; /* it is about something else */
+    } else if (role) {
+        r->cost += COST_NEVER; /* it may stand in the role, which others have too */
     } else if (value != NULL) {
         repair_value(r, edit, value);
     } else if (negative) {
@@ -346,7 +349,8 @@ static void except(struct work *w, struct ask *a, uint32_t rule)
         add_edit(w, edit);
     }
     free(peer);
-    if ((w->n - before) * COST_ITEM <= COST_RULE) {
+    bool role = !from && w->conf->rules[rule].roles.n > 0; /* what others have too is left alone */
+    if (!role && (w->n - before) * COST_ITEM <= COST_RULE) {
         return;
     }
     while (w->n > before) {
@@ -458,7 +462,7 @@ static bool take_item(struct work *w, size_t rule)
     for (size_t t = 0; t < sizeof(tried) / sizeof(tried[0]); t++) {
         mem_autofree char *item = policy_fact_item(w->q, tried[t]);
         struct conf_rule *r = &w->conf->rules[rule];
-        size_t n = policy_clause_is_from(tried[t]) ? r->n_from : r->n_to;
+        size_t n = policy_clause_is_from(tried[t]) ? r->n_from : r->roles.n > 0 ? 0 : r->n_to;
         for (size_t i = 0; item != NULL && i < n; i++) {
             struct policy_list l = policy_list_of(r, tried[t], false, (long)i);
             if (!list_names(&l, item)) {

@@ -1,0 +1,166 @@
+"""postern policy explain --json: whatever is denied in a random run is explained, and the change that is proposed, done to
+the file by what the tool says of it and nothing else, turns it."""
+
+import copy
+import json
+import random
+
+from test_commands import postern
+
+TARGET = "spiffe://a.b/ns/shop/sa/orders"
+PEERS = ["spiffe://a.b/ns/shop/sa/web", "spiffe://a.b/ns/shop/sa/cron", "spiffe://a.b/ns/ops/sa/admin", "spiffe://c.d/x"]
+METHODS = ["GET", "POST", "PUT"]
+PATHS = ["/orders", "/orders/1", "/admin/x", "/a b", "/{}", "/*"]
+HOSTS = ["orders", "orders.shop"]
+PORTS = [8080, 9090]
+RUNS, RULES = 24, 5
+
+
+def path_pattern(rng):
+    return rng.choice(["/orders", "/orders/*", "/orders/{}", "/admin*", "*x", "/a%20b"])
+
+
+def some(rng, values, most=2):
+    return rng.sample(values, rng.randint(1, most))
+
+
+def random_rule(rng, name):
+    rule = {"name": name, "action": rng.choice(["ALLOW", "ALLOW", "DENY"])}
+    if rng.random() < 0.3:
+        rule["target"] = {"principals": [rng.choice([TARGET, "spiffe://a.b/ns/shop/sa/*", "spiffe://a.b/other"])]}
+    if rng.random() < 0.8:
+        rule["from"] = [
+            rng.choice(
+                [
+                    {"principals": some(rng, PEERS)},
+                    {"not_principals": some(rng, PEERS)},
+                    {"namespaces": some(rng, ["shop", "ops"])},
+                    {"trust_domains": ["a.b"], "ip_blocks": ["10.0.0.0/8"]},
+                    {"not_ip_blocks": ["10.0.0.1"], "principals": ["spiffe://a.b/*"]},
+                ]
+            )
+            for _ in range(rng.randint(1, 2))
+        ]
+    if rng.random() < 0.25:
+        rule["role"] = "reader"
+    elif rng.random() < 0.8:
+        rule["to"] = [
+            rng.choice(
+                [
+                    {"ports": some(rng, PORTS), "methods": some(rng, METHODS)},
+                    {"paths": [path_pattern(rng)], "hosts": some(rng, HOSTS)},
+                    {"not_paths": [path_pattern(rng)], "ports": some(rng, PORTS)},
+                    {"not_methods": some(rng, METHODS)},
+                    {"headers": [{"name": "x-env", "values": some(rng, ["test", "live"])}]},
+                    {"not_headers": [{"name": "x-env", "present": True}], "methods": some(rng, METHODS)},
+                ]
+            )
+            for _ in range(rng.randint(1, 2))
+        ]
+    return rule
+
+
+def random_policy(rng):
+    role = {"name": "reader", "to": [{"methods": ["GET"], "paths": ["/orders/{}"]}]}
+    return {"kind": "Policy", "level": 2, "roles": [role], "rules": [random_rule(rng, f"r{i}") for i in range(RULES)]}
+
+
+def random_request(rng):
+    argv = ["--target", TARGET, "--port", str(rng.choice(PORTS)), "--source", rng.choice(["10.0.0.1", "192.0.2.7"])]
+    argv += ["--peer", rng.choice(PEERS)] if rng.random() < 0.9 else []
+    if rng.random() < 0.85:
+        argv += ["--method", rng.choice(METHODS), "--host", rng.choice(HOSTS)]
+        argv += ["--path", rng.choice(PATHS).replace(" ", "%20").replace("{}", "%7B%7D")]
+        argv += ["--header", "x-env:" + rng.choice(["live", "other"])] if rng.random() < 0.5 else []
+    return argv
+
+
+def put(entry, edit):
+    """One item into, or out of, a list of an entry."""
+    items = entry.setdefault(edit["list"], [])
+    if "name" in edit:
+        same = [v for v in items if v["name"] == edit["name"] and "values" in v]
+        if edit["do"] == "remove_item" and "item" not in edit:
+            items[:] = [v for v in items if v["name"] != edit["name"]]
+        elif edit["do"] == "add_item" and same:
+            same[0]["values"].append(edit["item"])
+        else:
+            raise AssertionError(edit)
+    elif edit["do"] == "add_item":
+        items.append(edit["item"])
+    else:
+        items.remove(edit["item"])
+    if not items:
+        del entry[edit["list"]]
+
+
+def change(policy, edits):
+    """The file as docs/policy-tools.md says that it is to be changed."""
+    policy = copy.deepcopy(policy)
+    for edit in edits:
+        if edit["do"] == "add_rule":
+            policy["rules"].append(edit["rule"])
+            continue
+        rule = next(r for r in policy["rules"] if r["name"] == edit["rule"])
+        if edit["do"] == "remove_rule":
+            policy["rules"].remove(rule)
+            continue
+        if edit["in"] == "target":
+            entries, entry = None, rule["target"]
+        else:
+            entries = rule.setdefault(edit["in"], [{}])
+            entry = entries[edit["entry"] or 0]
+        put(entry, edit)
+        if entries is not None and not all(entries):
+            del rule[edit["in"]]  # an entry that asks for nothing holds always, and so do they all
+    return policy
+
+
+def test_every_denial_is_explained_and_the_change_turns_it(build, tmp_path):
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    policy = tmp_path / "policy.yaml"
+    kinds = set()
+    denied = 0
+
+    def explain(request):
+        p = postern(build, "policy", "explain", "--json", *request, policy)
+        assert p.returncode == 0, (seed, request, policy.read_text(), p.stderr)
+        return json.loads(p.stdout)
+
+    while denied < RUNS:
+        before, request = random_policy(rng), random_request(rng)
+        policy.write_text(json.dumps(before))  # JSON is YAML
+        why = explain(request)
+        if why["verdict"] == "allow":
+            continue
+        denied += 1
+        told = (seed, request, before, why)
+        decided = [r for r in why["rules"] if r["decided"]]
+        assert [r["rule"] for r in decided] == ([why["rule"]] if "rule" in why else []), told
+        for rule in why["rules"]:
+            assert rule["matched"] or rule["failures"], told
+        assert why["change"] and why["turns"], told
+        policy.write_text(json.dumps(change(before, why["change"])))
+        after = explain(request)
+        assert after["verdict"] == "allow", (*told, policy.read_text())
+        kinds |= {edit["do"] for edit in why["change"]}
+    assert "add_item" in kinds, (seed, kinds)
+
+
+def test_a_decision_of_a_log_cannot_speak_to_the_terminal(build, tmp_path):
+    """What a log says was asked for may be anything: no control character of it is printed, and no line is forged."""
+    hostile = "/x\x1b]0;owned\x07\u009b31m\nallowed by rule \"all\""
+    line = {"event": "request", "direction": "inbound", "own_id": TARGET, "peer_id": PEERS[0], "port": 8080, "source": "10.0.0.1:5"}
+    line |= {"method": "GET", "host": "a\x1bb", "path": hostile, "verdict": "deny", "decision": "d-1"}
+    log, policy = tmp_path / "log", tmp_path / "policy.yaml"
+    log.write_text(json.dumps(line) + "\n")
+    to = [{"paths": ["/orders"], "hosts": ["orders"], "methods": ["GET"]}]
+    policy.write_text(json.dumps({"kind": "Policy", "level": 1, "rules": [{"name": "r", "action": "ALLOW", "to": to}]}))
+    for form in ([], ["--json"]):
+        p = postern(build, "policy", "explain", *form, "--log", log, "--decision", "d-1", policy)
+        assert p.returncode == 0, p.stderr
+        assert not any(c < " " or "\x7f" <= c <= "\x9f" for c in p.stdout.replace("\n", "")), p.stdout
+        assert "\nallowed by rule" not in p.stdout
+    host, path = json.loads(p.stdout)["rules"][0]["failures"]
+    assert host["actual"] == "a\x1bb" and path["actual"] == "/x%1B]0;owned%07%C2%9B31m%0Aallowed%20by%20rule%20%22all%22"
