@@ -1,5 +1,5 @@
 /* agent_child: the first words between a child of the agent and its supervisor. */
-#include <postern/agent_ipc.h>
+#include <postern/agent_child.h>
 
 #include <poll.h>
 #include <stdio.h>

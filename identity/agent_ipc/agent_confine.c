@@ -1,4 +1,4 @@
-#include <postern/agent_ipc.h>
+#include <postern/agent_child.h>
 
 #include <postern/os.h>
 #include <signal.h>

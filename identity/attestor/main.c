@@ -5,6 +5,7 @@
  */
 #include "attestor_priv.h"
 
+#include <postern/agent_child.h>
 #include <unistd.h>
 
 static const char EXECUTABLE[] = "postern-attestor";

@@ -1,6 +1,7 @@
 #include "attestor_priv.h"
 
 #include <linux/capability.h>
+#include <postern/agent_child.h>
 
 /* All that the attestor does after its start. openat is for /proc alone, but a filter cannot say
  * so, and Landlock cannot be used: it would forbid looking at processes that are not confined

@@ -7,6 +7,7 @@
 #include "keeper_priv.h"
 
 #include <openssl/crypto.h>
+#include <postern/agent_child.h>
 #include <postern/os.h>
 #include <string.h>
 #include <unistd.h>

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <malloc.h>
+#include <postern/agent_child.h>
 #include <postern/os.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,6 +8,7 @@
  */
 #include "kubelet_priv.h"
 
+#include <postern/agent_child.h>
 #include <string.h>
 
 static const char EXECUTABLE[] = "postern-kubelet";

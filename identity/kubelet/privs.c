@@ -1,5 +1,6 @@
 #include "kubelet_priv.h"
 
+#include <postern/agent_child.h>
 /* All that it does after its start: no open, no socket, no connect, no exec. What it reads from and
  * writes to was handed to it. */
 static const char *const SYSCALLS[] = {

@@ -1,5 +1,6 @@
 #include "loader_priv.h"
 
+#include <postern/agent_child.h>
 #include <stdlib.h>
 
 /* All that it does after its start. openat is for /etc/passwd and /etc/group (Landlock lets nothing

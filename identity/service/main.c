@@ -4,6 +4,7 @@
  */
 #include "service_priv.h"
 
+#include <postern/agent_child.h>
 #include <postern/mem.h>
 #include <stdlib.h>
 #include <unistd.h>

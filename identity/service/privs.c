@@ -1,5 +1,6 @@
 #include "service_priv.h"
 
+#include <postern/agent_child.h>
 /* All that the service does after its start. It opens no file and makes no socket: what it reads
  * from was handed to it. memfd_secret, ftruncate and mlock are for keys on their way to a caller.
  */

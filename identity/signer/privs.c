@@ -1,5 +1,6 @@
 #include "signer_priv.h"
 
+#include <postern/agent_child.h>
 #include <string.h>
 
 enum { PATHS_MAX = 128 };
