@@ -20,4 +20,11 @@ bool verify_scalar(struct context *c, const struct field *f, const struct node *
 /* What no single action can say. */
 void after_check(struct context *c, const struct node *list, size_t n_actions);
 
+/* --- between after.c and after_http.c --- */
+extern const struct table table_after_http; /* `http` of an action */
+/* The check of a field with a URL. */
+bool after_check_url(struct context *c, const struct field *f, const struct node *n);
+/* Bytes, each word with its NUL. */
+size_t after_words_size(const struct conf_words *w);
+
 #endif

@@ -9,14 +9,18 @@
  *
  * Units: milliseconds for *_ms, seconds for *_s. Thread: any; no global state.
  * Lists are {items, n}; an absent list is n == 0 (and `has_*` where absent and empty differ).
- * What a Policy file says is in conf_policy.h.
+ * What the kinds of file share is in conf_lists.h and conf_common.h; what a Policy, Agent or
+ * Entries file says in a header of its own.
  */
 #ifndef POSTERN_CONF_H
 #define POSTERN_CONF_H
 
 #include <netinet/in.h>
 #include <postern/buf.h>
+#include <postern/conf_agent.h>
 #include <postern/conf_audit.h>
+#include <postern/conf_common.h>
+#include <postern/conf_entries.h>
 #include <postern/conf_http.h>
 #include <postern/conf_jwt.h>
 #include <postern/conf_lists.h>
@@ -43,34 +47,6 @@ size_t conf_diag_count(const struct conf_diag *d);
 const struct err *conf_diag_get(const struct conf_diag *d, size_t i);
 /* All of them, one line each. */
 bool conf_diag_print(const struct conf_diag *d, struct buf *out);
-
-/* --- shared pieces; lists are in conf_lists.h ------------------------------------------------ */
-struct conf_sockaddr {
-    struct sockaddr_storage ss;
-    socklen_t len; /* 0: not set */
-};
-
-enum conf_protocol { CONF_PROTOCOL_TCP, CONF_PROTOCOL_HTTP };
-
-enum conf_take_over { CONF_TAKE_OVER_EXECUTABLE, CONF_TAKE_OVER_UID, CONF_TAKE_OVER_NOBODY };
-struct conf_admin {
-    char *socket; /* NULL: none */
-    uid_t *allow_uids;
-    size_t n_allow_uids;           /* default: root and the process's own uid */
-    enum conf_take_over take_over; /* Proxy and Gateway: by whom */
-};
-
-enum conf_state_at_rest { CONF_STATE_PLAIN };
-/* A PKCS#11 token that holds the root's key. */
-struct conf_token {
-    bool configured; /* the file has the key; else the rest counts for nothing */
-    char *module, *label, *key;
-    char *pin_file, *pin_credential; /* one of them is NULL */
-    struct conf_strings paths, environment;
-    enum conf_state_at_rest state; /* of what stays in the state file */
-};
-
-enum conf_access_log { CONF_ACCESS_ALL, CONF_ACCESS_DENIED };
 
 /* --- Proxy ------------------------------------------------------------------------------------ */
 enum conf_direction { CONF_OUTBOUND, CONF_INBOUND };
@@ -426,124 +402,12 @@ struct conf_mesh {
     size_t n_services;
 };
 
-/* --- Agent ------------------------------------------------------------------------------------ */
-struct conf_kubernetes {
-    bool configured; /* the file has the key; else the rest counts for nothing */
-    struct conf_sockaddr address;
-    char *ca_file, *server_name;             /* NULL: none; the address */
-    char *token_file, *cert_file, *key_file; /* NULL: none */
-    bool insecure, plaintext;
-    char *node_name; /* NULL: any */
-    uint32_t poll_ms;
-};
-
-/* What callers may make the agent hold and do. */
-struct conf_agent_limits {
-    uint32_t connections; /* 0: as many as descriptors last for */
-    uint32_t connections_per_uid, calls, calls_per_uid, calls_per_connection;
-    uint64_t memory_per_uid; /* bytes */
-    uint32_t issue_burst_per_uid, issue_rate_per_uid;
-};
-enum conf_jwt_algorithm { CONF_JWT_ES256, CONF_JWT_ES384, CONF_JWT_RS256 };
-
-enum conf_ca_source { CONF_CA_SELF, CONF_CA_DISK };
-enum conf_key_at_rest { CONF_KEY_UNSAID, CONF_KEY_PLAIN, CONF_KEY_PASSPHRASE, CONF_KEY_CREDENTIAL };
-struct conf_ca {
-    bool present; /* the file has such a section */
-    enum conf_ca_source source;
-    struct {
-        enum conf_key_at_rest kind;
-        char *passphrase_file, *credential, *old_passphrase_file; /* NULL: not named */
-        struct conf_token token;
-    } key;
-    struct {
-        char *cert_file, *key_file, *bundle_file; /* source disk only */
-    } disk;
-    uint32_t outage_warn_s;
-};
-
-struct conf_agent {
-    char *path;
-    char *trust_domain;
-    char *socket;
-    char *state_dir;
-    char *entries_path;
-    uint64_t journal_max_size; /* bytes of one file */
-    uint32_t journal_keep;     /* files, the one that is written included */
-    char *control_socket;      /* NULL: control.sock in the state directory */
-    struct {
-        char *policy_path, *mesh_path, *modes_path; /* NULL: none */
-    } state;                                        /* what proxies are told */
-    struct conf_ca ca;
-    uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
-    uint32_t jwt_ttl_s, jwt_key_ttl_s;
-    enum conf_jwt_algorithm jwt_algorithm; /* of new keys for tokens */
-    uid_t keeper_uid, attestor_uid, service_uid, kubelet_uid, signer_uid;
-    struct conf_kubernetes kubernetes;
-    uint64_t executable_max; /* bytes; larger ones have no digest */
-    struct conf_admin admin;
-    struct conf_sockaddr metrics;
-    enum log_level log_level;
-    struct conf_agent_limits limits;
-};
-
 /* --- Modes ------------------------------------------------------------------------------------ */
 enum conf_plaintext { CONF_PLAINTEXT_LISTED, CONF_PLAINTEXT_NEVER };
 
 struct conf_modes {
     char *path;
     enum conf_plaintext plaintext;
-};
-
-/* --- Entries ---------------------------------------------------------------------------------- */
-/* In the order of enum agent_selector_type. */
-enum conf_selector_type {
-    CONF_SELECTOR_UNIX_UID,
-    CONF_SELECTOR_UNIX_USER,
-    CONF_SELECTOR_UNIX_GID,
-    CONF_SELECTOR_UNIX_GROUP,
-    CONF_SELECTOR_UNIX_SUPPLEMENTARY_GID,
-    CONF_SELECTOR_UNIX_SUPPLEMENTARY_GROUP,
-    CONF_SELECTOR_UNIX_PATH,
-    CONF_SELECTOR_UNIX_SHA256,
-    CONF_SELECTOR_SYSTEMD_ID,
-    CONF_SELECTOR_CONTAINER_ID,
-    CONF_SELECTOR_CONTAINER_RUNTIME,
-    CONF_SELECTOR_K8S_NS,
-    CONF_SELECTOR_K8S_SA,
-    CONF_SELECTOR_K8S_POD_NAME,
-    CONF_SELECTOR_K8S_POD_UID,
-    CONF_SELECTOR_K8S_POD_LABEL,
-    CONF_SELECTOR_K8S_NODE_NAME,
-    CONF_SELECTOR_K8S_CONTAINER_NAME,
-    CONF_SELECTOR_K8S_CONTAINER_IMAGE,
-    CONF_SELECTOR_K8S_IMAGE_DIGEST,
-    CONF_N_SELECTORS,
-};
-
-struct conf_selector {
-    enum conf_selector_type type;
-    uint32_t number; /* uid, gid (names are resolved at load), runtime (enum agent_runtime) */
-    char *written;   /* as the file has it */
-    char *text;      /* what is behind the type; NULL where it is a number */
-};
-
-struct conf_entry {
-    char *id;                        /* unique in the file */
-    unsigned line;                   /* where it stands in the file */
-    char *spiffe_id;                 /* maybe with variables, such as {k8s.ns} */
-    struct conf_selector *selectors; /* at least one */
-    size_t n_selectors;
-    uint32_t ttl_s;     /* 0: the agent's default */
-    uint32_t jwt_ttl_s; /* of tokens; 0: the agent's default */
-    struct conf_strings dns_names;
-    char *hint; /* NULL: none */
-};
-
-struct conf_entries {
-    char *path;
-    struct conf_entry *entries;
-    size_t n_entries;
 };
 
 /* --- loading ---------------------------------------------------------------------------------- */
