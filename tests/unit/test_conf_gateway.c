@@ -2,7 +2,7 @@
  * Gateway files: bad ones first, each with every place and word that a person gets; then what a
  * good one becomes, with its defaults.
  */
-#include <postern/conf.h>
+#include "conf_cases.h"
 
 #include <arpa/inet.h>
 #include <postern/mem.h>
@@ -327,36 +327,11 @@ static const struct bad_case bad_sni[] = {
 };
 
 /* --- running them ----------------------------------------------------------------------------- */
-static void check_said(const struct bad_case *t, const struct buf *said)
-{
-    struct buf want = BUF_INIT(65536);
-    for (const char *p = t->said; *p != '\0';) {
-        size_t n = strcspn(p, "\n") + 1;
-        assert_true(buf_printf(&want, "/etc/f.yaml:%.*s", (int)n, p));
-        p += n;
-    }
-    if (!str_eq(buf_str(&want), buf_str(said))) {
-        print_message("--- for\n%s\n--- said\n%.*s\n--- expected\n%.*s\n", t->text,
-                      (int)buf_len(said), (const char *)buf_head(said), (int)buf_len(&want),
-                      (const char *)buf_head(&want));
-        fail();
-    }
-    buf_reset(&want);
-}
-
 static void run_cases(const struct bad_case *cases, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        struct buf said = BUF_INIT(65536);
-        struct conf_diag *diag = conf_diag_new();
-        struct conf_proxy *p = NULL;
-        assert_int_equal(
-            conf_parse_gateway("/etc/f.yaml", cases[i].text, strlen(cases[i].text), diag, &p), -1);
-        assert_null(p);
-        assert_true(conf_diag_print(diag, &said));
-        check_said(&cases[i], &said);
-        buf_reset(&said);
-        conf_diag_free(diag);
+        const struct conf_case c = {GATEWAY, cases[i].text, cases[i].said};
+        conf_case_run(&c);
     }
 }
 #define BAD(cases)                                                                                 \
@@ -377,14 +352,9 @@ static struct conf_proxy *load(const char *text)
 {
     struct conf_diag *diag = conf_diag_new();
     struct conf_proxy *p = NULL;
-    struct buf said = BUF_INIT(65536);
-    int r = conf_parse_gateway("/etc/f.yaml", text, strlen(text), diag, &p);
-    if (r != 0) {
-        conf_diag_print(diag, &said);
-        print_message("%.*s", (int)buf_len(&said), (const char *)buf_head(&said));
-        fail();
-    }
-    conf_diag_free(diag);
+    (void)conf_parse_gateway("/etc/f.yaml", text, strlen(text), diag, &p);
+    conf_case_no_errors(diag);
+    assert_non_null(p);
     return p;
 }
 
