@@ -1,8 +1,8 @@
 #include "supervisor_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <postern/dir_walk.h>
 #include <postern/journal.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -37,33 +37,34 @@ static int open_dir(const struct supervisor *s, int *ret, struct err *err)
     return 0;
 }
 
+struct ends {
+    uint64_t first, last;
+};
+
+static int take_number(void *arg, const char *name)
+{
+    struct ends *e = arg;
+    uint64_t n;
+
+    if (journal_file_number(str_of(name), &n)) {
+        e->first = e->first == 0 || n < e->first ? n : e->first;
+        e->last = n > e->last ? n : e->last;
+    }
+    return 0;
+}
+
 /* The lowest and the highest number there; 0: there is none. */
 static int find_ends(const struct supervisor *s, int dir, uint64_t *ret_first, uint64_t *ret_last,
                      struct err *err)
 {
-    uint64_t n, first = 0, last = 0;
-    DIR *d;
-    int again;
+    struct ends found = {0, 0};
 
     POSTERN_ASSERT(dir != -1);
-    again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    d = again != -1 ? fdopendir(again) : NULL;
-    if (d == NULL) {
-        if (again != -1) {
-            close(again);
-        }
+    if (dir_walk(dir, take_number, &found) == -1) {
         return fail(s, "", "the journal's directory cannot be read", err);
     }
-    /* One thread. NOLINTNEXTLINE(concurrency-mt-unsafe) */
-    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        if (journal_file_number(str_of(e->d_name), &n)) {
-            first = first == 0 || n < first ? n : first;
-            last = n > last ? n : last;
-        }
-    }
-    closedir(d);
-    *ret_first = first;
-    *ret_last = last;
+    *ret_first = found.first;
+    *ret_last = found.last;
     return 0;
 }
 

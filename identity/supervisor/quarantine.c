@@ -1,8 +1,7 @@
 #include "supervisor_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <postern/dir_walk.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/quarantine.h>
@@ -47,25 +46,15 @@ static void save(struct supervisor *s)
 }
 
 /* Left by an agent that was killed while it wrote: the file in force is whole without them. */
-static void remove_leftovers(const struct supervisor *s)
+static int remove_leftover(void *arg, const char *name)
 {
+    const struct supervisor *s = arg;
     const struct str begin = STR_LIT("quarantine.");
-    int again = openat(s->state.dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = again != -1 ? fdopendir(again) : NULL;
 
-    if (d == NULL) {
-        if (again != -1) {
-            close(again);
-        }
-        return;
+    if (str_has_prefix(str_of(name), begin) && strlen(name) == begin.n + 6) {
+        (void)unlinkat(s->state.dir_fd, name, 0);
     }
-    /* One thread. NOLINTNEXTLINE(concurrency-mt-unsafe) */
-    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        if (str_has_prefix(str_of(e->d_name), begin) && strlen(e->d_name) == begin.n + 6) {
-            (void)unlinkat(s->state.dir_fd, e->d_name, 0);
-        }
-    }
-    closedir(d);
+    return 0;
 }
 
 int supervisor_quarantine_open(struct supervisor *s, struct err *err)
@@ -77,7 +66,7 @@ int supervisor_quarantine_open(struct supervisor *s, struct err *err)
     size_t len = 0;
 
     s->quarantine = q;
-    remove_leftovers(s);
+    (void)dir_walk(s->state.dir_fd, remove_leftover, s);
     if (access(path, F_OK) == -1 && errno == ENOENT) {
         return 0;
     }

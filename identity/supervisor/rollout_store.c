@@ -1,10 +1,10 @@
 #include "rollout_store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <postern/conf.h>
+#include <postern/dir_walk.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <stdio.h>
@@ -40,25 +40,20 @@ static bool is_named(const struct rollout *r, const char *name)
     return strcmp(name, INDEX) == 0;
 }
 
-/* Left by an agent that was killed while it wrote. */
-static void remove_leftovers(const struct rollout_store *s, const struct rollout *r)
-{
-    int again = openat(s->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = again != -1 ? fdopendir(again) : NULL;
+struct leftovers {
+    const struct rollout_store *store;
+    const struct rollout *named;
+};
 
-    if (d == NULL) {
-        if (again != -1) {
-            close(again);
-        }
-        return;
+/* Left by an agent that was killed while it wrote. */
+static int remove_leftover(void *arg, const char *name)
+{
+    const struct leftovers *l = arg;
+
+    if (name[0] != '.' && !is_named(l->named, name)) {
+        (void)unlinkat(l->store->dir_fd, name, 0);
     }
-    /* One thread. NOLINTNEXTLINE(concurrency-mt-unsafe) */
-    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        if (e->d_name[0] != '.' && !is_named(r, e->d_name)) {
-            (void)unlinkat(s->dir_fd, e->d_name, 0);
-        }
-    }
-    closedir(d);
+    return 0;
 }
 
 static int open_dir(struct rollout_store *s, struct err *err)
@@ -106,7 +101,9 @@ int rollout_store_open(struct rollout_store *s, const char *state_dir, struct ro
         return -1;
     }
     if (s->dir_fd != -1) {
-        remove_leftovers(s, ret);
+        struct leftovers l = {s, ret};
+
+        (void)dir_walk(s->dir_fd, remove_leftover, &l);
     }
     return 0;
 }

@@ -1,9 +1,9 @@
 /* The audit log's file: what it may be, where its lines go on, another one in its place. */
 #include "audit_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <postern/dir_walk.h>
 #include <postern/jsonl.h>
 #include <postern/mem.h>
 #include <postern/os.h>
@@ -85,32 +85,33 @@ static int open_to_append(const struct audit_sink *s, const char *name, int more
 
 /* --- where it goes on ------------------------------------------------------------------------- */
 
+struct numbers {
+    const struct audit_sink *sink;
+    uint64_t max;
+};
+
+static int take_number(void *arg, const char *name)
+{
+    struct numbers *of = arg;
+    const struct audit_sink *s = of->sink;
+    size_t len = strlen(s->base);
+    char again[NAME_SIZE];
+    uint64_t n;
+    if (strncmp(name, s->base, len) == 0 && name[len] == '.' && strlen(name) > len + DIGITS &&
+        str_to_u64(str_of(name + len + 1), 999999999999, &n)) {
+        name_of(s, n, again);
+        of->max = strcmp(again, name) == 0 && n > of->max ? n : of->max;
+    }
+    return 0;
+}
+
 /* The highest number that a renamed one has; 0: there is none. */
 static uint64_t last_number(const struct audit_sink *s)
 {
-    uint64_t max = 0, n;
-    size_t len = strlen(s->base);
+    struct numbers found = {.sink = s};
     POSTERN_ASSERT(s->dir_fd >= 0);
-    int fd = openat(s->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd != -1 ? fdopendir(fd) : NULL;
-    if (d == NULL) {
-        if (fd != -1) {
-            close(fd);
-        }
-        return 0;
-    }
-    const struct dirent *e;
-    while ((e = readdir(d)) != NULL) { /* NOLINT(concurrency-mt-unsafe): before any thread */
-        char again[NAME_SIZE];
-        size_t name = strlen(e->d_name);
-        if (strncmp(e->d_name, s->base, len) == 0 && e->d_name[len] == '.' && name > len + DIGITS &&
-            str_to_u64(str_of(e->d_name + len + 1), 999999999999, &n)) {
-            name_of(s, n, again);
-            max = strcmp(again, e->d_name) == 0 && n > max ? n : max;
-        }
-    }
-    closedir(d);
-    return max;
+    (void)dir_walk(s->dir_fd, take_number, &found);
+    return found.max;
 }
 
 static bool hash(const struct audit_chain *c, const void *p, size_t n, uint8_t ret[AUDIT_HASH_SIZE])

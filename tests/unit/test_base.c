@@ -1,5 +1,6 @@
 /* base: text, numbers, buffers, errors, files, logs, messages between processes. */
 #include <postern/buf.h>
+#include <postern/dir_walk.h>
 #include <postern/ipc.h>
 #include <postern/log.h>
 #include <postern/mem.h>
@@ -188,6 +189,44 @@ static void test_files(void **state)
     assert_int_equal(unlink(link_path), 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(rmdir(dir), 0);
+}
+
+struct walked {
+    int dir_fd;
+    unsigned n, stop_at;
+};
+
+static int on_name(void *arg, const char *name)
+{
+    struct walked *w = arg;
+    assert_true(name[0] >= 'a' && name[0] <= 'c' && name[1] == '\0');
+    assert_int_equal(unlinkat(w->dir_fd, name, 0), 0);
+    return ++w->n == w->stop_at ? 7 : 0;
+}
+
+static void test_dir_walk(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/test_base_XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    struct walked w = {.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .stop_at = 2};
+    assert_true(w.dir_fd >= 0);
+    for (char name[] = "a"; name[0] <= 'c'; name[0]++) {
+        int fd = openat(w.dir_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        if (name[0] == 'a') { /* no directory */
+            assert_int_equal(dir_walk(fd, on_name, &w), -1);
+            assert_int_equal(errno, ENOTDIR);
+        }
+        close(fd);
+    }
+    assert_int_equal(w.n, 0);
+    assert_int_equal(dir_walk(w.dir_fd, on_name, &w), 7);
+    assert_int_equal(w.n, 2);
+    assert_int_equal(dir_walk(w.dir_fd, on_name, &w), 0);
+    assert_int_equal(w.n, 3);
+    assert_int_equal(rmdir(dir), 0);
+    close(w.dir_fd);
 }
 
 static void test_secret_memory(void **state)
@@ -415,19 +454,13 @@ static void test_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_number_text),
-        cmocka_unit_test(test_str_compare),
-        cmocka_unit_test(test_str_control),
-        cmocka_unit_test(test_buf_bounds),
-        cmocka_unit_test(test_buf_queue),
-        cmocka_unit_test(test_err_text),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_secret_memory),
-        cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_log_lines),
-        cmocka_unit_test(test_log_ring_counts_what_it_loses),
-        cmocka_unit_test(test_ipc),
-        cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_number_text),   cmocka_unit_test(test_str_compare),
+        cmocka_unit_test(test_str_control),   cmocka_unit_test(test_buf_bounds),
+        cmocka_unit_test(test_buf_queue),     cmocka_unit_test(test_err_text),
+        cmocka_unit_test(test_files),         cmocka_unit_test(test_dir_walk),
+        cmocka_unit_test(test_secret_memory), cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_log_lines),     cmocka_unit_test(test_log_ring_counts_what_it_loses),
+        cmocka_unit_test(test_ipc),           cmocka_unit_test(test_spawn),
         cmocka_unit_test(test_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
