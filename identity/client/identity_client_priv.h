@@ -2,7 +2,65 @@
 #ifndef POSTERN_IDENTITY_CLIENT_PRIV_H
 #define POSTERN_IDENTITY_CLIENT_PRIV_H
 
+#include <postern/grpc.h>
 #include <postern/identity_client.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/un.h>
+
+struct identity_client {
+    struct loop *loop;
+    const struct identity_client_events *events; /* borrowed */
+    void *arg;
+    char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char *spiffe_id; /* owned; NULL: the first offered */
+    enum identity_key_mode key_mode;
+    bool check_agent;
+    uint32_t renew_at, renew_jitter; /* percent */
+    bool use_agent_key;              /* what key_mode comes to with this agent */
+    struct identity_keys keys;       /* make NULL: made here */
+
+    struct grpc_client *conn;
+    struct grpc_client_call *watch;   /* FetchX509Bundles, or FetchX509SVID with the agent's key */
+    struct grpc_client_call *tainted; /* WatchTainted; only with a key of our own */
+    bool no_tainted;                  /* this agent does not serve it */
+    bool ask_tainted_again;           /* its answer was about an SVID that is being replaced */
+    struct grpc_client_call *sign;
+    EVP_PKEY *pending_key; /* owned: what sign asks for */
+
+    struct loop_timer retry_timer, renew_timer, expiry_timer;
+    bool retry_armed, renew_due;
+
+    struct x509_svid *svid; /* owned; waits for the first trust, or is the state's */
+    struct x509_trust *trust;
+    char **offered;      /* owned; with the agent's key: what its last message held */
+    bool published_svid; /* svid is in the state */
+    int64_t renewed_at_s, renew_at_s;
+    uint64_t generation;
+    struct identity_state *state;
+    struct identity_status status;
+};
+
+/* --- client.c --- */
+void client_notice(struct identity_client *c, enum identity_notice what, const struct err *why);
+/* There is no identity any more. */
+void client_withdraw(struct identity_client *c);
+/* If both halves are there, the owner gets a new whole. */
+void client_publish(struct identity_client *c);
+void client_arm_retry(struct identity_client *c, uint64_t delay_ms);
+/* Something failed that may work later. */
+void client_failed(struct identity_client *c, const struct err *why);
+/* It will not, until the owner says otherwise. */
+void client_give_up(struct identity_client *c, const struct err *why);
+void client_denied(struct identity_client *c, const struct err *why);
+void client_bad_answer(struct identity_client *c, const struct err *why);
+void client_good_message(struct identity_client *c);
+
+/* --- calls.c --- */
+/* Starts whatever is missing. */
+int client_proceed(struct identity_client *c, struct err *err);
+void client_stop_calls(struct identity_client *c);
+void client_drop_connection(struct identity_client *c);
 
 /* --- state.c --- */
 /* Takes svid, trust and the list over; what says the rest. */
