@@ -3,7 +3,6 @@
  */
 #include <postern/policy_tools.h>
 
-#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,274 +12,13 @@
 #include <cmocka.h>
 
 #include "policy_ref.h"
+#include "space_gen.h"
 #include "space_priv.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static uint64_t seed = 20261127; /* or the first argument */
-static uint64_t rng_state;
-
-static unsigned below(unsigned n)
-{
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return (unsigned)(rng_state >> 33) % n;
-}
-
-/* --- policies at random ------------------------------------------------------------------------
- */
-/* Few and alike, so that they meet. */
-static const char *const targets[] = {"spiffe://a.b/t", "spiffe://a.b/t/u", "spiffe://a.b/*", "*"};
-static const char *const ids[] = {"spiffe://a.b/x",
-                                  "spiffe://a.b/x*",
-                                  "spiffe://a.b/x/*",
-                                  "*",
-                                  "*/sa/s",
-                                  "*s",
-                                  "spiffe://c/ns/n/sa/s",
-                                  "dns:a.b",
-                                  "dns:a*"};
-static const char *const globs[] = {"spiffe://a.b/*/s", "spiffe://a.b/x/**", "spiffe://c/ns/*/sa/s",
-                                    "spiffe://a.b/**"};
-static const char *const names[] = {"n", "s", "n*", "*s", "*"};
-static const char *const domains[] = {"a.b", "c"};
-static const char *const blocks[] = {"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "fd00::1"};
-static const char *const ports[] = {"80", "81", "82"};
-static const char *const methods[] = {"GET", "POST"};
-static const char *const hosts[] = {"h", "H*", "*.h", "h."};
-static const char *const paths[] = {"/a", "/a*", "/a/*", "*/b", "/%61b", "*"};
-static const char *const templates[] = {"/a/{}", "/{}/b", "/a/{**}", "/{}/{**}", "/a/{**}/b"};
-static const char *const grpc[] = {"S/M", "S/*", "p.S/M"};
-static const char *const facts[] = {"k", "l"};
-static const char *const values[] = {"v", "v*", "*w", "*"};
-static const char *const expires[] = {"2026-01-01", "2027-01-01"};
-
-static void put_list(struct buf *out, const char *key, const char *const *items, size_t n,
-                     unsigned rarity, unsigned *filled)
-{
-    if (below(rarity) > 0) {
-        return;
-    }
-    buf_printf(out, "%s%s%s: [", *filled > 0 ? ", " : "", below(5) == 0 ? "not_" : "", key);
-    for (unsigned i = 0, k = 1 + below(2); i < k; i++) {
-        buf_printf(out, "%s\"%s\"", i > 0 ? ", " : "", items[below((unsigned)n)]);
-    }
-    buf_printf(out, "]");
-    (*filled)++;
-}
-
-static void put_ports(struct buf *out, unsigned *filled)
-{
-    if (below(2) == 0) {
-        buf_printf(out, "%s%s: [%s]", *filled > 0 ? ", " : "",
-                   below(5) == 0 ? "not_ports" : "ports", ports[below(COUNT(ports))]);
-        (*filled)++;
-    }
-}
-
-/* Headers, parameters or claims: each name once in a positive list. */
-static void put_values(struct buf *out, const char *key, unsigned rarity, unsigned *filled)
-{
-    if (below(rarity) > 0) {
-        return;
-    }
-    unsigned first = below(COUNT(facts));
-    buf_printf(out, "%s%s%s: [", *filled > 0 ? ", " : "", below(4) == 0 ? "not_" : "", key);
-    for (unsigned i = 0, k = 1 + below(2); i < k; i++) {
-        buf_printf(out, "%s{name: %s, ", i > 0 ? ", " : "", facts[(first + i) % COUNT(facts)]);
-        if (below(3) == 0) {
-            buf_printf(out, "present: true}");
-        } else {
-            buf_printf(out, "values: [\"%s\", \"%s\"]}", values[below(COUNT(values))],
-                       values[below(COUNT(values))]);
-        }
-    }
-    buf_printf(out, "]");
-    (*filled)++;
-}
-
-static void put_entry(struct buf *out, bool from)
-{
-    unsigned filled = 0;
-    size_t before = buf_len(out);
-    while (filled == 0) {
-        out->len = before;
-        if (from) {
-            put_list(out, "principals", ids, COUNT(ids), 2, &filled);
-            put_list(out, "trust_domains", domains, COUNT(domains), 4, &filled);
-            put_list(out, "ip_blocks", blocks, COUNT(blocks), 4, &filled);
-            put_list(out, "namespaces", names, COUNT(names), 8, &filled);
-            put_list(out, "service_accounts", names, COUNT(names), 8, &filled);
-            put_values(out, "claims", 10, &filled);
-            if (filled == 0) {
-                put_list(out, "principals", globs, COUNT(globs), 2, &filled);
-            }
-        } else {
-            put_ports(out, &filled);
-            put_list(out, "methods", methods, COUNT(methods), 4, &filled);
-            put_list(out, "hosts", hosts, COUNT(hosts), 6, &filled);
-            put_list(out, "paths", below(3) > 0 ? paths : templates, COUNT(templates), 3, &filled);
-            put_list(out, "grpc", grpc, COUNT(grpc), 10, &filled);
-            put_values(out, "headers", 8, &filled);
-            put_values(out, "query", 10, &filled);
-        }
-    }
-}
-
-/* One rule, as the element of a flow list; owned. */
-static char *random_rule(unsigned number)
-{
-    struct buf out = BUF_INIT(1 << 16);
-    buf_printf(&out, "{name: r%u, action: %s", number, below(4) == 0 ? "DENY" : "ALLOW");
-    if (below(3) == 0) {
-        buf_printf(&out, ", target: {principals: [\"%s\"]}", targets[below(COUNT(targets))]);
-    }
-    if (below(12) == 0) {
-        buf_printf(&out, ", expires: %s", expires[below(COUNT(expires))]);
-    }
-    if (below(12) == 0) {
-        buf_printf(&out, ", mode: dry-run");
-    }
-    for (unsigned k = 0; k < 2; k++) {
-        unsigned n = below(3);
-        for (unsigned i = 0; i < n; i++) {
-            buf_printf(&out, "%s{", i > 0 ? "}, " : k == 0 ? ", from: [" : ", to: [");
-            put_entry(&out, k == 0);
-        }
-        buf_printf(&out, "%s", n > 0 ? "}]" : "");
-    }
-    buf_printf(&out, "}");
-    char *text = mem_must_strndup((const char *)buf_head(&out), buf_len(&out));
-    buf_reset(&out);
-    return text;
-}
-
-enum { RULES_MAX = 8 };
-struct rules {
-    char *items[RULES_MAX * 2]; /* owned */
-    unsigned n;
-};
-
-static struct rules random_rules(void)
-{
-    struct rules r = {.n = below(RULES_MAX)};
-    for (unsigned i = 0; i < r.n; i++) {
-        r.items[i] = random_rule(i);
-    }
-    return r;
-}
-
-static void rules_free(struct rules *r)
-{
-    for (unsigned i = 0; i < r->n; i++) {
-        free(r->items[i]);
-    }
-}
-
-/* In a random order, some of them twice under another name. */
-static struct conf_policy *conf_of(const struct rules *r, bool shuffled, char **ret_text)
-{
-    struct buf out = BUF_INIT(1 << 20);
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_policy *conf = NULL;
-    unsigned start = shuffled && r->n > 0 ? below(r->n) : 0;
-    buf_printf(&out, "kind: Policy\nlevel: 2\nrules: [");
-    for (unsigned i = 0; i < r->n; i++) {
-        const char *rule = r->items[(start + i) % r->n];
-        buf_printf(&out, "%s\n%s", i > 0 ? "," : "", rule);
-        if (shuffled && below(3) == 0) {
-            buf_printf(&out, ",\n{name: again%u%s", i, strchr(rule, ','));
-        }
-    }
-    buf_printf(&out, "]\n");
-    if (conf_parse_policy("p", (const char *)buf_head(&out), buf_len(&out), diag, &conf) != 0) {
-        fail_msg("%s\n%.*s", conf_diag_get(diag, 0)->what, (int)buf_len(&out),
-                 (const char *)buf_head(&out));
-    }
-    if (ret_text != NULL) {
-        *ret_text = mem_must_strndup((const char *)buf_head(&out), buf_len(&out));
-    }
-    conf_diag_free(diag);
-    buf_reset(&out);
-    return conf;
-}
-
-/* --- questions at random -----------------------------------------------------------------------
- */
-struct room {
-    struct sockaddr_storage source;
-    struct policy_header items[2][4];
-    struct policy_headers headers;
-    struct policy_claims claims;
-};
-
-static size_t random_values(struct policy_header *items)
-{
-    static const char *const said[] = {"v", "vw", "w", "x"};
-    size_t n = below(3) > 0 ? 0 : below(4);
-    for (size_t i = 0; i < n; i++) {
-        items[i] = (struct policy_header){str_of(facts[below(COUNT(facts))]),
-                                          str_of(said[below(COUNT(said))])};
-    }
-    return n;
-}
-
-static void add_values(struct policy_query *q, struct room *room)
-{
-    static const char *const queries[] = {"",    "k=v", "k=vw&l=x", "k=w&k=x", "l=v&l=vw&l=x",
-                                          "m=v", "k",   "%",        NULL};
-    q->query = str_of(queries[below(COUNT(queries))]);
-    room->headers = (struct policy_headers){random_values(room->items[0]), room->items[0]};
-    room->claims = (struct policy_claims){random_values(room->items[1]), room->items[1]};
-    q->headers = &room->headers;
-    q->claims = below(2) == 0 ? &room->claims : NULL;
-    q->grpc = below(4) == 0;
-}
-
-static struct policy_query random_question(struct room *room, int64_t now_s)
-{
-    static const char *const who[] = {"spiffe://a.b/x",
-                                      "spiffe://a.b/xy",
-                                      "spiffe://a.b/x/s",
-                                      "spiffe://c/ns/n/sa/s",
-                                      "spiffe://d/y",
-                                      "dns:a.b",
-                                      "dns:axs",
-                                      "dns:b",
-                                      "cn:x",
-                                      ""};
-    static const char *const own[] = {"spiffe://a.b/t", "spiffe://a.b/t/u", "spiffe://c/t", ""};
-    static const char *const from[] = {"10.1.2.3", "10.1.9.9", "10.9.9.9", "1.1.1.1",
-                                       "fd00::1",  "fd00::2",  ""};
-    static const char *const at[] = {"h", "hx", "x.h", "other", ""};
-    static const char *const which[] = {"/a", "/ab",    "/a/",    "/a/b", "/b",     "/x/b", "/",
-                                        "*",  "/a/c/d", "/a/x/b", "/S/M", "/p.S/M", "/S/N"};
-    static const char *const how[] = {"GET", "POST", "PUT"};
-    struct policy_query q = {.target = str_of(own[below(COUNT(own))]),
-                             .peer = str_of(who[below(COUNT(who))]),
-                             .port = (uint16_t)(80 + below(4)),
-                             .now_s = now_s};
-    const char *address = from[below(COUNT(from))];
-    struct sockaddr_in v4 = {.sin_family = AF_INET};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
-    struct sockaddr_storage *source = &room->source;
-    *source = (struct sockaddr_storage){0};
-    if (inet_pton(AF_INET, address, &v4.sin_addr) == 1) {
-        memcpy(source, &v4, sizeof(v4));
-    } else if (inet_pton(AF_INET6, address, &v6.sin6_addr) == 1) {
-        memcpy(source, &v6, sizeof(v6));
-    }
-    q.source = source->ss_family != 0 ? (const struct sockaddr *)source : NULL;
-    if (below(3) > 0) {
-        q.http = true;
-        q.method = str_of(how[below(COUNT(how))]);
-        q.host = str_of(at[below(COUNT(at))]);
-        q.path = str_of(which[below(COUNT(which))]);
-        add_values(&q, room);
-    }
-    return q;
-}
+static struct space_gen gen;
 
 static bool ref_allows(const struct conf_policy *conf, const struct policy_query *q)
 {
@@ -338,7 +76,7 @@ static bool on_end(void *arg, const struct space_end *e)
     size_t choice[SPACE_FACTS_MAX] = {0};
     for (size_t i = 0; i < e->space->classes->n; i++) {
         const struct fact *f = &e->space->classes->facts[i];
-        size_t at = below((unsigned)f->n);
+        size_t at = space_gen_below(&gen, (unsigned)f->n);
         bool unknown = is_unknown(e, f->kind);
         while (!is_chosen(e, i, at) || (f->classes[at].kind == CLASS_UNKNOWN) != unknown) {
             at = (at + 1) % (unsigned)f->n;
@@ -407,22 +145,22 @@ static void test_differences_are_found(void **state)
 {
     (void)state;
     unsigned different = 0;
-    rng_state = seed;
+    gen.state = seed;
     for (unsigned i = 0; i < 250; i++) {
-        struct rules ra = random_rules();
-        struct rules rb = random_rules();
+        struct space_rules ra = space_gen_rules(&gen);
+        struct space_rules rb = space_gen_rules(&gen);
         /* Most often all but one rule are the same. */
-        for (unsigned k = 0; below(3) > 0 && k < ra.n && k < rb.n; k++) {
+        for (unsigned k = 0; space_gen_below(&gen, 3) > 0 && k < ra.n && k < rb.n; k++) {
             free(rb.items[k]);
             rb.items[k] = mem_must_strdup(ra.items[k]);
         }
-        struct conf_policy *a = conf_of(&ra, false, NULL);
-        struct conf_policy *b = conf_of(&rb, false, NULL);
+        struct conf_policy *a = space_gen_conf(&gen, &ra, false, NULL);
+        struct conf_policy *b = space_gen_conf(&gen, &rb, false, NULL);
         size_t said = differences(a, b);
         bool seen = false;
         for (unsigned k = 0; k < 3000 && !seen; k++) {
-            struct room room;
-            struct policy_query q = random_question(&room, NOW);
+            struct space_gen_room room;
+            struct policy_query q = space_gen_question(&gen, &room, NOW);
             seen = ref_allows(a, &q) != ref_allows(b, &q);
         }
         if (seen && said == 0) {
@@ -432,8 +170,8 @@ static void test_differences_are_found(void **state)
         walk_both(a, b);
         conf_policy_free(a);
         conf_policy_free(b);
-        rules_free(&ra);
-        rules_free(&rb);
+        space_rules_free(&ra);
+        space_rules_free(&rb);
     }
     assert_true(different > 50 && different < 245);
 }
@@ -454,7 +192,8 @@ static void add_rule(struct refactored *r, const struct conf_rule *of, size_t i,
     rule->to = of->n_to > 0 ? &of->to[k] : NULL;
     rule->n_from = of->n_from > 0;
     rule->n_to = of->n_to > 0;
-    if (below(2) == 0 && of->target_principals.n == 2) { /* once more, with one half of it */
+    if (space_gen_below(&gen, 2) == 0 &&
+        of->target_principals.n == 2) { /* once more, with one half of it */
         r->rules[r->policy.n_rules] = *rule;
         r->rules[r->policy.n_rules++].target_principals.n = 1;
     }
@@ -485,16 +224,16 @@ static struct refactored refactor(const struct conf_policy *c)
 static bool change_one(const struct conf_policy *a, struct refactored *r, unsigned number)
 {
     struct conf_policy *b = &r->policy;
-    size_t at = below((unsigned)b->n_rules);
+    size_t at = space_gen_below(&gen, (unsigned)b->n_rules);
     bool seen = false;
-    if (below(2) == 0) {
+    if (space_gen_below(&gen, 2) == 0) {
         r->rules[at].action = r->rules[at].action == CONF_ALLOW ? CONF_DENY : CONF_ALLOW;
     } else {
         r->rules[at] = r->rules[--b->n_rules];
     }
     for (unsigned k = 0; k < 2000 && !seen; k++) {
-        struct room room;
-        struct policy_query q = random_question(&room, NOW);
+        struct space_gen_room room;
+        struct policy_query q = space_gen_question(&gen, &room, NOW);
         seen = ref_allows(a, &q) != ref_allows(b, &q);
     }
     size_t said = differences(a, b);
@@ -509,11 +248,11 @@ static void test_equivalent_is_empty(void **state)
 {
     unsigned changed = 0;
     (void)state;
-    rng_state = seed;
+    gen.state = seed;
     for (unsigned i = 0; i < 150; i++) {
-        struct rules r = random_rules();
-        struct conf_policy *a = conf_of(&r, false, NULL);
-        struct conf_policy *b = conf_of(&r, true, NULL);
+        struct space_rules r = space_gen_rules(&gen);
+        struct conf_policy *a = space_gen_conf(&gen, &r, false, NULL);
+        struct conf_policy *b = space_gen_conf(&gen, &r, true, NULL);
         struct refactored c = refactor(a);
         assert_int_equal(differences(a, b), 0);
         assert_int_equal(differences(a, &c.policy), 0);
@@ -522,7 +261,7 @@ static void test_equivalent_is_empty(void **state)
         free(c.rules);
         conf_policy_free(a);
         conf_policy_free(b);
-        rules_free(&r);
+        space_rules_free(&r);
     }
     assert_true(changed > 10 && changed < 50);
 }
@@ -631,11 +370,11 @@ static void test_reported_rules_can_go(void **state)
 {
     (void)state;
     unsigned reported = 0;
-    rng_state = seed;
+    gen.state = seed;
     for (unsigned i = 0; i < 250; i++) {
-        struct rules r = random_rules();
+        struct space_rules r = space_gen_rules(&gen);
         char *text = NULL;
-        struct conf_policy *conf = conf_of(&r, true, &text);
+        struct conf_policy *conf = space_gen_conf(&gen, &r, true, &text);
         struct policy_lint_options o = {.now_s = NOW};
         struct policy_findings found;
         policy_lint(conf, str_of(text), &o, &found);
@@ -654,8 +393,9 @@ static void test_reported_rules_can_go(void **state)
             }
         }
         for (unsigned k = 0; k < 1000; k++) {
-            struct room room;
-            struct policy_query q = random_question(&room, NOW + (int64_t)below(2) * 10000000);
+            struct space_gen_room room;
+            struct policy_query q =
+                space_gen_question(&gen, &room, NOW + (int64_t)space_gen_below(&gen, 2) * 10000000);
             if (ref_allows(conf, &q) != ref_allows(&less, &q)) {
                 fail_msg("seed %llu, case %u: not to be removed:\n%s", (unsigned long long)seed, i,
                          text);
@@ -666,7 +406,7 @@ static void test_reported_rules_can_go(void **state)
         free(text);
         policy_findings_deinit(&found);
         conf_policy_free(conf);
-        rules_free(&r);
+        space_rules_free(&r);
     }
     assert_true(reported > 100);
 }
