@@ -24,6 +24,9 @@ static const struct role {
     {"agent", agent_main, "agent FILE", "node CA agent: attests processes and issues their SVIDs"},
     {"agent", agent_main, "agent attest PID", "what an agent sees of a process"},
     {"agent", agent_main, "agent proxies", "which proxy runs what of the agent's state"},
+    {"agent", agent_main, "agent policy COMMAND ...",
+     "another policy for this node's proxies, in stages, and back (push, stage, promote, "
+     "rollback, status)"},
     {"proxy", proxy_main, "proxy FILE", "sidecar: mTLS and policy for one workload's traffic"},
     {"rotate", rotate_main, "rotate FILE",
      "keep certificate files fresh for programs that do their own TLS (--once, --status)"},
@@ -37,8 +40,8 @@ static const struct role {
     {"check", check_main, "check FILE... | --schema KIND",
      "say what is wrong with configuration files, and run nothing"},
     {"policy", policy_main, "policy COMMAND ...",
-     "what a policy says, what is doubtful about it, what a change of it changes (test, fmt, "
-     "replay, suggest)"},
+     "what a policy says, what is doubtful about it, what a change of it changes (explain, lint, "
+     "diff, test, fmt, replay, suggest, convert)"},
     {"svid", svid_main, "svid fetch|watch|show|validate",
      "ask a SPIFFE agent who we are; what a certificate or token says, and whether it is good"},
     {"bundle", bundle_main, "bundle show [--jwt]", "ask a SPIFFE agent what it trusts"},
