@@ -1,12 +1,15 @@
 /*
- * Finding a text among the keys, and values cut into segments or addresses cut to a length.
+ * Finding a text among the keys, and values cut into segments or addresses cut
+ * to a length.
  *
- * One hash table holds the items of all dimensions. A value is looked up whole for exact items; for
- * prefixes the same running hash is tried at each length at which the policy has a prefix, for
- * suffixes likewise from the end, for blocks at each prefix length, and for globs and templates
- * once a shape: which segments are fixed. So a look-up costs by the value's length and the number
- * of different lengths and shapes, whatever the number of items. The items come from the policy's
- * author, values from anyone: a value can only miss, so the hash needs no secret.
+ * One hash table holds the items of all dimensions. A value is looked up whole
+ * for exact items; for prefixes the same running hash is tried at each length
+ * at which the policy has a prefix, for suffixes likewise from the end, for
+ * blocks at each prefix length, and for globs and templates once a shape: which
+ * segments are fixed. So a look-up costs by the value's length and the number
+ * of different lengths and shapes, whatever the number of items. The items come
+ * from the policy's author, values from anyone: a value can only miss, so the
+ * hash needs no secret.
  */
 #include "policy_hash.h"
 
@@ -52,7 +55,8 @@ uint32_t policy_keys_find(const struct key_table *t, enum dim dim, enum form for
     return KEY_NONE;
 }
 
-/* --- segments ----------------------------------------------------------------------------------*/
+/* --- segments
+ * ----------------------------------------------------------------------------------*/
 
 bool policy_segments_split(enum dim dim, struct str value, struct segments *ret)
 {
@@ -93,11 +97,7 @@ uint64_t policy_shape_hash(const struct shape *s, const struct segments *v)
     uint64_t h = policy_hash_start;
     for (unsigned i = 0; i < (unsigned)s->n_before + s->n_after; i++) {
         if (!is_wild(s, i)) {
-            struct str segment = fixed_segment(s, v, i);
-            for (size_t k = 0; k < segment.n; k++) {
-                h = policy_hash_byte(h, (uint8_t)segment.p[k]);
-            }
-            h = policy_hash_byte(h, '/');
+            h = policy_hash_segment(h, fixed_segment(s, v, i));
         }
     }
     return h;
@@ -121,7 +121,8 @@ bool policy_shape_key_is(const struct key *k, const struct shape *s, const struc
     return p == end;
 }
 
-/* --- addresses ---------------------------------------------------------------------------------*/
+/* --- addresses
+ * ---------------------------------------------------------------------------------*/
 
 uint64_t policy_address_hash(const uint8_t *bytes, uint8_t prefix_len)
 {

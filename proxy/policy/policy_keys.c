@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- the table ---------------------------------------------------------------------------------*/
+/* --- the table
+ * ---------------------------------------------------------------------------------*/
 
 static void put(struct slot *slots, uint32_t mask, uint32_t hash, struct slot slot)
 {
@@ -19,7 +20,8 @@ static void put(struct slot *slots, uint32_t mask, uint32_t hash, struct slot sl
     slots[i] = slot;
 }
 
-/* At most half full: a miss, which is the common answer, ends after a probe or two. */
+/* At most half full: a miss, which is the common answer, ends after a probe or
+ * two. */
 static void make_slots(struct key_table *t)
 {
     if (t->slots != NULL && t->n < t->mask / 2) {
@@ -105,17 +107,42 @@ static uint32_t put_key(struct key_table *t, const struct new_key *n, uint64_t r
     return key;
 }
 
+/* As policy_shape_hash: each of its segments has a / behind. */
+static uint64_t hash_of_segments(const uint8_t *text, size_t len)
+{
+    uint64_t h = policy_hash_start;
+    for (size_t at = 0; at < len;) {
+        const uint8_t *slash = memchr(text + at, '/', len - at);
+        POSTERN_ASSERT(slash != NULL);
+        size_t n = (size_t)(slash - (text + at));
+        h = policy_hash_segment(h, (struct str){(const char *)text + at, n});
+        at += n + 1;
+    }
+    return h;
+}
+
+static uint64_t hash_of(const struct new_key *n)
+{
+    if (n->dim == DIM_SOURCE) {
+        return policy_address_hash(n->text, n->prefix_len);
+    }
+    if (n->form == FORM_SHAPE) {
+        return hash_of_segments(n->text, n->len);
+    }
+    const struct hash_text t = policy_hash_text(n->dim, n->form, n->text, n->len);
+    return policy_hash_whole(policy_hash_name(n->name), &t);
+}
+
 static uint32_t intern(struct key_table *t, const struct new_key *n)
 {
-    uint64_t running = n->dim == DIM_SOURCE ? policy_address_hash(n->text, n->prefix_len)
-                                            : policy_hash_text(policy_hash_name(n->name), n->dim,
-                                                               n->form, n->text, n->len);
+    uint64_t running = hash_of(n);
     uint32_t key =
         policy_keys_find(t, n->dim, n->form, n->prefix_len, n->name, n->text, n->len, running);
     return key != KEY_NONE ? key : put_key(t, n, running);
 }
 
-/* --- items -------------------------------------------------------------------------------------*/
+/* --- items
+ * -------------------------------------------------------------------------------------*/
 
 static int hex_value(char c)
 {
@@ -126,7 +153,8 @@ static int hex_value(char c)
     return l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
 }
 
-/* %XX stands for that byte, as in a request. In place; false: a % without two digits. */
+/* %XX stands for that byte, as in a request. In place; false: a % without two
+ * digits. */
 static bool decode_percent(char *text, size_t *len)
 {
     size_t n = 0;
@@ -151,7 +179,8 @@ static int refuse_pattern(const char *item, struct err *err, const char *expecte
     return err_expected(err, "%s", expected);
 }
 
-/* --- globs and templates -----------------------------------------------------------------------*/
+/* --- globs and templates
+ * -----------------------------------------------------------------------*/
 
 static bool has_segment(const char *item, const char *segment)
 {
@@ -195,8 +224,8 @@ static int shape_number(struct key_table *t, const struct shape *s, uint8_t *ret
     return 0;
 }
 
-/* Takes one segment into the shape, and a fixed one's text into `text`. False: it may not stand
- * there. */
+/* Takes one segment into the shape, and a fixed one's text into `text`. False:
+ * it may not stand there. */
 static bool take_segment(struct shape *s, struct str segment, struct buf *text)
 {
     bool path = s->dim == DIM_PATH;
@@ -240,10 +269,11 @@ static int key_of_shape(struct key_table *t, enum dim dim, const char *item, uin
     uint8_t number = 0;
     if (!ok) {
         refuse_pattern(item, err,
-                       dim == DIM_PATH
-                           ? "at most 64 segments, each of them fixed, {} or, once and last of "
-                             "these, {**}"
-                           : "at most 64 segments, each of them fixed or *, and ** at the end");
+                       dim == DIM_PATH ? "at most 64 segments, each of them fixed, "
+                                         "{} or, once and last of "
+                                         "these, {**}"
+                                       : "at most 64 segments, each of them fixed "
+                                         "or *, and ** at the end");
     } else if (shape_number(t, &s, &number, err) == 0) {
         struct str fixed = buf_str(&text);
         *ret = intern(t, &(struct new_key){.dim = dim,
@@ -258,7 +288,8 @@ static int key_of_shape(struct key_table *t, enum dim dim, const char *item, uin
     return r;
 }
 
-/* --- patterns ----------------------------------------------------------------------------------*/
+/* --- patterns
+ * ----------------------------------------------------------------------------------*/
 
 static enum form form_of(const char *text, size_t *at, size_t *len)
 {
@@ -358,7 +389,8 @@ uint32_t policy_key_of_block(struct key_table *t, const struct conf_cidr *block)
                                        .len = SOURCE_LEN});
 }
 
-/* --- limits ------------------------------------------------------------------------------------*/
+/* --- limits
+ * ------------------------------------------------------------------------------------*/
 
 enum { FILTER_SLOTS = 2048, FILTER_BITS = 4 }; /* from so many on; so many bits for each */
 
@@ -386,17 +418,16 @@ static uint32_t nesting(const struct key_table *t, const struct key *k)
     size_t before = name.n > 0 ? name.n + 1 : 0;
     const uint8_t *text = (const uint8_t *)k->text + before;
     size_t n = k->len - before;
+    const struct hash_text whole = policy_hash_text((enum dim)k->dim, (enum form)k->form, text, n);
     uint64_t h = policy_hash_name(name);
     uint32_t count = 0;
     size_t pos = 0;
     for (uint32_t i = 0; i < l->n && l->items[i] <= n; i++) {
         uint32_t len = l->items[i];
-        for (; pos < len; pos++) {
-            h = policy_hash_byte(h, suffix ? text[n - 1 - pos] : text[pos]);
-        }
+        h = policy_hash_words(h, &whole, &pos, len);
         const uint8_t *part = suffix ? text + (n - len) : text;
-        count += policy_keys_find(t, (enum dim)k->dim, (enum form)k->form, 0, name, part, len, h) !=
-                 KEY_NONE;
+        count += policy_keys_find(t, (enum dim)k->dim, (enum form)k->form, 0, name, part, len,
+                                  policy_hash_rest(h, &whole, pos, len)) != KEY_NONE;
     }
     return count;
 }

@@ -1,4 +1,5 @@
-/* What a question matches in the dimensions that have one value: facts to keys. */
+/* What a question matches in the dimensions that have one value: facts to keys.
+ */
 #include "policy_hash.h"
 
 #include <string.h>
@@ -53,17 +54,12 @@ static void match_shapes(const struct key_table *t, enum dim dim, struct str val
     }
 }
 
-static inline uint64_t step(uint64_t h, bool nocase, uint8_t c)
-{
-    return policy_hash_byte(h, nocase ? policy_fold(c) : c);
-}
-
 uint32_t policy_match_text(const struct key_table *t, enum dim dim, struct str name,
                            struct str value, uint32_t *keys, uint32_t max)
 {
     struct found f = {.keys = keys, .max = max};
     const uint8_t *text = (const uint8_t *)value.p;
-    const bool nocase = dim == DIM_HOST;
+    const struct hash_text forwards = policy_hash_text(dim, FORM_PREFIX, text, value.n);
     const uint64_t start = policy_hash_name(name);
     if (dim_is_named(dim)) {
         add(&f, policy_keys_find(t, dim, FORM_ANY, 0, name, text, 0, start));
@@ -74,28 +70,28 @@ uint32_t policy_match_text(const struct key_table *t, enum dim dim, struct str n
     uint64_t h = start;
     size_t pos = 0;
     for (uint32_t i = 0; i < l->n && l->items[i] <= value.n; i++) {
-        for (; pos < l->items[i]; pos++) {
-            h = step(h, nocase, text[pos]);
-        }
-        add(&f, policy_keys_find(t, dim, FORM_PREFIX, 0, name, text, pos, h));
+        size_t len = l->items[i];
+        h = policy_hash_words(h, &forwards, &pos, len);
+        add(&f, policy_keys_find(t, dim, FORM_PREFIX, 0, name, text, len,
+                                 policy_hash_rest(h, &forwards, pos, len)));
     }
     if (t->has_exact[dim]) {
-        for (; pos < value.n; pos++) {
-            h = step(h, nocase, text[pos]);
-        }
-        add(&f, policy_keys_find(t, dim, FORM_EXACT, 0, name, text, pos, h));
+        h = policy_hash_words(h, &forwards, &pos, value.n);
+        add(&f, policy_keys_find(t, dim, FORM_EXACT, 0, name, text, value.n,
+                                 policy_hash_rest(h, &forwards, pos, value.n)));
     }
     if (dim == DIM_PRINCIPAL && !is_spiffe_id(value)) {
         return f.n; /* how an ID ends says nothing of a name that ends alike */
     }
+    const struct hash_text backwards = policy_hash_text(dim, FORM_SUFFIX, text, value.n);
     l = &t->suffixes[dim];
     h = start;
     pos = 0;
     for (uint32_t i = 0; i < l->n && l->items[i] <= value.n; i++) {
-        for (; pos < l->items[i]; pos++) {
-            h = step(h, nocase, text[value.n - 1 - pos]);
-        }
-        add(&f, policy_keys_find(t, dim, FORM_SUFFIX, 0, name, text + (value.n - pos), pos, h));
+        size_t len = l->items[i];
+        h = policy_hash_words(h, &backwards, &pos, len);
+        add(&f, policy_keys_find(t, dim, FORM_SUFFIX, 0, name, text + (value.n - len), len,
+                                 policy_hash_rest(h, &backwards, pos, len)));
     }
     if (!dim_is_named(dim) && t->n_shapes_of[dim] > 0) {
         match_shapes(t, dim, value, &f);
@@ -130,10 +126,11 @@ static void match_source(const struct key_table *t, const struct sockaddr *sourc
     m->n = f.n;
 }
 
-/* --- facts -------------------------------------------------------------------------------------*/
+/* --- facts
+ * -------------------------------------------------------------------------------------*/
 
-/* What stands up to the next slash, or to the end; *rest is what is behind that slash, p NULL:
- * there is none. */
+/* What stands up to the next slash, or to the end; *rest is what is behind that
+ * slash, p NULL: there is none. */
 static struct str cut_segment(struct str s, struct str *rest)
 {
     const char *slash = s.n > 0 ? memchr(s.p, '/', s.n) : NULL;
@@ -146,7 +143,8 @@ static struct str cut_segment(struct str s, struct str *rest)
     return segment;
 }
 
-/* The trust domain of a SPIFFE ID that was verified: no more than cutting it out. */
+/* The trust domain of a SPIFFE ID that was verified: no more than cutting it
+ * out. */
 static struct str trust_domain_of(struct str id)
 {
     struct str rest;
@@ -252,7 +250,8 @@ static void fill_match(struct ask *a, enum dim dim, struct match *m)
         m->known = NOT_THERE; /* there is no request: whoever asks looks at that first */
     } else if (dim == DIM_PORT) {
         uint8_t text[2] = {(uint8_t)(a->query->port >> 8), (uint8_t)a->query->port};
-        uint64_t h = policy_hash_text(policy_hash_start, DIM_PORT, FORM_EXACT, text, sizeof(text));
+        const struct hash_text whole = policy_hash_text(DIM_PORT, FORM_EXACT, text, sizeof(text));
+        uint64_t h = policy_hash_whole(policy_hash_start, &whole);
         uint32_t key = policy_keys_find(t, DIM_PORT, FORM_EXACT, 0, STR_NONE, text, 2, h);
         m->keys[0] = key;
         m->n = key != KEY_NONE;

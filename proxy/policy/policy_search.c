@@ -276,7 +276,8 @@ static uint32_t search_part(struct search *s, const struct part *part, uint32_t 
     uint32_t line = part->n_lines > 1 ? leap(s, s->first_line) : s->first_line;
     for (; line < s->end_line; line = line + 1 < s->end_line ? leap(s, line + 1) : s->end_line) {
         struct line acc __attribute__((uninitialized));
-        if (p->atoms[part->first_atom + (line - part->first_line) * LINE_BITS].rule >= before) {
+        if (before != UINT32_MAX &&
+            p->atoms[part->first_atom + (line - part->first_line) * LINE_BITS].rule >= before) {
             break;
         }
         if (look_at(s, line, &acc)) {

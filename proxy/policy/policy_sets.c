@@ -23,6 +23,15 @@ struct builder {
     uint32_t *uses; /* of keys with names, by atoms; NULL: there are none */
 };
 
+/* Empty. Each in a line of the cache of its own. */
+static struct line *lines_new(size_t n)
+{
+    struct line *lines = aligned_alloc(sizeof(*lines), (n + 1) * sizeof(*lines));
+    POSTERN_ASSERT(lines != NULL);
+    memset(lines, 0, (n + 1) * sizeof(*lines));
+    return lines;
+}
+
 static void set_bit(struct line *lines, uint32_t position)
 {
     lines[position / LINE_BITS].words[position % LINE_BITS / 64] |= 1UL << position % 64;
@@ -48,7 +57,7 @@ static void add_run(struct builder *b, const struct run *run, unsigned kind, uin
 static void mark(struct builder *b, struct line **lines, uint32_t position)
 {
     if (*lines == NULL) {
-        *lines = mem_must_calloc(b->p->n_lines, sizeof(struct line));
+        *lines = lines_new(b->p->n_lines);
     }
     set_bit(*lines, position);
 }
@@ -321,7 +330,7 @@ static void fill_sets(struct builder *b)
         total += is_one(b->pairs, from, ends[s]) ? 0 : count_lines(b->pairs, from, ends[s]);
     }
     p->set_lines = mem_must_calloc(total + 1, sizeof(p->set_lines[0]));
-    p->set_bits = mem_must_calloc(total + 1, sizeof(p->set_bits[0]));
+    p->set_bits = lines_new(total);
     uint32_t n_lines = 0;
     uint32_t s = 0;
     for (size_t at = KEY_ALIGN; at < p->table.len;) { /* in the order of their numbers */
@@ -338,7 +347,7 @@ static void fill_sets(struct builder *b)
 void policy_build_sets(struct policy *p)
 {
     struct builder b = {.p = p};
-    p->valid = mem_must_calloc(p->n_lines + 1, sizeof(p->valid[0]));
+    p->valid = lines_new(p->n_lines);
     if (policy_asks_named(p)) {
         b.uses = mem_must_calloc(p->table.n, sizeof(b.uses[0]));
         for (uint32_t i = 0; i < p->n_atoms; i++) {

@@ -57,6 +57,8 @@ static bool add_op(struct search *s, struct track *t, uint32_t key, unsigned kin
     } else {
         op.i = set->at;
         op.n = set->at + set->n;
+        __builtin_prefetch(&p->set_lines[set->at]); /* none of it is near, and all is needed */
+        __builtin_prefetch(&p->set_bits[set->at]);
     }
     policy_op_seek(p, &op, s->first_line);
     if (op.at >= s->end_of_all) {
