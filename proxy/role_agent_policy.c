@@ -228,7 +228,7 @@ static void print_proxy(const json_t *p, long long newest)
     if (behind) {
         printf(", %s %s: %s", refused ? "refuses" : "waits for",
                name_of(number_of(p, "sent_policy"), b), refused ? text_of(p, "error") : "");
-        printf("%ld s", (long)number_of(p, "age_seconds"));
+        printf("%s%ld s", refused ? ", " : "", (long)number_of(p, "age_seconds"));
     }
     printf("\n");
 }

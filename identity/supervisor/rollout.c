@@ -409,6 +409,14 @@ static int choose_target(struct supervisor *s, const struct agent_control_reques
 {
     const struct rollout *set = &s->rollout->set;
 
+    if ((request->flags & AGENT_CONTROL_ROLLBACK_TO) == 0 && request->number != 0) {
+        err_set(err, ERR_USAGE,
+                "a rollback to what was before, and generation %llu beside it: one of both",
+                (unsigned long long)request->number);
+        return err_advise(err,
+                          "`postern agent policy rollback %llu` says that it is to be that one",
+                          (unsigned long long)request->number);
+    }
     if ((request->flags & AGENT_CONTROL_ROLLBACK_TO) == 0) {
         return rollout_before(set, ret, err);
     }

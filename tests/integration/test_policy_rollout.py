@@ -13,7 +13,8 @@ from lab import admin_ask, free_port, run, wait_for
 from node import ALLOW_CLIENT, TD, spiffe_id
 from servers import TcpServer, echo
 
-PUSH, STATUS = 7, 11
+PUSH, ROLLBACK, STATUS = 7, 10, 11
+RULES = int(os.environ.get("POSTERN_TEST_RULES", "5000"))  # 100,000 takes a release build, and a minute
 DENY_ALL = "kind: Policy\nlevel: 1\nrules: []\n"
 BROKEN = "kind: Policy\nlevel: 1\nrules:\n  - name: x\n    action: PERMIT\n"
 
@@ -21,8 +22,8 @@ BROKEN = "kind: Policy\nlevel: 1\nrules:\n  - name: x\n    action: PERMIT\n"
 class Mesh:
     """A client's and two servers' proxies, all told by the agent; one server's is the canary."""
 
-    def __init__(self, node, ports):
-        self.node, self.ports = node, ports
+    def __init__(self, node, ports, proxies):
+        self.node, self.ports, self.proxies = node, ports, proxies
 
     def policy(self, *args, check=True):
         return run(
@@ -84,7 +85,7 @@ def mesh(node):
         ]
         for p in proxies:
             wait_for("its state", lambda p=p: p.status()["state"]["connected"])
-        yield Mesh(node, ports)
+        yield Mesh(node, ports, dict(zip(("plain", "canary", "client"), proxies, strict=True)))
 
 
 def test_stage_promote_rollback(mesh):
@@ -128,6 +129,50 @@ def test_refused_push_changes_nothing(mesh):
     assert (st["in_force"], st["staged"], len(st["generations"])) == (0, 1, 1)
     assert sorted(os.listdir(mesh.node.state / "policies")) == ["1.policy", "index"]
     assert mesh.lets_in() == {"plain"}
+
+
+def test_wait_names_who_refuses_and_who_does_not_come(mesh):
+    # The loader takes it; compiling it is the proxies', who find patterns nested too deeply.
+    nested = ", ".join(f"'spiffe://{TD}/{'a' * n}*'" for n in range(1, 60))
+    deep = f"kind: Policy\nlevel: 1\nrules:\n  - name: deep\n    action: ALLOW\n    from: [{{{{principals: [{nested}]}}}}]\n"
+    p = mesh.push(deep, "--wait", "20", check=False)
+    assert p.returncode == 1, p.stderr
+    said = [x for x in p.stderr.splitlines() if "does not run it" in x]
+    assert len(said) == 3 and all("contained in too many others" in x for x in said), p.stderr
+    assert mesh.lets_in() == {"plain", "canary"}
+    shown = mesh.policy("status").stdout
+    assert shown.count("the agent's file, refuses generation 1: ") == 3, shown
+    mesh.policy("rollback", "--wait", "20")
+
+    canary = mesh.proxies["canary"].process.p
+    canary.send_signal(signal.SIGSTOP)
+    try:
+        p = mesh.push(DENY_ALL, "--wait", "2", check=False)
+        assert p.returncode == 1, p.stderr
+        assert [f"pid {canary.pid}) does not run it yet" in x for x in p.stderr.splitlines()] == [True], p.stderr
+        shown = mesh.policy("status").stdout
+        assert shown.count("waits for generation 2: ") == 1 and shown.count("): generation 2") == 2, shown
+    finally:
+        canary.send_signal(signal.SIGCONT)
+    wait_for("it to come", lambda: {x["policy"] for x in mesh.status()["told"]["proxies"]} == {2}, 20)
+
+
+def test_many_rules(mesh):
+    """From the command to all proxies, and back; one too many is one error."""
+    head = "kind: Policy\nlevel: 1\nrules:\n"
+    rules = "".join(
+        f"  - name: rule-{i}\n    action: ALLOW\n    target: {{{{principals: ['spiffe://{TD}/server']}}}}\n"
+        f"    from: [{{{{principals: ['spiffe://{TD}/ns/n/sa/a{i}']}}}}]\n    to: [{{{{ports: [{1 + i % 60000}]}}}}]\n"
+        for i in range(RULES)
+    )
+    mesh.push(head + rules, "--wait", "55")
+    assert mesh.lets_in() == set()
+    assert {p.status()["state"]["rules"] for n, p in mesh.proxies.items() if n != "client"} == {RULES}
+    mesh.policy("rollback", "--wait", "55")
+    assert mesh.lets_in() == {"plain", "canary"}
+    p = mesh.push(head + "".join(f"- {{{{name: r{i}, action: ALLOW}}}}\n" for i in range(131073)), check=False)
+    assert p.returncode == 1 and p.stderr.count("too large to be told to proxies") == 1, p.stderr[:2000]
+    assert "at most 131072 elements" in p.stderr and mesh.status()["in_force"] == 0
 
 
 def test_survives_kill(mesh):
@@ -179,6 +224,8 @@ def test_descriptors(mesh):
     finally:
         os.close(r)
         os.close(w)
+    with pytest.raises(control.Refused, match="generation 2 beside it"):
+        send(control.request(ROLLBACK, ["x"], number=2))
     huge = mesh.node.conf / "huge"
     with open(huge, "wb") as f:
         f.truncate((64 << 20) + 1)
