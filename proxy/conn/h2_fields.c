@@ -5,7 +5,7 @@
 
 static uint8_t lower(uint8_t c)
 {
-    return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
+    return (uint8_t)(c | (unsigned)(c >= 'A' && c <= 'Z') << 5);
 }
 
 /* What the writer adds for one hop of HTTP/1.1. */
@@ -16,10 +16,10 @@ static bool is_for_one_hop(struct str name)
 
 static struct http2_field line_of(uint8_t *line, size_t len)
 {
-    size_t n = 0;
-    while (n < len && line[n] != ':') {
-        line[n] = lower(line[n]);
-        n++;
+    const uint8_t *colon = (const uint8_t *)memchr(line, ':', len);
+    size_t n = colon != NULL ? (size_t)(colon - line) : len;
+    for (size_t i = 0; i < n; i++) {
+        line[i] = lower(line[i]);
     }
     const char *text = (const char *)line;
     size_t at = n + 1;

@@ -81,13 +81,8 @@ static void put_connection(struct writer *w, bool close, bool upgrade, bool te)
 
 static bool needs_quotes(struct str value)
 {
-    unsigned found = 0; /* without a way out of the loop, which then looks at many at once */
-    for (size_t i = 0; i < value.n; i++) {
-        char c = value.p[i];
-        found |= (unsigned)(c == ',') | (unsigned)(c == ';') | (unsigned)(c == '=') |
-                 (unsigned)(c == '"');
-    }
-    return found != 0;
+    return memchr(value.p, ',', value.n) != NULL || memchr(value.p, ';', value.n) != NULL ||
+           memchr(value.p, '=', value.n) != NULL || memchr(value.p, '"', value.n) != NULL;
 }
 
 /* Inside quotes if it holds a byte with a meaning in the header; inner quotes escaped. */
@@ -130,10 +125,10 @@ static void put_client_cert(struct writer *w, const struct http1_forward *fwd)
 /* What we set must not be able to begin a line of its own. */
 static bool is_plain(struct str s)
 {
-    unsigned found = 0;
+    uint8_t found = 0; /* in bytes, and without a way out: it looks at many at once */
     for (size_t i = 0; i < s.n; i++) {
         uint8_t c = (uint8_t)s.p[i];
-        found |= (unsigned)(c < 0x20) | (unsigned)(c >= 0x7f);
+        found = (uint8_t)(found | (c < 0x20) | (c >= 0x7f));
     }
     return found == 0;
 }

@@ -56,10 +56,10 @@ void http2_compose_deinit(struct compose *c)
 
 static bool has_control(struct str s)
 {
-    unsigned found = 0;
+    uint8_t found = 0;
     for (size_t i = 0; i < s.n; i++) {
         uint8_t b = (uint8_t)s.p[i];
-        found |= (unsigned)(b < 0x20 && b != '\t') | (unsigned)(b == 0x7f);
+        found = (uint8_t)(found | ((b < 0x20) & (b != '\t')) | (b == 0x7f));
     }
     return found != 0;
 }
