@@ -90,6 +90,9 @@ bool conn_opening_lost(struct conn *c);
 bool conn_early_begin(struct conn *c);
 /* After an event, while the answer has not come. The connection may be closed afterwards. */
 void conn_early_step(struct conn *c);
+/* Inbound, of one that was read before it was known where it goes: what goes first. */
+bool conn_early_keep(struct conn *c, const uint8_t *p, size_t n); /* false: no memory */
+struct str conn_early_kept(const struct conn *c);
 /* Whether bytes of the application went out. */
 bool conn_early_said(const struct conn *c);
 void conn_early_free(struct conn *c);

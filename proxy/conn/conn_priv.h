@@ -509,6 +509,8 @@ void conn_resume(struct conn *c);
 bool conn_handshake(struct conn *c);
 /* The peer is known: may it, and on. */
 void conn_inbound_verified(struct conn *c);
+/* By itself, and not by its requests: may it, and on. */
+void conn_inbound_judge(struct conn *c);
 /* What is declared of the port that it wants; false: closed, it is one of our own. */
 bool conn_find_port(struct conn *c);
 /* Connects to `upstream`, and shakes hands there. */
@@ -531,6 +533,9 @@ bool conn_detect_wanted(const struct conn *c);
 void conn_detect_start(struct conn *c);
 void conn_detect_step(struct conn *c); /* DETECT */
 void conn_detect_timeout(struct conn *c);
+/* After a change: if the policy speaks of requests no more, it is a connection like any other, and
+ * what it has said so far goes first. It may be closed afterwards. */
+void conn_detect_review(struct conn *c);
 /* What is declared needs no finding out. */
 void conn_detect_declared(struct conn *c);
 /* Of a pump with c->detecting: what was read from one side. */

@@ -155,6 +155,19 @@ void conn_detect_timeout(struct conn *c)
     deny(c, CONN_CLOSE_PROTOCOL_UNKNOWN);
 }
 
+void conn_detect_review(struct conn *c)
+{
+    if (c->state != CONN_DETECT || conn_detect_wanted(c)) {
+        return;
+    }
+    if (!conn_early_keep(c, buf_head(&c->http->in), buf_len(&c->http->in))) {
+        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        return;
+    }
+    conn_http_free(c);
+    conn_inbound_judge(c);
+}
+
 /* --- on the way ------------------------------------------------------------------------------- */
 
 void conn_detect_look(struct conn *c, const struct conn_leg *from, const uint8_t *data, size_t n)

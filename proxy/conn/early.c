@@ -57,17 +57,33 @@ void conn_early_step(struct conn *c)
         conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
         return;
     }
-    c->early = (struct conn_early *)malloc(sizeof(*c->early) + n);
-    if (c->early == NULL) {
+    if (!conn_early_keep(c, plain, n)) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
     c->early->ended = o == STREAM_EOF;
-    c->early->n = n;
-    memcpy(c->early->bytes, plain, n);
     if (!send_kept(c)) {
         conn_leg_want(&c->app, 0); /* why, the stream itself will say */
     }
+}
+
+bool conn_early_keep(struct conn *c, const uint8_t *p, size_t n)
+{
+    c->early = (struct conn_early *)malloc(sizeof(*c->early) + n);
+    if (c->early == NULL) {
+        return false;
+    }
+    c->early->ended = false;
+    c->early->n = n;
+    if (n > 0) {
+        memcpy(c->early->bytes, p, n);
+    }
+    return true;
+}
+
+struct str conn_early_kept(const struct conn *c)
+{
+    return c->early != NULL ? (struct str){(const char *)c->early->bytes, c->early->n} : STR_NONE;
 }
 
 bool conn_early_said(const struct conn *c)

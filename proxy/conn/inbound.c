@@ -294,6 +294,11 @@ void conn_inbound_verified(struct conn *c)
         }
         return;
     }
+    conn_inbound_judge(c);
+}
+
+void conn_inbound_judge(struct conn *c)
+{
     bool allowed = conn_judge(c);
     conn_audit_connection(c, NULL);
     if (!allowed) {

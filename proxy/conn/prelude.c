@@ -112,7 +112,7 @@ static bool write_header(const struct conn *c, struct buf *out)
 
 bool conn_prelude_send(struct conn *c, struct conn_leg *leg)
 {
-    struct buf out = BUF_INIT(PROXY_PROTOCOL_V2_MAX + CLIENT_HELLO_WIRE_MAX);
+    struct buf out = BUF_INIT(PROXY_PROTOCOL_V2_MAX + CLIENT_HELLO_WIRE_MAX + DETECT_BYTES_MAX);
     bool ok = true;
     if (c->proxy_protocol != CONF_PROXY_PROTOCOL_NONE) {
         ok = write_header(c, &out);
@@ -128,6 +128,7 @@ bool conn_prelude_send(struct conn *c, struct conn_leg *leg)
         }
         ok = ok && buf_append_str(&out, first);
     }
+    ok = ok && buf_append_str(&out, conn_early_kept(c));
     if (ok && buf_len(&out) > 0) {
         ok = stream_write(&leg->s, buf_head(&out), buf_len(&out)) != STREAM_FAILED;
         c->sys_errno = leg->s.sys_errno;

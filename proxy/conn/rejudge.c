@@ -120,6 +120,7 @@ static bool look(struct conn *c, enum live_rank rank)
     counter_add(&w->counters.rejudged, 1);
     enum conn_reason reason = conn_rejudge(c);
     if (reason == CONN_CLOSE_DONE) {
+        conn_detect_review(c);
         return false;
     }
     counter_add(&w->counters.rejudged_closed, 1);

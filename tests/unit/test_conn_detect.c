@@ -8,6 +8,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <postern/os.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -225,6 +226,46 @@ static void test_rule_comes(void **state)
 
 /* --- declared --------------------------------------------------------------------------------- */
 
+/* They go while somebody waits, who has said nothing or a part of something: it is judged as a
+ * connection then, and a server that speaks first does. */
+static void test_rules_go(void **state)
+{
+    (void)state;
+    static const char NOBODY[] = "kind: Policy\nlevel: 1\nrules: []\n";
+    for (unsigned i = 0; i < 3; i++) {
+        struct world *w = intercepted(DETECT, NO_SECRETS);
+        const struct conn_counters *n = conn_worker_counters(w->server.worker);
+        uint64_t end = os_now_ms() + WAIT_MS;
+        int c = dial(w->port);
+        if (i == 1) {
+            say(c, "GE");
+        }
+        while (n->states[CONF_INBOUND][CONN_DETECT] != 1) {
+            assert_true(os_now_ms() < end);
+            (void)poll(NULL, 0, 2);
+        }
+        side_policy(&w->server, i == 2 ? NOBODY : ALLOW);
+        if (i == 2) {
+            hear_reset(c);
+            log_line(&w->server, "\"connection\"", "policy_denied");
+            assert_true(nobody_came(w));
+        } else {
+            int s = take(w);
+            say(s, "220 ready\r\n");
+            hear(c, "220 ready\r\n");
+            say(c, "T");
+            hear(s, i == 1 ? "GET" : "T");
+            close(c);
+            hear_end(s);
+            close(s);
+            const char *l = log_line(&w->server, "\"connection\"", "\"reason\":\"done\"");
+            expect_in(l, "\"rule\":\"client-may\"");
+            expect_in(l, "\"protocol_by\":\"server\"");
+        }
+        world_free(w);
+    }
+}
+
 static void test_declared(void **state)
 {
     (void)state;
@@ -251,7 +292,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_denied),         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_http_in_pieces), cmocka_unit_test(test_race),
-        cmocka_unit_test(test_rule_comes),     cmocka_unit_test(test_declared),
+        cmocka_unit_test(test_rule_comes),     cmocka_unit_test(test_rules_go),
+        cmocka_unit_test(test_declared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
