@@ -1,6 +1,6 @@
 /* Permissive ports, in the main thread: which there are, who still needs them, and turning strict
  * those that are asked to. docs/permissive.md. */
-#include "proxy_priv.h"
+#include "proxy_permissive.h"
 
 #include <arpa/inet.h>
 #include <jansson.h>
@@ -16,28 +16,12 @@ enum {
     CALLERS_MAX = 500, /* of a port, in a report: those that came last */
 };
 
-struct site {
-    uint16_t listener, port;
-    const char *name; /* of the listener; lent by the files */
-    uint16_t shown;   /* the port that policies speak of */
-    struct conf_permissive conf;
-    uint64_t since_ms; /* that it is watched */
-    int64_t turned_s;  /* strict, by itself; 0: it is not */
-};
-
-struct proxy_permissive {
-    struct proxy *proxy;
-    struct loop_timer timer;
-    struct site *sites; /* owned */
-    size_t n;
-    struct snapshot_strict strict;
-};
-
 /* --- which ------------------------------------------------------------------------------------ */
 
-static void add_site(struct proxy_permissive *m, const struct site *s)
+static void add_site(struct proxy_permissive *m, const struct proxy_permissive_site *s)
 {
-    m->sites = (struct site *)mem_must_realloc(m->sites, (m->n + 1) * sizeof(*m->sites));
+    m->sites =
+        (struct proxy_permissive_site *)mem_must_realloc(m->sites, (m->n + 1) * sizeof(*m->sites));
     m->sites[m->n++] = *s;
 }
 
@@ -45,7 +29,8 @@ static void find_sites(struct proxy_permissive *m, const struct snapshot_files *
 {
     for (size_t i = 0; i < f->n_listeners; i++) {
         const struct snapshot_listener *l = &f->listeners[i];
-        struct site s = {.listener = (uint16_t)i, .name = l->conf->name, .since_ms = os_now_ms()};
+        struct proxy_permissive_site s = {
+            .listener = (uint16_t)i, .name = l->conf->name, .since_ms = os_now_ms()};
         if (l->conf->permissive.mode == CONF_MODE_PERMISSIVE) {
             s.shown = l->target.port != 0 ? l->target.port : net_addr_port(&l->address);
             s.conf = l->conf->permissive;
@@ -97,6 +82,20 @@ static void fill_strict(struct proxy_permissive *m)
     }
 }
 
+static void turned(const struct proxy_permissive *m, struct proxy_permissive_site *s,
+                   const char *message)
+{
+    struct log_line l;
+    s->turned_s = os_wall_s();
+    s->turned_ms = os_now_ms();
+    log_begin(&l, m->proxy->log, LOG_WARN, "port_turned_strict");
+    log_str(&l, "listener", s->name);
+    log_uint(&l, "port", s->shown);
+    log_uint(&l, "quiet_s", s->conf.strict_after_s);
+    log_str(&l, "message", message);
+    log_end(&l);
+}
+
 static void look_later(struct proxy_permissive *m)
 {
     uint64_t next_ms = 0;
@@ -112,10 +111,37 @@ static void look_later(struct proxy_permissive *m)
     }
 }
 
+/* Those that a process before this one turned, as the agent remembers, which is asked once for
+ * each: it never turns a port that has been open here. */
+static bool stay_strict(struct proxy_permissive *m)
+{
+    bool any = false;
+    for (size_t i = 0; m->proxy->state != NULL && m->proxy->state_client != NULL && i < m->n; i++) {
+        struct proxy_permissive_site *s = &m->sites[i];
+        if (!s->asked && s->turned_s == 0 && s->conf.strict_after_s > 0 &&
+            state_client_is_strict(m->proxy->state_client, s->name, s->shown)) {
+            turned(m, s,
+                   "had turned strict before this process began, as the agent remembers: "
+                   "mTLS and nothing else; write `mode: strict`");
+            any = true;
+        }
+        s->asked = true;
+    }
+    return any;
+}
+
+void proxy_permissive_told(struct proxy *p)
+{
+    if (stay_strict(p->permissive)) {
+        fill_strict(p->permissive);
+    }
+    proxy_readiness_due(p->permissive);
+}
+
 void proxy_permissive_use(struct proxy *p)
 {
     struct proxy_permissive *m = p->permissive;
-    struct site *before = m->sites;
+    struct proxy_permissive_site *before = m->sites;
     size_t n_before = m->n;
     m->sites = NULL;
     m->n = 0;
@@ -125,15 +151,19 @@ void proxy_permissive_use(struct proxy *p)
             if (before[k].listener == m->sites[i].listener && before[k].port == m->sites[i].port) {
                 m->sites[i].since_ms = before[k].since_ms;
                 m->sites[i].turned_s = before[k].turned_s;
+                m->sites[i].turned_ms = before[k].turned_ms;
+                m->sites[i].asked = before[k].asked;
             }
         }
     }
     free(before);
+    stay_strict(m);
     fill_strict(m);
     if (m->n > 0) {
         tell(m);
     }
     look_later(m);
+    proxy_readiness_due(m);
 }
 
 const struct snapshot_strict *proxy_permissive_strict(const struct proxy *p)
@@ -143,7 +173,7 @@ const struct snapshot_strict *proxy_permissive_strict(const struct proxy *p)
 
 /* --- turning strict --------------------------------------------------------------------------- */
 
-static void tally(const struct proxy *p, struct permissive_tally *ret)
+void proxy_permissive_tally(const struct proxy *p, struct permissive_tally *ret)
 {
     mem_autofree const struct permissive_book **books =
         mem_must_calloc(p->n_workers + 1, sizeof(*books));
@@ -153,40 +183,29 @@ static void tally(const struct proxy *p, struct permissive_tally *ret)
     permissive_tally_init(ret, books, p->n_workers);
 }
 
-static void turn(struct proxy_permissive *m, struct site *s)
-{
-    struct log_line l;
-    s->turned_s = os_wall_s();
-    log_begin(&l, m->proxy->log, LOG_WARN, "port_turned_strict");
-    log_str(&l, "listener", s->name);
-    log_uint(&l, "port", s->shown);
-    log_uint(&l, "quiet_s", s->conf.strict_after_s);
-    log_str(&l, "message",
-            "no plaintext that policy allows came for `strict_after`: mTLS and nothing else from "
-            "now on; write `mode: strict`, since a restart watches anew");
-    log_end(&l);
-}
-
 static void on_look(void *arg)
 {
     struct proxy_permissive *m = (struct proxy_permissive *)arg;
     int64_t now_s = (int64_t)(os_now_ms() / 1000);
     struct permissive_tally t;
-    bool turned = false;
-    tally(m->proxy, &t);
+    bool any = false;
+    proxy_permissive_tally(m->proxy, &t);
     for (size_t i = 0; i < m->n; i++) {
-        struct site *s = &m->sites[i];
+        struct proxy_permissive_site *s = &m->sites[i];
         struct permissive_facts f;
         permissive_tally_facts(&t, s->listener, s->port, s->since_ms, &f);
         if (s->turned_s == 0 && permissive_may_arm(&f, now_s, s->conf.strict_after_s)) {
-            turn(m, s);
-            turned = true;
+            turned(m, s,
+                   "no plaintext that policy allows came for `strict_after`: mTLS and nothing else "
+                   "from now on; write `mode: strict`");
+            any = true;
         }
     }
     permissive_tally_deinit(&t);
-    if (turned) {
+    if (any) {
         fill_strict(m);
         proxy_publish(m->proxy);
+        proxy_readiness_due(m);
     }
     look_later(m);
 }
@@ -196,6 +215,7 @@ void proxy_permissive_init(struct proxy *p)
     p->permissive = mem_must_new(struct proxy_permissive);
     p->permissive->proxy = p;
     loop_timer_init(&p->permissive->timer, p->loop, on_look, p->permissive);
+    proxy_readiness_init(p->permissive);
     proxy_permissive_use(p);
 }
 
@@ -203,6 +223,7 @@ void proxy_permissive_free(struct proxy *p)
 {
     if (p->permissive != NULL) {
         loop_timer_disarm(&p->permissive->timer);
+        proxy_readiness_deinit(p->permissive);
         free(p->permissive->sites);
         free(p->permissive);
         p->permissive = NULL;
@@ -261,7 +282,8 @@ static json_t *callers(const struct permissive_seen *all, size_t n, uint64_t *re
     return a;
 }
 
-static json_t *port(const struct site *s, const struct permissive_tally *t, bool whole)
+static json_t *port(const struct proxy_permissive_site *s, const struct permissive_tally *t,
+                    bool whole)
 {
     size_t n = 0;
     const struct permissive_seen *all = permissive_tally_port(t, s->listener, s->port, &n);
@@ -301,7 +323,7 @@ static json_t *ports(const struct proxy *p, bool whole)
     const struct proxy_permissive *m = p->permissive;
     struct permissive_tally t;
     json_t *a = json_array();
-    tally(p, &t);
+    proxy_permissive_tally(p, &t);
     for (size_t i = 0; m != NULL && i < m->n; i++) {
         json_array_append_new(a, port(&m->sites[i], &t, whole));
     }
@@ -328,8 +350,8 @@ bool proxy_report_readiness(void *arg, struct buf *out)
     return ok;
 }
 
-static void class_metrics(const struct site *s, const struct permissive_tally *t, struct buf *out,
-                          const char **help)
+static void class_metrics(const struct proxy_permissive_site *s, const struct permissive_tally *t,
+                          struct buf *out, const char **help)
 {
     size_t n = 0;
     const struct permissive_seen *all = permissive_tally_port(t, s->listener, s->port, &n);
@@ -352,8 +374,8 @@ static void class_metrics(const struct site *s, const struct permissive_tally *t
     }
 }
 
-static void verdict_metrics(const struct site *s, const struct permissive_tally *t, struct buf *out,
-                            const char **help)
+static void verdict_metrics(const struct proxy_permissive_site *s, const struct permissive_tally *t,
+                            struct buf *out, const char **help)
 {
     size_t n = 0;
     const struct permissive_seen *all = permissive_tally_port(t, s->listener, s->port, &n);
@@ -379,7 +401,7 @@ void proxy_permissive_metrics(const struct proxy *p, struct buf *out)
     if (m == NULL || m->n == 0) {
         return;
     }
-    tally(p, &t);
+    proxy_permissive_tally(p, &t);
     const char *help = "Ports that take plaintext beside mTLS; turned: that did, by their file.";
     for (unsigned turned = 0; turned < 2; turned++) {
         uint64_t n = turned != 0 ? m->strict.n : m->n - m->strict.n;

@@ -281,6 +281,7 @@ void proxy_audit_metrics(const struct proxy *p, struct buf *out);
 void proxy_permissive_init(struct proxy *p);
 void proxy_permissive_use(struct proxy *p);
 void proxy_permissive_free(struct proxy *p);
+void proxy_permissive_told(struct proxy *p); /* the agent's state has come */
 const struct snapshot_strict *proxy_permissive_strict(const struct proxy *p);
 struct json_t *proxy_permissive_status(const struct proxy *p);
 void proxy_permissive_metrics(const struct proxy *p, struct buf *out);

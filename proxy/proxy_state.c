@@ -31,6 +31,7 @@ static void on_state(void *arg, struct snapshot_state *state)
     struct proxy *p = arg;
     snapshot_state_unref(p->state);
     p->state = state;
+    proxy_permissive_told(p);
     proxy_publish(p);
     log_applied(p);
     if (p->serving) {

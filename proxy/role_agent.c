@@ -11,6 +11,7 @@ static int usage(void)
     fprintf(stderr, "usage: postern agent [--attest-fallback] FILE\n"
                     "       postern agent proxies [OPTIONS]\n"
                     "       postern agent policy push|stage|promote|rollback|status ...\n"
+                    "       postern agent readiness [OPTIONS]\n"
                     "       postern agent attest [--config FILE] [--json] PID\n"
                     "  --attest-fallback  attest as on a kernel without SO_PEERPIDFD (Linux "
                     "before 6.5); for tests\n");
@@ -45,6 +46,9 @@ int agent_main(int argc, char **argv)
     }
     if (argc > 1 && strcmp(argv[1], "policy") == 0) {
         return agent_policy_main(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "readiness") == 0) {
+        return readiness_main(argc - 1, argv + 1);
     }
     if (argc > 1 && strcmp(argv[1], "attest") == 0) {
         return attest_main(argc - 1, argv + 1);

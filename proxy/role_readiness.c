@@ -15,7 +15,10 @@ static int usage(void)
     fprintf(
         stderr,
         "usage: postern readiness [--config FILE] [--socket PATH] [--window TIME] [--json]\n"
-        "  --config FILE  the proxy's or gateway's file, which names its admin socket\n"
+        "       postern agent readiness, the same\n"
+        "  --config FILE  the file of a proxy or gateway, which tells of itself since its start, "
+        "or\n"
+        "                 of an agent, which tells what all proxies of its node told it\n"
         "  --socket PATH  the admin socket itself (default as of `postern status`)\n"
         "  --window TIME  how long a port has to be quiet, such as 90m or 168h (default 24h)\n"
         "  --json         the answer with its verdicts, as JSON\n"
@@ -56,17 +59,28 @@ static bool is_strict(const json_t *port)
     return strcmp(text(port, "mode", ""), "strict") == 0;
 }
 
-static enum permissive_verdict judge(const json_t *port, int64_t now_s, int64_t window_s)
+/* What an agent tells of a port that no proxy tells it of any more. */
+static bool is_stale(const json_t *port, int64_t now_s, int64_t gap_s)
+{
+    return json_object_get(port, "told_s") != NULL && now_s - number(port, "told_s") > gap_s;
+}
+
+static enum permissive_verdict judge(const json_t *port, int64_t now_s, int64_t window_s,
+                                     bool stale)
 {
     const struct permissive_facts f = {.watched_since_s = number(port, "watched_since_s"),
                                        .last_allowed_s = number(port, "last_allowed_s"),
                                        .last_mtls_s = number(port, "last_mtls_s"),
                                        .open = (uint64_t)number(port, "open")};
-    return permissive_verdict(&f, now_s, window_s);
+    enum permissive_verdict v = permissive_verdict(&f, now_s, window_s);
+    return stale && v != PERMISSIVE_NOT_READY ? PERMISSIVE_UNKNOWN_YET : v;
 }
 
-static const char *why(enum permissive_verdict v)
+static const char *why(enum permissive_verdict v, bool stale)
 {
+    if (stale && v == PERMISSIVE_UNKNOWN_YET) {
+        return "no proxy tells the agent of it any more";
+    }
     switch (v) {
     case PERMISSIVE_READY:
         return "nobody was let in without mTLS: set `mode: strict`";
@@ -104,14 +118,14 @@ static void print_callers(const json_t *port)
     }
 }
 
-static void print_port(const json_t *port, enum permissive_verdict v)
+static void print_port(const json_t *port, enum permissive_verdict v, bool stale)
 {
     printf("    %s port %lld: ", text(port, "listener", "?"), (long long)number(port, "port"));
     if (is_strict(port)) {
         printf("STRICT  it turned by itself: write `mode: strict`\n");
         return;
     }
-    printf("%s  %s\n", shown_verdict(v), why(v));
+    printf("%s  %s\n", shown_verdict(v), why(v, stale));
     print_callers(port);
 }
 
@@ -121,7 +135,11 @@ struct sums {
     size_t n, not_ready, unknown;
 };
 
-static void judge_workload(json_t *w, int64_t now_s, int64_t window_s, bool json, struct sums *sums)
+struct at {
+    int64_t now_s, window_s, gap_s;
+};
+
+static void judge_workload(json_t *w, const struct at *at, bool json, struct sums *sums)
 {
     json_t *ports = json_object_get(w, "ports");
     if (!json && json_array_size(ports) > 0) {
@@ -129,13 +147,14 @@ static void judge_workload(json_t *w, int64_t now_s, int64_t window_s, bool json
     }
     for (size_t i = 0; i < json_array_size(ports); i++) {
         json_t *port = json_array_get(ports, i);
-        enum permissive_verdict v = judge(port, now_s, window_s);
+        bool stale = is_stale(port, at->now_s, at->gap_s);
+        enum permissive_verdict v = judge(port, at->now_s, at->window_s, stale);
         if (json) {
             json_object_set_new(
                 port, "verdict",
                 json_string(is_strict(port) ? "strict" : permissive_verdict_name(v)));
         } else {
-            print_port(port, v);
+            print_port(port, v, stale);
         }
         sums->n++;
         if (!is_strict(port)) {
@@ -155,8 +174,9 @@ static int answer(const struct buf *out, int64_t window_s, bool json)
         json_decref(o);
         return 1;
     }
+    const struct at at = {number(o, "now_s"), window_s, number(o, "gap_s")};
     for (size_t i = 0; i < json_array_size(list); i++) {
-        judge_workload(json_array_get(list, i), number(o, "now_s"), window_s, json, &sums);
+        judge_workload(json_array_get(list, i), &at, json, &sums);
     }
     if (json) {
         json_object_set_new(o, "window_s", json_integer((json_int_t)window_s));

@@ -199,6 +199,13 @@ const struct msg_rule agent_ipc_rules[AGENT_N_MSGS] = {
                               false,
                               {{FIELD_DOCS, offsetof(struct agent_msg_docs_state, documents), 0,
                                 0}}},
+    [AGENT_MSG_HISTORY] = {"history",
+                           sizeof(struct agent_msg_history),
+                           WAY(SUPERVISOR_SERVICE) | WAY(SERVICE_SUPERVISOR),
+                           false,
+                           {COUNT(agent_msg_history, total, AGENT_HISTORY_MAX),
+                            COUNT(agent_msg_history, at, AGENT_HISTORY_MAX),
+                            BYTES(agent_msg_history, bytes, AGENT_DOC_PART_MAX)}},
     [AGENT_MSG_STOP] =
         {"stop", sizeof(struct agent_msg_plain), WAY(SUPERVISOR_SERVICE), false, {{0}}},
     [AGENT_MSG_DIAGNOSTIC] = {"diagnostic",

@@ -68,6 +68,11 @@ static void pump(struct service_channel *ch)
     loop_io_want(ch->io, ch->lost ? 0 : LOOP_READ);
 }
 
+void service_channel_flush(struct service_channel *ch)
+{
+    pump(ch);
+}
+
 struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
                                         enum agent_msg_type answer_type, service_answer_fn fn,
                                         void *arg)

@@ -45,6 +45,7 @@ void service_stop(struct service *s)
         return;
     }
     s->stopping = true;
+    service_history_stop(s);
     service_streams_end(s, NULL, GRPC_UNAVAILABLE, "the agent is ending: try again");
     grpc_server_drain(s->server);
     loop_timer_arm(&s->stop_timer, grpc_server_conn_count(s->server) > 0 ? SERVICE_STOP_MS : 1);
@@ -172,6 +173,11 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
             service_channel_lost(&s->control, true);
         }
         break;
+    case AGENT_MSG_HISTORY:
+        if (!service_history_push(s, &msg->history)) {
+            service_channel_lost(&s->control, true);
+        }
+        break;
     case AGENT_MSG_KUBELET_STATE:
         s->kubelet_state = msg->kubelet_state;
         break;
@@ -229,6 +235,7 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     s->started_s = os_wall_s();
     s->metrics = metrics_block_new(SERVICE_N_METRICS);
     service_documents_init(s);
+    service_history_init(s);
     loop_timer_init(&s->clock_timer, s->loop, on_clock, s);
     loop_timer_arm(&s->clock_timer, CLOCK_EVERY_MS);
     note_clock(s);
@@ -259,6 +266,7 @@ void service_close(struct service *s)
         service_channel_deinit(&s->attestor);
         service_channel_deinit(&s->control);
     }
+    service_history_deinit(s);
     if (s->loop != NULL) {
         loop_timer_disarm(&s->stop_timer);
         loop_timer_disarm(&s->clock_timer);

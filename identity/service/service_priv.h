@@ -19,6 +19,7 @@
 #include <postern/log.h>
 #include <postern/loop.h>
 #include <postern/metrics.h>
+#include <postern/readiness.h>
 #include <postern/rollout.h>
 #include <postern/x509.h>
 
@@ -65,6 +66,8 @@ void service_channel_deinit(struct service_channel *ch);
 struct service_ask *service_channel_ask(struct service_channel *ch, void *msg,
                                         enum agent_msg_type answer_type, service_answer_fn fn,
                                         void *arg);
+/* Sends what there is room for now, and not from the loop: last words. */
+void service_channel_flush(struct service_channel *ch);
 /* The answer is no longer wanted. Takes NULL. */
 void service_ask_forget(struct service_ask *ask);
 
@@ -419,6 +422,24 @@ bool service_write_proxies(void *arg, struct buf *out);
 bool service_put_state_status(const struct service *s, struct buf *out);
 bool service_put_state_metrics(const struct service *s, struct buf *out);
 
+/* --- what proxies tell of permissive ports (history.c) -----------------------------------------
+ */
+struct service_history;
+void service_history_init(struct service *s);
+/* What is not kept yet goes to the supervisor. */
+void service_history_stop(struct service *s);
+void service_history_deinit(struct service *s);
+/* What the supervisor has kept; false: out of order. */
+bool service_history_push(struct service *s, const struct agent_msg_history *m);
+/* Of a stream whose caller is attested as the identity; *last_ms: the stream's, 0 at first. */
+void service_history_report(struct service *s, struct str identity, struct str name,
+                            const Postern__V1__PlaintextReport *report, uint64_t *last_ms);
+/* The n-th port of the identity that has turned strict by itself; false: there are no more. */
+bool service_history_strict(const struct service *s, struct str identity, size_t n,
+                            struct readiness_strict *ret);
+bool service_write_readiness(void *arg, struct buf *out);
+bool service_put_history_metrics(const struct service *s, struct buf *out);
+
 /* --- the process (main.c, control.c, privs.c) --------------------------------------------------
  */
 struct service {
@@ -460,6 +481,7 @@ struct service {
     struct service_subscriber *subscribers;
     size_t n_subscribers;
     struct service_documents *documents;          /* owned */
+    struct service_history *history;              /* owned */
     struct agent_msg_kubelet_state kubelet_state; /* head.type is set once it is known */
     struct service_deny deny, deny_incoming;      /* in force; in the making (expected > 0) */
     int64_t started_s, last_issued_s;

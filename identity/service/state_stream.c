@@ -15,6 +15,7 @@
 
 enum { NAME_MAX_BYTES = 64, VERSION_MAX_BYTES = 64, ERROR_MAX_BYTES = 512, DIGEST_BYTES = 32 };
 enum { REFUSALS_LOGGED = 5, REFUSALS_PAUSE_MS = 60000 };
+enum { REPORTED_IDS = 8, STRICT_MAX = 256 };
 
 struct service_subscriber {
     struct service_subscriber *prev, *next;
@@ -34,6 +35,8 @@ struct service_subscriber {
     uint8_t ids[SERVICE_LISTING_DIGEST]; /* of the identities that it was told for */
     char *identity;                      /* owned: the first of them */
     uint32_t n_identities;
+    char *ids_kept[REPORTED_IDS]; /* owned: the first ones, of which it may tell */
+    uint64_t reported_ms;         /* its last report of plaintext; 0: none */
     char labels[ROLLOUT_TERMS_MAX]
                [ROLLOUT_LABEL_MAX + 1]; /* as it says; those that are none, not */
     size_t n_labels;
@@ -52,8 +55,10 @@ struct snapshot_parts {
     Postern__V1__Snapshot message;
     Postern__V1__Document documents[AGENT_N_DOCUMENTS];
     struct buf texts[AGENT_N_DOCUMENTS];
-    Postern__V1__Denied *deny;    /* owned */
-    Postern__V1__Denied **denies; /* owned */
+    Postern__V1__Denied *deny;         /* owned */
+    Postern__V1__Denied **denies;      /* owned */
+    Postern__V1__StrictPort *strict;   /* owned */
+    Postern__V1__StrictPort **stricts; /* owned */
 };
 
 static const struct agent_doc *document_for(const struct service *s, enum agent_document which,
@@ -105,6 +110,27 @@ static void fill_deny(struct snapshot_parts *p, const struct service_deny *deny)
     p->message.n_deny = deny->n;
 }
 
+/* Texts are the history's, which nothing changes meanwhile. */
+static void fill_strict(struct snapshot_parts *p, const struct service *s, const struct str *ids,
+                        size_t n_ids)
+{
+    struct readiness_strict port;
+
+    p->strict = mem_must_calloc(STRICT_MAX, sizeof(*p->strict));
+    p->stricts = mem_must_calloc(STRICT_MAX, sizeof(Postern__V1__StrictPort *));
+    for (size_t i = 0; i < n_ids; i++) {
+        for (size_t k = 0;
+             p->message.n_strict < STRICT_MAX && service_history_strict(s, ids[i], k, &port); k++) {
+            size_t at = p->message.n_strict++;
+            postern__v1__strict_port__init(&p->strict[at]);
+            p->strict[at].listener = text_of(port.listener);
+            p->strict[at].port = port.port;
+            p->stricts[at] = &p->strict[at];
+        }
+    }
+    p->message.strict = p->stricts;
+}
+
 static void parts_deinit(struct snapshot_parts *p)
 {
     for (size_t i = 0; i < AGENT_N_DOCUMENTS; i++) {
@@ -112,6 +138,8 @@ static void parts_deinit(struct snapshot_parts *p)
     }
     free(p->deny);
     free(p->denies);
+    free(p->strict);
+    free(p->stricts);
 }
 
 static enum grpc_send send_message(struct grpc_call *call, const Postern__V1__Snapshot *m)
@@ -162,6 +190,7 @@ static enum grpc_send send_snapshot(struct service_watch *w, struct service_job 
     uint64_t policy = policy_for(sub, ids, job->n);
     if (fill_documents(&p, s, policy, ids, job->n)) {
         fill_deny(&p, &s->deny);
+        fill_strict(&p, s, ids, job->n);
         sent = send_message(w->stream.call, &p.message);
     }
     parts_deinit(&p);
@@ -187,6 +216,15 @@ static void digest_ids(const struct service_job *job, uint8_t ret[SERVICE_LISTIN
     EVP_MD_CTX_free(md);
 }
 
+static void keep_ids(struct service_subscriber *sub, const struct service_job *job)
+{
+    for (uint32_t i = 0; i < REPORTED_IDS; i++) {
+        free(sub->ids_kept[i]);
+        sub->ids_kept[i] =
+            job != NULL && i < job->n ? mem_must_strdup(job->list[i].spiffe_id) : NULL;
+    }
+}
+
 /* No certificate is wanted; other identities mean other rules. */
 static bool choose(void *data, struct service_job *job, char *ret_text, size_t size)
 {
@@ -201,6 +239,7 @@ static bool choose(void *data, struct service_job *job, char *ret_text, size_t s
         free(sub->identity);
         sub->identity = job->n > 0 ? mem_must_strdup(job->list[0].spiffe_id) : NULL;
         sub->n_identities = job->n;
+        keep_ids(sub, job);
         sub->watch->renew = true;
     }
     return true;
@@ -250,6 +289,18 @@ static void take_labels(struct service_subscriber *sub, const Postern__V1__Subsc
     }
 }
 
+/* Of an identity that it is attested as, or not at all. */
+static void take_report(struct service_subscriber *sub, const Postern__V1__PlaintextReport *report)
+{
+    for (size_t i = 0; report != NULL && i < REPORTED_IDS && sub->ids_kept[i] != NULL; i++) {
+        if (strcmp(sub->ids_kept[i], report->identity) == 0) {
+            service_history_report(sub->s, str_of(sub->ids_kept[i]), str_of(sub->name), report,
+                                   &sub->reported_ms);
+            return;
+        }
+    }
+}
+
 static void take(struct service_subscriber *sub, const Postern__V1__SubscribeRequest *m)
 {
     char error[ERROR_MAX_BYTES + 1];
@@ -274,6 +325,7 @@ static void take(struct service_subscriber *sub, const Postern__V1__SubscribeReq
     for (size_t i = 0; m->policy_sha256.len == DIGEST_BYTES && i < DIGEST_BYTES; i++) {
         (void)snprintf(sub->policy_sha256 + 2 * i, 3, "%02x", m->policy_sha256.data[i]);
     }
+    take_report(sub, m->plaintext);
     if (news) {
         log_refused(sub);
     }
@@ -292,6 +344,7 @@ static void free_subscriber(void *data)
     }
     sub->s->n_subscribers--;
     free(sub->identity);
+    keep_ids(sub, NULL);
     free(sub);
 }
 

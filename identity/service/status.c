@@ -103,7 +103,7 @@ static bool write_metrics(void *arg, struct buf *out)
            gauge(out, "postern_agent_quarantined", "Things that are quarantined.", "",
                  (double)s->deny.n) &&
            put_token_metrics(k, out) && service_put_state_metrics(s, out) &&
-           service_kubernetes_metrics(s, out) &&
+           service_put_history_metrics(s, out) && service_kubernetes_metrics(s, out) &&
            (s->hardening == NULL || hardening_write_metrics(s->hardening, out)) &&
            metrics_write_end(out);
 }
@@ -291,6 +291,7 @@ struct admin *service_admin_new(struct service *s, struct err *err)
         {"metrics", write_metrics},
         {"ready", write_ready},
         {"proxies", service_write_proxies},
+        {"readiness", service_write_readiness},
     };
     const struct admin_options options = {
         .documents = documents, .n_documents = sizeof(documents) / sizeof(documents[0]), .arg = s};

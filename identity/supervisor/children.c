@@ -238,6 +238,7 @@ static int tell_service_start(struct supervisor *s, struct err *err)
     tell_listener(s, AGENT_LISTENER_METRICS, &s->metrics);
     supervisor_tell_entries(s);
     supervisor_quarantine_tell_service(s);
+    supervisor_history_tell(s); /* before there is anything to tell proxies */
     supervisor_tell_documents(s);
     supervisor_kubelet_tell_state(s);
     supervisor_tell_processes(s);
@@ -394,10 +395,11 @@ static bool running(const struct supervisor_child *c)
     return c->pidfd != -1;
 }
 
-/* Until it has ended or time is up. */
-static bool wait_end(struct supervisor_child *c, uint64_t until_ms)
+/* Until it has ended or time is up. What the service said last is to be kept. */
+static bool wait_end(struct supervisor *s, struct supervisor_child *c, uint64_t until_ms)
 {
     struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+    struct err ignored = ERR_INIT;
     siginfo_t info;
 
     for (;;) {
@@ -406,6 +408,9 @@ static bool wait_end(struct supervisor_child *c, uint64_t until_ms)
 
         if (r == 1) {
             (void)waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED);
+            if (c->role == AGENT_ROLE_SERVICE && !c->killed) {
+                (void)supervisor_hear(s, c, &ignored);
+            }
             forget(c);
             return true;
         }
@@ -434,13 +439,13 @@ void supervisor_stop_children(struct supervisor *s)
             agent_ipc_init(&stop, AGENT_MSG_STOP, 0);
             (void)!agent_ipc_send(c->control, &stop, -1);
         }
-        /* A closed channel is the end for every child. */
-        (void)shutdown(c->control, SHUT_RDWR);
-        if (!wait_end(c, until_ms)) {
+        /* A closed channel is the end for every child; the service may say last words. */
+        (void)shutdown(c->control, c->role == AGENT_ROLE_SERVICE ? SHUT_WR : SHUT_RDWR);
+        if (!wait_end(s, c, until_ms)) {
             log_msg(s->log, LOG_WARN, "process_killed", "the %s (pid %d) did not end by itself",
                     agent_role_name(c->role), (int)c->pid);
             (void)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
-            (void)wait_end(c, os_now_ms() + LEAVE_MS);
+            (void)wait_end(s, c, os_now_ms() + LEAVE_MS);
         }
         until_ms = os_now_ms() + LEAVE_MS;
     }

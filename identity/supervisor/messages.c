@@ -118,6 +118,8 @@ static int on_message(struct supervisor *s, struct supervisor_child *c, struct e
     case AGENT_MSG_DENY_APPLIED:
         supervisor_quarantine_applied(s, &s->in.deny_begin);
         return 0;
+    case AGENT_MSG_HISTORY:
+        return supervisor_history_take(s, &s->in.history, err);
     case AGENT_MSG_CA_ANSWER:
         supervisor_on_ca_answer(s);
         return 0;

@@ -153,7 +153,8 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     struct pollfd fds[CONTROL + SUPERVISOR_CONTROL_FDS];
     int dues_ms[] = {supervisor_control_due_ms(s), supervisor_quarantine_due_ms(s),
                      supervisor_watch_due_ms(s),   supervisor_kubelet_due_ms(s),
-                     supervisor_signer_due_ms(s),  supervisor_manager_due_ms(s)};
+                     supervisor_signer_due_ms(s),  supervisor_manager_due_ms(s),
+                     supervisor_history_due_ms(s)};
 
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (size_t i = 0; i < AGENT_N_ROLES; i++) {
@@ -192,6 +193,7 @@ static int turn(struct supervisor *s, int timeout_ms, struct err *err)
     supervisor_quarantine_turn(s);
     supervisor_kubelet_turn(s);
     supervisor_signer_turn(s);
+    supervisor_history_turn(s);
     return 0;
 }
 
@@ -285,8 +287,11 @@ static int start(struct supervisor *s, struct err *err)
     supervisor_documents_open(s);
     if (open_signals(s, err) == -1 || supervisor_load_entries(s, err) == -1 ||
         supervisor_state_open(&s->state, s->conf->state_dir, s->log, err) == -1 ||
-        supervisor_quarantine_open(s, err) == -1 || supervisor_rollout_open(s, err) == -1 ||
-        open_sockets(s, err) == -1 || start_keeper(s, err) == -1) {
+        supervisor_quarantine_open(s, err) == -1 || supervisor_rollout_open(s, err) == -1) {
+        return -1;
+    }
+    supervisor_history_open(s);
+    if (open_sockets(s, err) == -1 || start_keeper(s, err) == -1) {
         return -1;
     }
     supervisor_documents_turn(s);
@@ -412,6 +417,7 @@ int agent_run(const struct agent_options *options, struct log *log, struct err *
     supervisor_control_close(s);
     supervisor_documents_close(s);
     supervisor_rollout_close(s);
+    supervisor_history_close(s);
     supervisor_watch_close(s);
     supervisor_quarantine_close(s);
     supervisor_socket_close(&s->api);

@@ -9,6 +9,7 @@
  * journal.c    the journal's directory
  * quarantine.c what is quarantined on this node
  * rollout.c    policies that were pushed; rollout_store.c: their files
+ * history.c    what the service keeps of permissive ports
  * control.c    the control socket; control_verbs.c: what may be ordered there
  * watch.c      files that change; sources.c: opening them
  * kubelet.c    the process that asks the node's kubelet
@@ -120,6 +121,7 @@ struct supervisor {
     struct supervisor_watch *watch;           /* owned */
     struct supervisor_documents *documents;   /* owned */
     struct supervisor_rollout *rollout;       /* owned */
+    struct supervisor_history *history;       /* owned */
     struct supervisor_kubelet kubelet;
     struct supervisor_signer signer;
     struct supervisor_child
@@ -216,6 +218,18 @@ int supervisor_documents_load_policy(struct supervisor *s, const char *path, con
                                      void *arg, struct err *err);
 /* All of it, to a new service. */
 void supervisor_tell_documents(struct supervisor *s);
+
+/* --- the service's history of permissive ports ------------------------------------------------ */
+struct supervisor_history;
+void supervisor_history_open(struct supervisor *s);
+void supervisor_history_close(struct supervisor *s);
+/* A part of it, to be kept; -1: it breaks the protocol. */
+int supervisor_history_take(struct supervisor *s, const struct agent_msg_history *m,
+                            struct err *err);
+/* All of it, to a new service. */
+void supervisor_history_tell(struct supervisor *s);
+int supervisor_history_due_ms(const struct supervisor *s); /* -1: nothing is due */
+void supervisor_history_turn(struct supervisor *s);
 
 /* --- entries ---------------------------------------------------------------------------------- */
 /* Reads the file through a loader into s->loaded. Each of its errors is logged; err then tells how

@@ -99,6 +99,7 @@ enum agent_msg_type {
     AGENT_MSG_DOC_PART,      /* agent_msg_doc_part; also loader -> supervisor */
     AGENT_MSG_DOCS_COMMIT,   /* agent_msg_docs, the same again: applies it whole */
     AGENT_MSG_DOCS_STATE,    /* agent_msg_docs_state: for status and metrics */
+    AGENT_MSG_HISTORY,       /* agent_msg_history; also service -> supervisor, to be kept */
     AGENT_MSG_STOP,          /* agent_msg_plain: end orderly; closing the channel means the same */
     /* loader -> supervisor: ENTRY... or DOC_PART..., or DIAGNOSTIC..., then LOADED */
     AGENT_MSG_DIAGNOSTIC, /* agent_msg_failed: one error of the file */
@@ -194,6 +195,7 @@ union agent_msg {
     struct agent_msg_doc_part doc_part;
     struct agent_msg_docs_state docs_state;
     struct agent_msg_loaded loaded;
+    struct agent_msg_history history;
     struct agent_msg_start_kubelet start_kubelet;
     struct agent_msg_kubelet_file kubelet_file;
     struct agent_msg_kubelet_state kubelet_state;

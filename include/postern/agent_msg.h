@@ -36,6 +36,7 @@ enum {
     AGENT_DENY_MAX = 4096,          /* things that are quarantined */
     AGENT_DOC_ITEMS_MAX = 131072,   /* rules of a policy, services of a mesh map */
     AGENT_DOC_PART_MAX = 8192,      /* bytes of a document in one message */
+    AGENT_HISTORY_MAX = 4 << 20,    /* bytes of what is kept of permissive ports */
     AGENT_UIDS_MAX = 32,            /* that may use the admin socket */
     AGENT_SELECTORS_MAX = 24,       /* of an entry */
     AGENT_SELECTOR_TEXT_MAX = 8192, /* all texts of an entry's selectors together */

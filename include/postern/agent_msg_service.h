@@ -6,9 +6,12 @@
 #define POSTERN_AGENT_MSG_SERVICE_H
 
 #include <postern/agent_msg.h>
+#include <postern/buf.h>
 #include <postern/err.h>
 #include <postern/sandbox.h>
+#include <postern/str.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* --- supervisor -> service -------------------------------------------------------------------- */
@@ -104,6 +107,20 @@ struct agent_msg_docs_state {
     uint64_t generation; /* 0: nothing to tell yet, a file has not been good so far */
     struct agent_doc_state documents[AGENT_N_DOCUMENTS];
 };
+
+/* What the service keeps of permissive ports, in parts: bytes that the supervisor puts into a file
+ * and does not read. */
+struct agent_msg_history {
+    struct agent_msg_head head;
+    uint32_t total,
+        at; /* bytes of all of it; where this part begins, 0: what came before is void */
+    uint32_t bytes_len;
+    uint8_t bytes[AGENT_DOC_PART_MAX];
+};
+/* The next part of all of it, from *at on; false: there is no more. Nothing at all is one part. */
+bool agent_history_part(struct str all, size_t *at, struct agent_msg_history *ret);
+/* Takes a part; false: it is out of order, or too large. *ret_whole: that was the last one. */
+bool agent_history_take(struct buf *b, const struct agent_msg_history *m, bool *ret_whole);
 
 /* --- loader -> supervisor --------------------------------------------------------------------- */
 struct agent_msg_loaded {

@@ -61,7 +61,25 @@ struct state_client *state_client_new(struct loop *loop, const struct state_clie
                                       const struct state_client_events *events, void *arg,
                                       struct err *err);
 struct state_client *state_client_free(struct state_client *c);
+/* Tells the agent what permissive ports saw, beside what runs (docs/permissive.md); lent for the
+ * call. false: it did not go out, since there is no stream that has brought a snapshot, or no room.
+ */
+struct Postern__V1__PlaintextReport;
+bool state_client_report(struct state_client *c, struct Postern__V1__PlaintextReport *report);
+/* Whether that port had turned strict by itself in a process before this one, as the last good
+ * snapshot says. */
+bool state_client_is_strict(const struct state_client *c, const char *listener, uint16_t port);
 void state_client_get_status(const struct state_client *c, struct state_client_status *ret);
+
+/* Ports of ours that have turned strict by themselves, as our agent remembers (docs/permissive.md):
+ * of a Snapshot message, those that a listener of ours can be called. */
+enum { STATE_STRICT_MAX = 256, STATE_LISTENER_MAX = 63 };
+struct state_strict {
+    char listener[STATE_LISTENER_MAX + 1];
+    uint16_t port;
+};
+/* The items are the caller's to free; NULL: there are none, or it is no message. */
+struct state_strict *state_message_read_strict(struct str message, size_t *ret_n);
 
 /* A Snapshot message, whole: the pure part, for its fuzzer. *ret_told's generation is filled as
  * soon as it is known, for a refusal. */

@@ -33,7 +33,10 @@ struct state_client {
     struct loop_timer retry_timer;
     struct snapshot_state *current; /* a reference; NULL: none yet */
     bool quarantined;
-    uint64_t heard_ms; /* when the stream was last known to live */
+    uint64_t heard_ms;           /* when the stream was last known to live */
+    struct err refusal;          /* of status.refused_generation */
+    struct state_strict *strict; /* owned: of the last good snapshot */
+    size_t n_strict;
     struct state_client_status status;
 };
 
@@ -44,7 +47,8 @@ static void notice(struct state_client *c, enum state_notice what, const struct 
 
 /* --- saying what runs ------------------------------------------------------------------------- */
 /* The packed message is the caller's to free. */
-static uint8_t *pack_request(const struct state_client *c, const struct err *refusal, size_t *ret_n)
+static uint8_t *pack_request(const struct state_client *c, const struct err *refusal,
+                             Postern__V1__PlaintextReport *report, size_t *ret_n)
 {
     Postern__V1__SubscribeRequest m;
     char text[600] = "";
@@ -54,6 +58,7 @@ static uint8_t *pack_request(const struct state_client *c, const struct err *ref
     m.level = CONF_LEVEL;
     m.labels = c->labels;
     m.n_labels = c->n_labels;
+    m.plaintext = report;
     if (c->current != NULL) {
         m.generation = c->status.generation;
         m.deny_version = c->status.deny_version;
@@ -76,8 +81,20 @@ static uint8_t *pack_request(const struct state_client *c, const struct err *ref
 static void say(struct state_client *c, const struct err *refusal)
 {
     size_t n = 0;
-    mem_autofree uint8_t *packed = pack_request(c, refusal, &n);
+    mem_autofree uint8_t *packed = pack_request(c, refusal, NULL, &n);
     (void)!grpc_client_send(c->call, (struct str){(const char *)packed, n});
+}
+
+bool state_client_report(struct state_client *c, Postern__V1__PlaintextReport *report)
+{
+    size_t n = 0;
+    if (c->call == NULL || !c->status.connected) {
+        return false;
+    }
+    /* What was refused still is. */
+    const struct err *refusal = c->status.refused_generation != 0 ? &c->refusal : NULL;
+    mem_autofree uint8_t *packed = pack_request(c, refusal, report, &n);
+    return grpc_client_send(c->call, (struct str){(const char *)packed, n}) == GRPC_SENT;
 }
 
 /* --- trying again ----------------------------------------------------------------------------- */
@@ -169,13 +186,15 @@ static void on_message(void *arg, struct str message)
     if (state_message_read(message, &next, &generation, &err) == -1) {
         c->status.n_refused++;
         c->status.refused_generation = generation;
-        c->status.last_error = err;
+        c->status.last_error = c->refusal = err;
         notice(c, STATE_REFUSED, &err);
         take_deny_alone(c, message);
         say(c, &err);
         return;
     }
     set_quarantined(c, false);
+    free(c->strict);
+    c->strict = state_message_read_strict(message, &c->n_strict);
     take(c, next);
     say(c, NULL);
 }
@@ -235,7 +254,7 @@ static int start(struct state_client *c, struct err *err)
         }
     }
     size_t n = 0;
-    mem_autofree uint8_t *first = pack_request(c, NULL, &n);
+    mem_autofree uint8_t *first = pack_request(c, NULL, NULL, &n);
     const struct grpc_request request = {.path = PROTO_STATE_SUBSCRIBE,
                                          .message = {(const char *)first, n},
                                          .metadata = &workload_header,
@@ -288,6 +307,7 @@ struct state_client *state_client_free(struct state_client *c)
         loop_timer_disarm(&c->retry_timer);
         drop_connection(c);
         snapshot_state_unref(c->current);
+        free(c->strict);
         free(c->name);
         free(c->version);
         for (size_t i = 0; i < c->n_labels; i++) {
@@ -297,6 +317,16 @@ struct state_client *state_client_free(struct state_client *c)
         free(c);
     }
     return NULL;
+}
+
+bool state_client_is_strict(const struct state_client *c, const char *listener, uint16_t port)
+{
+    for (size_t i = 0; i < c->n_strict; i++) {
+        if (c->strict[i].port == port && strcmp(c->strict[i].listener, listener) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void state_client_get_status(const struct state_client *c, struct state_client_status *ret)

@@ -87,3 +87,26 @@ struct snapshot_state *state_message_read_deny(struct str message, struct snapsh
     }
     return s;
 }
+
+struct state_strict *state_message_read_strict(struct str message, size_t *ret_n)
+{
+    Postern__V1__Snapshot *m =
+        postern__v1__snapshot__unpack(NULL, message.n, (const uint8_t *)message.p);
+    struct state_strict *items = NULL;
+    *ret_n = 0;
+    if (m != NULL && m->n_strict > 0) {
+        items = mem_must_calloc(STATE_STRICT_MAX, sizeof(*items));
+    }
+    for (size_t i = 0; items != NULL && i < m->n_strict && *ret_n < STATE_STRICT_MAX; i++) {
+        const Postern__V1__StrictPort *p = m->strict[i];
+        size_t len = strlen(p->listener);
+        if (len > 0 && len <= STATE_LISTENER_MAX && p->port > 0 && p->port <= UINT16_MAX) {
+            memcpy(items[*ret_n].listener, p->listener, len);
+            items[(*ret_n)++].port = (uint16_t)p->port;
+        }
+    }
+    if (m != NULL) {
+        postern__v1__snapshot__free_unpacked(m, NULL);
+    }
+    return items;
+}

@@ -22,7 +22,7 @@ static const struct {
 } MAY_SAY[] = {
     {AGENT_WAY_SERVICE_KEEPER, " identity_get issue bundle_get jwt_sign jwks_get "},
     {AGENT_WAY_SERVICE_ATTESTOR, " reattest release "},
-    {AGENT_WAY_SERVICE_SUPERVISOR, " report ready failed "},
+    {AGENT_WAY_SERVICE_SUPERVISOR, " report ready failed history "},
 };
 
 static bool on_list(const char *words, const char *word)
