@@ -109,7 +109,7 @@ static void put_aside(struct supervisor *s, int dir, uint64_t number)
 /* The last file that has something to go on from, or a first one. */
 static int open_last(struct supervisor *s, int dir, uint64_t *ret_number, int *ret, struct err *err)
 {
-    uint64_t first, last;
+    uint64_t first = 0, last = 0;
 
     if (find_ends(s, dir, &first, &last, err) == -1) {
         return -1;
