@@ -22,12 +22,6 @@ static const char *const words_layout[] = {"files",   "separate", "nginx",      
                                            "haproxy", "java",     "spiffe-helper", NULL};
 static const char *const words_key[] = {"auto", "csr", "agent", NULL};
 
-const char *conf_rotate_what_name(enum conf_rotate_what what)
-{
-    POSTERN_ASSERT(what < CONF_ROTATE_N_WHATS);
-    return words_what[what];
-}
-
 bool conf_rotate_is_secret(enum conf_rotate_what what)
 {
     return what == CONF_ROTATE_KEY || what == CONF_ROTATE_COMBINED || what == CONF_ROTATE_PKCS12 ||

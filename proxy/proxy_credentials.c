@@ -273,15 +273,6 @@ void proxy_credentials_commit(struct proxy *p, struct proxy_credentials_change *
     }
 }
 
-void proxy_credentials_abandon(struct proxy *p, struct proxy_credentials_change *change)
-{
-    if (change->set != NULL) {
-        credentials_abandon(p->credentials, change->set);
-        snapshot_parties_unref(change->parties);
-        *change = (struct proxy_credentials_change){.set = NULL};
-    }
-}
-
 void proxy_credentials_stop(struct proxy *p)
 {
     p->credentials = credentials_free(p->credentials);

@@ -228,7 +228,6 @@ struct proxy_credentials_change {
 int proxy_credentials_prepare(struct proxy *p, const struct snapshot_files *next,
                               struct proxy_credentials_change *ret, struct err *err);
 void proxy_credentials_commit(struct proxy *p, struct proxy_credentials_change *change);
-void proxy_credentials_abandon(struct proxy *p, struct proxy_credentials_change *change);
 /* After a change of the identity that the agent gives; NULL: there is none. The old ones stay on
  * failure. */
 int proxy_parties_renew(struct proxy *p, const struct identity_state *state, struct err *err);

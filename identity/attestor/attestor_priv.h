@@ -85,7 +85,6 @@ struct attestor_caller {
 struct attestor_callers;
 struct attestor_callers *attestor_callers_new(size_t max, size_t max_account);
 struct attestor_callers *attestor_callers_free(struct attestor_callers *cs);
-size_t attestor_callers_count(const struct attestor_callers *cs);
 uint64_t attestor_account(const struct attest_facts *facts);
 /* Whether one more of this account is within the bounds; if not, *ret_why says which. */
 bool attestor_callers_may_add(const struct attestor_callers *cs, uint64_t account,

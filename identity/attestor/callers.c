@@ -43,11 +43,6 @@ struct attestor_callers *attestor_callers_free(struct attestor_callers *cs)
     return NULL;
 }
 
-size_t attestor_callers_count(const struct attestor_callers *cs)
-{
-    return cs->n;
-}
-
 uint64_t attestor_account(const struct attest_facts *facts)
 {
     return agent_account(facts->contained, str_of(facts->cgroup.container_id),

@@ -35,15 +35,6 @@ const char *credential_kind_name(enum credential_kind kind)
     return (size_t)kind < sizeof(names) / sizeof(names[0]) ? names[kind] : "?";
 }
 
-const char *credential_notice_name(enum credential_notice notice)
-{
-    static const char *const names[] = {
-        [CREDENTIAL_LOADED] = "loaded",   [CREDENTIAL_REFUSED] = "refused",
-        [CREDENTIAL_OPEN] = "open",       [CREDENTIAL_EXPIRES] = "expires",
-        [CREDENTIAL_EXPIRED] = "expired", [CREDENTIAL_LOST] = "lost"};
-    return (size_t)notice < sizeof(names) / sizeof(names[0]) ? names[notice] : "?";
-}
-
 static void notice(const struct source *s, enum credential_notice what, const struct err *why)
 {
     const struct credentials *c = s->all;

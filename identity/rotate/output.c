@@ -481,13 +481,3 @@ void rotate_output_get_status(const struct rotate_output *out, struct rotate_out
         identity_client_get_status(out->client, &ret->x509);
     }
 }
-
-void rotate_output_renew(struct rotate_output *out)
-{
-    if (out->client != NULL) {
-        identity_client_renew(out->client);
-    }
-    if (out->tokens != NULL) {
-        rotate_tokens_renew(out->tokens);
-    }
-}

@@ -111,7 +111,6 @@ struct rotate_tokens *rotate_tokens_new(struct loop *loop, const struct conf_rot
 struct rotate_tokens *rotate_tokens_free(struct rotate_tokens *t);
 /* NULL: of the first identity that the agent offers. */
 void rotate_tokens_set_id(struct rotate_tokens *t, const char *spiffe_id);
-void rotate_tokens_renew(struct rotate_tokens *t);
 /* Everything that a file wants has come. */
 bool rotate_tokens_complete(const struct rotate_tokens *t);
 /* One for each file of the output; lent until the next call of anything here. */

@@ -356,15 +356,6 @@ void rotate_tokens_set_id(struct rotate_tokens *t, const char *spiffe_id)
     arm(t);
 }
 
-void rotate_tokens_renew(struct rotate_tokens *t)
-{
-    for (size_t i = 0; i < t->n; i++) {
-        t->tokens[i].renew_at_s = 0;
-    }
-    t->not_before_ms = 0;
-    arm(t);
-}
-
 bool rotate_tokens_complete(const struct rotate_tokens *t)
 {
     bool whole = !t->wants_key_sets || t->key_sets.n > 0;

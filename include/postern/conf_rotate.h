@@ -91,7 +91,6 @@ struct conf_rotate {
 bool conf_rotate_is_secret(enum conf_rotate_what what);
 /* Whether it is made of the X.509-SVID and its trust. */
 bool conf_rotate_is_x509(enum conf_rotate_what what);
-const char *conf_rotate_what_name(enum conf_rotate_what what);
 
 int conf_load_rotate(const char *path, struct conf_diag *diag, struct conf_rotate **ret);
 int conf_parse_rotate(const char *name, const char *text, size_t len, struct conf_diag *diag,

@@ -76,8 +76,6 @@ enum credential_notice {
     CREDENTIAL_EXPIRED,
     CREDENTIAL_LOST, /* a workload's: the agent has withdrawn it */
 };
-/* "loaded", "refused", ... */
-const char *credential_notice_name(enum credential_notice notice);
 
 struct credentials_events {
     /* Something of what is in force has changed: get it anew. */

@@ -82,8 +82,6 @@ struct resolver *resolver_free(struct resolver *r);
 /* The names that are needed from now on (lent, may repeat); what is known of those that were there
  * before stays. Gives a state at once. */
 void resolver_set_names(struct resolver *r, const char *const *names, size_t n);
-/* What is known now; lent. */
-struct resolve_state *resolver_state(const struct resolver *r);
 
 struct resolver_status {
     const char *host; /* lent */

@@ -182,7 +182,5 @@ struct rotate_output *rotate_output_free(struct rotate_output *out);
 /* Before it is freed: the directory stays open and locked, for another output. */
 struct rotate_dir *rotate_output_take_dir(struct rotate_output *out);
 void rotate_output_get_status(const struct rotate_output *out, struct rotate_output_status *ret);
-/* Another SVID and other tokens now. */
-void rotate_output_renew(struct rotate_output *out);
 
 #endif

@@ -351,11 +351,6 @@ void resolver_set_names(struct resolver *r, const char *const *names, size_t n)
     schedule(r);
 }
 
-struct resolve_state *resolver_state(const struct resolver *r)
-{
-    return r->state;
-}
-
 bool resolver_alive(const struct resolver *r)
 {
     return r->fd != -1;
