@@ -4,16 +4,13 @@
  * are in the file PID in the directory that POSTERN_COUNT_DIR names, which is opened and mapped
  * before main, so that no sandbox stands in the way. For bench/counts.
  */
-#include <fcntl.h>
+#include "preloaded.h"
+
 #include <link.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* glibc's own, under the names that nobody replaces. */
 void *__libc_malloc(size_t n);
@@ -61,20 +58,8 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *arg)
 
 static __attribute__((constructor)) void begin(void)
 {
-    const char *dir = getenv("POSTERN_COUNT_DIR");
-    char path[200];
-    if (dir == NULL || snprintf(path, sizeof(path), "%s/%d", dir, getpid()) >= (int)sizeof(path)) {
-        return;
-    }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0 || ftruncate(fd, sizeof(struct counts)) != 0) {
-        return;
-    }
-    /* setpriv makes it as root, and is then another program of another user. */
-    (void)fchmod(fd, 0666);
-    void *p = mmap(NULL, sizeof(struct counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (p != MAP_FAILED) {
+    void *p = preloaded_counters(sizeof(struct counts));
+    if (p != NULL) {
         (void)dl_iterate_phdr(find_program, NULL);
         atomic_store(&counts, (struct counts *)p);
     }

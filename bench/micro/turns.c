@@ -6,15 +6,12 @@
  * somebody wrote a 0 there, how many were longer than a millisecond, and how many there were. For
  * tests/handles/revoke.
  */
+#include "preloaded.h"
+
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,22 +34,8 @@ static uint64_t now_ns(void)
 
 static __attribute__((constructor)) void begin(void)
 {
-    const char *dir = getenv("POSTERN_COUNT_DIR");
-    char path[200];
     *(void **)&next_wait = dlsym(RTLD_NEXT, "epoll_wait");
-    if (dir == NULL || snprintf(path, sizeof(path), "%s/%d", dir, getpid()) >= (int)sizeof(path)) {
-        return;
-    }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0 || ftruncate(fd, sizeof(struct turns)) != 0) {
-        return;
-    }
-    (void)fchmod(fd, 0666);
-    void *p = mmap(NULL, sizeof(struct turns), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (p != MAP_FAILED) {
-        atomic_store(&turns, (struct turns *)p);
-    }
+    atomic_store(&turns, (struct turns *)preloaded_counters(sizeof(struct turns)));
 }
 
 static void turn_ends(void)
