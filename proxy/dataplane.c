@@ -11,6 +11,7 @@
 #include <postern/audit.h>
 #include <postern/heir_check.h>
 #include <postern/mem.h>
+#include <postern/mem_pages.h>
 #include <postern/os.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ enum {
     WORKERS_AUTO_MAX = 2,       /* a sidecar is a guest on its node */
     DRAIN_ACCEPT_MAX_MS = 1000, /* how long accepting goes on while endpoints propagate */
     DRAIN_POLL_MS = 20,
+    TIDY_MS = 1000,          /* after a change that took much memory for a moment */
     IDENTITY_PLACES = 16384, /* of limits of an identity; pages that are never used cost nothing */
 };
 
@@ -77,6 +79,7 @@ static void on_identity(void *arg, const struct identity_state *state)
     snapshot_identity_unref(p->identity);
     p->identity = next;
     proxy_publish(p);
+    loop_timer_arm(&p->tidy_timer, TIDY_MS);
     struct log_line l;
     log_begin(&l, p->log, next != NULL ? LOG_INFO : LOG_ERROR,
               next == NULL ? "identity_withdrawn"
@@ -93,6 +96,17 @@ static void on_identity(void *arg, const struct identity_state *state)
     }
     log_uint(&l, "generation", p->generation);
     log_end(&l);
+}
+
+/* What starting, a new identity or a reload took for a moment goes back, where nobody waits for it:
+ * a process may never do so again. */
+static void on_tidy(void *arg)
+{
+    struct proxy *p = (struct proxy *)arg;
+    mem_stack_trim();
+    if (atomic_load_explicit(&p->shared.open, memory_order_relaxed) == 0) {
+        (void)malloc_trim(0);
+    }
 }
 
 static void on_notice(void *arg, enum identity_notice notice, const struct err *why)
@@ -144,6 +158,7 @@ static void reload(struct proxy *p)
         warn(p);
         proxy_permissive_use(p);
         proxy_publish(p);
+        loop_timer_arm(&p->tidy_timer, TIDY_MS);
         proxy_names_tell(p);
         struct log_line l;
         log_begin(&l, p->log, LOG_INFO, "reloaded");
@@ -372,6 +387,7 @@ static int set_up(struct proxy *p, struct err *err)
         return -1;
     }
     loop_timer_init(&p->drain_timer, p->loop, on_drain_poll, p);
+    loop_timer_init(&p->tidy_timer, p->loop, on_tidy, p);
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         if (loop_signal(p->loop, signals[i], on_signal, p, err) == -1) {
             return -1;
@@ -564,7 +580,7 @@ int proxy_run(const struct proxy_role *role, int argc, char **argv)
         log_str(&l, "message", policy_message(&p));
         log_end(&l);
         warn(&p);
-        (void)malloc_trim(0); /* what reading the files has left: a process may never do so again */
+        on_tidy(&p); /* what reading the files has left */
         loop_run(p.loop);
         log_msg(p.log, LOG_INFO, "stopped", "%s", p.draining ? "drained" : "ended");
     }

@@ -107,6 +107,7 @@ struct proxy {
 
     bool draining;
     struct loop_timer drain_timer;
+    struct loop_timer tidy_timer; /* what a change has left behind */
     uint64_t drain_end_ms;
     int64_t started_s;
     int exit_status;

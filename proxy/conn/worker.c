@@ -3,6 +3,7 @@
 
 #include <malloc.h>
 #include <postern/mem.h>
+#include <postern/mem_pages.h>
 #include <postern/os.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@ enum {
     LOG_RING_BYTES = 256 * 1024, /* likewise: pages are touched as lines come */
     EMIT_MAX = 2 * CONF_REQUEST_HEAD_MAX, /* a head, and what is set in it */
     QUIET_MS = 1000,
-    AGE_MS = 500, /* how late the end of a lifetime may be */
+    QUIET_CONNS = 8, /* more are not looked at */
+    AGE_MS = 500,    /* how late the end of a lifetime may be */
 };
 
 /* --- lifetimes -------------------------------------------------------------------------------- */
@@ -124,23 +126,35 @@ static void close_all(struct conn_worker *w, enum conn_reason reason)
     }
 }
 
-/* Nothing is open and nothing came for a while: what traffic has left behind goes back to the
- * kernel. Nobody's latency pays for it. */
+/* Nothing is open but sessions that carry nothing. */
+static bool is_quiet(const struct conn_worker *w)
+{
+    bool quiet = w->n_conns <= QUIET_CONNS;
+    for (const struct conn *c = w->conns; quiet && c != NULL; c = c->next) {
+        quiet = c->state == CONN_SESSION && c->carrier->n_users == 0;
+    }
+    return quiet;
+}
+
+/* And nothing came for a while: what traffic has left behind goes back to the kernel. Nobody's
+ * latency pays for it. */
 static void on_quiet(void *arg)
 {
     struct conn_worker *w = (struct conn_worker *)arg;
-    if (w->n_conns == 0) {
+    if (is_quiet(w)) {
         net_scratch_trim(&w->scratch);
         buf_reset(&w->emit);
-        if (atomic_load_explicit(&w->shared->open, memory_order_relaxed) == 0) {
-            malloc_trim(0);
+        mem_pages_clear(w->request, sizeof(*w->request));
+        mem_pages_clear(w->response, sizeof(*w->response));
+        if (atomic_load_explicit(&w->shared->open, memory_order_relaxed) == w->n_conns) {
+            malloc_trim(0); /* other workers have nothing open */
         }
     }
 }
 
 void worker_conn_gone(struct conn_worker *w)
 {
-    if (w->n_conns == 0) {
+    if (w->n_conns <= QUIET_CONNS) {
         loop_timer_arm(&w->quiet_timer, QUIET_MS);
     }
     if (w->draining && w->drain_last && w->n_conns == 0) {
@@ -292,9 +306,9 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     w->audit = spec->audit;
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
-    w->request = mem_must_new(struct http1_request);
+    w->request = (struct http1_request *)mem_must_pages(sizeof(*w->request));
     w->claims = claims_cache_new();
-    w->response = mem_must_new(struct http1_response);
+    w->response = (struct http1_response *)mem_must_pages(sizeof(*w->response));
     use_snapshot(w, spec->first);
     w->loop = loop_new(err);
     if (w->loop == NULL || net_scratch_init(&w->scratch, err) == -1 ||
@@ -382,9 +396,9 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     conn_release_snapshot(w, w->current);
     live_index_free(w->live);
     expiry_heap_deinit(&w->expiry);
-    free(w->request);
+    mem_pages_free(w->request, sizeof(*w->request));
     claims_cache_free(w->claims);
-    free(w->response);
+    mem_pages_free(w->response, sizeof(*w->response));
     buf_reset(&w->emit);
     learned_free(w->learned);
     permissive_book_free(w->book);

@@ -4,6 +4,7 @@
 #include <postern/ipc.h>
 #include <postern/log.h>
 #include <postern/mem.h>
+#include <postern/mem_pages.h>
 #include <postern/os.h>
 #include <postern/proc.h>
 
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -227,6 +229,58 @@ static void test_dir_walk(void **state)
     assert_int_equal(w.n, 3);
     assert_int_equal(rmdir(dir), 0);
     close(w.dir_fd);
+}
+
+/* Pages that nobody has written cost nothing, and cleared ones nothing again. */
+static size_t resident(uint8_t *p, size_t pages, size_t page)
+{
+    unsigned char in[16];
+    size_t n = 0;
+    assert_true(pages <= sizeof(in));
+    assert_int_equal(mincore(p, pages * page, in), 0);
+    for (size_t i = 0; i < pages; i++) {
+        n += in[i] & 1U;
+    }
+    return n;
+}
+
+static void test_mem_pages(void **state)
+{
+    (void)state;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = 9 * page + 1;
+    assert_null(mem_pages_free(NULL, size));
+    uint8_t *p = mem_must_pages(size);
+    assert_int_equal(resident(p, 10, page), 0);
+    p[size - 1] = 1;
+    p[0] = 1;
+    assert_int_equal(resident(p, 10, page), 2);
+    mem_pages_clear(p, size);
+    assert_int_equal(resident(p, 10, page), 0);
+    assert_int_equal(p[0] + p[size - 1], 0);
+    mem_pages_free(p, size);
+}
+
+/* Far below, where a call that is over has written. */
+static __attribute__((noinline)) void deep(uintptr_t *ret)
+{
+    volatile uint8_t a[100 * 1024];
+    for (size_t i = 0; i < sizeof(a); i += 1024) {
+        a[i] = 1;
+    }
+    *ret = (uintptr_t)a;
+}
+
+static void test_mem_stack_trim(void **state)
+{
+    (void)state;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t left = 0;
+    deep(&left);
+    uint8_t *at = (uint8_t *)((left / page + 1) * page);
+    assert_int_equal(resident(at, 10, page), 10);
+    mem_stack_trim();
+    assert_int_equal(resident(at, 10, page), 0);
 }
 
 static void test_secret_memory(void **state)
@@ -454,13 +508,22 @@ static void test_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_number_text),   cmocka_unit_test(test_str_compare),
-        cmocka_unit_test(test_str_control),   cmocka_unit_test(test_buf_bounds),
-        cmocka_unit_test(test_buf_queue),     cmocka_unit_test(test_err_text),
-        cmocka_unit_test(test_files),         cmocka_unit_test(test_dir_walk),
-        cmocka_unit_test(test_secret_memory), cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_log_lines),     cmocka_unit_test(test_log_ring_counts_what_it_loses),
-        cmocka_unit_test(test_ipc),           cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_number_text),
+        cmocka_unit_test(test_str_compare),
+        cmocka_unit_test(test_str_control),
+        cmocka_unit_test(test_buf_bounds),
+        cmocka_unit_test(test_buf_queue),
+        cmocka_unit_test(test_err_text),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_dir_walk),
+        cmocka_unit_test(test_secret_memory),
+        cmocka_unit_test(test_mem_pages),
+        cmocka_unit_test(test_mem_stack_trim),
+        cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_log_lines),
+        cmocka_unit_test(test_log_ring_counts_what_it_loses),
+        cmocka_unit_test(test_ipc),
+        cmocka_unit_test(test_spawn),
         cmocka_unit_test(test_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
