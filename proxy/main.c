@@ -110,6 +110,23 @@ static bool is_called(const char *called, const char *helper)
 }
 #endif
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* Every role answers what it does not understand with its usage, a mistake on standard error.
+ * Asked for, the same text is an answer. */
+static int run_role(const struct role *role, int argc, char **argv)
+{
+    bool asked = argc > 1 && is_help(argv[argc - 1]);
+    if (asked && dup2(STDOUT_FILENO, STDERR_FILENO) == -1) {
+        return 1;
+    }
+    int rc = role->run(argc, argv);
+    return asked && rc == 2 ? 0 : rc;
+}
+
 int main(int argc, char **argv)
 {
 #ifdef POSTERN_STATIC
@@ -130,12 +147,12 @@ int main(int argc, char **argv)
     const char *name = argv[1];
     if (strcmp(name, "--version") == 0) {
         name = "version";
-    } else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+    } else if (is_help(name)) {
         name = "help";
     }
     for (size_t i = 0; i < N_ROLES; i++) {
         if (strcmp(name, roles[i].name) == 0) {
-            return roles[i].run(argc - 1, argv + 1);
+            return run_role(&roles[i], argc - 1, argv + 1);
         }
     }
     fprintf(stderr, "postern: no role '%s'\n", name);

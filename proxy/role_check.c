@@ -110,7 +110,7 @@ int role_print_schema(const char *kind)
 int check_main(int argc, char **argv)
 {
     bool schema = argc > 1 && strcmp(argv[1], "--schema") == 0;
-    if (argc < 2 || (schema && argc != 3)) {
+    if (argc < 2 || (schema && argc != 3) || (!schema && argv[1][0] == '-')) {
         fprintf(stderr, "usage: postern check FILE...\n       postern check --schema KIND\n");
         return 2;
     }

@@ -130,6 +130,24 @@ def test_help_and_the_manual_list_every_command(build):
     assert shown <= manual and {"agent", "ca", "quarantine", "journal", "entries", "svid", "bundle"} <= shown
 
 
+COMMANDS = (
+    ("agent attest", "agent proxies")
+    + tuple(f"agent policy {c}" for c in ("push", "stage", "promote", "rollback", "status"))
+    + ("svid fetch", "bundle show", "journal verify", "audit verify", "entries lint", "quarantine add", "ca show")
+)
+
+
+def test_help_of_every_command(build):
+    """Asked for, the usage is an answer; given where something else was asked for, a mistake."""
+    roles = re.findall(r"^  (\w+)", postern(build, "help").stdout, re.M)
+    for command in (*dict.fromkeys(roles), *COMMANDS):
+        for word in ("--help", "-h"):
+            p = postern(build, *command.split(), word)
+            assert p.returncode == 0 and "usage:" in p.stdout and not p.stderr, (command, word, p)
+    p = postern(build, "status", "--hlep")
+    assert p.returncode == 2 and "usage:" in p.stderr and not p.stdout
+
+
 def test_proxy_from_its_environment(build):
     """What is wrong is told as of a file, by the variable's name; without the variable nothing starts."""
     for text, said in (("kind: Proxy\nlevel: 1\nlisteners: 3\n", r"\$POSTERN_X:3:12: "), (None, r"\$POSTERN_X:1:1: ")):
