@@ -111,9 +111,15 @@ static bool make_document(struct admin *a, struct str name, bool *ret_known, str
 {
     *ret_known = false;
     for (size_t i = 0; i < a->n_documents; i++) {
-        if (str_eq(name, str_of(a->documents[i].name))) {
+        const struct admin_document *d = &a->documents[i];
+        struct str own = str_of(d->name);
+        if (d->named != NULL && str_has_prefix(name, own)) {
             *ret_known = true;
-            return a->documents[i].fn(a->arg, out);
+            return d->named(a->arg, (struct str){name.p + own.n, name.n - own.n}, out);
+        }
+        if (d->named == NULL && str_eq(name, own)) {
+            *ret_known = true;
+            return d->fn(a->arg, out);
         }
     }
     return false;

@@ -325,7 +325,10 @@ static int start_admin(struct proxy *p, struct err *err)
     static const struct admin_document documents[] = {{"status", proxy_report_status},
                                                       {"metrics", proxy_report_metrics},
                                                       {"ready", proxy_report_ready},
-                                                      {"readiness", proxy_report_readiness}};
+                                                      {"readiness", proxy_report_readiness},
+                                                      {"denials", proxy_report_denials},
+                                                      {"policies", proxy_report_policies},
+                                                      {"denial/", .named = proxy_report_denial}};
     const struct conf_proxy *conf = p->files->conf;
     struct admin_options o = {
         .socket_path = conf->admin.socket,

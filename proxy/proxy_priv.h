@@ -288,6 +288,10 @@ void proxy_permissive_metrics(const struct proxy *p, struct buf *out);
 
 /* Documents of the admin socket. */
 bool proxy_report_readiness(void *arg, struct buf *out);
+/* proxy_denials.c: the last denials; one of them; what the policies that decide say. */
+bool proxy_report_denials(void *arg, struct buf *out);
+bool proxy_report_denial(void *arg, struct str id, struct buf *out);
+bool proxy_report_policies(void *arg, struct buf *out);
 bool proxy_report_status(void *arg, struct buf *out);
 bool proxy_report_metrics(void *arg, struct buf *out);
 bool proxy_report_ready(void *arg, struct buf *out);

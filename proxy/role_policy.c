@@ -33,6 +33,7 @@ static const struct command {
     {"explain", policy_explain_main,
      "explain [--json] --target ID --port PORT [--peer ID] [--method M --path P] ... POLICY"},
     {"explain", policy_explain_main, "explain [--json] --log LOG --decision ID POLICY"},
+    {"explain", policy_explain_main, "explain [--json] --proxy SOCKET [ID [POLICY]]"},
     {"diff", policy_diff_main, "diff [--json] OLD NEW"},
     {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
     {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},

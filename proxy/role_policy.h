@@ -18,6 +18,15 @@ int policy_print(const struct buf *b);
 /* Tells how the commands are used; 2. */
 int policy_usage(void);
 
+/* Of a running proxy. */
+struct policy_running {
+    const char *socket;   /* its admin socket */
+    const char *decision; /* NULL: the last ones are listed */
+    const char *policy;   /* a file, in place of what it runs; NULL: none */
+    bool json;
+};
+int policy_explain_running(const struct policy_running *o);
+
 int policy_explain_main(int argc, char **argv);
 int policy_lint_main(int argc, char **argv);
 int policy_diff_main(int argc, char **argv);

@@ -1,5 +1,6 @@
 /* role_policy_explain: `postern policy explain`: a request that somebody makes up, or a decision
- * out of a log, and why a policy says what it says of it. */
+ * out of a log, and why a policy says what it says of it. (Of a running proxy:
+ * role_policy_running.c.) */
 #include "role_policy.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@ enum { SAID_MAX = 32, VALUES_MAX = 16 };
 
 struct explain_options {
     bool json;
-    const char *log, *decision;
+    const char *log, *decision, *proxy;
     const char *values[VALUES_MAX]; /* of the keys of a request, as a file would say them */
     const char *headers[SAID_MAX], *claims[SAID_MAX];
     size_t n_headers, n_claims;
@@ -26,7 +27,16 @@ struct explain_options {
 
 static const char *const keys[] = {"peer", "source", "target", "port", "method",
                                    "host", "path",   "grpc",   "time"};
-enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
+enum { N_KEYS = sizeof(keys) / sizeof(keys[0]), N_OTHERS = 5 };
+
+static bool has_values(const struct explain_options *o)
+{
+    bool any = false;
+    for (size_t k = 0; k < N_KEYS; k++) {
+        any = any || o->values[k] != NULL;
+    }
+    return any;
+}
 
 static bool take_options(int argc, char **argv, struct explain_options *o)
 {
@@ -36,16 +46,17 @@ static bool take_options(int argc, char **argv, struct explain_options *o)
     for (int i = 1; i < argc; i++) {
         const char *header = NULL;
         const char *claim = NULL;
-        struct role_text texts[N_KEYS + 4] = {{"--log", &o->log},
-                                              {"--decision", &o->decision},
-                                              {"--header", &header},
-                                              {"--claim", &claim}};
+        struct role_text texts[N_KEYS + N_OTHERS] = {{"--log", &o->log},
+                                                     {"--decision", &o->decision},
+                                                     {"--header", &header},
+                                                     {"--claim", &claim},
+                                                     {"--proxy", &o->proxy}};
         for (size_t k = 0; k < N_KEYS; k++) {
-            texts[k + 4] = (struct role_text){flags[k], &o->values[k]};
+            texts[k + N_OTHERS] = (struct role_text){flags[k], &o->values[k]};
         }
         if (strcmp(argv[i], "--json") == 0) {
             o->json = true;
-        } else if (role_take_text(texts, N_KEYS + 4, argc, argv, &i)) {
+        } else if (role_take_text(texts, N_KEYS + N_OTHERS, argc, argv, &i)) {
             if ((header != NULL && o->n_headers == SAID_MAX) ||
                 (claim != NULL && o->n_claims == SAID_MAX)) {
                 return false;
@@ -55,11 +66,16 @@ static bool take_options(int argc, char **argv, struct explain_options *o)
             } else if (claim != NULL) {
                 o->claims[o->n_claims++] = claim;
             }
+        } else if (argv[i][0] != '-' && o->proxy != NULL && o->decision == NULL) {
+            o->decision = argv[i];
         } else if (argv[i][0] != '-' && o->policy == NULL) {
             o->policy = argv[i];
         } else {
             return false;
         }
+    }
+    if (o->proxy != NULL) {
+        return o->log == NULL && o->n_headers == 0 && o->n_claims == 0 && !has_values(o);
     }
     bool asked =
         o->log != NULL || (o->values[2] != NULL && o->values[3] != NULL); /* target, port */
@@ -204,6 +220,10 @@ int policy_explain_main(int argc, char **argv)
     struct buf out = BUF_INIT(POLICY_TOOLS_TEXT_MAX);
     if (!take_options(argc, argv, &o)) {
         return policy_usage();
+    }
+    if (o.proxy != NULL) {
+        return policy_explain_running(
+            &(const struct policy_running){o.proxy, o.decision, o.policy, o.json});
     }
     int rc = policy_load(o.policy, &p);
     if (rc == 0) {

@@ -35,6 +35,9 @@ struct admin_document {
     admin_document_fn fn;
     bool health; /* answered over HTTP too, as JSON: with 200, or 503 where fn says false, which
                     then has written why */
+    /* Instead of fn: `name` ends in / and is what names begin with; rest is what is behind it. Not
+     * over HTTP. */
+    bool (*named)(void *arg, struct str rest, struct buf *out);
 };
 
 struct admin_options {

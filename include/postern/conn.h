@@ -274,6 +274,9 @@ bool conn_worker_drained(const struct conn_worker *w);
 const struct conn_counters *conn_worker_counters(const struct conn_worker *w);
 /* Who came in plaintext; to be read at any time. */
 const struct permissive_book *conn_worker_book(const struct conn_worker *w);
+/* Whom it has denied last; to be read at any time. */
+struct denials;
+const struct denials *conn_worker_denials(const struct conn_worker *w);
 /* Its log ring, for log_drain. */
 struct log *conn_worker_log(struct conn_worker *w);
 

@@ -10,7 +10,11 @@
 
 struct policy_record {
     json_t *line;              /* owned; everything else is lent from it */
-    struct policy_query query; /* without query, headers and claims: logs have none */
+    struct policy_query query; /* of logs without query, headers and claims: they have none */
+    struct policy_headers
+        headers; /* what a proxy tells of a denial has those that rules ask about */
+    struct policy_claims claims;
+    struct policy_header *header_items, *claim_items; /* owned */
     bool allowed;
     bool path_cut;        /* the log has its beginning only */
     const char *rule;     /* that decided then; NULL: none */

@@ -139,11 +139,14 @@ struct snapshot_state {
     bool no_plaintext;          /* no plaintext is sent, whatever a map says */
     struct deny_set *deny;      /* owned */
     uint8_t policy_sha256[32];  /* of its text; zeros: none */
-    uint8_t digest[32];         /* of all of it: the same content has the same */
+    char *policy_text; /* owned, for who asks what it is; NULL: it is long, or there is none */
+    size_t policy_text_len;
+    uint8_t digest[32]; /* of all of it: the same content has the same */
     struct snapshot_state
         *documents; /* a reference: whose policy and routes these are; NULL: own */
 };
 
+enum { SNAPSHOT_POLICY_TEXT_MAX = 1 << 20 };
 struct snapshot_text {
     const char *source; /* for messages; NULL: this document is absent */
     struct str text;

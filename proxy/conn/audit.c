@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static const char *reason_of(const struct policy_verdict *v)
+const char *conn_verdict_word(const struct policy_verdict *v)
 {
     static const char *const words[] = {[POLICY_ALLOWED] = "allowed",
                                         [POLICY_DENIED_BY_RULE] = "denied_by_rule",
@@ -78,7 +78,7 @@ static void record(struct conn *c, const struct conn_audit *a, enum audit_kind k
     d.near_miss = str_of(a->near_miss);
     d.reason = str_of(a->reason);
     if (a->verdict != NULL) {
-        d.reason = a->reason != NULL ? d.reason : str_of(reason_of(a->verdict));
+        d.reason = a->reason != NULL ? d.reason : str_of(conn_verdict_word(a->verdict));
         d.rule = str_of(a->verdict->rule);
         d.rule_reason = str_of(a->verdict->rule_reason);
         d.audit_rule = str_of(a->verdict->audit);

@@ -23,6 +23,7 @@
 #include "carry_priv.h"
 #include "expiry_priv.h"
 #include "index_priv.h"
+#include <postern/denials.h>
 #include <postern/hbone.h>
 #include <postern/http1.h>
 #include <postern/loop.h>
@@ -95,6 +96,7 @@ struct conn_worker {
     struct permissive_book *book; /* owned */
     struct audit_ring *audit;     /* lent; NULL: decisions are not recorded */
     uint64_t audit_random;        /* for those that are sampled; never 0 */
+    struct denials *denials;      /* owned; the last ones */
 
     struct live_index *live; /* owned: all connections, and who of them has to be looked at */
     struct loop_timer rejudge_timer;
@@ -588,6 +590,21 @@ void conn_audit_connection(struct conn *c, const char *reason);
 void conn_audit_request(struct conn *c, const struct conn_audit *a);
 /* It was allowed, and is ended after a change. */
 void conn_audit_ended(struct conn *c, enum conn_reason reason);
+
+/* --- denied.c ----------------------------------------------------------------------------------
+ * A denial, kept for whoever asks why (docs/policy-tools.md): what rules ask about, and no
+ * credentials. */
+struct conn_denied {
+    const struct policy_query *query;
+    const struct policy_verdict *verdict;
+    char *decision;       /* CONN_DECISION_TEXT; made if it is empty */
+    const char *protocol; /* "tcp", "http1", "http2" */
+    const char *reason;   /* NULL: the verdict's */
+    bool other_reading;   /* its path is the second one */
+};
+void conn_denied(struct conn *c, const struct conn_denied *d);
+/* The word for a verdict in logs. */
+const char *conn_verdict_word(const struct policy_verdict *v);
 
 /* --- rejudge.c -------------------------------------------------------------------------------- */
 /* Its peer is known (again): for the index, and the end of the certificates. */

@@ -20,6 +20,19 @@ static size_t headers_of(const struct http1_request *r, struct policy_header *it
     return n;
 }
 
+/* reason NULL: the verdict's. */
+static void denied(struct h2_exchange *x, const struct policy_query *q, const char *reason)
+{
+    struct conn *c = x->conn;
+    conn_denied(c, &(const struct conn_denied){.query = q,
+                                               .verdict = &x->verdict,
+                                               .decision = x->decision,
+                                               .protocol = "http2",
+                                               .reason = reason,
+                                               .other_reading =
+                                                   q->path.p != c->worker->request->judged_path.p});
+}
+
 static void decide(struct h2_exchange *x, struct policy_query *q, char *near_miss, size_t size)
 {
     const struct policy *policy = NULL;
@@ -27,30 +40,41 @@ static void decide(struct h2_exchange *x, struct policy_query *q, char *near_mis
     near_miss[0] = '\0';
     if (!x->verdict.allow) {
         policy_near_miss(policy, q, near_miss, size);
+        denied(x, q, NULL);
     }
+}
+
+/* Of the worker's request. */
+static void fill_query(struct h2_exchange *x, struct policy_header items[HTTP1_MAX_HEADERS],
+                       struct policy_headers *headers, struct policy_query *ret)
+{
+    const struct conn *c = x->conn;
+    const struct http1_request *r = c->worker->request;
+    *headers = (struct policy_headers){headers_of(r, items), items};
+    *ret = (struct policy_query){.target = conn_own_id(c),
+                                 .peer = conn_peer_id(c),
+                                 .source = conn_source(c),
+                                 .port = conn_port(c),
+                                 .now_s = os_wall_s(),
+                                 .http = true,
+                                 .grpc = x->grpc,
+                                 .method = r->method,
+                                 .host = r->host,
+                                 .path = r->judged_path,
+                                 .query = r->has_query ? r->query : STR_LIT(""),
+                                 .headers = headers,
+                                 .claims = conn_claims_list(&x->claims)};
 }
 
 /* The worker's request is this one. A path that has a second reading is let in only if it would be
  * by both. */
 bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size)
 {
-    const struct conn *c = x->conn;
-    const struct http1_request *r = c->worker->request;
+    const struct http1_request *r = x->conn->worker->request;
     struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
-    struct policy_headers headers = {headers_of(r, items), items};
-    struct policy_query q = {.target = conn_own_id(c),
-                             .peer = conn_peer_id(c),
-                             .source = conn_source(c),
-                             .port = conn_port(c),
-                             .now_s = os_wall_s(),
-                             .http = true,
-                             .grpc = x->grpc,
-                             .method = r->method,
-                             .host = r->host,
-                             .path = r->judged_path,
-                             .query = r->has_query ? r->query : STR_LIT(""),
-                             .headers = &headers,
-                             .claims = conn_claims_list(&x->claims)};
+    struct policy_headers headers;
+    struct policy_query q;
+    fill_query(x, items, &headers, &q);
     x->judged = true;
     decide(x, &q, near_miss, size);
     if (x->verdict.allow && r->other_path.n > 0) {
@@ -58,6 +82,15 @@ bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size)
         decide(x, &q, near_miss, size);
     }
     return x->verdict.allow;
+}
+
+void h2_denied(struct h2_exchange *x, const char *reason)
+{
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
+    struct policy_headers headers;
+    struct policy_query q;
+    fill_query(x, items, &headers, &q);
+    denied(x, &q, reason);
 }
 
 void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const char *near_miss,

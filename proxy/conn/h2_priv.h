@@ -126,6 +126,8 @@ enum http1_result h2_head_read(struct h2_exchange *x, struct http1_error *ret);
 bool h2_claims_take(struct h2_exchange *x, struct err *err);
 /* Of the worker's request: its verdict. */
 bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size);
+/* It is denied, and not by policy: kept for whoever asks why. */
+void h2_denied(struct h2_exchange *x, const char *reason);
 /* Tells the audit log. verdict NULL: a denial that no policy has made; both: an end after a change,
  * or, where the verdict allows it, what else said no. */
 void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const char *near_miss,

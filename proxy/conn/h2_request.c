@@ -149,12 +149,14 @@ static void take_judged(struct h2_exchange *x, const struct http2_head *head)
         counter_add(&c->worker->counters.requests_denied, 1);
         snprintf(near_miss, sizeof(near_miss), "token: %.200s", err.what);
         x->judged = true; /* the facts are said in the log */
+        h2_denied(x, "token_refused");
         h2_audit(x, NULL, near_miss, "token_refused");
         deny(x, 401, "token_refused", "a token that does not hold", near_miss);
         return;
     }
     bool allowed = h2_judge(x, near_miss, sizeof(near_miss));
     if (allowed && !http_rate_take(c, r->method, r->judged_path)) {
+        h2_denied(x, "rate_limited");
         h2_audit(x, &x->verdict, NULL, "rate_limited");
         deny(x, 429, "rate_limited", "too many requests", NULL);
         return;

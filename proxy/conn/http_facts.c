@@ -123,6 +123,19 @@ static size_t read_headers(struct str kept, struct policy_header items[HTTP1_MAX
 
 /* --- judging ---------------------------------------------------------------------------------- */
 
+/* reason NULL: the verdict's. */
+static void denied(struct conn *c, const struct policy_query *q, const char *reason)
+{
+    struct conn_http *h = c->http;
+    conn_denied(c, &(const struct conn_denied){
+                       .query = q,
+                       .verdict = &h->verdict,
+                       .decision = h->decision,
+                       .protocol = "http1",
+                       .reason = reason,
+                       .other_reading = q->path.n > 0 && q->path.p != http_facts_get(h).path.p});
+}
+
 static bool decide(struct conn *c, const struct policy_query *q)
 {
     struct conn_http *h = c->http;
@@ -130,6 +143,7 @@ static bool decide(struct conn *c, const struct policy_query *q)
     snapshot_decide(conn_snapshot(c), q, &h->verdict, &policy);
     if (!h->verdict.allow) {
         policy_near_miss(policy, q, h->near_miss, sizeof(h->near_miss));
+        denied(c, q, NULL);
     }
     return h->verdict.allow;
 }
@@ -154,17 +168,16 @@ bool http_facts_claims(struct conn *c, struct err *err)
     return conn_claims_take(&h->claims, c, &headers, on_claims_end, c, err);
 }
 
-/* A path that has a second reading has to be allowed by both. */
-bool http_judge(struct conn *c)
+static void fill_query(struct conn *c, struct policy_header items[HTTP1_MAX_HEADERS],
+                       struct policy_headers *headers, struct policy_query *ret)
 {
     struct conn_http *h = c->http;
     struct http_facts f = http_facts_get(h);
-    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
-    struct policy_headers headers = {0, items};
+    *headers = (struct policy_headers){0, items};
     if (h->headers_known) {
-        headers.n = read_headers(f.headers, items);
+        headers->n = read_headers(f.headers, items);
     }
-    struct policy_query q = {
+    *ret = (struct policy_query){
         .target = conn_own_id(c),
         .peer = conn_peer_id(c),
         .source = conn_source(c),
@@ -176,15 +189,34 @@ bool http_judge(struct conn *c)
         .host = f.host,
         .path = f.path,
         .query = h->query_known ? f.query : STR_NONE,
-        .headers = h->headers_known ? &headers : NULL,
+        .headers = h->headers_known ? headers : NULL,
         .claims = conn_claims_list(&h->claims),
     };
+}
+
+/* A path that has a second reading has to be allowed by both. */
+bool http_judge(struct conn *c)
+{
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
+    struct policy_headers headers;
+    struct policy_query q;
+    struct str other = http_facts_get(c->http).other_path;
+    fill_query(c, items, &headers, &q);
     if (!decide(c, &q)) {
         return false;
     }
-    if (f.other_path.n > 0) {
-        q.path = f.other_path;
+    if (other.n > 0) {
+        q.path = other;
         return decide(c, &q);
     }
     return true;
+}
+
+void http_facts_denied(struct conn *c, const char *reason)
+{
+    struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
+    struct policy_headers headers;
+    struct policy_query q;
+    fill_query(c, items, &headers, &q);
+    denied(c, &q, reason);
 }

@@ -140,6 +140,8 @@ bool http_facts_claims(struct conn *c, struct err *err);
 /* All empty: there is no request. */
 struct http_facts http_facts_get(const struct conn_http *h);
 bool http_judge(struct conn *c);
+/* It is denied, and not by policy: kept for whoever asks why. */
+void http_facts_denied(struct conn *c, const char *reason);
 
 /* --- http_rate.c: also for others than HTTP/1 --------------------------------------------------
  */

@@ -173,10 +173,15 @@ static void take_head(struct conn *c)
     } else if (!http_facts_claims(c, &err)) {
         counter_add(&c->worker->counters.requests_denied, 1);
         snprintf(c->http->near_miss, sizeof(c->http->near_miss), "token: %.200s", err.what);
+        c->http->verdict =
+            (struct policy_verdict){.allow = false}; /* the one before is no answer */
+        http_facts_denied(c, "token_refused");
         audit(c, NULL, "token_refused");
         deny(c, 401, "token_refused", "a token that does not hold");
     } else if (r->form == HTTP1_AUTHORITY_FORM && !http_connect_listed(c, r->host)) {
         counter_add(&c->worker->counters.requests_denied, 1);
+        c->http->verdict = (struct policy_verdict){.allow = false};
+        http_facts_denied(c, "connect_target");
         audit(c, NULL, "connect_target");
         deny(c, 403, "connect_target", "a target that this port does not take");
     } else if (!http_judge(c)) {
@@ -184,6 +189,7 @@ static void take_head(struct conn *c)
         audit(c, &c->http->verdict, NULL);
         deny(c, 403, "policy_denied", "denied");
     } else if (!http_rate_take(c, r->method, r->judged_path)) {
+        http_facts_denied(c, "rate_limited");
         audit(c, &c->http->verdict, "rate_limited");
         deny(c, 429, "rate_limited", "too many requests");
     } else {

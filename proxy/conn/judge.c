@@ -109,6 +109,10 @@ bool conn_judge(struct conn *c)
         struct conn_denial *denial = conn_denial_new(c);
         if (denial != NULL) {
             policy_near_miss(policy, &q, denial->near_miss, sizeof(denial->near_miss));
+            conn_denied(c, &(const struct conn_denied){.query = &q,
+                                                       .verdict = &c->verdict,
+                                                       .decision = denial->decision,
+                                                       .protocol = "tcp"});
         }
     }
     return c->verdict.allow;

@@ -304,6 +304,8 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     os_random(&seed, sizeof(seed));
     w->book = permissive_book_new(seed);
     w->audit = spec->audit;
+    bool asked = spec->first->files->conf->admin.socket != NULL;
+    w->denials = denials_new(asked ? DENIALS_KEPT : 0); /* nobody else could ask for them */
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
     w->request = (struct http1_request *)mem_must_pages(sizeof(*w->request));
@@ -402,6 +404,7 @@ struct conn_worker *conn_worker_free(struct conn_worker *w)
     buf_reset(&w->emit);
     learned_free(w->learned);
     permissive_book_free(w->book);
+    denials_free(w->denials);
     log_free(w->log);
     free(w);
     return NULL;
@@ -415,6 +418,11 @@ const struct conn_counters *conn_worker_counters(const struct conn_worker *w)
 const struct permissive_book *conn_worker_book(const struct conn_worker *w)
 {
     return w->book;
+}
+
+const struct denials *conn_worker_denials(const struct conn_worker *w)
+{
+    return w->denials;
 }
 
 struct log *conn_worker_log(struct conn_worker *w)

@@ -113,5 +113,8 @@ static inline uint64_t policy_hash_segment(uint64_t h, struct str segment)
     const struct hash_text t = {.text = (const uint8_t *)segment.p, .len = segment.n};
     return policy_hash_whole(h, &t);
 }
+/* A parameter's name or value as servers read it: %XX is a byte, + a space (policy_named.c). False:
+ * what servers read in more than one way. */
+bool policy_query_decode(struct str in, char *room, size_t size, size_t *used, struct str *ret);
 
 #endif

@@ -65,8 +65,7 @@ static int hex_value(char c)
     return l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
 }
 
-/* As servers read it: %XX is a byte, + a space. False: what servers read in more than one way. */
-static bool decode(struct str in, char *room, size_t size, size_t *used, struct str *ret)
+bool policy_query_decode(struct str in, char *room, size_t size, size_t *used, struct str *ret)
 {
     char *out = room + *used;
     size_t n = 0;
@@ -105,8 +104,8 @@ static bool add_query(struct ask *a, struct named_match *m)
         struct str value = eq != NULL ? (struct str){eq + 1, one.n - name.n - 1} : STR_NONE;
         size_t before = used;
         if (one.n > 0) {
-            if (!decode(name, a->named->query_room, QUERY_ROOM, &used, &name) ||
-                !decode(value, a->named->query_room, QUERY_ROOM, &used, &value) ||
+            if (!policy_query_decode(name, a->named->query_room, QUERY_ROOM, &used, &name) ||
+                !policy_query_decode(value, a->named->query_room, QUERY_ROOM, &used, &value) ||
                 !add_value(&a->policy->table, DIM_QUERY, m, name, value)) {
                 return false;
             }

@@ -2,9 +2,11 @@
 #include <postern/policy_record.h>
 
 #include <arpa/inet.h>
+#include <postern/mem.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 256 * 1024, CUT_AT_LEAST = 1024 };
+enum { LINE_MAX_BYTES = 256 * 1024, CUT_AT_LEAST = 1024, PAIRS_MAX = 256 };
 
 static const char *text_of(const json_t *line, const char *key)
 {
@@ -56,6 +58,40 @@ static bool is_of_policy(const json_t *line, bool request)
     return request || !is_word(line, "transport", "hbone_session");
 }
 
+/* [[name, value], ...], and nothing else: NULL. */
+static struct policy_header *take_pairs(const json_t *line, const char *key, size_t *ret_n)
+{
+    const json_t *list = json_object_get(line, key);
+    size_t n = json_array_size(list);
+    if (!json_is_array(list) || n > PAIRS_MAX) {
+        return NULL;
+    }
+    struct policy_header *items = mem_must_calloc(n + 1, sizeof(*items));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *name = json_array_get(json_array_get(list, i), 0);
+        const json_t *value = json_array_get(json_array_get(list, i), 1);
+        if (!json_is_string(name) || !json_is_string(value)) {
+            free(items);
+            return NULL;
+        }
+        items[i] = (struct policy_header){{json_string_value(name), json_string_length(name)},
+                                          {json_string_value(value), json_string_length(value)}};
+    }
+    *ret_n = n;
+    return items;
+}
+
+static void take_fields(const json_t *line, struct policy_record *r)
+{
+    r->header_items = take_pairs(line, "headers", &r->headers.n);
+    r->headers.items = r->header_items;
+    r->query.headers = r->header_items != NULL ? &r->headers : NULL;
+    r->claim_items = take_pairs(line, "claims", &r->claims.n);
+    r->claims.items = r->claim_items;
+    r->query.claims = r->claim_items != NULL ? &r->claims : NULL;
+    r->query.query = str_of(text_of(line, "query"));
+}
+
 static bool take_request(const json_t *line, struct policy_record *r)
 {
     r->query.http = true;
@@ -64,6 +100,7 @@ static bool take_request(const json_t *line, struct policy_record *r)
     r->query.path = str_of(text_of(line, "path"));
     r->path_cut = r->query.path.n >= CUT_AT_LEAST && str_has_suffix(r->query.path, STR_LIT("..."));
     r->query.grpc = json_is_true(json_object_get(line, "grpc"));
+    take_fields(line, r);
     return r->query.method.n > 0 && r->query.path.n > 0;
 }
 
@@ -113,6 +150,9 @@ enum policy_record_kind policy_record_parse(struct str line, struct policy_recor
 
 void policy_record_deinit(struct policy_record *r)
 {
+    free(r->header_items);
+    free(r->claim_items);
+    r->header_items = r->claim_items = NULL;
     json_decref(r->line);
     r->line = NULL;
 }

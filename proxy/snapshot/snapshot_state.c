@@ -51,6 +51,10 @@ static int take_policy(struct snapshot_state *s, const struct snapshot_text *t,
     s->policy = policy_new(conf, err);
     conf_policy_free(conf);
     POSTERN_ASSERT(EVP_Digest(t->text.p, t->text.n, s->policy_sha256, &n, EVP_sha256(), NULL) == 1);
+    if (t->text.n <= SNAPSHOT_POLICY_TEXT_MAX) {
+        s->policy_text = mem_must_strndup(t->text.n > 0 ? t->text.p : "", t->text.n);
+        s->policy_text_len = t->text.n;
+    }
     return s->policy != NULL ? 0 : -1;
 }
 
@@ -152,6 +156,7 @@ struct snapshot_state *snapshot_state_unref(struct snapshot_state *s)
             policy_free(s->policy);
             route_table_free(s->routes);
         }
+        free(s->policy_text);
         snapshot_state_unref(s->documents);
         deny_set_free(s->deny);
         free(s);

@@ -1,11 +1,17 @@
-"""postern policy explain --json: whatever is denied in a random run is explained, and the change that is proposed, done to
-the file by what the tool says of it and nothing else, turns it."""
+"""postern policy explain: whatever is denied in a random run is explained, and the change that is proposed, done to the file
+by what the tool says of it and nothing else, turns it; and the same of what a running proxy has denied."""
 
 import copy
 import json
 import random
+import signal
+import subprocess
 
+from lab import admin_ask, free_port, wait_for
+from node import TD, spiffe_id
+from servers import TcpServer, http_one
 from test_commands import postern
+from test_http import request
 
 TARGET = "spiffe://a.b/ns/shop/sa/orders"
 PEERS = ["spiffe://a.b/ns/shop/sa/web", "spiffe://a.b/ns/shop/sa/cron", "spiffe://a.b/ns/ops/sa/admin", "spiffe://c.d/x"]
@@ -164,3 +170,89 @@ def test_a_decision_of_a_log_cannot_speak_to_the_terminal(build, tmp_path):
         assert "\nallowed by rule" not in p.stdout
     host, path = json.loads(p.stdout)["rules"][0]["failures"]
     assert host["actual"] == "a\x1bb" and path["actual"] == "/x%1B]0;owned%07%C2%9B31m%0Aallowed%20by%20rule%20%22all%22"
+
+
+RUNNING = {
+    "kind": "Policy",
+    "level": 2,
+    "rules": [
+        {
+            "name": "read",
+            "action": "ALLOW",
+            "from": [{"principals": [spiffe_id("client")]}],
+            "to": [
+                {
+                    "paths": ["/pub/*"],
+                    "query": [{"name": "debug", "values": ["1"]}],
+                    "headers": [{"name": "x-env", "values": ["test"]}],
+                }
+            ],
+        },
+        {
+            "name": "keyed",
+            "action": "ALLOW",
+            "from": [{"principals": [spiffe_id("other")]}],
+            "to": [{"headers": [{"name": "x-api-key", "present": True}]}],
+        },
+    ],
+}
+
+
+def test_what_a_running_proxy_has_denied(node, build):
+    """By the id that the caller got: by the policy that the proxy runs, without what is nobody's business; the change that is
+    proposed turns it, after a reload; who may not ask is told nothing."""
+    node.start_agent()
+    with TcpServer(node.netns, http_one) as server:
+        tls, plain = free_port(), free_port()
+        text = json.dumps(RUNNING).replace("{", "{{").replace("}", "}}")
+        proxy = node.server_side(tls, server.port, protocol="http", policy=text)
+        node.client_side(plain, tls)
+        assert TD in text
+
+        def ask(path="/pub/a%C2%9B31m?debug=1&other=mine", **headers):
+            r, _ = request(node, plain, "GET", path, headers={"x-env": "live", "x-other": "private", **headers})
+            return r.status, r.getheader("x-postern-decision")
+
+        def explain(*argv):
+            return postern(build, "policy", "explain", "--proxy", proxy.admin, *argv)
+
+        p = explain()
+        assert p.returncode == 0 and "nothing was denied" in p.stdout
+        status, denied = ask()
+        assert status == 403
+        p = explain(denied)
+        assert p.returncode == 0, p.stderr
+        for said in ("denied (no_rule)", spiffe_id("client"), "header x-env: live", "debug=1", "x-env [test] does not hold live"):
+            assert said in p.stdout, p.stdout
+        assert not any("\x7f" <= c <= "\x9f" for c in p.stdout), p.stdout
+        told = admin_ask(proxy.admin, f"denial/{denied}")
+        assert "private" not in told and "mine" not in told and "x-other" not in told
+
+        status, secret = ask(**{"x-api-key": "s3cret"})
+        assert status == 403
+        told = admin_ask(proxy.admin, f"denial/{secret}") + admin_ask(proxy.admin, "denials")
+        p = explain(secret)
+        assert p.returncode == 0 and "not kept, so not known here: the value of x-api-key" in p.stdout, p.stdout
+        assert "s3cret" not in told + p.stdout
+
+        p = explain()
+        assert p.returncode == 0 and [line.split()[1] for line in p.stdout.splitlines()] == [secret, denied], p.stdout
+        for argv in (["f" * 32], ["0" * 32, "--json"]):
+            p = explain(*argv)
+            assert p.returncode == 1 and "not among" in p.stderr and not p.stdout
+        argv = [build / "proxy" / "postern", "policy", "explain", "--proxy", proxy.admin, denied]
+        p = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, user=65533, group=65533)
+        assert p.returncode == 1 and not p.stdout, p.stdout
+
+        why = json.loads(explain("--json", denied).stdout)
+        assert why["policy"] == {"name": str(proxy.policy_path), "as_loaded": True} and why["explanation"]["turns"]
+        proxy.policy_path.write_text(json.dumps(change(RUNNING, why["explanation"]["change"])))
+        why = json.loads(explain("--json", denied).stdout)
+        assert not why["policy"]["as_loaded"] and why["explanation"]["verdict"] == "allow"
+        before = proxy.status()["policy"]["generation"]
+        proxy.process.p.send_signal(signal.SIGHUP)
+        wait_for("the reload", lambda: proxy.status()["policy"]["generation"] > before)
+        assert ask()[0] == 200
+        p = explain(denied)
+        assert "denied (no_rule)" in p.stdout and "loaded anew since then" in p.stdout, p.stdout
+        assert 'allowed by rule "read"' in p.stdout
