@@ -186,6 +186,8 @@ bool http2_stream_head(struct http2_stream *st, const struct http2_field *fields
                        bool interim, bool ends);
 /* Takes all of it. False: no memory. */
 bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n);
+/* The same, and nothing follows: the end is in the last frame of it, and no empty one comes. */
+bool http2_stream_send_last(struct http2_stream *st, const uint8_t *p, size_t n);
 /* After all that was sent. With trailers: lines as in struct http2_head; false: no memory, or too
  * many. */
 void http2_stream_end(struct http2_stream *st);

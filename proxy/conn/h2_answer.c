@@ -112,9 +112,8 @@ static bool answer_plain(struct h2_exchange *x, unsigned status, const char *rea
         size_t n = h2_fields_add(head, head_len, false, NULL, fields, 1);
         bool ends = out.len == head_len;
         ok = http2_stream_head(&x->down, fields, n, false, ends) &&
-             http2_stream_send(&x->down, head + head_len, out.len - head_len);
+             http2_stream_send_last(&x->down, head + head_len, out.len - head_len);
         x->bytes_down += out.len - head_len;
-        http2_stream_end(&x->down);
     }
     buf_reset(&out);
     return ok;

@@ -161,12 +161,9 @@ int http2_stream_put(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
 
 /* --- sending ---------------------------------------------------------------------------------- */
 
-bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n)
+static bool send_some(struct http2_stream *st, const uint8_t *p, size_t n)
 {
     struct http2_session *s = st->session;
-    if (n == 0 || !http2_stream_is_live(st) || st->end_wanted) {
-        return true;
-    }
     http2_wake(s);
     if (st->out.len == 0 && !s->in_library && s->emit.len < HTTP2_MAKE) {
         st->src = p;
@@ -188,6 +185,25 @@ bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n)
     s->held += n;
     (void)nghttp2_session_resume_data(s->ng, st->id);
     return true;
+}
+
+bool http2_stream_send(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    bool nothing = n == 0 || !http2_stream_is_live(st) || st->end_wanted;
+    return nothing || send_some(st, p, n);
+}
+
+bool http2_stream_send_last(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    if (!http2_stream_is_live(st) || st->end_wanted) {
+        return true;
+    }
+    if (n == 0) {
+        http2_stream_end(st);
+        return true;
+    }
+    st->end_wanted = true; /* before frames are made of it */
+    return send_some(st, p, n);
 }
 
 void http2_stream_forget(struct http2_stream *st)

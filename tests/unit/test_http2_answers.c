@@ -38,10 +38,60 @@ static void test_nothing_left_to_refuse(void **state)
     }
 }
 
+/* How many DATA frames it has to say, and whether the last one ends its stream. */
+static unsigned data_frames(struct h2_side *e, bool *ret_ends)
+{
+    unsigned n = 0;
+    (void)http2_session_make(e->s);
+    struct buf *out = http2_session_out(e->s);
+    const uint8_t *p = buf_head(out);
+    *ret_ends = false;
+    for (size_t at = 0, len = out->len; at + 9 <= len;) {
+        if (p[at + 3] == 0) {
+            n++;
+            *ret_ends = (p[at + 4] & 1) != 0;
+        }
+        at += 9 + ((size_t)p[at] << 16 | (size_t)p[at + 1] << 8 | p[at + 2]);
+    }
+    buf_consume(out, out->len);
+    return n;
+}
+
+/* An answer of one piece was two frames, the second one empty. */
+static void test_end_is_in_the_last_frame(void **state)
+{
+    (void)state;
+    static const struct http2_field get[] = {{{":method", 7}, {"GET", 3}, false},
+                                             {{":scheme", 7}, {"http", 4}, false},
+                                             {{":path", 5}, {"/", 1}, false},
+                                             {{":authority", 10}, {"a", 1}, false}};
+    static const struct http2_field ok[] = {{{":status", 7}, {"403", 3}, false}};
+    for (unsigned last = 0; last < 3; last++) {
+        struct pair *p = pair_new();
+        struct http2_stream *st = &p->client.streams[p->client.n_streams++];
+        bool ends = false;
+        assert_true(http2_stream_open(p->client.s, st, &p->client, get, 4, true));
+        pair_run(p);
+        struct http2_stream *answer = p->server.by_id[1];
+        assert_true(http2_stream_head(answer, ok, 1, false, false));
+        if (last == 0) { /* what it was before */
+            assert_true(http2_stream_send(answer, (const uint8_t *)"denied", 6));
+            http2_stream_end(answer);
+        } else {
+            assert_true(
+                http2_stream_send_last(answer, (const uint8_t *)"denied", last == 1 ? 6 : 0));
+        }
+        assert_int_equal(data_frames(&p->server, &ends), last == 0 ? 2 : 1);
+        assert_true(ends);
+        pair_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_left_to_refuse),
+        cmocka_unit_test(test_end_is_in_the_last_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
