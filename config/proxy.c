@@ -46,6 +46,13 @@ static const struct field fields_dataplane_admin[] = {
          "Which process may take the listening sockets over (`--take-over`): one of the same uid "
          "that runs the same executable, any of the same uid, or none. docs/restart.md says "
          "what is the same."},
+    {.name = "denials",
+     .type = TYPE_UINT,
+     .max = 65536,
+     AT(struct conf_admin, denials),
+     .def = "256",
+     .doc = "How many of its last denials each worker keeps, for `postern policy explain --proxy`; "
+            "0: none. Up to 1 KiB each."},
 };
 const struct table table_dataplane_admin = {
     .name = "admin", .size = sizeof(struct conf_admin), FIELDS(fields_dataplane_admin)};

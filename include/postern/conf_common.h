@@ -21,6 +21,7 @@ struct conf_admin {
     uid_t *allow_uids;
     size_t n_allow_uids;           /* default: root and the process's own uid */
     enum conf_take_over take_over; /* Proxy and Gateway: by whom */
+    uint32_t denials;              /* Proxy and Gateway: kept by each worker */
 };
 
 enum conf_state_at_rest { CONF_STATE_PLAIN };

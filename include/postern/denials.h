@@ -20,7 +20,6 @@
 #include <stdint.h>
 
 enum {
-    DENIALS_KEPT = 256, /* by each worker */
     DENIALS_SLOT = 1024,
     DENIALS_FIELDS_MAX = 32, /* headers and claims together */
 };

@@ -304,8 +304,9 @@ int conn_worker_new(const struct conn_worker_spec *spec, struct conn_worker **re
     os_random(&seed, sizeof(seed));
     w->book = permissive_book_new(seed);
     w->audit = spec->audit;
-    bool asked = spec->first->files->conf->admin.socket != NULL;
-    w->denials = denials_new(asked ? DENIALS_KEPT : 0); /* nobody else could ask for them */
+    const struct conf_admin *admin = &spec->first->files->conf->admin;
+    /* Nobody could ask for them but by the socket. */
+    w->denials = denials_new(admin->socket != NULL ? admin->denials : 0);
     w->log = log_new_ring(LOG_RING_BYTES, spec->log_wake_fd, LOG_INFO, spec->role);
     w->live = live_index_new();
     w->request = (struct http1_request *)mem_must_pages(sizeof(*w->request));

@@ -204,7 +204,7 @@ static const char *changed_for_good(const struct conf_proxy *a, const struct con
         return "tls";
     }
     if (!same_text(a->admin.socket, b->admin.socket) || a->admin.take_over != b->admin.take_over ||
-        !same_addr(&a->metrics, &b->metrics)) {
+        a->admin.denials != b->admin.denials || !same_addr(&a->metrics, &b->metrics)) {
         return "admin or metrics";
     }
     if (a->n_listeners != b->n_listeners) {

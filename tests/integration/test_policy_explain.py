@@ -205,7 +205,7 @@ def test_what_a_running_proxy_has_denied(node, build):
     with TcpServer(node.netns, http_one) as server:
         tls, plain = free_port(), free_port()
         text = json.dumps(RUNNING).replace("{", "{{").replace("}", "}}")
-        proxy = node.server_side(tls, server.port, protocol="http", policy=text)
+        proxy = node.server_side(tls, server.port, protocol="http", policy=text, extra="  denials: 2\nworkers: 1\n")
         node.client_side(plain, tls)
         assert TD in text
 
@@ -256,3 +256,6 @@ def test_what_a_running_proxy_has_denied(node, build):
         p = explain(denied)
         assert "denied (no_rule)" in p.stdout and "loaded anew since then" in p.stdout, p.stdout
         assert 'allowed by rule "read"' in p.stdout
+        last = ask("/other")[1]
+        kept = [d["decision"] for d in json.loads(explain("--json").stdout)["denials"]]
+        assert kept == [last, secret] and explain(denied).returncode == 1
