@@ -276,11 +276,18 @@ static void test_mem_stack_trim(void **state)
     (void)state;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     uintptr_t left = 0;
+    volatile uint8_t own[40 * 1024]; /* a caller's frame of many pages stays as it is */
+    for (size_t i = 0; i < sizeof(own); i += 64) {
+        own[i] = 7;
+    }
     deep(&left);
     uint8_t *at = (uint8_t *)((left / page + 1) * page);
     assert_int_equal(resident(at, 10, page), 10);
     mem_stack_trim();
     assert_int_equal(resident(at, 10, page), 0);
+    for (size_t i = 0; i < sizeof(own); i += 64) {
+        assert_int_equal(own[i], 7);
+    }
 }
 
 static void test_secret_memory(void **state)
