@@ -45,14 +45,10 @@ bool denials_wanted(const struct denials *d)
 /* --- a denial as bytes ------------------------------------------------------------------------ */
 
 /* In this order: what callers make long comes last. */
-static const size_t texts[] = {
-#define TEXT_AT(name) offsetof(struct denial, name)
-    TEXT_AT(decision), TEXT_AT(protocol), TEXT_AT(reason), TEXT_AT(listener),
-    TEXT_AT(own_id),   TEXT_AT(peer_id),  TEXT_AT(source), TEXT_AT(rule),
-    TEXT_AT(method),   TEXT_AT(host),     TEXT_AT(path),   TEXT_AT(query),
-#undef TEXT_AT
-};
-enum { N_TEXTS = sizeof(texts) / sizeof(texts[0]) };
+#define TEXTS(x)                                                                                   \
+    {&(x)->decision, &(x)->protocol, &(x)->reason, &(x)->listener, &(x)->own_id, &(x)->peer_id,    \
+     &(x)->source,   &(x)->rule,     &(x)->method, &(x)->host,     &(x)->path,   &(x)->query}
+enum { N_TEXTS = 12 };
 
 struct fixed {
     uint64_t ts_ms, conn, generation, files_generation, state_generation;
@@ -78,20 +74,14 @@ static void add(struct writer *w, const void *p, size_t n)
     }
 }
 
-static struct str text_in(const struct denial *x, size_t i)
-{
-    struct str s;
-    memcpy(&s, (const char *)x + texts[i], sizeof(s));
-    return s;
-}
-
 /* All of the texts, as far as there is room: those behind are shorter for it. Half a query would be
  * another one. True: all are whole. */
 static bool add_texts(struct writer *w, const struct denial *x, struct fixed *f)
 {
+    const struct str *const texts[N_TEXTS] = TEXTS(x);
     bool whole = true;
     for (size_t i = 0; i < N_TEXTS; i++) {
-        struct str s = text_in(x, i);
+        struct str s = *texts[i];
         size_t room = BYTES - w->n;
         size_t n = s.n <= room ? s.n : i == N_TEXTS - 1 ? 0 : room;
         f->lengths[i] = (uint16_t)n;
@@ -234,12 +224,12 @@ bool denial_parse(struct denial_copy *ret, size_t n)
                                   .fields_cut = f.flags[7] != 0,
                                   .fields = ret->fields,
                                   .n_fields = f.n_fields};
+    struct str *const texts[N_TEXTS] = TEXTS(&ret->denial);
     for (size_t i = 0; i < N_TEXTS; i++) {
-        struct str s = {NULL, f.lengths[i]};
-        if (!take(&p, &left, s.n, &s.p)) {
+        texts[i]->n = f.lengths[i];
+        if (!take(&p, &left, texts[i]->n, &texts[i]->p)) {
             return false;
         }
-        memcpy((char *)&ret->denial + texts[i], &s, sizeof(s));
     }
     if (f.n_fields > DENIALS_FIELDS_MAX) {
         return false;
