@@ -16,6 +16,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from lab import PATIENCE_S
 
 PORT = 15008
 WINDOW = 1 << 20  # of a stream, as we say
@@ -62,7 +63,7 @@ class Stream:
 class Link:
     """One connection: either side."""
 
-    def __init__(self, sock, client, timeout=20.0):
+    def __init__(self, sock, client, timeout=PATIENCE_S):
         self.sock, self.timeout, self.client = sock, timeout, client
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(
@@ -204,7 +205,7 @@ class Link:
         self.sock.close()
 
 
-def connect(ctx, address, port=PORT, timeout=20.0, **settings):
+def connect(ctx, address, port=PORT, timeout=PATIENCE_S, **settings):
     """A client's connection; raises ssl.SSLError or Ended if it is not let in (TLS 1.3 tells a client late)."""
     raw = socket.create_connection((address, port), timeout)
     try:
@@ -238,7 +239,7 @@ class Server:
 
     def _one(self, raw):
         try:
-            raw.settimeout(20)
+            raw.settimeout(PATIENCE_S)
             sock = self.ctx.wrap_socket(raw, server_side=True)
             link = Link(sock, False)
             link.names, link.alpn = peer_uri(sock), sock.selected_alpn_protocol()

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 
-from lab import in_netns, run
+from lab import PATIENCE_S, in_netns, run
 from node import TD
 from ztunnel import DISK, identity, make_authority
 
@@ -105,7 +105,7 @@ def sessions(m, direction):
     return int(float(line.removeprefix(name)))
 
 
-def talk(connect, data, timeout=20):
+def talk(connect, data, timeout=PATIENCE_S):
     """Connects, sends, ends, and reads to the end: what came, or that it was reset (as early as may be)."""
     try:
         with connect() as s:

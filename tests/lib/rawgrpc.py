@@ -10,6 +10,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+from lab import PATIENCE_S
 
 WORKLOAD = ("workload.spiffe.io", "true")
 EMPTY = b"\0\0\0\0\0"
@@ -24,7 +25,7 @@ class Ended(Exception):
 
 
 class Raw:
-    def __init__(self, path, timeout=20.0, sock=None):
+    def __init__(self, path, timeout=PATIENCE_S, sock=None):
         if sock is None:
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(str(path))
@@ -133,13 +134,13 @@ class Stream:
     def text(self):
         return (self.trailers or self.headers or {}).get("grpc-message", "")
 
-    def wait_end(self, timeout=20.0):
+    def wait_end(self, timeout=PATIENCE_S):
         end = time.monotonic() + timeout
         while not self.ended:
             assert self.conn.pump(end - time.monotonic()), f"stream {self.id} did not end within {timeout} s"
         return self
 
-    def next(self, timeout=20.0):
+    def next(self, timeout=PATIENCE_S):
         """The next message."""
         end = time.monotonic() + timeout
         while not self.messages:
