@@ -19,10 +19,20 @@ static struct timespec read_clock(clockid_t id)
     return ts;
 }
 
+static uint64_t clock_ms(clockid_t clock)
+{
+    struct timespec ts = read_clock(clock);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 uint64_t os_now_ms(void)
 {
-    struct timespec ts = read_clock(CLOCK_BOOTTIME);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    return clock_ms(CLOCK_BOOTTIME);
+}
+
+uint64_t os_wall_ms(void)
+{
+    return clock_ms(CLOCK_REALTIME);
 }
 
 int64_t os_wall_s(void)

@@ -19,6 +19,11 @@ bool str_eq_nocase(struct str a, struct str b)
     return true;
 }
 
+bool str_has_prefix_nocase(struct str s, struct str prefix)
+{
+    return s.n >= prefix.n && str_eq_nocase((struct str){s.p, prefix.n}, prefix);
+}
+
 bool str_to_u64(struct str s, uint64_t max, uint64_t *ret)
 {
     uint64_t v = 0;

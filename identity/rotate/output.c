@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -171,13 +170,6 @@ static char *read_passphrase(const struct rotate_output *out, struct err *err)
 
 /* --- the change --------------------------------------------------------------------------------
  */
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static bool is_complete(const struct rotate_output *out)
 {
     return (!out->needs_x509 || out->state != NULL) &&
@@ -244,7 +236,7 @@ static void changed(struct rotate_output *out, const struct rotate_files *files,
 static void tidy(struct rotate_output *out)
 {
     struct err err = ERR_INIT;
-    if (rotate_dir_tidy(out->dir, wall_ms(), &err) == -1) {
+    if (rotate_dir_tidy(out->dir, os_wall_ms(), &err) == -1) {
         notice(out, ROTATE_TIDY_FAILED, &err);
     }
 }
@@ -262,7 +254,7 @@ static void write_now(struct rotate_output *out)
     mem_auto(rotate_files_free) struct rotate_files *files = NULL;
     struct err err = ERR_INIT;
     uint64_t generation = 0;
-    uint64_t now_ms = wall_ms();
+    uint64_t now_ms = os_wall_ms();
     loop_timer_disarm(&out->write_timer);
     if (make_files(out, &files, &err) == -1) {
         write_failed(out, &err);

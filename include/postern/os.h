@@ -15,6 +15,8 @@
 uint64_t os_now_ms(void);
 /* Seconds since the epoch, for certificates and log lines only. */
 int64_t os_wall_s(void);
+/* The same in milliseconds. */
+uint64_t os_wall_ms(void);
 /* "2026-01-02T03:04:05.678Z"; size at least 25. */
 void os_wall_text(char *ret_text, size_t size);
 /* As above for given seconds ("2026-01-02T03:04:05Z"); size at least 21. */

@@ -43,6 +43,7 @@ static inline bool str_has_suffix(struct str s, struct str suffix)
 
 /* ASCII only, no locale. */
 bool str_eq_nocase(struct str a, struct str b);
+bool str_has_prefix_nocase(struct str s, struct str prefix);
 /* Decimal digits only, no sign, no blanks, no overflow, at most max; false if anything else. */
 bool str_to_u64(struct str s, uint64_t max, uint64_t *ret);
 /* How many bytes at s.p[at] are a control character, which a terminal may obey: 1, 2 of U+0080 to

@@ -6,7 +6,6 @@
 #include <postern/os.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -98,13 +97,6 @@ static size_t end(struct audit_chain *c, const struct jsonl_writer *w)
     return w->len + 1;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /* --- lines ------------------------------------------------------------------------------------ */
 
 static bool try_decision(const struct audit_chain *c, const struct audit_decision *d, size_t max,
@@ -159,7 +151,7 @@ size_t audit_line_decision(struct audit_chain *c, const struct audit_decision *d
 size_t audit_line_lost(struct audit_chain *c, const struct audit_lost *lost, char *space)
 {
     struct jsonl_writer w;
-    begin(&w, c, space, now_ms(), "lost");
+    begin(&w, c, space, os_wall_ms(), "lost");
     jsonl_put_uint(&w, "worker", lost->worker);
     jsonl_put_uint(&w, "count", lost->count);
     jsonl_put_uint(&w, "first", lost->first);
@@ -172,7 +164,7 @@ size_t audit_line_lost(struct audit_chain *c, const struct audit_lost *lost, cha
 size_t audit_line_begin(struct audit_chain *c, const struct audit_begin *b, char *space)
 {
     struct jsonl_writer w;
-    begin(&w, c, space, now_ms(), "begin");
+    begin(&w, c, space, os_wall_ms(), "begin");
     jsonl_put_uint(&w, "version", FORMAT_VERSION);
     jsonl_put_text(&w, "why", str_of(b->why), 32);
     put_text(&w, "name", str_of(b->name), AUDIT_TEXT_MAX);

@@ -2,9 +2,9 @@
 #include "audit_priv.h"
 
 #include <postern/mem.h>
+#include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Offsets of the texts in a decision: a record has their lengths in this order, then the bytes. */
@@ -72,13 +72,6 @@ static size_t put(struct audit_ring *r, size_t at, const void *p, size_t n)
     return at + n;
 }
 
-static uint64_t wall_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static size_t fill(const struct audit_decision *d, uint64_t number, struct fixed *ret)
 {
     size_t n = 0;
@@ -91,7 +84,7 @@ static size_t fill(const struct audit_decision *d, uint64_t number, struct fixed
     ret->port = d->port;
     ret->sampled = d->sampled;
     ret->number = number;
-    ret->ts_ms = wall_ms();
+    ret->ts_ms = os_wall_ms();
     ret->conn = d->conn;
     ret->generation = d->generation;
     ret->state_generation = d->state_generation;

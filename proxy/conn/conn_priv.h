@@ -603,6 +603,18 @@ struct conn_denied {
     bool other_reading;   /* its path is the second one */
 };
 void conn_denied(struct conn *c, const struct conn_denied *d);
+/* A request, and where its outcome goes. */
+struct conn_question {
+    struct policy_query *query;
+    struct str other_path; /* a second reading of its path; n 0: there is none */
+    const char *protocol;
+    struct policy_verdict *verdict;
+    char *decision;  /* CONN_DECISION_TEXT; made if it is empty and the answer is no */
+    char *near_miss; /* what would have allowed it but for a clause, or "" */
+    size_t near_miss_size;
+};
+/* A path that has a second reading has to be allowed by both. A denial is kept. */
+bool conn_judge_request(struct conn *c, const struct conn_question *ask);
 /* The word for a verdict in logs. */
 const char *conn_verdict_word(const struct policy_verdict *v);
 

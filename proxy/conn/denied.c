@@ -7,24 +7,20 @@
  */
 #include "conn_priv.h"
 
+#include <postern/os.h>
 #include <postern/policy_asked.h>
-
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
-#include <time.h>
 
 /* --- what is nobody's business ---------------------------------------------------------------- */
 
-static bool has_word(struct str name, const char *word)
+static bool has_word(struct str name, struct str word)
 {
-    size_t n = strlen(word);
-    for (size_t i = 0; i + n <= name.n; i++) {
-        if (strncasecmp(name.p + i, word, n) == 0) {
-            return true;
-        }
+    bool found = false;
+    for (size_t i = 0; !found && i + word.n <= name.n; i++) {
+        found = str_has_prefix_nocase((struct str){name.p + i, name.n - i}, word);
     }
-    return false;
+    return found;
 }
 
 static bool is_called_secret(struct str name)
@@ -35,7 +31,7 @@ static bool is_called_secret(struct str name)
     static const char *const names[] = {"sig", "code", "otp", "pin"};
     bool secret = false;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        secret = secret || has_word(name, words[i]);
+        secret = secret || has_word(name, str_of(words[i]));
     }
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         secret = secret || str_eq_nocase(name, str_of(names[i]));
@@ -43,17 +39,13 @@ static bool is_called_secret(struct str name)
     return secret;
 }
 
-static bool begins_nocase(struct str value, const char *with)
-{
-    size_t n = strlen(with);
-    return value.n >= n && strncasecmp(value.p, with, n) == 0;
-}
-
 /* RFC 9110 11.4; a JWT begins with {" in base64. */
 static bool looks_secret(struct str value)
 {
-    return begins_nocase(value, "bearer ") || begins_nocase(value, "basic ") ||
-           begins_nocase(value, "negotiate ") || begins_nocase(value, "digest ") ||
+    return str_has_prefix_nocase(value, STR_LIT("bearer ")) ||
+           str_has_prefix_nocase(value, STR_LIT("basic ")) ||
+           str_has_prefix_nocase(value, STR_LIT("negotiate ")) ||
+           str_has_prefix_nocase(value, STR_LIT("digest ")) ||
            str_has_prefix(value, STR_LIT("eyJ"));
 }
 
@@ -152,13 +144,6 @@ static bool gather_query(struct gathered *g, struct str query)
 
 /* --- a denial --------------------------------------------------------------------------------- */
 
-static uint64_t wall_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 void conn_denied(struct conn *c, const struct conn_denied *d)
 {
     const struct snapshot *s = conn_snapshot(c);
@@ -178,7 +163,7 @@ void conn_denied(struct conn *c, const struct conn_denied *d)
     gather_claims(&g, q->claims);
     bool query_known = gather_query(&g, q->query);
     const struct denial x = {
-        .ts_ms = wall_ms(),
+        .ts_ms = os_wall_ms(),
         .conn = c->number,
         .generation = s->generation,
         .files_generation = s->files->generation,

@@ -20,30 +20,6 @@ static size_t headers_of(const struct http1_request *r, struct policy_header *it
     return n;
 }
 
-/* reason NULL: the verdict's. */
-static void denied(struct h2_exchange *x, const struct policy_query *q, const char *reason)
-{
-    struct conn *c = x->conn;
-    conn_denied(c, &(const struct conn_denied){.query = q,
-                                               .verdict = &x->verdict,
-                                               .decision = x->decision,
-                                               .protocol = "http2",
-                                               .reason = reason,
-                                               .other_reading =
-                                                   q->path.p != c->worker->request->judged_path.p});
-}
-
-static void decide(struct h2_exchange *x, struct policy_query *q, char *near_miss, size_t size)
-{
-    const struct policy *policy = NULL;
-    snapshot_decide(conn_snapshot(x->conn), q, &x->verdict, &policy);
-    near_miss[0] = '\0';
-    if (!x->verdict.allow) {
-        policy_near_miss(policy, q, near_miss, size);
-        denied(x, q, NULL);
-    }
-}
-
 /* Of the worker's request. */
 static void fill_query(struct h2_exchange *x, struct policy_header items[HTTP1_MAX_HEADERS],
                        struct policy_headers *headers, struct policy_query *ret)
@@ -66,22 +42,22 @@ static void fill_query(struct h2_exchange *x, struct policy_header items[HTTP1_M
                                  .claims = conn_claims_list(&x->claims)};
 }
 
-/* The worker's request is this one. A path that has a second reading is let in only if it would be
- * by both. */
+/* The worker's request is this one. */
 bool h2_judge(struct h2_exchange *x, char *near_miss, size_t size)
 {
-    const struct http1_request *r = x->conn->worker->request;
     struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers;
     struct policy_query q;
     fill_query(x, items, &headers, &q);
     x->judged = true;
-    decide(x, &q, near_miss, size);
-    if (x->verdict.allow && r->other_path.n > 0) {
-        q.path = r->other_path;
-        decide(x, &q, near_miss, size);
-    }
-    return x->verdict.allow;
+    return conn_judge_request(
+        x->conn, &(const struct conn_question){.query = &q,
+                                               .other_path = x->conn->worker->request->other_path,
+                                               .protocol = "http2",
+                                               .verdict = &x->verdict,
+                                               .decision = x->decision,
+                                               .near_miss = near_miss,
+                                               .near_miss_size = size});
 }
 
 void h2_denied(struct h2_exchange *x, const char *reason)
@@ -90,7 +66,11 @@ void h2_denied(struct h2_exchange *x, const char *reason)
     struct policy_headers headers;
     struct policy_query q;
     fill_query(x, items, &headers, &q);
-    denied(x, &q, reason);
+    conn_denied(x->conn, &(const struct conn_denied){.query = &q,
+                                                     .verdict = &x->verdict,
+                                                     .decision = x->decision,
+                                                     .protocol = "http2",
+                                                     .reason = reason});
 }
 
 void h2_audit(struct h2_exchange *x, const struct policy_verdict *verdict, const char *near_miss,

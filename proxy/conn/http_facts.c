@@ -123,31 +123,6 @@ static size_t read_headers(struct str kept, struct policy_header items[HTTP1_MAX
 
 /* --- judging ---------------------------------------------------------------------------------- */
 
-/* reason NULL: the verdict's. */
-static void denied(struct conn *c, const struct policy_query *q, const char *reason)
-{
-    struct conn_http *h = c->http;
-    conn_denied(c, &(const struct conn_denied){
-                       .query = q,
-                       .verdict = &h->verdict,
-                       .decision = h->decision,
-                       .protocol = "http1",
-                       .reason = reason,
-                       .other_reading = q->path.n > 0 && q->path.p != http_facts_get(h).path.p});
-}
-
-static bool decide(struct conn *c, const struct policy_query *q)
-{
-    struct conn_http *h = c->http;
-    const struct policy *policy = NULL;
-    snapshot_decide(conn_snapshot(c), q, &h->verdict, &policy);
-    if (!h->verdict.allow) {
-        policy_near_miss(policy, q, h->near_miss, sizeof(h->near_miss));
-        denied(c, q, NULL);
-    }
-    return h->verdict.allow;
-}
-
 static void on_claims_end(void *arg)
 {
     struct conn *c = arg;
@@ -194,29 +169,33 @@ static void fill_query(struct conn *c, struct policy_header items[HTTP1_MAX_HEAD
     };
 }
 
-/* A path that has a second reading has to be allowed by both. */
 bool http_judge(struct conn *c)
 {
+    struct conn_http *h = c->http;
     struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers;
     struct policy_query q;
-    struct str other = http_facts_get(c->http).other_path;
     fill_query(c, items, &headers, &q);
-    if (!decide(c, &q)) {
-        return false;
-    }
-    if (other.n > 0) {
-        q.path = other;
-        return decide(c, &q);
-    }
-    return true;
+    return conn_judge_request(
+        c, &(const struct conn_question){.query = &q,
+                                         .other_path = http_facts_get(h).other_path,
+                                         .protocol = "http1",
+                                         .verdict = &h->verdict,
+                                         .decision = h->decision,
+                                         .near_miss = h->near_miss,
+                                         .near_miss_size = sizeof(h->near_miss)});
 }
 
 void http_facts_denied(struct conn *c, const char *reason)
 {
+    struct conn_http *h = c->http;
     struct policy_header items[HTTP1_MAX_HEADERS] __attribute__((uninitialized));
     struct policy_headers headers;
     struct policy_query q;
     fill_query(c, items, &headers, &q);
-    denied(c, &q, reason);
+    conn_denied(c, &(const struct conn_denied){.query = &q,
+                                               .verdict = &h->verdict,
+                                               .decision = h->decision,
+                                               .protocol = "http1",
+                                               .reason = reason});
 }

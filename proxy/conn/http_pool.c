@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -199,8 +198,7 @@ static bool is_of_connection(struct str value)
 {
     static const char *const schemes[] = {"negotiate", "ntlm"};
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        size_t n = strlen(schemes[i]);
-        if (value.n >= n && strncasecmp(value.p, schemes[i], n) == 0) {
+        if (str_has_prefix_nocase(value, str_of(schemes[i]))) {
             return true;
         }
     }
@@ -210,9 +208,7 @@ static bool is_of_connection(struct str value)
 bool http_pool_pins(const struct http1_header *headers, unsigned n, const char *name)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (headers[i].name.n == strlen(name) &&
-            strncasecmp(headers[i].name.p, name, headers[i].name.n) == 0 &&
-            is_of_connection(headers[i].value)) {
+        if (str_eq_nocase(headers[i].name, str_of(name)) && is_of_connection(headers[i].value)) {
             return true;
         }
     }

@@ -275,3 +275,30 @@ bool conn_move(struct conn *c)
     conn_use_current(c);
     return true;
 }
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+static bool decide(struct conn *c, const struct conn_question *ask, bool other_reading)
+{
+    const struct policy *policy = NULL;
+    snapshot_decide(conn_snapshot(c), ask->query, ask->verdict, &policy);
+    ask->near_miss[0] = '\0';
+    if (!ask->verdict->allow) {
+        policy_near_miss(policy, ask->query, ask->near_miss, ask->near_miss_size);
+        conn_denied(c, &(const struct conn_denied){.query = ask->query,
+                                                   .verdict = ask->verdict,
+                                                   .decision = ask->decision,
+                                                   .protocol = ask->protocol,
+                                                   .other_reading = other_reading});
+    }
+    return ask->verdict->allow;
+}
+
+bool conn_judge_request(struct conn *c, const struct conn_question *ask)
+{
+    if (!decide(c, ask, false) || ask->other_path.n == 0) {
+        return ask->verdict->allow;
+    }
+    ask->query->path = ask->other_path;
+    return decide(c, ask, true);
+}
