@@ -375,7 +375,8 @@ def test_what_no_service_would_ask_for_ends_it(rogue, part):
     rogue.begin(kill_unlisted=False)
     keeper = rogue.pids()["postern-keeper"]
     for n, call in enumerate(calls(DEADLY, rogue)[part::5], 1):
-        pid = rogue.pids()["postern-agent-service"]
+        # between fork and exec the new service still has its parent's name
+        pid = wait_for("a service", lambda: rogue.pids().get("postern-agent-service"))
         assert rogue.caller(A).ask("sys", *call) is None, f"{call} was answered"
         wait_for(f"the end by {call[0]}", lambda p=pid: ended(p))
         rogue.wait_event("service_restarted", n)
