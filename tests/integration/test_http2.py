@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -89,6 +90,17 @@ def test_grpc_of_other_languages(rig):
         for port in (rig.plain, rig.h2, rig.far):
             p = rig.gw.run(*client.split(), f"127.0.0.1:{port}", timeout=120)
             assert p.returncode == 0 and "all calls" in p.stdout, p.stdout + p.stderr
+
+
+def test_grpc_of_cpp(rig, tmp_path):
+    """gRPC's own library, which half of the languages have below them, and a client of another build than Python's."""
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "grpc++"], capture_output=True, text=True, check=True).stdout.split()
+    client = tmp_path / "calls"
+    subprocess.run(["g++", "-std=c++17", "-O0", LIB / "grpc_clients" / "calls.cc", "-o", client, *flags], check=True, timeout=240)
+    rig.serve(LIB / "grpc_calls.py", f"127.0.0.1:{rig.target}")
+    for port in (rig.plain, rig.far):
+        p = rig.gw.run(client, f"127.0.0.1:{port}", timeout=120)
+        assert p.returncode == 0 and "all calls" in p.stdout, p.stdout + p.stderr
 
 
 def test_curl(rig):
