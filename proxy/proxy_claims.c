@@ -150,7 +150,8 @@ static void on_sets(void *arg, const struct jwt_key_sets *sets)
 {
     struct proxy_claims *c = arg;
     if (!use(c, claims_keys_told(c->keys, sets))) {
-        return; /* of trust domains that nobody named */
+        proxy_restart_check(c->p); /* of trust domains that nobody named; but it has answered */
+        return;
     }
     for (size_t i = 0; i < count(c); i++) {
         struct claims_entry e;
@@ -244,6 +245,12 @@ void proxy_claims_use(struct proxy *p)
 struct claims_keys *proxy_claims_keys(const struct proxy *p)
 {
     return p->claims != NULL ? p->claims->keys : NULL;
+}
+
+bool proxy_claims_ready(const struct proxy *p)
+{
+    const struct proxy_claims *c = p->claims;
+    return c == NULL || c->agent == NULL || jwt_bundles_answered(c->agent);
 }
 
 void proxy_claims_stop(struct proxy *p)

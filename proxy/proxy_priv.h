@@ -242,6 +242,8 @@ struct claims_keys;
 int proxy_claims_start(struct proxy *p, struct err *err);
 void proxy_claims_use(struct proxy *p);
 void proxy_claims_stop(struct proxy *p);
+/* Whether the agent, if it is asked for keys, has said which there are. */
+bool proxy_claims_ready(const struct proxy *p);
 struct claims_keys *proxy_claims_keys(const struct proxy *p); /* lent; NULL: none is looked for */
 struct json_t *proxy_claims_status(const struct proxy *p);
 void proxy_claims_metrics(const struct proxy *p, struct buf *out);

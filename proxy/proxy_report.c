@@ -13,7 +13,8 @@ static const char *const DIRECTIONS[] = {[CONF_OUTBOUND] = "outbound", [CONF_INB
 bool proxy_is_ready(const struct proxy *p)
 {
     return proxy_has_identity(p) && !p->draining && proxy_state_ready(p) &&
-           proxy_targets_ready(p) && proxy_canary_ready(p) && proxy_holder_ready(p);
+           proxy_targets_ready(p) && proxy_canary_ready(p) && proxy_holder_ready(p) &&
+           proxy_claims_ready(p);
 }
 
 bool proxy_report_ready(void *arg, struct buf *out)

@@ -56,7 +56,7 @@ int proxy_restart_begin(struct proxy *p, bool take_over, struct err *err)
 /* Whether connections would be carried and not wait. */
 static bool has_all(const struct proxy *p)
 {
-    return proxy_has_identity(p) && proxy_state_ready(p);
+    return proxy_has_identity(p) && proxy_state_ready(p) && proxy_claims_ready(p);
 }
 
 static void tell_ready(struct proxy *p)
@@ -161,7 +161,7 @@ static void on_serve_timer(void *arg)
     }
     struct err err = ERR_INIT;
     err_set(&err, ERR_UNAVAILABLE,
-            "no identity or no state within %d s: the process of before "
+            "no identity, no state or no keys of tokens within %d s: the process of before "
             "goes on",
             SERVE_MS / 1000);
     err_advise(&err, "`postern svid fetch` under this uid shows what the agent says");

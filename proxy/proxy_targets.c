@@ -137,6 +137,7 @@ static bool report_readyz(void *arg, struct buf *out)
     json_object_set_new(o, "ready", json_boolean(ready));
     json_object_set_new(o, "identity", json_boolean(proxy_has_identity(p)));
     json_object_set_new(o, "state", json_boolean(proxy_state_ready(p)));
+    json_object_set_new(o, "token_keys", json_boolean(proxy_claims_ready(p)));
     json_object_set_new(o, "names", json_boolean(all_resolved(p)));
     json_object_set_new(o, "draining", json_boolean(p->draining));
     json_object_set_new(o, "targets", proxy_targets_status(p));

@@ -26,6 +26,7 @@ struct jwt_bundles {
     struct grpc_client_call *call;
     struct loop_timer timer;
     unsigned failures_in_row;
+    bool answered;
     struct jwt_key_sets sets; /* of the last message that could be read */
 };
 
@@ -53,9 +54,10 @@ static void failed(struct jwt_bundles *b, const struct err *why)
 /* Takes them over. */
 static void take(struct jwt_bundles *b, struct jwt_key_sets *sets)
 {
-    bool same = jwt_key_sets_equal(sets, &b->sets);
+    bool same = b->answered && jwt_key_sets_equal(sets, &b->sets);
     jwt_key_sets_reset(&b->sets);
     b->sets = *sets;
+    b->answered = true;
     if (!same) {
         b->events->on_sets(b->arg, &b->sets);
     }
@@ -95,6 +97,9 @@ static void on_end(void *arg, enum grpc_status status, const char *text)
         take(b, &none);
     } else if (status == GRPC_UNIMPLEMENTED) {
         err_advise(&why, "this agent has no JWT-SVIDs: name a jwks_file in place of `bundle`");
+        if (!b->answered) {
+            take(b, &none);
+        }
     }
     failed(b, &why);
 }
@@ -177,6 +182,11 @@ struct jwt_bundles *jwt_bundles_free(struct jwt_bundles *b)
 const struct jwt_key_sets *jwt_bundles_get(const struct jwt_bundles *b)
 {
     return &b->sets;
+}
+
+bool jwt_bundles_answered(const struct jwt_bundles *b)
+{
+    return b->answered;
 }
 
 void jwt_bundles_renew(struct jwt_bundles *b)

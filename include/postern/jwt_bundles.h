@@ -37,7 +37,7 @@ void jwt_key_sets_reset(struct jwt_key_sets *sets);
 
 /* --- the client ------------------------------------------------------------------------------- */
 struct jwt_bundles_events {
-    /* Others than before, lent; empty: they were withdrawn. */
+    /* What it says first, and others than before; lent. Empty: there are none, or not any more. */
     void (*on_sets)(void *arg, const struct jwt_key_sets *sets);
     /* The first failure of a row, or a warning; NULL: all is well again. */
     void (*on_trouble)(void *arg, const struct err *why);
@@ -56,6 +56,9 @@ struct jwt_bundles *jwt_bundles_new(struct loop *loop, const struct jwt_bundles_
 struct jwt_bundles *jwt_bundles_free(struct jwt_bundles *b);
 /* What it said last; lent. Empty: nothing yet, or it was withdrawn. */
 const struct jwt_key_sets *jwt_bundles_get(const struct jwt_bundles *b);
+/* Whether it has said anything yet: a message that could be read, or that there are none, for us
+ * (PermissionDenied) or at all (Unimplemented). Stays true. */
+bool jwt_bundles_answered(const struct jwt_bundles *b);
 /* Asks again now: for SIGHUP. */
 void jwt_bundles_renew(struct jwt_bundles *b);
 

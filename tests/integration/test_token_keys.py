@@ -82,7 +82,8 @@ def loaded(proxy, source):
 
 def test_keys_come_and_go(site):
     node, port, proxy, path, first = site
-    wait_for("the agent's keys", lambda: loaded(proxy, "agent"))
+    wait_for("the proxy", lambda: proxy.status()["ready"])
+    assert proxy.status()["token_keys"][0]["keys"], "it was ready before it knew the keys"
 
     # By the agent: its own tokens, and nobody else's for the same name.
     token = workload_token(node)

@@ -156,6 +156,7 @@ static void test_nobody_there(void **state)
     RUN_UNTIL(t, in_trouble);
     assert_int_equal(t->n_told, 0);
     assert_int_equal(jwt_bundles_get(t->client)->n, 0);
+    assert_false(jwt_bundles_answered(t->client));
     fake_agent_up(t->agent);
     RUN_UNTIL(t, told_once);
     assert_int_equal(t->n_troubles, 1); /* said once, however often it was tried */
@@ -187,9 +188,43 @@ static void test_unserved(void **state)
     t->agent->jwt_status = GRPC_UNIMPLEMENTED;
     start(t);
     RUN_UNTIL(t, asked_thrice);
-    assert_int_equal(t->n_told, 0);
+    assert_int_equal(t->n_told, 1); /* that there are none is an answer, once */
+    assert_string_equal(t->told, "");
+    assert_true(jwt_bundles_answered(t->client));
     assert_int_equal(t->n_troubles, 1);
     assert_non_null(strstr(t->trouble.advice, "jwks_file"));
+}
+
+/* Denied from the start, and none at all, are answers as well; junk is not. */
+static void test_first_answer(void **state)
+{
+    struct test *t = *state;
+    t->agent->corrupt = true;
+    start(t);
+    RUN_UNTIL(t, in_trouble);
+    assert_false(jwt_bundles_answered(t->client));
+    t->agent->corrupt = false;
+    t->agent->jwt[0].name = NULL;
+    fake_agent_push(t->agent, false);
+    RUN_UNTIL(t, told_once);
+    assert_string_equal(t->told, "");
+    assert_true(jwt_bundles_answered(t->client));
+    fake_agent_push(t->agent, false); /* the same again is no news */
+    t->agent->jwt[0].name = "spiffe://example.org";
+    fake_agent_push(t->agent, false);
+    RUN_UNTIL(t, told_twice);
+    assert_string_equal(t->told, "example.org=" NO_KEYS " ");
+}
+
+static void test_denied_first(void **state)
+{
+    struct test *t = *state;
+    t->agent->jwt_status = GRPC_PERMISSION_DENIED;
+    start(t);
+    RUN_UNTIL(t, told_once);
+    assert_true(jwt_bundles_answered(t->client));
+    RUN_UNTIL(t, asked_thrice);
+    assert_int_equal(t->n_told, 1);
 }
 
 /* Junk leaves what there was; a set that cannot be read is none. */
@@ -255,7 +290,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_bad_options),  TEST(test_nobody_there), TEST(test_denied), TEST(test_unserved),
+        TEST(test_bad_options),  TEST(test_nobody_there), TEST(test_denied),
+        TEST(test_unserved),     TEST(test_first_answer), TEST(test_denied_first),
         TEST(test_bad_messages), TEST(test_changes),      TEST(test_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
