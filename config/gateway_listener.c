@@ -140,8 +140,7 @@ static const struct field fields_upstream[] = {
      .words = words_transport,
      AT(struct conf_tls_side, transport),
      .def = "direct",
-     .doc = "How it reaches `to`, as of a client; not `disable`. Other than `direct` with "
-            "`protocol: tcp` and without `sni` only."},
+     .doc = "How it reaches `to`, as of a client; not `disable`."},
     {.name = "hbone_port",
      .type = TYPE_PORT,
      AT(struct conf_tls_side, hbone_port),

@@ -137,6 +137,23 @@ void gateway_check_takes(struct context *c, const struct node *map, struct conf_
     }
 }
 
+/* What a name means is chosen for the listener's own target only. */
+static void check_sni_targets(struct context *c, const struct node *map,
+                              const struct conf_listener *l, const char *what)
+{
+    const struct node *list = node_get(map, "sni");
+    const struct node *n = list != NULL ? list->child : NULL;
+    for (size_t i = 0; i < l->n_sni && n != NULL; i++, n = n->next) {
+        const struct conf_target *to = &l->sni[i].to;
+        if (!l->sni[i].passthrough &&
+            (to->kind == CONF_TARGET_HOST || to->kind == CONF_TARGET_UNIX)) {
+            report(c, node_get(n, "to"), "an address, with port",
+                   "HBONE says by address where a stream goes", "%s to %s in 'sni'", what,
+                   to->kind == CONF_TARGET_UNIX ? "a Unix socket" : "a host");
+        }
+    }
+}
+
 void gateway_check_dials(struct context *c, const struct node *map, const struct node *leg,
                          struct conf_listener *l, bool trusts_spiffe)
 {
@@ -165,11 +182,5 @@ void gateway_check_dials(struct context *c, const struct node *map, const struct
     }
     schema_refuse_key(c, leg, "connect_proxy", what, "many streams share one connection");
     refuse_tls(c, leg, &up->tls);
-    if (leg != map && l->protocol == CONF_PROTOCOL_HTTP) {
-        report(c, node_get(map, "protocol"), "tcp", "with requests it goes on directly",
-               "a relay that dials by HBONE with 'protocol: http'");
-    }
-    if (leg != map) {
-        schema_refuse_key(c, map, "sni", "a relay that dials by HBONE", "it has one target");
-    }
+    check_sni_targets(c, map, l, what);
 }

@@ -4,6 +4,7 @@
  *   session.c    a connection that carries streams       stream.c   one that is a stream
  *   pool.c       which session a stream takes            transport.c  direct or HBONE, and why
  *   learned.c    who takes HBONE                      early.c    bytes before its answer
+ *   onward.c     what becomes of a relay's way on by a session, where it carries requests
  */
 #ifndef POSTERN_CONN_CARRY_PRIV_H
 #define POSTERN_CONN_CARRY_PRIV_H
@@ -20,6 +21,23 @@ struct conn_ride {
     struct conn *conn;
     struct conn_carrier *of; /* NULL: it has no session */
     struct conn_ride *prev, *next;
+};
+
+/* What has become of it, where requests go on by it. */
+enum conn_onward_news {
+    ONWARD_NO_NEWS,
+    ONWARD_FAILED,   /* it does not come to be */
+    ONWARD_DIRECTLY, /* there is no session where it leads, and it may go without */
+    ONWARD_LOST,     /* it stood */
+};
+
+/* A relay's way on, to its next hop. */
+struct conn_onward {
+    struct conn_ride ride;
+    struct conn *conn;
+    struct loop_deferred told; /* news are looked at when nobody else works with the connection */
+    enum conn_onward_news news;
+    enum conn_reason why; /* of ONWARD_FAILED */
 };
 
 /* What a connection has that carries others. */
@@ -83,6 +101,37 @@ bool conn_opening_again(struct conn *c, enum conn_reason reason);
 /* Its session is lost before its answer: true if another is asked, once. Not if bytes of the
  * application may have been read. */
 bool conn_opening_lost(struct conn *c);
+
+/* --- onward.c ----------------------------------------------------------------------------------
+ * A connection is its one way on, and ends with it. Requests want a way on as they come, and what
+ * becomes of it is an answer to them. */
+/* When a relay is to go on: true: by a session. False: directly; or, unless *ret_why is DONE, it
+ * cannot, or is closed. */
+bool conn_onward_by_session(struct conn *c, enum conn_reason *ret_why);
+/* NULL: no memory. */
+struct conn_onward *conn_onward_new(struct conn *c);
+/* Whether its stream is being asked for. */
+bool conn_onward_is_sought(const struct conn *c);
+/* How long that may take from now on. */
+void conn_onward_deadline(struct conn *c, uint64_t ms);
+/* What became of it. The connection may be closed afterwards. */
+void conn_onward_stands(struct conn *c);
+void conn_onward_directly(struct conn *c);
+void conn_onward_failed(struct conn *c, enum conn_reason why);
+/* Its session has ended: true if that is not the end of the connection. */
+bool conn_onward_survives(struct conn *c, enum conn_reason why);
+/* It is given up. Takes one that has none. */
+void conn_onward_leave(struct conn *c);
+/* The two that carry requests, http_upstream.c and h2_upstream.c: whether it is being asked for,
+ * how long that may take, that it stands, and news. */
+bool conn_http_seeks_onward(const struct conn *c);
+void conn_http_onward_ms(struct conn *c, uint64_t ms);
+void conn_http_onward_stands(struct conn *c);
+void conn_http_onward(struct conn *c, enum conn_onward_news news, enum conn_reason why);
+bool conn_h2_seeks_onward(const struct conn *c);
+void conn_h2_onward_ms(struct conn *c, uint64_t ms);
+void conn_h2_onward_stands(struct conn *c);
+void conn_h2_onward(struct conn *c, enum conn_onward_news news, enum conn_reason why);
 
 /* --- early.c ----------------------------------------------------------------------------------
  */

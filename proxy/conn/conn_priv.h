@@ -246,7 +246,7 @@ struct conn {
     struct conn_tunnel *tunnel;         /* owned; of those that ask a proxy */
     struct conn_carrier *carrier;       /* owned; of one that carries streams */
     struct conn_ride via;               /* whose stream it is; outbound: or will be */
-    struct conn_ride *onward;           /* owned; of a relay by HBONE: likewise, to its next hop */
+    struct conn_onward *onward;         /* owned; of a relay by HBONE: likewise, to its next hop */
     struct conn_early *early;           /* owned; until its stream is answered */
     struct conn_denial *denial;         /* owned; of a connection that was denied */
     struct conn_balance *balance;       /* owned; outbound to a service with endpoints or a limit */

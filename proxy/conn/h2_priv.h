@@ -3,7 +3,7 @@
  * when), h2_exchange.c (an exchange: a request and its response), h2_judge.c (asking the policy),
  * h2_request.c and h2_response.c (its two directions), h2_answer.c (answers of ours, the log),
  * h2_fields.c (heads as fields) and h2_upstream.c (the workload's connection) share. Of a relay
- * "the workload" is the next hop, which is spoken to in TLS.
+ * "the workload" is the next hop, which is spoken to in TLS, or by a stream of a session.
  *
  * A session with the client, one with the workload, and an exchange for each request: a stream of
  * either. Bodies are kept nowhere but in a stream that the other side's window stops.
@@ -25,7 +25,14 @@ enum {
     H2_STATUS_UNSAID = -1, /* of gRPC */
 };
 
-enum h2_upstream { H2_UP_NONE, H2_UP_DIALING, H2_UP_TUNNEL, H2_UP_HANDSHAKE, H2_UP_OPEN };
+enum h2_upstream {
+    H2_UP_NONE,
+    H2_UP_OPENING,
+    H2_UP_DIALING,
+    H2_UP_TUNNEL,
+    H2_UP_HANDSHAKE,
+    H2_UP_OPEN,
+};
 
 struct h2_exchange {
     struct h2_exchange *prev, *next;

@@ -10,6 +10,7 @@ static void close_leg(struct conn *c, bool reset)
     if (stream_is_open(&up->s)) {
         conn_leg_end(up, reset);
     }
+    conn_onward_leave(c);
     conn_balance_leave(c);
     c->h2->up_state = H2_UP_NONE;
     c->h2->up_deadline_ms = 0;
@@ -175,11 +176,18 @@ static void timed_out(struct conn *c)
 void h2_upstream_step(struct conn *c, int sys_errno)
 {
     struct conn_leg *up = conn_upstream(c);
+    if (c->h2->up_state == H2_UP_OPENING && sys_errno == ETIMEDOUT) {
+        conn_opening_timeout(c);
+        return;
+    }
     if (sys_errno == ETIMEDOUT) {
         timed_out(c);
         return;
     }
     switch (c->h2->up_state) {
+    case H2_UP_OPENING:
+        conn_opening_step(c);
+        return;
     case H2_UP_HANDSHAKE:
         shake_hands(c);
         return;
@@ -218,6 +226,53 @@ bool h2_upstream_ensure(struct conn *c)
         h2_upstream_lost(c, 503, "no_memory", true);
         return false;
     }
-    conn_dial_begin(c);
-    return dial(c);
+    enum conn_reason why;
+    if (conn_onward_by_session(c, &why)) {
+        c->sys_errno = 0;
+        c->stream_again = false;
+        h->up_state = H2_UP_OPENING;
+        conn_opening_start(c);
+        return c->state == CONN_HTTP2 && h->up_state != H2_UP_NONE;
+    }
+    if (why == CONN_CLOSE_DONE) {
+        conn_dial_begin(c);
+        return dial(c);
+    }
+    if (c->state == CONN_HTTP2) {
+        unreachable(c, why, 0);
+    }
+    return false;
+}
+
+/* --- by a session ----------------------------------------------------------------------------- */
+
+bool conn_h2_seeks_onward(const struct conn *c)
+{
+    return c->h2->up_state == H2_UP_OPENING;
+}
+
+void conn_h2_onward_ms(struct conn *c, uint64_t ms)
+{
+    set_deadline(c, ms);
+}
+
+void conn_h2_onward_stands(struct conn *c)
+{
+    conn_live_known(c);
+    stands(c);
+}
+
+void conn_h2_onward(struct conn *c, enum conn_onward_news news, enum conn_reason why)
+{
+    if (news == ONWARD_FAILED) {
+        unreachable(c, why, c->sys_errno);
+    } else if (news == ONWARD_DIRECTLY) {
+        conn_dial_begin(c);
+        (void)dial(c);
+    } else {
+        conn_upstream(c)->ready |= LOOP_READ; /* it reads as reset */
+    }
+    if (c->state == CONN_HTTP2) {
+        conn_h2_step(c);
+    }
 }

@@ -1,11 +1,11 @@
 /*
  * HTTP/1.1 on an inbound connection: what http.c (flow), http_request.c (client -> workload),
  * http_response.c (workload -> client) and http_upstream.c (the workload's connection) share. Of a
- * relay "the workload" is the next hop, which is spoken to in TLS.
+ * relay "the workload" is the next hop, which is spoken to in TLS, or by a stream of a session.
  *
  * One exchange at a time. Bytes at rest: `in` holds a head that is not complete yet, or what came
  * behind the request that is being answered; `rin` holds an incomplete response head; `held` what
- * goes upstream once TLS stands there. Bodies are passed on as they come and kept nowhere but in a
+ * goes upstream once that stands. Bodies are passed on as they come and kept nowhere but in a
  * blocked stream.
  */
 #ifndef POSTERN_CONN_HTTP_PRIV_H
@@ -27,7 +27,7 @@ enum http_response_phase {
     RES_BODY,
 };
 
-enum http_upstream { UP_NONE, UP_DIALING, UP_TUNNEL, UP_HANDSHAKE, UP_OPEN };
+enum http_upstream { UP_NONE, UP_OPENING, UP_DIALING, UP_TUNNEL, UP_HANDSHAKE, UP_OPEN };
 
 enum {
     HTTP_DISCARD_MAX =

@@ -10,6 +10,7 @@ void http_close_upstream(struct conn *c, bool reset)
     if (stream_is_open(&up->s)) {
         conn_leg_end(up, reset);
     }
+    conn_onward_leave(c);
     conn_balance_leave(c);
     c->http->up = UP_NONE;
     c->http->up_used = false;
@@ -148,7 +149,11 @@ static void timed_out(struct conn *c)
 void http_upstream_step(struct conn *c, int sys_errno)
 {
     struct conn_leg *up = conn_upstream(c);
-    if (sys_errno == ETIMEDOUT) {
+    if (c->http->up == UP_OPENING && sys_errno == ETIMEDOUT) {
+        conn_opening_timeout(c);
+    } else if (c->http->up == UP_OPENING) {
+        conn_opening_step(c);
+    } else if (sys_errno == ETIMEDOUT) {
         timed_out(c);
     } else if (c->http->up == UP_HANDSHAKE) {
         shake_hands(c);
@@ -167,13 +172,11 @@ void http_upstream_step(struct conn *c, int sys_errno)
     }
 }
 
-bool http_upstream_ensure(struct conn *c, bool fresh)
+/* False: answered. */
+static bool dial(struct conn *c)
 {
     struct conn_http *h = c->http;
     struct conn_leg *up = conn_upstream(c);
-    if (h->up != UP_NONE || (!fresh && http_pool_take(c))) {
-        return true;
-    }
     bool done = false;
     conn_dial_begin(c);
     int fd = conn_dial_fd(c, &done);
@@ -198,6 +201,61 @@ bool http_upstream_ensure(struct conn *c, bool fresh)
         h->up = UP_OPEN;
     }
     return c->state == CONN_HTTP && h->up != UP_NONE;
+}
+
+bool http_upstream_ensure(struct conn *c, bool fresh)
+{
+    struct conn_http *h = c->http;
+    enum conn_reason why;
+    if (h->up != UP_NONE || (!fresh && http_pool_take(c))) {
+        return true;
+    }
+    if (conn_onward_by_session(c, &why)) {
+        c->sys_errno = 0;
+        c->stream_again = false;
+        h->up = UP_OPENING;
+        conn_opening_start(c);
+        return c->state == CONN_HTTP && h->up != UP_NONE;
+    }
+    if (why == CONN_CLOSE_DONE) {
+        return dial(c);
+    }
+    if (c->state == CONN_HTTP) {
+        answer_unreachable(c, why, 0);
+    }
+    return false;
+}
+
+/* --- by a session ----------------------------------------------------------------------------- */
+
+bool conn_http_seeks_onward(const struct conn *c)
+{
+    return c->http->up == UP_OPENING;
+}
+
+void conn_http_onward_ms(struct conn *c, uint64_t ms)
+{
+    http_set_deadline(c, ms);
+}
+
+void conn_http_onward_stands(struct conn *c)
+{
+    conn_live_known(c);
+    stands(c);
+}
+
+void conn_http_onward(struct conn *c, enum conn_onward_news news, enum conn_reason why)
+{
+    if (news == ONWARD_FAILED) {
+        answer_unreachable(c, why, c->sys_errno);
+    } else if (news == ONWARD_DIRECTLY) {
+        (void)dial(c);
+    } else {
+        conn_upstream(c)->ready |= LOOP_READ; /* it reads as reset */
+    }
+    if (c->state == CONN_HTTP) {
+        conn_http_step(c);
+    }
 }
 
 bool http_upstream_refused(struct conn *c)

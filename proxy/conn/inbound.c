@@ -201,23 +201,13 @@ void conn_inbound_dial(struct conn *c)
 /* By a session, if its listener says so and nothing that was learned says otherwise. */
 static void go_on(struct conn *c)
 {
-    if (!c->relay || conn_route(c)->transport == CONF_TRANSPORT_DIRECT) {
-        conn_inbound_dial(c);
-        return;
-    }
-    if (conn_is_listed(c) && !conn_balance_again(c)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
-    }
-    if (!conn_has_address(c)) { /* a stream does not wait for it */
-        conn_close(c, CONN_CLOSE_NO_ADDRESS);
-        return;
-    }
-    conn_transport_choose(c);
-    if (c->transport == CONF_TRANSPORT_HBONE) {
+    enum conn_reason why;
+    if (conn_onward_by_session(c, &why)) {
         conn_opening_start(c);
-    } else {
+    } else if (why == CONN_CLOSE_DONE) {
         conn_inbound_dial(c);
+    } else {
+        conn_close(c, why);
     }
 }
 

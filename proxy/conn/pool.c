@@ -147,7 +147,7 @@ void pool_take(struct conn *c)
     net_addr_set_port(&to, conn_route(c)->hbone_port);
     c->upstream = to;
     if (c->relay && snapshot_is_own_port(conn_snapshot(c)->files, &to, false)) {
-        conn_close(c, CONN_CLOSE_LOOP); /* it would carry itself, again and again */
+        conn_onward_failed(c, CONN_CLOSE_LOOP); /* it would carry itself, again and again */
         return;
     }
     struct conn_carrier *k = find(c, &to);
@@ -160,7 +160,7 @@ void pool_take(struct conn *c)
     }
     k = make(c, &to);
     if (k == NULL) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
+        conn_onward_failed(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
     conn_ride_begin(c, conn_ride_on(c), k);

@@ -72,8 +72,8 @@ void conn_record_common(struct log_line *l, const struct conn *c)
     if (c->relay) {
         log_strn(l, "upstream_id", conn_upstream_id(c));
     }
-    if (c->onward != NULL && c->onward->of != NULL) {
-        of_session(l, "upstream_session", c->onward->of->conn);
+    if (c->onward != NULL && c->onward->ride.of != NULL) {
+        of_session(l, "upstream_session", c->onward->ride.of->conn);
     }
 }
 

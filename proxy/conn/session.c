@@ -124,6 +124,9 @@ void conn_carrier_end(struct conn *c, enum conn_reason reason)
             continue;
         }
         enum conn_reason said = said_of(user, c, reason);
+        if (c->direction == CONF_OUTBOUND && conn_onward_survives(user, said)) {
+            continue;
+        }
         conn_close(user, said);
         conn_close(user, said); /* one that lingers: nothing more can be said to it */
     }

@@ -318,9 +318,7 @@ void conn_close(struct conn *c, enum conn_reason reason)
     conn_leg_end(&c->app, reset && !alerted_up);
     conn_leg_end(&c->peer, reset && !alerted);
     conn_ride_end(&c->via);
-    if (c->onward != NULL) {
-        conn_ride_end(c->onward);
-    }
+    conn_onward_leave(c);
     unlist(c);
     loop_defer(c->worker->loop, &c->free_later);
     worker_conn_gone(c->worker);

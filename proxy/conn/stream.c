@@ -137,7 +137,7 @@ void conn_stream_refuse(struct conn *c)
 
 struct conn_ride *conn_ride_on(struct conn *c)
 {
-    return c->relay ? c->onward : &c->via;
+    return c->relay ? &c->onward->ride : &c->via;
 }
 
 /* Whether its stream has been asked for. */
@@ -154,26 +154,26 @@ static uint64_t opening_ms(const struct conn *c)
 
 void conn_opening_start(struct conn *c)
 {
-    if (c->relay && c->onward == NULL) {
-        c->onward = (struct conn_ride *)calloc(1, sizeof(*c->onward));
-    }
-    if (c->state != CONN_OPENING) { /* a stream that a relay sends on is in it already */
+    bool requests = c->http != NULL || c->h2 != NULL;
+    if (c->state != CONN_OPENING && !requests) { /* a stream that a relay sends on is in it */
         conn_set_state(c, CONN_OPENING);
     }
     uint32_t try_ms = conn_transport_try_ms(c);
-    loop_timer_arm(&c->timer, try_ms > 0 ? try_ms : opening_ms(c));
-    if (conn_ride_on(c) == NULL || !conn_leg_watch(c, conn_downstream(c))) {
+    conn_onward_deadline(c, try_ms > 0 ? try_ms : opening_ms(c));
+    if ((c->relay && conn_onward_new(c) == NULL) || !conn_leg_watch(c, conn_downstream(c))) {
         conn_close(c, CONN_CLOSE_NO_MEMORY);
         return;
     }
-    conn_leg_want(conn_downstream(c), 0);
+    if (!requests) {
+        conn_leg_want(conn_downstream(c), 0);
+    }
     pool_take(c);
 }
 
 bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
 {
     bool tries = conn_transport_try_ms(c) > 0;
-    if (c->state != CONN_OPENING || goes_by_stream(c) || !tries) {
+    if (!conn_onward_is_sought(c) || goes_by_stream(c) || !tries) {
         return false;
     }
     struct conn_carrier *k = conn_ride_on(c)->of;
@@ -184,11 +184,7 @@ bool conn_opening_fall_back(struct conn *c, enum conn_why outcome)
     conn_ride_end(conn_ride_on(c));
     (void)conn_transport_fall_back(c, outcome);
     c->upstream = conn_balance_address(c);
-    if (c->relay) {
-        conn_inbound_dial(c);
-    } else {
-        conn_outbound_dial(c);
-    }
+    conn_onward_directly(c);
     return true;
 }
 
@@ -197,7 +193,9 @@ static void take_another(struct conn *c)
 {
     if (goes_by_stream(c)) {
         conn_leg_close(conn_upstream(c), true);
-        conn_leg_want(conn_downstream(c), 0); /* until it has a stream again */
+        if (c->state == CONN_OPENING) {
+            conn_leg_want(conn_downstream(c), 0); /* until it has a stream again */
+        }
     }
     conn_ride_end(conn_ride_on(c));
     pool_take(c);
@@ -210,7 +208,7 @@ bool conn_opening_again(struct conn *c, enum conn_reason reason)
                      reason == CONN_CLOSE_CONNECT_FAILED || reason == CONN_CLOSE_CONNECT_TIMEOUT;
     /* A peer can refuse us after our side of the handshake: then there are streams already. */
     bool said = goes_by_stream(c) && (conn_upstream(c)->hs.status != 0 || conn_early_said(c));
-    if (!unreached || said || c->state != CONN_OPENING || c->balance == NULL ||
+    if (!unreached || said || !conn_onward_is_sought(c) || c->balance == NULL ||
         !conn_balance_next(c, handshake)) {
         return false;
     }
@@ -234,7 +232,7 @@ static void once_more(struct conn *c)
 bool conn_opening_lost(struct conn *c)
 {
     const struct hbone_stream *st = &conn_upstream(c)->hs;
-    if (c->state != CONN_OPENING || !goes_by_stream(c) || c->stream_again || st->status != 0 ||
+    if (!conn_onward_is_sought(c) || !goes_by_stream(c) || c->stream_again || st->status != 0 ||
         !(is_unseen(st) || !conn_early_said(c))) {
         return false;
     }
@@ -246,7 +244,7 @@ void conn_opening_timeout(struct conn *c)
 {
     if (!conn_opening_fall_back(c, CONN_WHY_SILENT)) {
         c->sys_errno = ETIMEDOUT;
-        conn_close(c, CONN_CLOSE_CONNECT_TIMEOUT);
+        conn_onward_failed(c, CONN_CLOSE_CONNECT_TIMEOUT);
     }
 }
 
@@ -266,26 +264,17 @@ void conn_opening_begin(struct conn *c)
     struct net_addr to = conn_balance_address(c);
     net_addr_text(&to, authority);
     if (!hbone_stream_open(k->hbone, str_of(authority), &leg->hs, c)) {
-        conn_close(c, CONN_CLOSE_SESSION_LOST);
+        conn_onward_failed(c, CONN_CLOSE_SESSION_LOST);
         return;
     }
     leg->kind = CONN_LEG_STREAM;
     /* Somebody who takes HBONE is there: that was the question, and not how soon the workload is.
      */
-    loop_timer_arm(&c->timer, opening_ms(c));
+    conn_onward_deadline(c, opening_ms(c));
     counter_add(&c->worker->counters.streams[CONF_OUTBOUND], 1);
     conn_leg_want(leg, LOOP_READ);
     if (!conn_early_begin(c)) {
-        conn_close(c, CONN_CLOSE_SESSION_LOST);
-    }
-}
-
-static void stands(struct conn *c)
-{
-    conn_transport_count(c);
-    if (conn_catch_up(c)) {
-        conn_stream_answer(c);
-        conn_pump_start(c);
+        conn_onward_failed(c, CONN_CLOSE_SESSION_LOST);
     }
 }
 
@@ -301,15 +290,19 @@ void conn_opening_step(struct conn *c)
         conn_transport_tell(c->worker, &c->upstream, CONN_WHY_TRIED);
     }
     if (st->status == 200) {
-        stands(c);
+        conn_transport_count(c);
+        if (conn_catch_up(c)) {
+            conn_onward_stands(c);
+        }
     } else if (st->status != 0) {
         c->peer_status = st->status;
-        conn_close(c, CONN_CLOSE_STREAM_REFUSED);
+        conn_onward_failed(c, CONN_CLOSE_STREAM_REFUSED);
     } else if (st->reset && is_unseen(st) && !c->stream_again) {
         once_more(c);
     } else if (st->reset) {
         c->sys_errno = ECONNRESET;
-        conn_close(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED : CONN_CLOSE_SESSION_LOST);
+        conn_onward_failed(c, st->session != NULL ? CONN_CLOSE_STREAM_REFUSED
+                                                  : CONN_CLOSE_SESSION_LOST);
     } else {
         conn_leg_want(leg, LOOP_READ);
         conn_early_step(c);

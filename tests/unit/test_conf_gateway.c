@@ -268,14 +268,18 @@ static const struct bad_case bad_legs[] = {
      "8:118: a relay with 'transport: disable', expected direct, hbone or auto\n"},
     {KNOWN RELAY "protocol: http, sni: [{names: [a]}], upstream: {" DIALS ", transport: hbone, "
                  "connect_proxy: 'http://p:1', tls: {alpn: [x]}}}\n",
-     "8:75: a relay that dials by HBONE with 'protocol: http', expected tcp; with requests it goes "
-     "on directly\n"
-     "8:81: a relay that dials by HBONE has no 'sni'; it has one target\n"
      "8:162: a listener that dials by HBONE has no 'connect_proxy'; many streams share one "
      "connection\n"
      "8:197: a leg that speaks HBONE has no 'alpn'; it speaks HTTP/2\n"
      "8:204: 'protocol: http' reads HTTP/1.1 and HTTP/2, not 'x', expected http/1.1 or h2; say "
      "'protocol: tcp' to let other protocols through unread\n"},
+    {KNOWN RELAY "sni: [{names: [a], to: 'h:1'}, {names: [b], to: 'unix:/s'}, {names: [c], to: "
+                 "'10.0.0.2:1'}, {names: [d], to: 'h:1', passthrough: true}], upstream: {" DIALS
+                 ", transport: hbone}}\n",
+     "8:88: a listener that dials by HBONE to a host in 'sni', expected an address, with port; "
+     "HBONE says by address where a stream goes\n"
+     "8:113: a listener that dials by HBONE to a Unix socket in 'sni', expected an address, with "
+     "port; HBONE says by address where a stream goes\n"},
     {KNOWN "- {name: r, type: relay, address: '0.0.0.0:1', to: 'unix:/s', upstream: {" DIALS
            ", transport: auto}}\n",
      "8:52: a listener that dials by HBONE to a Unix socket, expected an address or a host, with "
