@@ -392,6 +392,9 @@ void conn_http_timeout(struct conn *c)
     }
     if (h->up != UP_NONE && h->up != UP_OPEN) {
         http_upstream_step(c, ETIMEDOUT);
+        if (c->state == CONN_HTTP) {
+            conn_http_step(c); /* another address, or what stands behind in `in` */
+        }
     } else if (h->in_flight || h->req_phase != REQ_HEAD) {
         http_time_check(c);
     } else if (h->req_phase == REQ_HEAD && h->in.len > 0) {

@@ -272,6 +272,59 @@ static void test_name(void **state)
     world_free(w);
 }
 
+/* Takes connections that nobody accepts until it is full: the next one hears nothing. */
+static void fill(int *ret, const char *ip, uint16_t port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, ip, &a.sin_addr);
+    ret[0] = listen_on(ip, &port);
+    assert_int_equal(listen(ret[0], 0), 0);
+    for (unsigned i = 1; i < 4; i++) {
+        ret[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(ret[i], (struct sockaddr *)&a, sizeof(a));
+    }
+}
+
+/* An address that says nothing: requests went no further when its time was over. Another address
+ * was dialled and nobody looked what came of it, and what stood behind in the client's bytes
+ * waited for more of them. */
+static void test_name_silent(void **state)
+{
+    (void)state;
+    static const char *const ips[] = {"127.0.0.2", "127.0.0.1"};
+    static const char two[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: "
+                              "a\r\n\r\n";
+    struct world *w = world_new("  - {name: in, type: server, address: \"127.0.0.1:%u\",\n"
+                                "     to: \"db.example:%u\", protocol: http}\n");
+    int full[4];
+    fill(full, ips[0], w->target_port[0]);
+    add_client(w, w->port, "");
+    w->server.resolved = resolved("db.example", ips, 2);
+    post(&w->server);
+    for (unsigned i = 0; i < 2; i++) { /* whichever comes first */
+        int c = dial(w->plain);
+        say(c, "GET /0 HTTP/1.1\r\nHost: a\r\n\r\n", 28);
+        int s = take(w->target[0]);
+        hear(s, "GET /0 ", 7);
+        say(s, "HTTP/1.1 204 No Content\r\n\r\n", 27);
+        hear(c, "HTTP/1.1 204 ", 13);
+        close(c);
+        close(s);
+    }
+    resolve_state_unref(w->server.resolved);
+    w->server.resolved = resolved("db.example", ips, 1);
+    post(&w->server);
+    int c = dial(w->plain);
+    say(c, two, sizeof(two) - 1);
+    log_line(&w->server, "\"path\":\"/1\"", "\"connect_timeout\"");
+    log_line(&w->server, "\"path\":\"/2\"", "\"connect_timeout\"");
+    close(c);
+    for (unsigned i = 0; i < 4; i++) {
+        close(full[i]);
+    }
+    world_free(w);
+}
+
 /* A name that comes to mean the listener itself would go round until nothing is left. */
 static void test_name_loop(void **state)
 {
@@ -408,8 +461,9 @@ int main(void)
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_passthrough),
         cmocka_unit_test(test_terminated), cmocka_unit_test(test_reload),
         cmocka_unit_test(test_header),     cmocka_unit_test(test_header_passthrough),
-        cmocka_unit_test(test_name),       cmocka_unit_test(test_name_loop),
-        cmocka_unit_test(test_name_held),  cmocka_unit_test(test_tunnel),
+        cmocka_unit_test(test_name),       cmocka_unit_test(test_name_silent),
+        cmocka_unit_test(test_name_loop),  cmocka_unit_test(test_name_held),
+        cmocka_unit_test(test_tunnel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
