@@ -521,15 +521,6 @@ static void warn(const struct proxy *p)
     }
 }
 
-static int usage(const struct proxy_role *role)
-{
-    fprintf(stderr,
-            "usage: postern %s [--take-over] FILE\n"
-            "       postern %s [--take-over] --env VARIABLE   (which holds what a file would)\n",
-            role->name, role->name);
-    return 2;
-}
-
 /* What is let in where no file says it. */
 static const char *policy_message(const struct proxy *p)
 {
@@ -546,15 +537,17 @@ static const char *policy_message(const struct proxy *p)
 
 int proxy_run(const struct proxy_role *role, int argc, char **argv)
 {
-    bool take_over = argc > 1 && strcmp(argv[1], "--take-over") == 0;
-    int at = take_over ? 2 : 1;
-    const char *env = argc == at + 2 && strcmp(argv[at], "--env") == 0 ? argv[at + 1] : NULL;
-    if (env == NULL && (argc != at + 1 || argv[at][0] == '-')) {
-        return usage(role);
+    struct proxy_options o = {.env = NULL};
+    int status;
+    if (!role_options(role->use, &argc, argv, &o, &status)) {
+        return status;
+    }
+    if ((argc == 2) == (o.env != NULL)) {
+        return role_misuse(role->use, "expected a file, or a variable that holds what it would");
     }
     struct proxy p = {.role = role,
-                      .path = argv[argc - 1],
-                      .env = env,
+                      .path = o.env != NULL ? o.env : argv[1],
+                      .env = o.env,
                       .log_wake_fd = -1,
                       .manager.fd = -1,
                       .before.fd = -1,
@@ -564,12 +557,12 @@ int proxy_run(const struct proxy_role *role, int argc, char **argv)
     if (load(&p, &err) == -1 || p.files == NULL) {
         return 2;
     }
-    p.path = p.files->conf->path != NULL ? p.files->conf->path : argv[argc - 1];
+    p.path = p.files->conf->path != NULL ? p.files->conf->path : p.path;
     char *path = mem_must_strdup(p.path); /* outlives the files that it came with */
     p.path = path;
     p.log = log_new_fd(STDERR_FILENO, p.files->conf->log_level, role->name);
     /* Its user first: by that its traffic is told from the workload's. */
-    if (proxy_become_user(&p, &err) == -1 || proxy_restart_begin(&p, take_over, &err) == -1 ||
+    if (proxy_become_user(&p, &err) == -1 || proxy_restart_begin(&p, o.take_over, &err) == -1 ||
         set_up(&p, &err) == -1) {
         log_failure(p.log, LOG_ERROR, "start_failed", &err);
         p.exit_status = err.code == ERR_CONFIG || err.code == ERR_USAGE ? 2 : 1;

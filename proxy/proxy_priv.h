@@ -7,6 +7,7 @@
 #define POSTERN_PROXY_PRIV_H
 
 #include "report_priv.h"
+#include "role_options.h"
 
 #include <postern/admin.h>
 #include <postern/conn.h>
@@ -31,9 +32,18 @@ struct proxy_heir {
     bool all_sent;
 };
 
+/* The command line of both. */
+struct proxy_options {
+    bool take_over;
+    const char *env; /* the variable that holds what a file would; NULL: there is a file */
+};
+enum { PROXY_N_LINE = 2 };
+extern const struct role_option proxy_line[PROXY_N_LINE]; /* into struct proxy_options */
+
 /* What the roles differ in. */
 struct proxy_role {
     const char *name;
+    const struct role_use *use; /* into struct proxy_options */
     int (*load)(const char *path, struct conf_diag *diag, struct conf_proxy **ret);
     int (*parse)(const char *name, const char *text, size_t len, struct conf_diag *diag,
                  struct conf_proxy **ret);

@@ -1,4 +1,5 @@
 /* role_agent: `postern agent FILE`: configuration, and what people see of a failed start. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <postern/agent.h>
@@ -6,17 +7,18 @@
 #include <string.h>
 #include <unistd.h>
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: postern agent [--attest-fallback] FILE\n"
-                    "       postern agent proxies [OPTIONS]\n"
-                    "       postern agent policy push|stage|promote|rollback|status ...\n"
-                    "       postern agent readiness [OPTIONS]\n"
-                    "       postern agent attest [--config FILE] [--json] PID\n"
-                    "  --attest-fallback  attest as on a kernel without SO_PEERPIDFD (Linux "
-                    "before 6.5); for tests\n");
-    return 2;
-}
+static const struct role_option OPTIONS[] = {
+    ROLE_FLAG("--attest-fallback", struct agent_options, force_fallback,
+              "attest as on a kernel without SO_PEERPIDFD (Linux before 6.5);\nfor tests"),
+};
+static const struct role_use USE = {
+    .command = "agent",
+    .uses = ROLE_USES("agent [--attest-fallback] FILE", "agent proxies [OPTIONS]",
+                      "agent policy push|stage|promote|rollback|status ...",
+                      "agent readiness [OPTIONS]", "agent attest [--config FILE] [--json] PID"),
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
 
 static int run(const struct agent_options *options)
 {
@@ -39,7 +41,7 @@ int agent_main(int argc, char **argv)
     struct agent_options options = {.conf = NULL};
     struct conf_diag *diag = NULL;
     struct conf_agent *conf = NULL;
-    int status = 2;
+    int status;
 
     if (argc > 1 && strcmp(argv[1], "proxies") == 0) {
         return agent_proxies_main(argc - 1, argv + 1);
@@ -53,13 +55,15 @@ int agent_main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "attest") == 0) {
         return attest_main(argc - 1, argv + 1);
     }
-    if (argc == 3 && strcmp(argv[1], "--attest-fallback") == 0) {
-        options.force_fallback = true;
-    } else if (argc != 2 || argv[1][0] == '-') {
-        return usage();
+    if (!role_options(&USE, &argc, argv, &options, &status)) {
+        return status;
     }
+    if (argc != 2) {
+        return role_misuse(&USE, "expected the agent's file");
+    }
+    status = 2;
     diag = conf_diag_new();
-    if (conf_load_agent(argv[argc - 1], diag, &conf) == 0) {
+    if (conf_load_agent(argv[1], diag, &conf) == 0) {
         options.conf = conf;
         status = run(&options);
     } else {

@@ -1,5 +1,6 @@
 /* role_agent_policy: `postern agent policy push|stage|promote|rollback|status`: another policy for
  * this node's proxies, in stages, and back. docs/policy-rollout.md. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <errno.h>
@@ -20,33 +21,11 @@
 
 enum { ASK_MS = 60000, POLL_MS = 200 };
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern agent policy push FILE [STAGE] [--comment TEXT] [OPTIONS]\n"
-            "       postern agent policy stage STAGE [OPTIONS]\n"
-            "       postern agent policy promote [OPTIONS]\n"
-            "       postern agent policy rollback [GENERATION|files] [OPTIONS]\n"
-            "       postern agent policy status [OPTIONS]\n"
-            "STAGE: only these proxies, until `promote`\n"
-            "  --to PATTERN       whose SPIFFE ID is one of these; may be repeated\n"
-            "  --label KEY=VALUE  whose file has all of these in `state.labels`\n"
-            "  --percent N        that many of a hundred\n"
-            "OPTIONS:\n"
-            "  --wait SECONDS     until all that are meant run it; else 1, with who does not\n"
-            "  --config FILE      the agent's file, which names its sockets\n"
-            "  --control PATH     the control socket (%s)\n"
-            "  --socket PATH      the admin socket, which knows what proxies run\n"
-            "  --json             the answer as JSON\n",
-            AGENT_CONTROL_DEFAULT);
-    return 2;
-}
-
 struct options {
-    const char *verb, *what, *comment, *config, *control, *socket, *wait, *percent;
+    const char *verb, *what, *comment, *config, *control, *socket, *percent;
     struct buf stage;
     uint64_t wait_s;
-    bool json;
+    bool waits, json;
 };
 
 /* --- what was said ---------------------------------------------------------------------------- */
@@ -55,35 +34,65 @@ static bool add_term(struct options *o, const char *kind, const char *value)
     return buf_printf(&o->stage, "%s%s=%s", buf_len(&o->stage) > 0 ? " " : "", kind, value);
 }
 
-static bool take_options(int argc, char **argv, struct options *o)
+static bool take_to(void *options, const char *text)
 {
-    const struct role_text texts[] = {{"--comment", &o->comment}, {"--config", &o->config},
-                                      {"--control", &o->control}, {"--socket", &o->socket},
-                                      {"--wait", &o->wait},       {"--percent", &o->percent}};
+    return add_term(options, "to", text);
+}
 
-    o->verb = argc > 1 ? argv[1] : "";
-    for (int i = 2; i < argc; i++) {
-        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
-            continue;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            o->json = true;
-        } else if ((strcmp(argv[i], "--to") == 0 || strcmp(argv[i], "--label") == 0) &&
-                   i + 1 < argc) {
-            if (!add_term(o, argv[i] + 2, argv[i + 1])) {
-                return false;
-            }
-            i++;
-        } else if (argv[i][0] != '-' && o->what == NULL) {
-            o->what = argv[i];
-        } else {
-            return false;
-        }
-    }
-    if (o->percent != NULL && !add_term(o, "percent", o->percent)) {
+static bool take_label(void *options, const char *text)
+{
+    return add_term(options, "label", text);
+}
+
+static bool take_wait(void *options, const char *text)
+{
+    struct options *o = options;
+
+    o->waits = true;
+    return str_to_u64(str_of(text), 86400, &o->wait_s);
+}
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TAKE("--to", "PATTERN", take_to,
+              "STAGE: proxies whose SPIFFE ID is one of these; may be repeated"),
+    ROLE_TAKE("--label", "KEY=VALUE", take_label,
+              "STAGE: whose file has all of these in `state.labels`"),
+    ROLE_TEXT("--percent", "N", struct options, percent, "STAGE: that many of a hundred"),
+    ROLE_TEXT("--comment", "TEXT", struct options, comment, "why, for the record"),
+    ROLE_TAKE("--wait", "SECONDS", take_wait,
+              "until all that are meant run it; else 1, with who does not"),
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's file, which names its sockets"),
+    ROLE_TEXT("--control", "PATH", struct options, control,
+              "the control socket (" AGENT_CONTROL_DEFAULT ")"),
+    ROLE_TEXT("--socket", "PATH", struct options, socket,
+              "the admin socket, which knows what proxies run"),
+    ROLE_FLAG("--json", struct options, json, "the answer as JSON"),
+};
+static const struct role_use USE = {
+    .command = "agent policy",
+    .uses = ROLE_USES("agent policy push FILE [STAGE] [--comment TEXT] [OPTIONS]",
+                      "agent policy stage STAGE [OPTIONS]", "agent policy promote [OPTIONS]",
+                      "agent policy rollback [GENERATION|files] [OPTIONS]",
+                      "agent policy status [OPTIONS]"),
+    .about = "STAGE: only these proxies, until `promote`\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 2,
+};
+
+/* False: the process ends with *ret_status. */
+static bool take_options(int argc, char **argv, struct options *o, int *ret_status)
+{
+    if (!role_options(&USE, &argc, argv, o, ret_status)) {
         return false;
     }
-    return o->wait == NULL || str_to_u64(str_of(o->wait), 86400, &o->wait_s);
+    o->verb = argc > 1 ? argv[1] : "";
+    o->what = argc > 2 ? argv[2] : NULL;
+    if (o->percent != NULL && !add_term(o, "percent", o->percent)) {
+        *ret_status = role_misuse(&USE, "the stage is too long");
+        return false;
+    }
+    return true;
 }
 
 /* Who gives the order, for the record: what this user goes by. */
@@ -149,12 +158,12 @@ static int prepare(struct options *o, struct agent_control_request *r, int *ret_
              agent_control_put(r, 1, buf_str(&o->stage)) &&
              agent_control_put(r, 2, str_of(o->comment)) && agent_control_put(r, 3, str_of(by));
     } else if (o->what != NULL && strcmp(o->verb, "rollback") != 0) {
-        return usage();
+        return role_usage(&USE);
     } else if (strcmp(o->verb, "stage") == 0 && buf_len(&o->stage) > 0 && o->comment == NULL) {
         agent_control_init(r, AGENT_CONTROL_POLICY_STAGE);
         ok = agent_control_put(r, 0, buf_str(&o->stage)) && agent_control_put(r, 1, str_of(by));
     } else if (buf_len(&o->stage) > 0 || o->comment != NULL) {
-        return usage();
+        return role_usage(&USE);
     } else if (strcmp(o->verb, "promote") == 0) {
         agent_control_init(r, AGENT_CONTROL_POLICY_PROMOTE);
         ok = agent_control_put(r, 0, str_of(by));
@@ -163,16 +172,16 @@ static int prepare(struct options *o, struct agent_control_request *r, int *ret_
         ok = agent_control_put(r, 0, str_of(by));
         if (o->what != NULL && strcmp(o->what, "files") != 0 &&
             (!str_to_u64(str_of(o->what), UINT64_MAX / 2, &generation) || generation == 0)) {
-            return usage();
+            return role_usage(&USE);
         }
         if (o->what != NULL) {
             r->flags = AGENT_CONTROL_ROLLBACK_TO;
             r->number = strcmp(o->what, "files") != 0 ? generation : 0;
         }
-    } else if (strcmp(o->verb, "status") == 0 && o->wait == NULL) {
+    } else if (strcmp(o->verb, "status") == 0 && !o->waits) {
         agent_control_init(r, AGENT_CONTROL_POLICY_STATUS);
     } else {
-        return usage();
+        return role_usage(&USE);
     }
     if (!ok) {
         err_set(err, ERR_USAGE, "too long: a comment has at most %d bytes, a stage %d",
@@ -375,7 +384,7 @@ static int show(const struct options *o, json_t *set)
         }
     }
     json_decref(proxies);
-    return o->wait != NULL ? wait_for_all(o, set) : 0;
+    return o->waits ? wait_for_all(o, set) : 0;
 }
 
 static int run(struct options *o, struct agent_control_request *r, struct buf *out)
@@ -415,8 +424,11 @@ int agent_policy_main(int argc, char **argv)
     struct options o = {.stage = BUF_INIT(ROLLOUT_STAGE_MAX + 1)};
     mem_autofree struct agent_control_request *r = mem_must_new(struct agent_control_request);
     struct buf out = BUF_INIT(AGENT_CONTROL_DOCUMENT_MAX);
-    int status = take_options(argc, argv, &o) ? run(&o, r, &out) : usage();
+    int status;
 
+    if (take_options(argc, argv, &o, &status)) {
+        status = run(&o, r, &out);
+    }
     buf_reset(&out);
     buf_reset(&o.stage);
     return status;

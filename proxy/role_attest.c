@@ -1,6 +1,7 @@
 /* role_attest: `postern agent attest PID`: every selector that a process has, and where it came
  * from. */
 #include "role_facts.h"
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <grp.h>
@@ -13,14 +14,23 @@
 
 enum { NAMES_MAX = 16384 };
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: postern agent attest [--config FILE] [--json] PID\n"
-                    "  --config FILE  the agent's file: where the kubelet is, how large an\n"
-                    "                 executable may be\n"
-                    "  --json         as JSON\n");
-    return 2;
-}
+struct options {
+    const char *config;
+    bool json;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's file: where the kubelet is, how large an\n"
+              "executable may be"),
+    ROLE_FLAG("--json", struct options, json, "as JSON"),
+};
+static const struct role_use USE = {
+    .command = "agent attest",
+    .uses = ROLE_USES("agent attest [--config FILE] [--json] PID"),
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
 
 /* What is found, as JSON; printed as that or as lines. */
 struct found {
@@ -241,36 +251,28 @@ static int show(const struct role_facts *r, pid_t pid, bool as_json)
 
 int attest_main(int argc, char **argv)
 {
-    const char *config = NULL, *number = NULL;
+    struct options o = {.config = NULL};
     struct conf_agent *conf = NULL;
     struct role_facts *facts;
     struct err err = ERR_INIT;
-    bool as_json = false;
     char text[1200];
-    int status = 1;
+    int status;
     pid_t pid;
 
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            config = argv[++i];
-        } else if (strcmp(argv[i], "--json") == 0) {
-            as_json = true;
-        } else if (argv[i][0] != '-' && number == NULL) {
-            number = argv[i];
-        } else {
-            return usage();
-        }
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    if (number == NULL) {
-        return usage();
+    if (argc != 2) {
+        return role_misuse(&USE, "expected a PID");
     }
-    pid = role_facts_pid(number);
-    if (pid == -1 || (config != NULL && (conf = role_agent_config(config)) == NULL)) {
+    pid = role_facts_pid(argv[1]);
+    if (pid == -1 || (o.config != NULL && (conf = role_agent_config(o.config)) == NULL)) {
         return 2;
     }
+    status = 1;
     facts = calloc(1, sizeof(*facts));
     if (facts != NULL && role_facts_gather(facts, pid, conf, true, &err) == 0) {
-        status = show(facts, pid, as_json);
+        status = show(facts, pid, o.json);
     } else {
         fprintf(stderr, "postern: %s\n", err_text(&err, text, sizeof(text)));
     }

@@ -1,7 +1,9 @@
 /* role_audit: `postern audit verify FILE...`: is an audit log what a process wrote. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <postern/audit_verify.h>
 #include <postern/err.h>
 #include <postern/jsonl.h>
@@ -9,17 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int usage(void)
+static bool take_head(void *verify, const char *text)
 {
-    fprintf(stderr,
-            "usage: postern audit verify [--head SEQ:SHA256] FILE...\n"
-            "FILE...: of one log, the oldest first: PATH.00000001 PATH.00000002 PATH\n"
-            "  --head SEQ:SHA256   a line that must be there, as `postern status` told it\n");
-    return 2;
-}
-
-static bool take_head(const char *text, struct audit_verify *v)
-{
+    struct audit_verify *v = verify;
     char line[200];
     struct jsonl l;
     const char *colon = strchr(text, ':');
@@ -32,6 +26,18 @@ static bool take_head(const char *text, struct audit_verify *v)
     return n > 0 && jsonl_parse((struct str){line, (size_t)n}, &l) &&
            jsonl_get_hex(&l, "head", v->want, sizeof(v->want));
 }
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TAKE("--head", "SEQ:SHA256", take_head,
+              "a line that must be there, as `postern status` told it"),
+};
+static const struct role_use USE = {
+    .command = "audit",
+    .uses = ROLE_USES("audit verify [--head SEQ:SHA256] FILE..."),
+    .about = "FILE...: of one log, the oldest first: PATH.00000001 PATH.00000002 PATH\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = INT_MAX,
+};
 
 /* False: it was said what is wrong. */
 static bool take_file(const char *path, struct audit_verify *v)
@@ -87,21 +93,16 @@ static int verdict(const struct audit_verify *v, const char *last)
 int audit_main(int argc, char **argv)
 {
     struct audit_verify v = AUDIT_VERIFY_INIT;
-    int at = 2, status = 1;
+    int status;
     bool good = true;
+    if (!role_options(&USE, &argc, argv, &v, &status)) {
+        return status;
+    }
     if (argc < 3 || strcmp(argv[1], "verify") != 0) {
-        return usage();
+        return role_misuse(&USE, "expected `verify` and files");
     }
-    if (strcmp(argv[at], "--head") == 0) {
-        if (argc < at + 3 || !take_head(argv[at + 1], &v)) {
-            return usage();
-        }
-        at += 2;
-    }
-    if (argv[at][0] == '-') {
-        return usage();
-    }
-    for (int i = at; good && i < argc; i++) {
+    status = 1;
+    for (int i = 2; good && i < argc; i++) {
         good = take_file(argv[i], &v);
     }
     if (good) {

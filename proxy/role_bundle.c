@@ -1,4 +1,5 @@
 /* bundle show: what an agent says is to be trusted: authorities, or the keys that judge tokens. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -21,14 +22,24 @@ struct show {
     json_t *domains; /* --json */
 };
 
-static const char usage[] =
-    "usage: postern bundle show [OPTIONS]\n\n"
-    "Asks a SPIFFE agent what it trusts: X.509 authorities, or, with --jwt, the keys that judge\n"
-    "JWT-SVIDs.\n\n"
-    "  --jwt              the keys for tokens\n"
-    "  --json             as JSON: {\"trust_domains\":{NAME:BUNDLE}}, keys as JWKs\n"
-    "  --socket ADDRESS   the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)\n"
-    "  --timeout SECONDS  how long to wait (default 10)\n";
+static const struct role_option OPTIONS[] = {
+    ROLE_FLAG("--jwt", struct show, jwt, "the keys for tokens"),
+    ROLE_FLAG("--json", struct show, json,
+              "as JSON: {\"trust_domains\":{NAME:BUNDLE}}, keys as JWKs"),
+    ROLE_TEXT("--socket", "ADDRESS", struct show, socket,
+              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_NUMBER("--timeout", "SECONDS", struct show, timeout_s, 3600,
+                "how long to wait (default 10)"),
+};
+static const struct role_use USE = {
+    .command = "bundle",
+    .uses = ROLE_USES("bundle show [OPTIONS]"),
+    .about = "Asks a SPIFFE agent what it trusts: X.509 authorities, or, with --jwt, the keys that "
+             "judge\n"
+             "JWT-SVIDs.\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
 
 /* "spiffe://td", which the agents' maps have for keys. */
 static int domain_of(const char *key, struct str *ret, struct err *err)
@@ -146,36 +157,16 @@ static int on_jwt(void *arg, struct str message, struct err *err)
     return rc;
 }
 
-/* --- the command line ------------------------------------------------------------------------- */
-static int parse(int argc, char **argv, struct show *s)
-{
-    if (argc < 2 || strcmp(argv[1], "show") != 0) {
-        return -1;
-    }
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--jwt") == 0) {
-            s->jwt = true;
-        } else if (strcmp(argv[i], "--json") == 0) {
-            s->json = true;
-        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            s->socket = argv[++i];
-        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc &&
-                   str_to_u64(str_of(argv[i + 1]), 3600, &s->timeout_s)) {
-            i++;
-        } else {
-            return -1;
-        }
-    }
-    return 0;
-}
-
 int bundle_main(int argc, char **argv)
 {
     struct show s = {.timeout_s = DEFAULT_TIMEOUT_S};
     struct err err = ERR_INIT;
-    if (parse(argc, argv, &s) == -1) {
-        fputs(usage, stderr);
-        return 2;
+    int status;
+    if (!role_options(&USE, &argc, argv, &s, &status)) {
+        return status;
+    }
+    if (argc != 2 || strcmp(argv[1], "show") != 0) {
+        return role_misuse(&USE, "expected `show`");
     }
     jwt_init();
     s.domains = json_object();

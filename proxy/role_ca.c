@@ -1,4 +1,5 @@
 /* ca: the authorities of this node's agent, and their exchange (docs/authority.md). */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -10,23 +11,25 @@
 
 struct options {
     const char *config, *control; /* how to find the control socket */
-    const char *id;               /* NULL: none named */
-    enum agent_ca_verb verb;
-    bool jwt, force, json;
+    bool x509, jwt, force, json;
 };
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern ca show|prepare|activate|taint|retire [OPTIONS] [ID]\n"
-            "  --x509, --jwt   whose: certificates' (the default) or tokens'\n"
-            "  --force         retire: although SVIDs under it are in use\n"
-            "  --json          the answer as it is\n"
-            "  --config FILE   the agent's file, which says where its control socket is\n"
-            "  --control PATH  that socket itself (default %s)\n",
-            AGENT_CONTROL_DEFAULT);
-    return 2;
-}
+static const struct role_option OPTIONS[] = {
+    ROLE_FLAG("--x509", struct options, x509, "the authorities of certificates (the default)"),
+    ROLE_FLAG("--jwt", struct options, jwt, "those of tokens"),
+    ROLE_FLAG("--force", struct options, force, "retire: although SVIDs under it are in use"),
+    ROLE_FLAG("--json", struct options, json, "the answer as it is"),
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's file, which says where its control socket is"),
+    ROLE_TEXT("--control", "PATH", struct options, control,
+              "that socket itself (default " AGENT_CONTROL_DEFAULT ")"),
+};
+static const struct role_use USE = {
+    .command = "ca",
+    .uses = ROLE_USES("ca show|prepare|activate [OPTIONS]", "ca taint|retire [OPTIONS] [ID]"),
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 2,
+};
 
 static bool parse_verb(const char *word, enum agent_ca_verb *ret)
 {
@@ -43,35 +46,6 @@ static bool parse_verb(const char *word, enum agent_ca_verb *ret)
         }
     }
     return false;
-}
-
-static bool parse(int argc, char **argv, struct options *o)
-{
-    *o = (struct options){.id = NULL};
-    if (argc < 2 || !parse_verb(argv[1], &o->verb)) {
-        return false;
-    }
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--x509") == 0) {
-            o->jwt = false;
-        } else if (strcmp(argv[i], "--jwt") == 0) {
-            o->jwt = true;
-        } else if (strcmp(argv[i], "--force") == 0 && o->verb == AGENT_CA_RETIRE) {
-            o->force = true;
-        } else if (strcmp(argv[i], "--json") == 0) {
-            o->json = true;
-        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            o->config = argv[++i];
-        } else if (strcmp(argv[i], "--control") == 0 && i + 1 < argc) {
-            o->control = argv[++i];
-        } else if (argv[i][0] != '-' && o->id == NULL &&
-                   (o->verb == AGENT_CA_TAINT || o->verb == AGENT_CA_RETIRE)) {
-            o->id = argv[i];
-        } else {
-            return false;
-        }
-    }
-    return true;
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -111,19 +85,27 @@ int ca_main(int argc, char **argv)
 {
     struct agent_control_request request;
     struct buf answer = BUF_INIT(AGENT_CONTROL_DOCUMENT_MAX);
-    struct options o;
+    struct options o = {.config = NULL};
+    enum agent_ca_verb verb;
     char *path = NULL;
     int status;
 
-    if (!parse(argc, argv, &o)) {
-        return usage();
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
+    }
+    if (argc < 2 || !parse_verb(argv[1], &verb)) {
+        return role_misuse(&USE, "expected what to do");
+    }
+    if ((o.x509 && o.jwt) || (o.force && verb != AGENT_CA_RETIRE) ||
+        (argc > 2 && verb != AGENT_CA_TAINT && verb != AGENT_CA_RETIRE)) {
+        return role_misuse(&USE, "that does not go together");
     }
     agent_control_init(&request, AGENT_CONTROL_CA);
-    request.number = o.verb;
+    request.number = verb;
     request.flags = (o.jwt ? (uint32_t)AGENT_CONTROL_CA_JWT : 0) |
                     (o.force ? (uint32_t)AGENT_CONTROL_CA_FORCE : 0);
-    if (!agent_control_put(&request, 0, str_of(o.id))) {
-        fprintf(stderr, "postern ca: '%.80s' is no authority's id\n", o.id);
+    if (!agent_control_put(&request, 0, str_of(argc > 2 ? argv[2] : NULL))) {
+        fprintf(stderr, "postern ca: '%.80s' is no authority's id\n", argv[2]);
         return 2;
     }
     if (role_control_path(o.config, o.control, &path) == -1) {

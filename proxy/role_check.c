@@ -1,6 +1,8 @@
 /* check: says what is wrong with configuration files, and runs nothing. */
+#include "role_options.h"
 #include "roles_priv.h"
 
+#include <limits.h>
 #include <postern/conf.h>
 #include <postern/policy.h>
 #include <postern/snapshot.h>
@@ -107,15 +109,33 @@ int role_print_schema(const char *kind)
     return rc;
 }
 
+struct options {
+    const char *schema;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--schema", "KIND", struct options, schema,
+              "print the JSON Schema of a kind of file, such as Policy"),
+};
+static const struct role_use USE = {
+    .command = "check",
+    .uses = ROLE_USES("check FILE...", "check --schema KIND"),
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = INT_MAX,
+};
+
 int check_main(int argc, char **argv)
 {
-    bool schema = argc > 1 && strcmp(argv[1], "--schema") == 0;
-    if (argc < 2 || (schema && argc != 3) || (!schema && argv[1][0] == '-')) {
-        fprintf(stderr, "usage: postern check FILE...\n       postern check --schema KIND\n");
-        return 2;
+    struct options o = {.schema = NULL};
+    int status;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    if (schema) {
-        return role_print_schema(argv[2]);
+    if ((argc > 1) == (o.schema != NULL)) {
+        return role_misuse(&USE, "expected files, or a kind");
+    }
+    if (o.schema != NULL) {
+        return role_print_schema(o.schema);
     }
     int rc = 0;
     for (int i = 1; i < argc; i++) {

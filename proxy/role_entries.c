@@ -2,6 +2,7 @@
  * about it, what a process gets by it, and one out of what SPIRE prints. Nothing of a running agent
  * is asked. */
 #include "role_facts.h"
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <errno.h>
@@ -15,40 +16,28 @@
 #include <string.h>
 #include <unistd.h>
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: postern entries show [--json] FILE\n"
-                    "       postern entries lint [--json] FILE\n"
-                    "       postern entries test [--json] PID --config AGENT-FILE | FILE\n"
-                    "       postern entries import [--partial] SPIRE.json\n"
-                    "FILE is of kind Entries; or --config AGENT-FILE, which names one.\n"
-                    "  --partial  write what can be carried over, and end with 0\n");
-    return 2;
-}
-
 struct options {
     const char *config, *words[2];
-    size_t n_words;
+    int n_words;
     bool json, partial;
 };
 
-static bool take_options(int argc, char **argv, struct options *o)
-{
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            o->config = argv[++i];
-        } else if (strcmp(argv[i], "--json") == 0) {
-            o->json = true;
-        } else if (strcmp(argv[i], "--partial") == 0) {
-            o->partial = true;
-        } else if (argv[i][0] != '-' && o->n_words < 2) {
-            o->words[o->n_words++] = argv[i];
-        } else {
-            return false;
-        }
-    }
-    return true;
-}
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--config", "AGENT-FILE", struct options, config,
+              "the agent's file, which names one of kind Entries"),
+    ROLE_FLAG("--json", struct options, json, "as JSON"),
+    ROLE_FLAG("--partial", struct options, partial,
+              "import: write what can be carried over, and end with 0"),
+};
+static const struct role_use USE = {
+    .command = "entries",
+    .uses = ROLE_USES("entries show [--json] FILE", "entries lint [--json] FILE",
+                      "entries test [--json] PID --config AGENT-FILE | FILE",
+                      "entries import [--partial] SPIRE.json"),
+    .about = "FILE is of kind Entries; --config may stand in its place.\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 3,
+};
 
 /* --- files ------------------------------------------------------------------------------------ */
 struct files {
@@ -125,7 +114,7 @@ static int show_main(const struct options *o)
     struct files f;
 
     if (o->n_words > 1 || (o->n_words == 0) == (o->config == NULL)) {
-        return usage();
+        return role_usage(&USE);
     }
     if (load_files(o, o->words[0], &f) == -1) {
         return 2;
@@ -188,7 +177,7 @@ static int lint_main(const struct options *o)
     struct entries_tell tell = {on_doubt, &l};
 
     if (o->n_words > 1 || (o->n_words == 0) == (o->config == NULL)) {
-        return usage();
+        return role_usage(&USE);
     }
     if (load_files(o, o->words[0], &f) == -1) {
         return 2;
@@ -339,7 +328,7 @@ static int test_main(const struct options *o)
     pid_t pid;
 
     if (o->n_words < 1 || (o->n_words == 1 && o->config == NULL)) {
-        return usage();
+        return role_usage(&USE);
     }
     pid = role_facts_pid(o->words[0]);
     if (pid == -1 || load_files(o, o->words[1], &f) == -1) {
@@ -383,7 +372,7 @@ static int import_main(const struct options *o)
     int status = 2;
 
     if (o->n_words != 1) {
-        return usage();
+        return role_usage(&USE);
     }
     if (os_read_file(o->words[0], ENTRIES_IMPORT_MAX, false, &json, &len, &err) == -1 ||
         entries_import(json, len, &out, on_problem, &n_problems, &done, &err) == -1) {
@@ -411,11 +400,19 @@ int entries_main(int argc, char **argv)
     } verbs[] = {
         {"show", show_main}, {"lint", lint_main}, {"test", test_main}, {"import", import_main}};
     struct options o = {.config = NULL};
+    int status;
 
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
+    }
+    o.n_words = argc > 2 ? argc - 2 : 0;
+    for (int i = 0; i < o.n_words; i++) {
+        o.words[i] = argv[2 + i];
+    }
     for (size_t i = 0; argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
         if (strcmp(argv[1], verbs[i].name) == 0) {
-            return take_options(argc, argv, &o) ? verbs[i].run(&o) : usage();
+            return verbs[i].run(&o);
         }
     }
-    return usage();
+    return role_misuse(&USE, "expected show, lint, test or import");
 }

@@ -1,5 +1,6 @@
 /* gateway --from-ghostunnel: prints a Gateway file that does what a command line of ghostunnel
  * did. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <fcntl.h>
@@ -28,50 +29,58 @@ static enum ghostunnel_store look(void *arg, const char *path)
     return ghostunnel_store_of((struct str){head, n > 0 ? (size_t)n : 0});
 }
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern gateway --from-ghostunnel 'server|client FLAGS' [OPTIONS]\n"
-            "  --passphrase-file PATH  a file in the place of --storepass\n"
-            "  --pin-file PATH         a file in the place of --pkcs11-pin\n"
-            "  --token-key LABEL       the label of the key in the token\n"
-            "  --server-id ID          with the Workload API: who answers at a client's target\n"
-            "  --metrics ADDRESS:PORT  where metrics are asked for\n");
-    return 2;
-}
+struct options {
+    const char *line;
+    struct ghostunnel_options made;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--from-ghostunnel", "LINE", struct options, line,
+              "ghostunnel's arguments, as one word"),
+    ROLE_TEXT("--passphrase-file", "PATH", struct options, made.passphrase_file,
+              "a file in the place of --storepass"),
+    ROLE_TEXT("--pin-file", "PATH", struct options, made.pin_file,
+              "a file in the place of --pkcs11-pin"),
+    ROLE_TEXT("--token-key", "LABEL", struct options, made.token_key,
+              "the label of the key in the token"),
+    ROLE_TEXT("--server-id", "ID", struct options, made.server_id,
+              "with the Workload API: who answers at a client's target"),
+    ROLE_TEXT("--metrics", "ADDRESS:PORT", struct options, made.metrics,
+              "where metrics are asked for"),
+};
+static const struct role_use USE = {
+    .command = "gateway",
+    .uses = ROLE_USES("gateway --from-ghostunnel 'server|client FLAGS' [OPTIONS]"),
+    ROLE_OPTIONS(OPTIONS),
+};
 
 int ghostunnel_main(int argc, char **argv)
 {
     char directory[PATH_MAX];
-    const char *line = NULL;
     struct err err = ERR_INIT;
     struct spiffe_id id;
-    struct ghostunnel_options options = {.look = look};
-    struct buf made = BUF_INIT(GHOSTUNNEL_OUT_MAX);
-    const struct role_text texts[] = {
-        {"--from-ghostunnel", &line},        {"--passphrase-file", &options.passphrase_file},
-        {"--pin-file", &options.pin_file},   {"--token-key", &options.token_key},
-        {"--server-id", &options.server_id}, {"--metrics", &options.metrics}};
-    for (int i = 1; i < argc; i++) {
-        if (!role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
-            return usage();
-        }
+    struct options o = {.made.look = look};
+    struct ghostunnel_options *made = &o.made;
+    struct buf out = BUF_INIT(GHOSTUNNEL_OUT_MAX);
+    int status;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    if (line == NULL) {
-        return usage();
+    if (o.line == NULL) {
+        return role_misuse(&USE, "expected --from-ghostunnel");
     }
-    if (options.server_id != NULL && spiffe_id_parse(str_of(options.server_id), &id, &err) == -1) {
+    if (made->server_id != NULL && spiffe_id_parse(str_of(made->server_id), &id, &err) == -1) {
         return role_say("gateway", &err, 2);
     }
     if (getcwd(directory, sizeof(directory)) == NULL) {
         err_sys(&err, "the current directory");
         return role_say("gateway", &err, 1);
     }
-    options.directory = directory;
-    int rc = ghostunnel_convert(str_of(line), &options, on_tell, NULL, &made, &err);
+    made->directory = directory;
+    int rc = ghostunnel_convert(str_of(o.line), made, on_tell, NULL, &out, &err);
     if (rc == 0) {
-        fwrite(buf_head(&made), 1, buf_len(&made), stdout);
+        fwrite(buf_head(&out), 1, buf_len(&out), stdout);
     }
-    buf_reset(&made);
+    buf_reset(&out);
     return rc == 0 ? 0 : role_say("gateway", &err, 1);
 }

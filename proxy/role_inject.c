@@ -2,6 +2,7 @@
  * role_inject: `postern inject` and `postern uninject`: manifests in, manifests out. All files are
  * read first; then the process gives up the file system, and only then it looks at what it read.
  */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <errno.h>
@@ -34,39 +35,13 @@ struct source {
 struct command {
     bool in; /* inject, not uninject */
     bool skip_refused;
+    const char *uid, *level, *access; /* of the command line */
     struct inject_options options;
     struct source sources[FILES_MAX];
     size_t n_sources;
     size_t n_refused, n_changed;
     struct buf out;
 };
-
-static int usage(bool in)
-{
-    if (!in) {
-        fprintf(stderr, "usage: postern uninject [-f FILE|-]...\n");
-        return 2;
-    }
-    fprintf(stderr,
-            "usage: postern inject --image IMAGE [-f FILE|-]... [OPTIONS]\n"
-            "  -f FILE               YAML or JSON; - (and no -f at all) is standard input\n"
-            "  --image IMAGE         of the sidecar\n"
-            "  --init-image IMAGE    of the interception (the same)\n"
-            "  --pull-policy POLICY  IfNotPresent, Always or Never (IfNotPresent)\n"
-            "  --proxy-uid N         what the sidecar runs as (%d)\n"
-            "  --agent-directory DIR on the node, holds the agent's socket (/run/postern)\n"
-            "  --agent-socket NAME   in there (agent.sock)\n"
-            "  --cpu, --memory       what the sidecar requests (10m, 32Mi)\n"
-            "  --cpu-limit, --memory-limit   what it may have at most (no limit)\n"
-            "  --log-level LEVEL, --access-log all|denied\n"
-            "  --classic             an ordinary container, not a native sidecar\n"
-            "  --no-intercept        something else makes the rules\n"
-            "  --ipv4-only           leave IPv6 alone\n"
-            "  --strict              refuse what is otherwise only told\n"
-            "  --skip-refused        pass what is refused as it is\n",
-            INJECT_UID);
-    return 2;
-}
 
 /* --- the command line ------------------------------------------------------------------------- */
 static int say(const struct command *c, const struct err *err)
@@ -77,88 +52,95 @@ static int say(const struct command *c, const struct err *err)
     return 2;
 }
 
-static bool take_flag(struct command *c, const char *arg)
+static bool take_file(void *command, const char *text)
 {
-    struct {
-        const char *name;
-        bool *to;
-    } flags[] = {{"--classic", &c->options.classic},
-                 {"--no-intercept", &c->options.no_intercept},
-                 {"--ipv4-only", &c->options.ipv4_only},
-                 {"--strict", &c->options.strict},
-                 {"--skip-refused", &c->skip_refused}};
-    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-        if (strcmp(arg, flags[i].name) == 0) {
-            *flags[i].to = true;
-            return true;
-        }
+    struct command *c = command;
+    if (c->n_sources == FILES_MAX) {
+        return false;
     }
-    return false;
+    c->sources[c->n_sources++].name = text;
+    return true;
 }
 
+_Static_assert(INJECT_UID == 64700 && FILES_MAX == 64, "the usage says so");
+static const struct role_option OPTIONS[] = {
+    ROLE_TAKE("-f", "FILE", take_file,
+              "YAML or JSON; - (and no -f at all) is standard input;\n64 files at most"),
+    ROLE_TEXT("--image", "IMAGE", struct command, options.image, "of the sidecar"),
+    ROLE_TEXT("--init-image", "IMAGE", struct command, options.rules_image,
+              "of the interception (the same)"),
+    ROLE_TEXT("--pull-policy", "POLICY", struct command, options.pull_policy,
+              "IfNotPresent, Always or Never (IfNotPresent)"),
+    ROLE_TEXT("--proxy-uid", "N", struct command, uid, "what the sidecar runs as (64700)"),
+    ROLE_TEXT("--agent-directory", "DIR", struct command, options.agent_dir,
+              "on the node, holds the agent's socket (/run/postern)"),
+    ROLE_TEXT("--agent-socket", "NAME", struct command, options.agent_socket,
+              "in there (agent.sock)"),
+    ROLE_TEXT("--cpu", "QUANTITY", struct command, options.cpu, "what the sidecar requests (10m)"),
+    ROLE_TEXT("--memory", "QUANTITY", struct command, options.memory, "and of memory (32Mi)"),
+    ROLE_TEXT("--cpu-limit", "QUANTITY", struct command, options.cpu_limit,
+              "what it may have at most (no limit)"),
+    ROLE_TEXT("--memory-limit", "QUANTITY", struct command, options.memory_limit,
+              "and of memory (no limit)"),
+    ROLE_TEXT("--log-level", "LEVEL", struct command, level, "error, warn, info or debug (info)"),
+    ROLE_TEXT("--access-log", "all|denied", struct command, access,
+              "which requests are logged (all)"),
+    ROLE_FLAG("--classic", struct command, options.classic,
+              "an ordinary container, not a native sidecar"),
+    ROLE_FLAG("--no-intercept", struct command, options.no_intercept,
+              "something else makes the rules"),
+    ROLE_FLAG("--ipv4-only", struct command, options.ipv4_only, "leave IPv6 alone"),
+    ROLE_FLAG("--strict", struct command, options.strict, "refuse what is otherwise only told"),
+    ROLE_FLAG("--skip-refused", struct command, skip_refused, "pass what is refused as it is"),
+};
+static const struct role_use USES[] = {
+    {.command = "uninject",
+     .uses = ROLE_USES("uninject [-f FILE|-]..."),
+     .options = OPTIONS,
+     .n_options = 1},
+    {.command = "inject",
+     .uses = ROLE_USES("inject --image IMAGE [-f FILE|-]... [OPTIONS]"),
+     ROLE_OPTIONS(OPTIONS)},
+};
+
 /* Words of the command line that are not texts for the options as they are. */
-static int take_words(struct command *c, const char *uid, const char *level, const char *access,
-                      struct err *err)
+static int take_words(struct command *c, struct err *err)
 {
     uint64_t v = 0;
-    if (uid != NULL && !str_to_u64(str_of(uid), INT32_MAX, &v)) {
-        err_set(err, ERR_USAGE, "--proxy-uid %.40s: not a numeric uid", uid);
+    if (c->uid != NULL && !str_to_u64(str_of(c->uid), INT32_MAX, &v)) {
+        err_set(err, ERR_USAGE, "--proxy-uid %.40s: not a numeric uid", c->uid);
         return err_expected(err, "a number from 1 to %d", INT32_MAX);
     }
-    c->options.proxy_uid = uid != NULL ? (uint32_t)v : c->options.proxy_uid;
-    if (level != NULL && !log_level_parse(str_of(level), &c->options.log_level)) {
-        err_set(err, ERR_USAGE, "--log-level %.40s: no such level", level);
+    c->options.proxy_uid = c->uid != NULL ? (uint32_t)v : c->options.proxy_uid;
+    if (c->level != NULL && !log_level_parse(str_of(c->level), &c->options.log_level)) {
+        err_set(err, ERR_USAGE, "--log-level %.40s: no such level", c->level);
         return err_expected(err, "error, warn, info or debug");
     }
-    if (access != NULL && strcmp(access, "all") != 0 && strcmp(access, "denied") != 0) {
-        err_set(err, ERR_USAGE, "--access-log %.40s: not one of its values", access);
+    if (c->access != NULL && strcmp(c->access, "all") != 0 && strcmp(c->access, "denied") != 0) {
+        err_set(err, ERR_USAGE, "--access-log %.40s: not one of its values", c->access);
         return err_expected(err, "all or denied");
     }
-    c->options.access_log =
-        access != NULL && strcmp(access, "denied") == 0 ? CONF_ACCESS_DENIED : CONF_ACCESS_ALL;
+    c->options.access_log = c->access != NULL && strcmp(c->access, "denied") == 0
+                                ? CONF_ACCESS_DENIED
+                                : CONF_ACCESS_ALL;
     return inject_options_check(&c->options, err);
 }
 
-/* 0, or the exit status after telling why. */
-static int take_options(struct command *c, int argc, char **argv)
+/* False: the process ends with *ret_status. */
+static bool take_options(struct command *c, int argc, char **argv, int *ret_status)
 {
-    const char *uid = NULL, *level = NULL, *access = NULL, *file = NULL;
-    struct inject_options *o = &c->options;
-    const struct role_text texts[] = {{"-f", &file},
-                                      {"--image", &o->image},
-                                      {"--init-image", &o->rules_image},
-                                      {"--pull-policy", &o->pull_policy},
-                                      {"--proxy-uid", &uid},
-                                      {"--agent-directory", &o->agent_dir},
-                                      {"--agent-socket", &o->agent_socket},
-                                      {"--cpu", &o->cpu},
-                                      {"--memory", &o->memory},
-                                      {"--cpu-limit", &o->cpu_limit},
-                                      {"--memory-limit", &o->memory_limit},
-                                      {"--log-level", &level},
-                                      {"--access-log", &access}};
-    size_t n_texts = c->in ? sizeof(texts) / sizeof(texts[0]) : 1;
     struct err err = ERR_INIT;
-    for (int i = 1; i < argc; i++) {
-        file = NULL;
-        if (!role_take_text(texts, n_texts, argc, argv, &i) && !(c->in && take_flag(c, argv[i]))) {
-            return usage(c->in);
-        }
-        if (file != NULL && c->n_sources == FILES_MAX) {
-            fprintf(stderr, "postern: more than %d files\n", FILES_MAX);
-            return 2;
-        }
-        if (file != NULL) {
-            c->sources[c->n_sources++].name = file;
-        }
+    if (!role_options(&USES[c->in ? 1 : 0], &argc, argv, c, ret_status)) {
+        return false;
     }
     if (c->n_sources == 0) {
         c->sources[c->n_sources++].name = "-";
     }
-    if (c->in && take_words(c, uid, level, access, &err) != 0) {
-        return say(c, &err);
+    if (c->in && take_words(c, &err) != 0) {
+        *ret_status = say(c, &err);
+        return false;
     }
-    return 0;
+    return true;
 }
 
 /* --- in and out ------------------------------------------------------------------------------- */
@@ -314,8 +296,8 @@ static int command_main(bool in, int argc, char **argv)
     c->in = in;
     c->out.max = MANIFEST_WRITE_MAX;
     inject_options_init(&c->options);
-    int r = take_options(c, argc, argv);
-    if (r == 0) {
+    int r;
+    if (take_options(c, argc, argv, &r)) {
         r = run(c);
     }
     for (size_t i = 0; i < c->n_sources; i++) {

@@ -1,4 +1,5 @@
 /* role_journal: `postern journal verify|show`: the record of what an agent issued. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -24,45 +25,32 @@ struct options {
     bool json, follow;
 };
 
-static int usage(void)
-{
-    fprintf(
-        stderr,
-        "usage: postern journal verify [--root FILE] [--head SEQ:HASH] [--json] [PLACE]\n"
-        "       postern journal show [--since TIME] [--spiffe-id ID] [--serial HEX] [--follow]\n"
-        "                            [--json] [PLACE]\n"
-        "PLACE, of the journal's directory:\n"
-        "  --dir DIR        itself\n"
-        "  --config FILE    the agent's file\n"
-        "  --control PATH   ask the running agent (%s)\n"
-        "  --root FILE      trusted roots, PEM or DER; without it those that the journal names\n"
-        "  --head SEQ:HASH  a head noted earlier has to be there\n"
-        "  --since TIME     2026-01-02T03:04:05Z, or how long ago: 90s, 30m, 2h, 7d\n"
-        "  --follow         go on with what is written\n",
-        AGENT_CONTROL_DEFAULT);
-    return 2;
-}
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--dir", "DIR", struct options, dir, "PLACE: the journal's directory itself"),
+    ROLE_TEXT("--config", "FILE", struct options, config, "PLACE: by the agent's file"),
+    ROLE_TEXT("--control", "PATH", struct options, control,
+              "PLACE: ask the running agent (" AGENT_CONTROL_DEFAULT ")"),
+    ROLE_TEXT("--root", "FILE", struct options, root,
+              "trusted roots, PEM or DER; without it those that the\njournal names"),
+    ROLE_TEXT("--head", "SEQ:HASH", struct options, head, "a head noted earlier has to be there"),
+    ROLE_TEXT("--since", "TIME", struct options, since,
+              "2026-01-02T03:04:05Z, or how long ago: 90s, 30m, 2h, 7d"),
+    ROLE_TEXT("--spiffe-id", "ID", struct options, spiffe_id, "what was issued to it"),
+    ROLE_TEXT("--serial", "HEX", struct options, serial, "a certificate's serial number"),
+    ROLE_FLAG("--follow", struct options, follow, "go on with what is written"),
+    ROLE_FLAG("--json", struct options, json, "as JSON"),
+};
+static const struct role_use USE = {
+    .command = "journal",
+    .uses = ROLE_USES(
+        "journal verify [--root FILE] [--head SEQ:HASH] [--json] [PLACE]",
+        "journal show [--since TIME] [--spiffe-id ID] [--serial HEX] [--follow] [--json] [PLACE]"),
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
 
-static bool take_options(int argc, char **argv, struct options *o)
+static bool fits(const struct options *o)
 {
-    const struct role_text texts[] = {
-        {"--config", &o->config},       {"--control", &o->control}, {"--dir", &o->dir},
-        {"--root", &o->root},           {"--head", &o->head},       {"--since", &o->since},
-        {"--spiffe-id", &o->spiffe_id}, {"--serial", &o->serial}};
-
-    o->verb = argc > 1 ? argv[1] : "";
-    for (int i = 2; i < argc; i++) {
-        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
-            continue;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            o->json = true;
-        } else if (strcmp(argv[i], "--follow") == 0) {
-            o->follow = true;
-        } else {
-            return false;
-        }
-    }
     if (strcmp(o->verb, "verify") == 0) {
         return o->since == NULL && o->spiffe_id == NULL && o->serial == NULL && !o->follow;
     }
@@ -402,8 +390,12 @@ int journal_main(int argc, char **argv)
     mem_autofree char *dir = NULL;
     int status;
 
-    if (!take_options(argc, argv, &o)) {
-        return usage();
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
+    }
+    o.verb = argc > 1 ? argv[1] : "";
+    if (!fits(&o)) {
+        return role_misuse(&USE, "expected `verify` or `show`, each with its own options");
     }
     status = role_journal_dir(o.dir, o.config, o.control, &dir);
     if (status != 0) {

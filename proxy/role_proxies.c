@@ -1,18 +1,28 @@
 /* role_proxies: `postern agent proxies`: which proxy runs what of the agent's state. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: postern agent proxies [--config FILE] [--socket PATH] [--json]\n"
-                    "  --config FILE  the agent's file, which names its admin socket\n"
-                    "  --socket PATH  the admin socket itself (default as of `postern status`)\n"
-                    "  --json         the list as JSON\n");
-    return 2;
-}
+struct options {
+    const char *config, *socket;
+    bool json;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's file, which names its admin socket"),
+    ROLE_TEXT("--socket", "PATH", struct options, socket,
+              "the admin socket itself (default as of `postern status`)"),
+    ROLE_FLAG("--json", struct options, json, "the list as JSON"),
+};
+static const struct role_use USE = {
+    .command = "agent proxies",
+    .uses = ROLE_USES("agent proxies [--config FILE] [--socket PATH] [--json]"),
+    ROLE_OPTIONS(OPTIONS),
+};
 
 static const char *text_of(const json_t *o, const char *key, const char *none)
 {
@@ -64,24 +74,15 @@ static int print(const char *text, size_t len)
 
 int agent_proxies_main(int argc, char **argv)
 {
-    const char *config = NULL, *socket = NULL;
+    struct options o = {.config = NULL};
     struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
-    bool json = false;
     int status;
 
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            socket = argv[++i];
-        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            config = argv[++i];
-        } else {
-            return usage();
-        }
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    status = role_admin_ask(config, socket, "proxies", &out);
-    if (status == 0 && json) {
+    status = role_admin_ask(o.config, o.socket, "proxies", &out);
+    if (status == 0 && o.json) {
         printf("%.*s", (int)buf_len(&out), (const char *)buf_head(&out));
     } else if (status == 0) {
         status = print((const char *)buf_head(&out), buf_len(&out));

@@ -1,5 +1,6 @@
 /* role_quarantine: `postern quarantine add|remove|list`: what this node issues to, and lets in, no
  * more. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -14,69 +15,37 @@
 
 enum { SERIALS_MAX = QUARANTINE_ITEMS_MAX * 64 };
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern quarantine add [--for TIME] [--reason TEXT] [OPTIONS] SUBJECT\n"
-            "       postern quarantine remove [OPTIONS] SUBJECT\n"
-            "       postern quarantine list [OPTIONS]\n"
-            "SUBJECT: spiffe://..., serial:HEX, or the digest of a container image: sha256:HEX\n"
-            "  --for TIME       until then, such as 30m, 2h or 7d; without it until removed\n"
-            "  --config FILE    the agent's file, to find its control socket\n"
-            "  --control PATH   the control socket (%s)\n"
-            "  --json           the list as JSON\n",
-            AGENT_CONTROL_DEFAULT);
-    return 2;
-}
-
 struct options {
     const char *verb, *subject, *reason, *config, *control;
     uint64_t for_s;
     bool json;
 };
 
-/* "90s", "30m", "2h", "7d" */
-static bool take_time(const char *text, uint64_t *ret_s)
+static bool take_for(void *options, const char *text)
 {
-    static const char units[] = "smhd";
-    static const uint64_t seconds[] = {1, 60, 3600, 86400};
-    size_t n = strlen(text);
-    const char *unit = n > 1 ? strchr(units, text[n - 1]) : NULL;
-    uint64_t value;
+    struct options *o = options;
 
-    if (unit == NULL || !str_to_u64((struct str){text, n - 1}, UINT32_MAX / 86400, &value) ||
-        value == 0) {
-        fprintf(stderr, "postern: '%s' is no time: write 30m, 2h or 7d\n", text);
-        return false;
-    }
-    *ret_s = value * seconds[unit - units];
-    return true;
+    return role_take_time(text, &o->for_s);
 }
 
-static bool take_options(int argc, char **argv, struct options *o)
-{
-    const struct role_text texts[] = {
-        {"--reason", &o->reason}, {"--config", &o->config}, {"--control", &o->control}};
-
-    o->verb = argc > 1 ? argv[1] : "";
-    for (int i = 2; i < argc; i++) {
-        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
-            continue;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            o->json = true;
-        } else if (strcmp(argv[i], "--for") == 0 && i + 1 < argc) {
-            if (!take_time(argv[++i], &o->for_s)) {
-                return false;
-            }
-        } else if (argv[i][0] != '-' && o->subject == NULL) {
-            o->subject = argv[i];
-        } else {
-            return false;
-        }
-    }
-    return true;
-}
+static const struct role_option OPTIONS[] = {
+    ROLE_TAKE("--for", "TIME", take_for,
+              "until then, such as 30m, 2h or 7d; without it until removed"),
+    ROLE_TEXT("--reason", "TEXT", struct options, reason, "why, for the record"),
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's file, to find its control socket"),
+    ROLE_TEXT("--control", "PATH", struct options, control,
+              "the control socket (" AGENT_CONTROL_DEFAULT ")"),
+    ROLE_FLAG("--json", struct options, json, "the list as JSON"),
+};
+static const struct role_use USE = {
+    .command = "quarantine",
+    .uses = ROLE_USES("quarantine add [--for TIME] [--reason TEXT] [OPTIONS] SUBJECT",
+                      "quarantine remove [OPTIONS] SUBJECT", "quarantine list [OPTIONS]"),
+    .about = "SUBJECT: spiffe://..., serial:HEX, or the digest of a container image: sha256:HEX\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 2,
+};
 
 /* --- showing ---------------------------------------------------------------------------------- */
 static const char *text_of(const json_t *item, const char *key)
@@ -134,13 +103,13 @@ static int prepare(const struct options *o, struct agent_control_request *r)
 
     if (strcmp(o->verb, "list") == 0) {
         if (o->subject != NULL || o->reason != NULL || o->for_s != 0) {
-            return usage();
+            return role_usage(&USE);
         }
         agent_control_init(r, AGENT_CONTROL_QUARANTINE_LIST);
         return 0;
     }
     if (o->subject == NULL) {
-        return usage();
+        return role_usage(&USE);
     }
     if (strcmp(o->verb, "add") == 0) {
         agent_control_init(r, AGENT_CONTROL_QUARANTINE_ADD);
@@ -152,7 +121,7 @@ static int prepare(const struct options *o, struct agent_control_request *r)
     } else if (strcmp(o->verb, "remove") == 0 && o->reason == NULL && o->for_s == 0) {
         agent_control_init(r, AGENT_CONTROL_QUARANTINE_REMOVE);
     } else {
-        return usage();
+        return role_usage(&USE);
     }
     if (quarantine_subject(str_of(o->subject), &kind, text, &err) == -1 ||
         !agent_control_put(r, 0, str_of(o->subject))) {
@@ -222,9 +191,11 @@ int quarantine_main(int argc, char **argv)
     enum quarantine_kind kind;
     int status;
 
-    if (!take_options(argc, argv, &o)) {
-        return usage();
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
+    o.verb = argc > 1 ? argv[1] : "";
+    o.subject = argc > 2 ? argv[2] : NULL;
     status = prepare(&o, r);
     if (status == 0 && role_control_path(o.config, o.control, &path) == -1) {
         status = 2;

@@ -1,4 +1,5 @@
 /* readiness: whether ports that take plaintext beside mTLS can do without, and who hinders it. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -10,22 +11,37 @@
 
 enum { WINDOW_S = 24 * 3600, STATUS_NOT_READY = 3, STATUS_UNKNOWN = 4, CALLERS_SHOWN = 20 };
 
-static int usage(void)
+struct options {
+    const char *config, *socket;
+    uint64_t window_s;
+    bool json;
+};
+
+static bool take_window(void *options, const char *text)
 {
-    fprintf(
-        stderr,
-        "usage: postern readiness [--config FILE] [--socket PATH] [--window TIME] [--json]\n"
-        "       postern agent readiness, the same\n"
-        "  --config FILE  the file of a proxy or gateway, which tells of itself since its start, "
-        "or\n"
-        "                 of an agent, which tells what all proxies of its node told it\n"
-        "  --socket PATH  the admin socket itself (default as of `postern status`)\n"
-        "  --window TIME  how long a port has to be quiet, such as 90m or 168h (default 24h)\n"
-        "  --json         the answer with its verdicts, as JSON\n"
-        "exit status: 0 every permissive port is ready for `mode: strict`, 3 one is not, 4 one\n"
-        "is not known yet\n");
-    return 2;
+    struct options *o = options;
+    return role_take_time(text, &o->window_s);
 }
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the file of a proxy or gateway, which tells of itself since its start,\n"
+              "or of an agent, which tells what all proxies of its node told it"),
+    ROLE_TEXT("--socket", "PATH", struct options, socket,
+              "the admin socket itself (default as of `postern status`)"),
+    ROLE_TAKE("--window", "TIME", take_window,
+              "how long a port has to be quiet, such as 90m or 168h (default 24h)"),
+    ROLE_FLAG("--json", struct options, json, "the answer with its verdicts, as JSON"),
+};
+static const struct role_use USE = {
+    .command = "readiness",
+    .uses = ROLE_USES("readiness [--config FILE] [--socket PATH] [--window TIME] [--json]",
+                      "agent readiness, the same"),
+    ROLE_OPTIONS(OPTIONS),
+    .notes =
+        "exit status: 0 every permissive port is ready for `mode: strict`, 3 one is not, 4 one\n"
+        "is not known yet\n",
+};
 
 static int64_t number(const json_t *o, const char *key)
 {
@@ -36,20 +52,6 @@ static const char *text(const json_t *o, const char *key, const char *none)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s != NULL ? s : none;
-}
-
-/* "90m": a number and s, m, h or d. 0: it is none. */
-static int64_t parse_window(const char *s)
-{
-    static const char units[] = "smhd";
-    static const int64_t seconds[] = {1, 60, 3600, 86400};
-    size_t n = strlen(s);
-    const char *unit = n > 1 ? strchr(units, s[n - 1]) : NULL;
-    uint64_t value;
-    if (unit == NULL || !str_to_u64((struct str){s, n - 1}, 1000000000, &value)) {
-        return 0;
-    }
-    return (int64_t)value * seconds[unit - units];
 }
 
 /* --- one port --------------------------------------------------------------------------------- */
@@ -192,29 +194,15 @@ static int answer(const struct buf *out, int64_t window_s, bool json)
 
 int readiness_main(int argc, char **argv)
 {
-    const char *config = NULL, *socket = NULL;
-    int64_t window_s = WINDOW_S;
-    bool json = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            socket = argv[++i];
-        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            config = argv[++i];
-        } else if (strcmp(argv[i], "--window") == 0 && i + 1 < argc) {
-            window_s = parse_window(argv[++i]);
-            if (window_s == 0) {
-                return usage();
-            }
-        } else {
-            return usage();
-        }
+    struct options o = {.window_s = WINDOW_S};
+    int status;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
     struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
-    int status = role_admin_ask(config, socket, "readiness", &out);
+    status = role_admin_ask(o.config, o.socket, "readiness", &out);
     if (status == 0) {
-        status = answer(&out, window_s, json);
+        status = answer(&out, (int64_t)o.window_s, o.json);
     }
     buf_reset(&out);
     return status;

@@ -2,6 +2,7 @@
  * The rotate role: wires configuration, outputs, admin socket, service manager and signals. The
  * work is in identity/rotate.
  */
+#include "role_options.h"
 #include "roles_priv.h"
 #include "rotate_priv.h"
 
@@ -433,63 +434,85 @@ static int run(struct rotate *r, struct conf_rotate *conf)
 
 /* --- the command line --------------------------------------------------------------------------
  */
-static int usage(void)
+struct options {
+    bool once, status, json;
+    const char *timeout;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_FLAG("--once", struct options, once, "until each set is written once, then end"),
+    ROLE_TEXT("--timeout", "SECONDS", struct options, timeout,
+              "of --once: fail after so long (default 60)"),
+    ROLE_FLAG("--status", struct options, status,
+              "say how fresh the files are: 0 all fresh, 1 some stale,\n"
+              "2 some expired or missing, or FILE is wrong"),
+    ROLE_FLAG("--json", struct options, json, "of --status: as JSON"),
+};
+static const struct role_use USE = {
+    .command = "rotate",
+    .uses = ROLE_USES("rotate [--once [--timeout SECONDS]] FILE", "rotate FILE -- CMD [ARGS]",
+                      "rotate --status [--json] FILE",
+                      "rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID]"),
+    ROLE_OPTIONS(OPTIONS),
+    .notes = "  --from-spiffe-helper FILE\n"
+             "                     print a file of ours that does the same; its own options:\n"
+             "                     postern rotate --from-spiffe-helper --help\n",
+    .max_words = 1,
+};
+
+/* The supervised child's line is its own: what stands behind `--`. */
+static const char *const *cut_child(int *argc, char **argv)
 {
-    fprintf(stderr, "usage: postern rotate [--once [--timeout SECONDS]] FILE\n"
-                    "       postern rotate FILE -- CMD [ARGS]\n"
-                    "       postern rotate --status [--json] FILE\n"
-                    "       postern rotate --from-spiffe-helper FILE [--executable PATH]\n"
-                    "                      [--spiffe-id ID]\n"
-                    "  --once             until each set is written once, then end\n"
-                    "  --timeout SECONDS  of --once: fail after so long (default 60)\n"
-                    "  --status           say how fresh the files are: 0 all fresh, 1 some stale,\n"
-                    "                     2 some expired or missing, or FILE is wrong\n"
-                    "  --json             as JSON\n"
-                    "  --from-spiffe-helper FILE  print a file of ours that does the same\n");
-    return 2;
+    for (int i = 1; i + 1 < *argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            *argc = i;
+            return (const char *const *)(argv + i + 1);
+        }
+    }
+    return NULL;
+}
+
+/* 0, or the exit status after telling why. */
+static int take_options(struct rotate *r, const struct options *o)
+{
+    if ((r->child_argv != NULL && (o->once || o->status)) || (o->status && o->once) ||
+        (o->json && !o->status) || (o->timeout != NULL && !o->once)) {
+        return role_misuse(&USE, "that does not go together");
+    }
+    r->once = o->once;
+    if (o->timeout != NULL &&
+        (!str_to_u64(str_of(o->timeout), TIMEOUT_MAX_S, &r->timeout_s) || r->timeout_s == 0)) {
+        return role_misuse(&USE, "--timeout '%.80s': expected a number from 1 to %d", o->timeout,
+                           TIMEOUT_MAX_S);
+    }
+    return 0;
 }
 
 int rotate_main(int argc, char **argv)
 {
     struct rotate r = {.started_s = os_wall_s(), .manager.fd = -1, .timeout_s = ONCE_TIMEOUT_S};
-    const char *path = NULL;
-    const char *timeout = NULL;
-    bool status = false;
-    bool json = false;
-    const struct role_text texts[] = {{"--timeout", &timeout}};
-    if (argc > 1 && strcmp(argv[1], "--from-spiffe-helper") == 0) {
+    struct options o = {.timeout = NULL};
+    int status;
+    if (argc > 1 && strncmp(argv[1], "--from-spiffe-helper", 20) == 0) {
         return rotate_import(argc, argv);
     }
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--once") == 0) {
-            r.once = true;
-        } else if (strcmp(argv[i], "--status") == 0) {
-            status = true;
-        } else if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (role_take_text(texts, 1, argc, argv, &i)) {
-            continue;
-        } else if (strcmp(argv[i], "--") == 0 && i + 1 < argc) {
-            r.child_argv = (const char *const *)(argv + i + 1);
-            break;
-        } else if (argv[i][0] != '-' && path == NULL) {
-            path = argv[i];
-        } else {
-            return usage();
-        }
+    r.child_argv = cut_child(&argc, argv);
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    if (path == NULL || (r.child_argv != NULL && (r.once || status)) ||
-        (status && (r.once || timeout != NULL)) || (json && !status) ||
-        (timeout != NULL && (!r.once || !str_to_u64(str_of(timeout), TIMEOUT_MAX_S, &r.timeout_s) ||
-                             r.timeout_s == 0))) {
-        return usage();
+    if (argc != 2) {
+        return role_misuse(&USE, "expected a file");
     }
-    if (status) {
-        return rotate_status(path, json);
+    status = take_options(&r, &o);
+    if (status != 0) {
+        return status;
+    }
+    if (o.status) {
+        return rotate_status(argv[1], o.json);
     }
     struct conf_diag *diag = conf_diag_new();
     struct conf_rotate *conf = NULL;
-    int rc = conf_load_rotate(path, diag, &conf);
+    int rc = conf_load_rotate(argv[1], diag, &conf);
     role_print_diag(diag);
     conf_diag_free(diag);
     return rc == 0 ? run(&r, conf) : 2;

@@ -1,4 +1,5 @@
 /* status: what a running proxy or agent says about itself, for people. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <jansson.h>
@@ -67,17 +68,26 @@ static void print_tree(json_t *v, int depth)
     }
 }
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern status [--config FILE] [--socket PATH] [--hardening] [--json]\n"
-            "  --config FILE  the agent's or proxy's file, which names its admin socket\n"
-            "  --socket PATH  the admin socket itself (default $POSTERN_ADMIN_SOCKET, or the\n"
-            "                 only /run/postern/*admin.sock)\n"
-            "  --hardening    only what the process may still do, or each process of an agent\n"
-            "  --json         the document as it came\n");
-    return 2;
-}
+struct options {
+    const char *config, *socket;
+    bool json, hardening;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--config", "FILE", struct options, config,
+              "the agent's or proxy's file, which names its admin socket"),
+    ROLE_TEXT("--socket", "PATH", struct options, socket,
+              "the admin socket itself (default $POSTERN_ADMIN_SOCKET, or the\n"
+              "only /run/postern/*admin.sock)"),
+    ROLE_FLAG("--hardening", struct options, hardening,
+              "only what the process may still do, or each process of an agent"),
+    ROLE_FLAG("--json", struct options, json, "the document as it came"),
+};
+static const struct role_use USE = {
+    .command = "status",
+    .uses = ROLE_USES("status [--config FILE] [--socket PATH] [--hardening] [--json]"),
+    ROLE_OPTIONS(OPTIONS),
+};
 
 static int print_answer(const struct buf *out, bool raw, bool only_hardening)
 {
@@ -109,27 +119,17 @@ static int print_answer(const struct buf *out, bool raw, bool only_hardening)
 
 int status_main(int argc, char **argv)
 {
-    const char *config = NULL, *socket = NULL;
-    bool raw = false, only_hardening = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            raw = true;
-        } else if (strcmp(argv[i], "--hardening") == 0) {
-            only_hardening = true;
-        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
-            socket = argv[++i];
-        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
-            config = argv[++i];
-        } else {
-            return usage();
-        }
+    struct options o = {.config = NULL};
+    int status;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
     struct buf out = BUF_INIT(ROLE_ANSWER_MAX);
-    int status = role_admin_ask(config, socket, "status", &out);
+    status = role_admin_ask(o.config, o.socket, "status", &out);
     if (status != 0) {
         return status;
     }
-    status = print_answer(&out, raw, only_hardening);
+    status = print_answer(&out, o.json, o.hardening);
     buf_reset(&out);
     return status;
 }

@@ -2,6 +2,7 @@
  * svid: a person's client of any SPIFFE agent. Shows who the agent says that we are, and writes it
  * to files if asked; shows no key.
  */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <errno.h>
@@ -35,24 +36,6 @@ struct svid_run {
     struct loop_timer timeout;
     int rc;
 };
-
-static const char usage[] =
-    "usage: postern svid fetch|watch [OPTIONS]\n"
-    "       postern svid show FILE\n"
-    "       postern svid validate TOKEN --audience AUDIENCE [OPTIONS]\n\n"
-    "Asks a SPIFFE agent who we are. fetch: once; watch: until it is interrupted. show: what a\n"
-    "file with certificates or a token says. validate: whether a token is good.\n\n"
-    "  --socket ADDRESS   the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)\n"
-    "  --id SPIFFE-ID     which one of several identities (default: the first offered)\n"
-    "  --key agent|csr|auto\n"
-    "                     who makes the key: the agent (default, any agent does that), or this\n"
-    "                     process, so that the key never travels\n"
-    "  --write DIR        write svid.pem, svid_key.pem, bundle.pem, and bundle_NAME.pem of each\n"
-    "                     other trust domain, anew at each change (files 0600)\n"
-    "  --timeout SECONDS  how long fetch waits (default 10)\n"
-    "  --jwt              a JWT-SVID; --write then writes jwt_svid.token\n"
-    "  --audience TEXT    of --jwt: whom the token is for; more than once for several\n"
-    "  --raw              of --jwt: print the token alone\n";
 
 static void say_err(const char *what, const struct err *err)
 {
@@ -227,71 +210,80 @@ static void on_signal(void *arg, int signo)
 
 /* --- the command line ------------------------------------------------------------------------- */
 
-static int parse_key(const char *text, enum identity_key_mode *ret)
+static bool take_key(void *options, const char *text)
 {
     static const struct {
         const char *name;
         enum identity_key_mode mode;
     } modes[] = {
         {"agent", IDENTITY_KEY_AGENT}, {"csr", IDENTITY_KEY_CSR}, {"auto", IDENTITY_KEY_AUTO}};
+    struct svid_options *o = options;
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         if (strcmp(text, modes[i].name) == 0) {
-            *ret = modes[i].mode;
-            return 0;
+            o->key = modes[i].mode;
+            return true;
         }
     }
-    return -1;
+    return false;
 }
 
-static int parse_option(struct svid_options *o, const char *name, const char *value)
+static bool take_audience(void *options, const char *text)
 {
-    if (strcmp(name, "--socket") == 0) {
-        o->socket = value;
-    } else if (strcmp(name, "--id") == 0) {
-        o->spiffe_id = value;
-    } else if (strcmp(name, "--audience") == 0) {
-        if (o->token.n_audiences == ROLE_AUDIENCES_MAX) {
-            return -1;
-        }
-        o->token.audiences[o->token.n_audiences++] = value;
-    } else if (strcmp(name, "--write") == 0) {
-        o->write_dir = value;
-    } else if (strcmp(name, "--key") == 0) {
-        return parse_key(value, &o->key);
-    } else if (strcmp(name, "--timeout") == 0) {
-        return str_to_u64(str_of(value), 3600, &o->timeout_s) ? 0 : -1;
-    } else {
-        return -1;
+    struct svid_options *o = options;
+    if (o->token.n_audiences == ROLE_AUDIENCES_MAX) {
+        return false;
     }
-    return 0;
+    o->token.audiences[o->token.n_audiences++] = text;
+    return true;
 }
 
-static int parse(int argc, char **argv, struct svid_options *o)
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--socket", "ADDRESS", struct svid_options, socket,
+              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_TEXT("--id", "SPIFFE-ID", struct svid_options, spiffe_id,
+              "which one of several identities (default: the first offered)"),
+    ROLE_TAKE("--key", "agent|csr|auto", take_key,
+              "who makes the key: the agent (default, any agent does that),\n"
+              "or this process, so that the key never travels"),
+    ROLE_TEXT("--write", "DIR", struct svid_options, write_dir,
+              "write svid.pem, svid_key.pem, bundle.pem, and bundle_NAME.pem\n"
+              "of each other trust domain, anew at each change (files 0600)"),
+    ROLE_NUMBER("--timeout", "SECONDS", struct svid_options, timeout_s, 3600,
+                "how long fetch waits (default 10)"),
+    ROLE_FLAG("--jwt", struct svid_options, jwt, "a JWT-SVID; --write then writes jwt_svid.token"),
+    ROLE_TAKE("--audience", "TEXT", take_audience,
+              "of --jwt: whom the token is for; more than once for several,\n"
+              "sixteen at most"),
+    ROLE_FLAG("--raw", struct svid_options, token.raw, "of --jwt: print the token alone"),
+};
+static const struct role_use USE = {
+    .command = "svid",
+    .uses = ROLE_USES("svid fetch|watch [OPTIONS]", "svid show FILE",
+                      "svid validate TOKEN --audience AUDIENCE [OPTIONS]"),
+    .about = "Asks a SPIFFE agent who we are. fetch: once; watch: until it is interrupted. show: "
+             "what a\n"
+             "file with certificates or a token says. validate: whether a token is good.\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
+
+/* False: the process ends with *ret_status. */
+static bool parse(int argc, char **argv, struct svid_options *o, int *ret_status)
 {
-    if (argc < 2 || (strcmp(argv[1], "fetch") != 0 && strcmp(argv[1], "watch") != 0)) {
-        return -1;
+    if (!role_options(&USE, &argc, argv, o, ret_status)) {
+        return false;
+    }
+    if (argc != 2 || (strcmp(argv[1], "fetch") != 0 && strcmp(argv[1], "watch") != 0)) {
+        *ret_status = role_misuse(&USE, "expected fetch, watch, show or validate");
+        return false;
     }
     o->watch = strcmp(argv[1], "watch") == 0;
-    for (int i = 2; i < argc; i += 2) {
-        bool *flag = strcmp(argv[i], "--jwt") == 0   ? &o->jwt
-                     : strcmp(argv[i], "--raw") == 0 ? &o->token.raw
-                                                     : NULL;
-        if (flag != NULL) {
-            *flag = true;
-            i--;
-            continue;
-        }
-        if (i + 1 == argc || parse_option(o, argv[i], argv[i + 1]) == -1) {
-            fprintf(stderr, "postern svid: '%s': no such option, or a wrong value\n\n", argv[i]);
-            return -1;
-        }
-    }
     if (o->jwt != (o->token.n_audiences > 0) || (o->token.raw && !o->jwt)) {
-        fprintf(stderr,
-                "postern svid: --jwt and --audience go together: a token is for somebody\n\n");
-        return -1;
+        *ret_status =
+            role_misuse(&USE, "--jwt and --audience go together: a token is for somebody");
+        return false;
     }
-    return 0;
+    return true;
 }
 
 static const struct identity_client_events events = {on_state, on_notice};
@@ -325,9 +317,8 @@ int svid_main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "validate") == 0) {
         return role_svid_validate(argc - 1, argv + 1);
     }
-    if (parse(argc, argv, &run.options) == -1) {
-        fputs(usage, stderr);
-        return 2;
+    if (!parse(argc, argv, &run.options, &run.rc)) {
+        return run.rc;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* lint: before any loop; a reader that went away is no crash */
     if (run.options.jwt) {

@@ -1,5 +1,6 @@
 /* svid show FILE: what a file with certificates, a token or a key set says. Nothing is judged, and
  * no key is shown. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <openssl/bn.h>
@@ -171,14 +172,23 @@ static int show(char *data, size_t n, struct err *err)
     return err_expected(err, "certificates (PEM or DER), a JWT-SVID, or a JWK set");
 }
 
+static const struct role_use USE = {
+    .command = "svid show",
+    .uses = ROLE_USES("svid show FILE"),
+    .max_words = 1,
+};
+
 int role_svid_show(int argc, char **argv)
 {
     struct err err = ERR_INIT;
     char *data = NULL;
     size_t n = 0;
-    if (argc != 2 || argv[1][0] == '-') {
-        fprintf(stderr, "usage: postern svid show FILE\n");
-        return 2;
+    int status;
+    if (!role_options(&USE, &argc, argv, NULL, &status)) {
+        return status;
+    }
+    if (argc != 2) {
+        return role_misuse(&USE, "expected a file");
     }
     jwt_init();
     if (os_read_file(argv[1], FILE_MAX, false, &data, &n, &err) == -1) {

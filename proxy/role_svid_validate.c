@@ -1,4 +1,5 @@
 /* svid validate: whether a token is good, by an agent's word or, offline, by a key set. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <postern/jwt.h>
@@ -18,14 +19,25 @@ struct validate {
     uint64_t timeout_s;
 };
 
-static const char usage[] =
-    "usage: postern svid validate TOKEN --audience AUDIENCE [OPTIONS]\n\n"
-    "Says whether a JWT-SVID is good, and what it says. TOKEN - reads it from standard input, so\n"
-    "that it does not show among the processes.\n\n"
-    "  --socket ADDRESS       the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)\n"
-    "  --bundle FILE          no agent: by this JWK set\n"
-    "  --trust-domain NAME    whose that set is (default: the token's own, whatever that is)\n"
-    "  --timeout SECONDS      how long to wait (default 10)\n";
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--audience", "AUDIENCE", struct validate, audience, "whom it has to be for"),
+    ROLE_TEXT("--socket", "ADDRESS", struct validate, socket,
+              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_TEXT("--bundle", "FILE", struct validate, bundle, "no agent: by this JWK set"),
+    ROLE_TEXT("--trust-domain", "NAME", struct validate, trust_domain,
+              "whose that set is (default: the token's own, whatever that is)"),
+    ROLE_NUMBER("--timeout", "SECONDS", struct validate, timeout_s, 3600,
+                "how long to wait (default 10)"),
+};
+static const struct role_use USE = {
+    .command = "svid validate",
+    .uses = ROLE_USES("svid validate TOKEN --audience AUDIENCE [OPTIONS]"),
+    .about = "Says whether a JWT-SVID is good, and what it says. TOKEN - reads it from standard "
+             "input, so\n"
+             "that it does not show among the processes.\n",
+    ROLE_OPTIONS(OPTIONS),
+    .max_words = 1,
+};
 
 void role_print_token(const struct jwt_token *t)
 {
@@ -112,31 +124,6 @@ static int by_agent(struct validate *v, struct err *err)
 }
 
 /* --- the command line ------------------------------------------------------------------------- */
-static int parse(int argc, char **argv, struct validate *v)
-{
-    const struct role_text texts[] = {{"--audience", &v->audience},
-                                      {"--socket", &v->socket},
-                                      {"--bundle", &v->bundle},
-                                      {"--trust-domain", &v->trust_domain}};
-    for (int i = 1; i < argc; i++) {
-        if (role_take_text(texts, sizeof(texts) / sizeof(texts[0]), argc, argv, &i)) {
-            continue;
-        }
-        if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
-            if (!str_to_u64(str_of(argv[++i]), 3600, &v->timeout_s)) {
-                return -1;
-            }
-        } else if ((argv[i][0] != '-' || argv[i][1] == '\0') && v->token == NULL) {
-            v->token = argv[i];
-        } else {
-            return -1;
-        }
-    }
-    return v->token != NULL && v->audience != NULL && (v->trust_domain == NULL || v->bundle != NULL)
-               ? 0
-               : -1;
-}
-
 /* One line of standard input. */
 static char *read_token(void)
 {
@@ -154,10 +141,14 @@ int role_svid_validate(int argc, char **argv)
     struct validate v = {.timeout_s = DEFAULT_TIMEOUT_S};
     struct err err = ERR_INIT;
     mem_autofree char *from_stdin = NULL;
-    if (parse(argc, argv, &v) == -1) {
-        fputs(usage, stderr);
-        return 2;
+    int status;
+    if (!role_options(&USE, &argc, argv, &v, &status)) {
+        return status;
     }
+    if (argc != 2 || v.audience == NULL || (v.trust_domain != NULL && v.bundle == NULL)) {
+        return role_misuse(&USE, "expected a token and --audience; --trust-domain is of --bundle");
+    }
+    v.token = argv[1];
     jwt_init();
     if (strcmp(v.token, "-") == 0) {
         from_stdin = read_token();

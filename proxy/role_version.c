@@ -1,4 +1,5 @@
 /* version: which binary this is, down to the libraries that it runs with. */
+#include "role_options.h"
 #include "roles_priv.h"
 
 #include <event2/event.h>
@@ -18,17 +19,32 @@ const char *version_text(void)
     return POSTERN_VERSION " (" POSTERN_COMMIT ")";
 }
 
+struct options {
+    bool sbom;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_FLAG("--sbom", struct options, sbom,
+              "what it is made of, as SPDX; or --sbom=spdx, --sbom=cyclonedx"),
+};
+static const struct role_use USE = {
+    .command = "version",
+    .uses = ROLE_USES("version [--sbom[=spdx|cyclonedx]]"),
+    ROLE_OPTIONS(OPTIONS),
+};
+
 int version_main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--sbom") == 0) {
-        return sbom_print("spdx");
-    }
+    struct options o = {.sbom = false};
+    int status;
     if (argc == 2 && strncmp(argv[1], "--sbom=", 7) == 0) {
         return sbom_print(argv[1] + 7);
     }
-    if (argc != 1) {
-        fprintf(stderr, "usage: postern version [--sbom[=spdx|cyclonedx]]\n");
-        return 2;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
+    }
+    if (o.sbom) {
+        return sbom_print("spdx");
     }
     printf("postern %s (commit %s)\n", POSTERN_VERSION, POSTERN_COMMIT);
     printf("feature level %d\n", CONF_LEVEL);

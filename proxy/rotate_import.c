@@ -1,4 +1,5 @@
 /* rotate --from-spiffe-helper: prints a Rotate file that does what spiffe-helper did. */
+#include "role_options.h"
 #include "roles_priv.h"
 #include "rotate_priv.h"
 
@@ -48,40 +49,46 @@ static int convert(const char *path, struct spiffe_helper_options *options, stru
     return rc;
 }
 
-static int usage(void)
-{
-    fprintf(stderr,
-            "usage: postern rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID]\n"
-            "  --executable PATH  what the process of pid_file_name runs\n"
-            "  --spiffe-id ID     which identity, in the place of hint\n");
-    return 2;
-}
+struct options {
+    const char *path;
+    struct spiffe_helper_options made;
+};
+
+static const struct role_option OPTIONS[] = {
+    ROLE_TEXT("--from-spiffe-helper", "FILE", struct options, path,
+              "spiffe-helper's configuration"),
+    ROLE_TEXT("--executable", "PATH", struct options, made.executable,
+              "what the process of pid_file_name runs"),
+    ROLE_TEXT("--spiffe-id", "ID", struct options, made.spiffe_id,
+              "which identity, in the place of hint"),
+};
+static const struct role_use USE = {
+    .command = "rotate",
+    .uses = ROLE_USES("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID]"),
+    ROLE_OPTIONS(OPTIONS),
+};
 
 int rotate_import(int argc, char **argv)
 {
-    struct spiffe_helper_options options = {.name = NULL};
-    const char *path = NULL;
+    struct options o = {.path = NULL};
     char directory[PATH_MAX];
     struct err err = ERR_INIT;
     struct spiffe_id id;
-    const struct role_text texts[] = {{"--from-spiffe-helper", &path},
-                                      {"--executable", &options.executable},
-                                      {"--spiffe-id", &options.spiffe_id}};
-    for (int i = 1; i < argc; i++) {
-        if (!role_take_text(texts, 3, argc, argv, &i)) {
-            return usage();
-        }
+    int status;
+    if (!role_options(&USE, &argc, argv, &o, &status)) {
+        return status;
     }
-    if (path == NULL || (options.executable != NULL && options.executable[0] != '/') ||
-        (options.spiffe_id != NULL &&
-         spiffe_id_parse(str_of(options.spiffe_id), &id, &err) == -1)) {
-        return err.code != ERR_NONE ? role_say("rotate", &err, 2) : usage();
+    if (o.path == NULL || (o.made.executable != NULL && o.made.executable[0] != '/')) {
+        return role_misuse(&USE, "expected a file, and of an executable its whole path");
+    }
+    if (o.made.spiffe_id != NULL && spiffe_id_parse(str_of(o.made.spiffe_id), &id, &err) == -1) {
+        return role_say("rotate", &err, 2);
     }
     if (getcwd(directory, sizeof(directory)) == NULL) {
         err_sys(&err, "the current directory");
         return role_say("rotate", &err, 1);
     }
-    options.name = path;
-    options.directory = directory;
-    return convert(path, &options, &err) == 0 ? 0 : role_say("rotate", &err, 1);
+    o.made.name = o.path;
+    o.made.directory = directory;
+    return convert(o.path, &o.made, &err) == 0 ? 0 : role_say("rotate", &err, 1);
 }

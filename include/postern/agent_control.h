@@ -29,7 +29,7 @@ enum {
     AGENT_CONTROL_DOCUMENT_MAX = 1 << 20, /* of the whole answer */
 };
 static const char AGENT_CONTROL_NAME[] = "control.sock"; /* in the state directory */
-static const char AGENT_CONTROL_DEFAULT[] = "/var/lib/postern/control.sock";
+#define AGENT_CONTROL_DEFAULT "/var/lib/postern/control.sock"
 
 /* Add a verb at the end, its row to control_wire.c and its function to control_verbs.c. */
 enum agent_control_verb {

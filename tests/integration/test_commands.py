@@ -98,7 +98,8 @@ def test_control_socket_is_named_in_the_same_words(build, tmp_path, name):
     p = postern(build, *ORDER[name], "--config", tmp_path / "none.yaml")
     assert p.returncode == 2 and "none.yaml" in p.stderr, p.stderr
     p = postern(build, *ORDER[name], "--socket", tmp_path / "none.sock")
-    assert p.returncode == 2 and "--control PATH" in p.stderr and "--socket" not in p.stderr, p.stderr
+    assert p.returncode == 2 and "'--socket' is no option" in p.stderr, p.stderr
+    assert "--control PATH" in p.stderr and "--socket PATH" not in p.stderr, p.stderr
 
 
 @pytest.mark.parametrize("name", ASK)
@@ -130,22 +131,80 @@ def test_help_and_the_manual_list_every_command(build):
     assert shown <= manual and {"agent", "ca", "quarantine", "journal", "entries", "svid", "bundle"} <= shown
 
 
-COMMANDS = (
-    ("agent attest", "agent proxies")
-    + tuple(f"agent policy {c}" for c in ("push", "stage", "promote", "rollback", "status"))
-    + ("svid fetch", "bundle show", "journal verify", "audit verify", "entries lint", "quarantine add", "ca show")
-)
+# Every command, and the manual page that has its options.
+PAGES = {
+    "postern-agent.8": ("agent",) + tuple(f"agent policy {c}" for c in ("push", "stage", "promote", "rollback", "status")),
+    "postern-proxy.8": ("proxy",),
+    "postern-gateway.8": ("gateway", "gateway --from-ghostunnel"),
+    "postern-rotate.8": ("rotate", "rotate --from-spiffe-helper"),
+    "postern-intercept.8": ("intercept",),
+    "postern-inject.1": ("inject", "uninject"),
+    "postern-svid.1": ("svid fetch", "svid watch", "svid show", "svid validate", "bundle show"),
+    "postern-policy.1": ("policy",) + tuple(f"policy {c}" for c in ("explain", "lint", "diff", "test", "fmt", "replay", "suggest", "convert")),
+    "postern.1": (
+        ("agent attest", "agent proxies", "agent readiness", "check", "status", "readiness", "ca show", "version")
+        + ("journal verify", "journal show", "audit verify", "entries lint", "quarantine add")
+    ),
+}
+COMMANDS = tuple(c for commands in PAGES.values() for c in commands)
 
 
 def test_help_of_every_command(build):
     """Asked for, the usage is an answer; given where something else was asked for, a mistake."""
     roles = re.findall(r"^  (\w+)", postern(build, "help").stdout, re.M)
     for command in (*dict.fromkeys(roles), *COMMANDS):
-        for word in ("--help", "-h"):
+        for word in ("--help",) if command.startswith("policy ") else ("--help", "-h"):
             p = postern(build, *command.split(), word)
             assert p.returncode == 0 and "usage:" in p.stdout and not p.stderr, (command, word, p)
     p = postern(build, "status", "--hlep")
-    assert p.returncode == 2 and "usage:" in p.stderr and not p.stdout
+    assert p.returncode == 2 and "--hlep" in p.stderr and "usage:" in p.stderr and not p.stdout
+
+
+def options_of(build, command):
+    """Of its usage: what the lines say that show how to call it, and the names in front of what they mean."""
+    lines = postern(build, *command.split(), "--help").stdout.splitlines()
+    uses = [line for line in lines if re.match(r"usage:|      +postern ", line)]
+    names = [line.strip().split("  ")[0] for line in lines if line.startswith("  -")]
+    return set(re.findall(r"(?<![\w-])(--?[a-z][\w-]*)", "\n".join(uses + names))) - {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_manual_has_the_options_of_its_commands(build, page):
+    text = (ROOT / "docs" / "man" / page).read_text()
+    # `.Fl -config`, `.Op Fl f Ar file`, `Fl -cpu`: each word behind Fl is an option without its first dash.
+    written = {"-" + o for o in re.findall(r"\bFl (-?[a-z][\w-]*)", text)} - {"--help"}
+    said = set().union(*(options_of(build, c) for c in PAGES[page]))
+    assert not said - written, f"{page} is silent on them"
+    if page == "postern-policy.1":  # its usages name the most used ones and point here
+        return
+    assert not written - set().union(*(options_of(build, c) for c in COMMANDS)), f"{page} has what no command says"
+
+
+WRONG = ("agent", "proxy", "gateway", "rotate", "check", "ca", "svid fetch", "bundle", "journal verify", "audit verify", "status")
+WRONG += ("agent attest", "agent proxies", "agent policy status", "readiness", "entries lint", "quarantine list", "inject", "version")
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_line_says_what_is_wrong_with_it(build, command):
+    """The option or word, and then the usage; nothing is done."""
+    p = postern(build, *command.split(), "--no-such", "x")
+    assert p.returncode == 2 and "'--no-such' is no option" in p.stderr and "usage:" in p.stderr and not p.stdout, p
+    p = postern(build, *command.split(), *["word"] * 4)
+    if command not in ("check", "audit verify"):  # these take any number
+        assert p.returncode == 2 and "'word' is one word too many" in p.stderr and not p.stdout, p
+
+
+def test_values_follow_or_are_joined(build, tmp_path):
+    for line in (["--socket", tmp_path / "a.sock"], [f"--socket={tmp_path}/a.sock"]):
+        p = postern(build, "status", *line)
+        assert p.returncode == 1 and "a.sock" in p.stderr, p
+    for line, said in ((["--socket"], "expected PATH"), (["--json=yes"], "takes no value")):
+        p = postern(build, "status", *line)
+        assert p.returncode == 2 and said in p.stderr, p
+    p = postern(build, "svid", "fetch", "--timeout", "3601")
+    assert p.returncode == 2 and "--timeout '3601': expected a number up to 3600" in p.stderr, p
+    p = postern(build, "quarantine", "add", "--for", "0h", "spiffe://a/b")
+    assert p.returncode == 2 and "--for '0h': expected TIME" in p.stderr, p
 
 
 def test_proxy_from_its_environment(build):

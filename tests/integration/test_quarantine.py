@@ -114,8 +114,8 @@ def test_damaged_file_is_no_empty_set(agent):
     [
         (["add"], "usage"),
         (["add", "nginx:1.22"], "nothing that can be quarantined"),
-        (["add", "--for", "0s", ID], "is no time"),
-        (["add", "--for", "2", ID], "is no time"),
+        (["add", "--for", "0s", ID], "expected TIME"),
+        (["add", "--for", "2", ID], "expected TIME"),
         (["add", "serial:xyz"], "hexadecimal"),
         (["add", f"spiffe://{TD}"], "names a whole trust domain"),
         (["add", "--reason", "x" * 257, ID], "longer than"),
