@@ -206,9 +206,11 @@ void conn_h2_timeout(struct conn *c)
 void conn_h2_drain(struct conn *c, uint64_t delay_ms)
 {
     struct conn_http2 *h = c->h2;
-    uint64_t at = loop_now_ms(c->worker->loop) + delay_ms;
+    uint64_t now = loop_now_ms(c->worker->loop);
+    uint64_t at = now + delay_ms;
     if (c->state == CONN_HTTP2 && h->leaving == 0 && (h->leave_ms == 0 || at < h->leave_ms)) {
         h->leave_ms = at;
+        leave_step(c, now); /* not by the timer: streams may be refused from this moment on */
         h2_arm(c);
     }
 }

@@ -206,13 +206,41 @@ static void test_workload_leaves(void **state)
     world_free(w);
 }
 
+/* A client is told before a stream of its is refused: one that tries again on the same connection
+ * is refused once more, and gives up. Seen: gRPC in Go failed calls at every GOAWAY of its server,
+ * since ours followed by a timer. */
+static void test_leaving_is_said_first(void **state)
+{
+    (void)state;
+    struct world *w = world_new_explicit("http", ALLOW_PUB, true);
+    struct end *c = client_new(w);
+    ask(c, true, FIELDS(TO("/pub")));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1 ends");
+    leave(s);
+    while (!http2_session_peer_leaves(c->side.s)) {
+        assert_null(strstr(c->side.said, "closed 7"));
+        if (c->side.n_streams < SIDE_STREAMS) {
+            ask(c, true, FIELDS(TO("/pub")));
+        } else {
+            end_run(c, 5);
+        }
+        assert_false(c->gone);
+    }
+    answer(s, s->side.by_id[1], true, FIELDS(":status", "204"));
+    see(c, s, "response 1 ends\nHTTP/1.1 204 ");
+    end_free(s);
+    end_free(c);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_answer),       cmocka_unit_test(test_slow_body),
         cmocka_unit_test(test_slow_workload),   cmocka_unit_test(test_whole_time),
         cmocka_unit_test(test_resets_pile_up),  cmocka_unit_test(test_many_fields),
-        cmocka_unit_test(test_workload_leaves),
+        cmocka_unit_test(test_workload_leaves), cmocka_unit_test(test_leaving_is_said_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
