@@ -12,9 +12,9 @@
 #include "after_priv.h"
 #include "config_priv.h"
 
-static const char *const words_what[] = {"chain",  "leaf",   "intermediates", "key", "combined",
-                                         "bundle", "pkcs12", "truststore",    "jwt", "jwks",
-                                         NULL};
+static const char *const words_what[] = {"chain",    "leaf",   "intermediates", "key",
+                                         "combined", "bundle", "pkcs12",        "truststore",
+                                         "jwt",      "jwks",   "jwt-bundles",   NULL};
 static const char *const words_order[] = {"chain-first", "key-first", NULL};
 static const char *const words_encoding[] = {"pkcs8", "sec1", NULL};
 static const char *const words_trust[] = {"own", "federated", "all", NULL};
@@ -30,7 +30,7 @@ bool conf_rotate_is_secret(enum conf_rotate_what what)
 
 bool conf_rotate_is_x509(enum conf_rotate_what what)
 {
-    return what != CONF_ROTATE_JWT && what != CONF_ROTATE_JWKS;
+    return what != CONF_ROTATE_JWT && what != CONF_ROTATE_JWKS && what != CONF_ROTATE_JWT_BUNDLES;
 }
 
 /* --- files ------------------------------------------------------------------------------------ */
@@ -65,7 +65,9 @@ static const struct field fields_file[] = {
      .doc = "`chain`: leaf, then intermediates. `leaf`, `intermediates`, `key`: one of them. "
             "`combined`: chain and key. `bundle`: the authorities to trust. All of these PEM. "
             "`pkcs12`: key and chain. `truststore`: the authorities as PKCS#12, which Java reads. "
-            "`jwt`: a JWT-SVID. `jwks`: the keys that verify JWT-SVIDs."},
+            "`jwt`: a JWT-SVID. `jwks`: the keys that verify JWT-SVIDs. "
+            "`jwt-bundles`: those of each trust domain that the agent knows, a JSON object of "
+            "key sets in base64 under the domains' names, as spiffe-helper writes it."},
     {.name = "order",
      .type = TYPE_WORD,
      .words = words_order,

@@ -50,7 +50,7 @@ static int convert(const char *path, struct spiffe_helper_options *options, stru
 }
 
 struct options {
-    const char *path;
+    const char *path, *mode;
     struct spiffe_helper_options made;
 };
 
@@ -61,12 +61,29 @@ static const struct role_option OPTIONS[] = {
               "what the process of pid_file_name runs"),
     ROLE_TEXT("--spiffe-id", "ID", struct options, made.spiffe_id,
               "which identity, in the place of hint"),
+    ROLE_TEXT("--key-mode", "MODE", struct options, mode,
+              "of keys and tokens, such as 0440, in the place of the file's"),
 };
 static const struct role_use USE = {
     .command = "rotate",
-    .uses = ROLE_USES("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID]"),
+    .uses = ROLE_USES("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] "
+                      "[--key-mode MODE]"),
     ROLE_OPTIONS(OPTIONS),
 };
+
+/* 0400 to 0640: what a Rotate file's `mode` takes. */
+static bool take_mode(const char *text, unsigned *ret)
+{
+    unsigned mode = 0;
+    if (strlen(text) != 4 || strspn(text, "01234567") != 4) {
+        return false;
+    }
+    for (; *text != '\0'; text++) {
+        mode = mode * 8 + (unsigned)(*text - '0');
+    }
+    *ret = mode;
+    return (mode & 0400) != 0 && (mode & ~0640U) == 0;
+}
 
 int rotate_import(int argc, char **argv)
 {
@@ -80,6 +97,9 @@ int rotate_import(int argc, char **argv)
     }
     if (o.path == NULL || (o.made.executable != NULL && o.made.executable[0] != '/')) {
         return role_misuse(&USE, "expected a file, and of an executable its whole path");
+    }
+    if (o.mode != NULL && !take_mode(o.mode, &o.made.key_mode)) {
+        return role_misuse(&USE, "expected a mode such as 0400 or 0440");
     }
     if (o.made.spiffe_id != NULL && spiffe_id_parse(str_of(o.made.spiffe_id), &id, &err) == -1) {
         return role_say("rotate", &err, 2);

@@ -146,6 +146,24 @@ static int append_key_set(struct rotate_bytes *b, const struct conf_rotate_file 
                    STR_ARG(domain));
 }
 
+/* A trust domain's name needs no escape in JSON. */
+static void append_key_sets(struct rotate_bytes *b, const struct rotate_material *m)
+{
+    rotate_bytes_append(b, "{", 1);
+    for (size_t i = 0; i < m->n_key_sets; i++) {
+        const struct jwt_key_set *set = &m->key_sets[i];
+        size_t size = (set->json.n + 2) / 3 * 4 + 1;
+        mem_autofree unsigned char *text = mem_must_calloc(size, 1);
+        mem_autofree char *head =
+            mem_must_printf("%s\"%.*s\":\"", i > 0 ? "," : "", STR_ARG(set->trust_domain));
+        int n = EVP_EncodeBlock(text, (const unsigned char *)set->json.p, (int)set->json.n);
+        rotate_bytes_append(b, head, strlen(head));
+        rotate_bytes_append(b, text, (size_t)n);
+        rotate_bytes_append(b, "\"", 1);
+    }
+    rotate_bytes_append(b, "}", 1);
+}
+
 static int make_file(struct rotate_bytes *b, const struct conf_rotate_output *o, size_t i,
                      const struct rotate_material *m, struct err *err)
 {
@@ -156,6 +174,10 @@ static int make_file(struct rotate_bytes *b, const struct conf_rotate_output *o,
     }
     if (f->what == CONF_ROTATE_JWKS) {
         return append_key_set(b, f, m, err);
+    }
+    if (f->what == CONF_ROTATE_JWT_BUNDLES) {
+        append_key_sets(b, m);
+        return 0;
     }
     POSTERN_ASSERT(m->x509 != NULL && m->x509->svid != NULL);
     const struct x509_svid *svid = m->x509->svid;
@@ -177,6 +199,7 @@ static int make_file(struct rotate_bytes *b, const struct conf_rotate_output *o,
         return append_authorities(b, o, f, m, err);
     case CONF_ROTATE_JWT:
     case CONF_ROTATE_JWKS:
+    case CONF_ROTATE_JWT_BUNDLES:
     case CONF_ROTATE_N_WHATS:
         break;
     }

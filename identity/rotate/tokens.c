@@ -312,7 +312,8 @@ struct rotate_tokens *rotate_tokens_new(struct loop *loop, const struct conf_rot
     for (size_t i = 0; i < t->n; i++) {
         t->tokens[i].of = t;
         t->tokens[i].file = &o->files[i];
-        t->wants_key_sets = t->wants_key_sets || o->files[i].what == CONF_ROTATE_JWKS;
+        t->wants_key_sets = t->wants_key_sets || o->files[i].what == CONF_ROTATE_JWKS ||
+                            o->files[i].what == CONF_ROTATE_JWT_BUNDLES;
     }
     loop_timer_init(&t->timer, loop, on_timer, t);
     loop_timer_arm(&t->timer, 0);

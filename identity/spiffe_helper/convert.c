@@ -80,12 +80,6 @@ static void check_sets(struct helper *c)
                       "of 'svid_file_name', 'svid_key_file_name' and 'svid_bundle_file_name' all "
                       "or none have to be there, as spiffe-helper wants it");
     }
-    if (helper_text(c, JWT_BUNDLE_FILE_NAME)[0] != '\0') {
-        helper_refuse(
-            c, c->at[JWT_BUNDLE_FILE_NAME],
-            "'jwt_bundle_file_name': its form, key sets in base64 under their trust domains, is "
-            "none of ours; a file of 'what: jwks' holds the key set of one domain as it is");
-    }
     if (helper_text(c, HINT)[0] != '\0' && c->options->spiffe_id == NULL) {
         helper_refuse(c, c->at[HINT],
                       "'hint': identities are chosen by their names here; say which, with "
@@ -101,8 +95,9 @@ static void check_sets(struct helper *c)
         strlen(helper_text(c, PID_FILE_NAME)) > PATH_LEN_MAX) {
         helper_refuse(c, NULL, "a path of more than %d bytes", PATH_LEN_MAX);
     }
-    if (n_x509 == 0 && helper_tokens(c) == 0) {
-        helper_refuse(c, NULL, "there is nothing to write: neither an SVID nor tokens");
+    if (n_x509 == 0 && helper_tokens(c) == 0 && helper_text(c, JWT_BUNDLE_FILE_NAME)[0] == '\0') {
+        helper_refuse(c, NULL,
+                      "there is nothing to write: neither an SVID nor tokens nor their keys");
     }
     if (helper_tokens(c) > HELPER_TOKENS_MAX) {
         helper_refuse(c, c->at[JWT_SVIDS], "more than %d tokens", HELPER_TOKENS_MAX);

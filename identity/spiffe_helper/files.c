@@ -125,16 +125,20 @@ static void put_tokens(struct helper *c)
 static void check_names(struct helper *c)
 {
     static const enum key with_name[] = {SVID_FILE_NAME, SVID_KEY_FILE_NAME, SVID_BUNDLE_FILE_NAME};
-    const struct hcl_node *seen[HELPER_TOKENS_MAX + 3];
+    enum { SEEN_MAX = HELPER_TOKENS_MAX + 4 };
+    const struct hcl_node *seen[SEEN_MAX];
     const struct hcl_node *tokens = c->at[JWT_SVIDS];
     size_t n_seen = 0;
 
     for (size_t i = 0; c->x509 && i < sizeof(with_name) / sizeof(with_name[0]); i++) {
         seen[n_seen++] = c->at[with_name[i]];
     }
+    if (helper_text(c, JWT_BUNDLE_FILE_NAME)[0] != '\0') {
+        seen[n_seen++] = c->at[JWT_BUNDLE_FILE_NAME];
+    }
     for (const struct hcl_node *t = tokens != NULL && tokens->kind == HCL_LIST ? tokens->child
                                                                                : NULL;
-         t != NULL && n_seen < HELPER_TOKENS_MAX + 3; t = t->next) {
+         t != NULL && n_seen < SEEN_MAX; t = t->next) {
         const struct hcl_node *name =
             t->kind == HCL_OBJECT ? helper_find(t, "jwt_svid_file_name") : NULL;
 
@@ -158,47 +162,78 @@ void helper_put_files(struct helper *c)
         put_x509(c);
     }
     put_tokens(c);
+    if (helper_text(c, JWT_BUNDLE_FILE_NAME)[0] != '\0') {
+        put_file(c, c->at[JWT_BUNDLE_FILE_NAME], "what: jwt-bundles");
+    }
     check_names(c);
 }
 
 /* --- modes ------------------------------------------------------------------------------------ */
-void helper_put_modes(struct helper *c)
+struct modes {
+    uint64_t cert, key, token, bundle;
+};
+
+static void check_mode(struct helper *c, enum key k, uint64_t mode, bool secret)
 {
-    uint64_t cert = helper_integer(c, c->at[CERT_FILE_MODE], HELPER_CERT_MODE);
-    uint64_t key = helper_integer(c, c->at[KEY_FILE_MODE], HELPER_SECRET_MODE);
-    uint64_t token = helper_integer(c, c->at[JWT_SVID_FILE_MODE], HELPER_SECRET_MODE);
-    bool tokens = helper_tokens(c) > 0;
-    const struct {
-        enum key key;
-        uint64_t mode, never;
-        bool used;
-    } all[] = {
-        {CERT_FILE_MODE, cert, 0133, c->x509},
-        {KEY_FILE_MODE, key, 0137, c->x509},
-        {JWT_SVID_FILE_MODE, token, 0137, tokens},
-    };
+    const struct hcl_node *n = c->at[k];
+    uint64_t never = secret ? 0137 : 0133;
 
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        const struct hcl_node *n = c->at[all[i].key];
-
-        if (n != NULL && all[i].used &&
-            ((all[i].mode & all[i].never) != 0 || all[i].mode > 0777 ||
-             (all[i].mode & 0400) == 0)) {
-            helper_refuse(c, n, "'%s' is %04o%s: %s", n->key, (unsigned)all[i].mode,
-                          n->text[0] != '0' ? ", since it is written without a 0 in front" : "",
-                          (all[i].mode & 07) != 0 && all[i].never == 0137
-                              ? "keys and tokens are never readable by everybody; give them a group"
-                              : "files are read by their readers, and nothing else");
-        }
+    if (n == NULL || ((mode & never) == 0 && mode <= 0777 && (mode & 0400) != 0)) {
+        return;
     }
-    if (c->x509 && tokens && key != token) {
+    helper_refuse(c, n, "'%s' is %04o%s: %s", n->key, (unsigned)mode,
+                  n->text[0] != '0' ? ", since it is written without a 0 in front" : "",
+                  (mode & 07) != 0 && secret
+                      ? "keys and tokens are never readable by everybody; give them a group, and "
+                        "say their mode with --key-mode 0440"
+                      : "files are read by their readers, and nothing else");
+}
+
+static void check_modes(struct helper *c, const struct modes *m, bool bundle)
+{
+    bool tokens = helper_tokens(c) > 0;
+
+    if (c->x509) {
+        check_mode(c, CERT_FILE_MODE, m->cert, false);
+    } else if (bundle) {
+        check_mode(c, JWT_BUNDLE_FILE_MODE, m->bundle, false);
+    }
+    if (c->options->key_mode != 0) {
+        return;
+    }
+    if (c->x509) {
+        check_mode(c, KEY_FILE_MODE, m->key, true);
+    }
+    if (tokens) {
+        check_mode(c, JWT_SVID_FILE_MODE, m->token, true);
+    }
+    if (c->x509 && tokens && m->key != m->token) {
         helper_refuse(
             c, c->at[JWT_SVID_FILE_MODE] != NULL ? c->at[JWT_SVID_FILE_MODE] : c->at[KEY_FILE_MODE],
             "'key_file_mode' and 'jwt_svid_file_mode' differ (%04o, %04o): keys and tokens of "
-            "an output have one mode; write them to two directories",
-            (unsigned)key, (unsigned)token);
+            "an output have one mode; say it with --key-mode MODE, or write them to two "
+            "directories",
+            (unsigned)m->key, (unsigned)m->token);
     }
-    helper_put(c, "    mode: '%04o'\n    public_mode: '%04o'\n",
-               (unsigned)(c->x509 ? key : token) & 0777,
-               (unsigned)(c->x509 ? cert : HELPER_CERT_MODE) & 0777);
+}
+
+void helper_put_modes(struct helper *c)
+{
+    const struct modes m = {
+        .cert = helper_integer(c, c->at[CERT_FILE_MODE], HELPER_CERT_MODE),
+        .key = helper_integer(c, c->at[KEY_FILE_MODE], HELPER_SECRET_MODE),
+        .token = helper_integer(c, c->at[JWT_SVID_FILE_MODE], HELPER_SECRET_MODE),
+        .bundle = helper_integer(c, c->at[JWT_BUNDLE_FILE_MODE], HELPER_SECRET_MODE),
+    };
+    bool bundle = helper_text(c, JWT_BUNDLE_FILE_NAME)[0] != '\0';
+    uint64_t secret = c->options->key_mode != 0 ? c->options->key_mode : c->x509 ? m.key : m.token;
+
+    check_modes(c, &m, bundle);
+    if (c->x509 && bundle && m.bundle != m.cert) {
+        helper_note(c, c->at[JWT_BUNDLE_FILE_NAME],
+                    "'%s' has the mode of 'cert_file_mode' (%04o), as all that is public",
+                    helper_text(c, JWT_BUNDLE_FILE_NAME), (unsigned)m.cert);
+    }
+    helper_put(c, "    mode: '%04o'\n    public_mode: '%04o'\n", (unsigned)secret & 0777,
+               (unsigned)(c->x509 || !bundle ? m.cert : m.bundle) & 0777);
 }

@@ -19,6 +19,7 @@ enum conf_rotate_what {
     CONF_ROTATE_TRUSTSTORE,    /* authorities, PKCS#12 as Java reads it */
     CONF_ROTATE_JWT,           /* a token for an audience */
     CONF_ROTATE_JWKS,          /* keys that verify tokens */
+    CONF_ROTATE_JWT_BUNDLES,   /* those of each trust domain, as spiffe-helper writes them */
     CONF_ROTATE_N_WHATS,
 };
 enum conf_rotate_order { CONF_ROTATE_CHAIN_FIRST, CONF_ROTATE_KEY_FIRST };

@@ -24,6 +24,7 @@ struct spiffe_helper_options {
     const char *directory;  /* what relative paths in it stand against: absolute */
     const char *executable; /* what the process of pid_file_name runs; NULL: not known */
     const char *spiffe_id;  /* in the place of a hint; NULL: none */
+    unsigned key_mode;      /* in the place of key_file_mode and jwt_svid_file_mode; 0: theirs */
 };
 /* Told of each refusal, and of each note: one line, with the place; no control characters. */
 typedef void (*spiffe_helper_tell_fn)(void *arg, bool refused, const char *text);

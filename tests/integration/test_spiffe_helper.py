@@ -1,5 +1,6 @@
 """postern rotate --from-spiffe-helper: what is printed runs, and leaves files where spiffe-helper left them."""
 
+import base64
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import stat
 
 from lab import wait_for
+from node import TD
 from rotating import root_agent
 
 
@@ -49,7 +51,7 @@ def test_refusals_are_told(node):
 
 def test_files_and_a_reload_command(node):
     root_agent(node)
-    h = Helper(node, f'cmd = "touch"\ncmd_args = "{node.lab.dir}/helper/reloaded"\nkey_file_mode = 0400\n')
+    h = Helper(node, f'cmd = "touch"\ncmd_args = "{node.lab.dir}/helper/reloaded"\nkey_file_mode = 0400\njwt_bundle_file_name = "bundle.json"\n')
     for name in ("svid.pem", "svid_key.pem", "svid_bundle.pem"):
         (h.certs / name).write_text("what spiffe-helper left")
     h.start()
@@ -62,6 +64,8 @@ def test_files_and_a_reload_command(node):
         assert word in (h.certs / name).read_text()
         assert stat.S_IMODE((h.certs / name).stat().st_mode) == mode
         assert os.readlink(h.certs / name) == f"..data/{name}"
+    sets = json.loads((h.certs / "bundle.json").read_text())
+    assert list(sets) == [TD] and json.loads(base64.b64decode(sets[TD], validate=True))["keys"]
 
 
 def test_child(node):

@@ -32,6 +32,8 @@ static const struct {
     {OUT("files: [{name: a, what: key, audience: [b]}]"), "a file of 'key' has no 'audience'"},
     {OUT("files: [{name: a, what: jwt}]"), "missing key 'audience' of a 'jwt'"},
     {OUT("files: [{name: a, what: jwks, trust: all}]"), "a file of 'jwks' has no 'trust'"},
+    {OUT("files: [{name: a, what: jwt-bundles, trust_domain: a.org}]"),
+     "a file of 'jwt-bundles' has no 'trust_domain'"},
     {OUT("files: [{name: a, what: bundle, trust: all, trust_domain: b}]"),
      "both 'trust' and 'trust_domain'"},
     {OUT("layout: separate, files: [{name: tls.key, what: key}]"),

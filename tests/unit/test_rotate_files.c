@@ -261,6 +261,27 @@ static void test_tokens(void **state)
     unmake(&m);
 }
 
+/* As spiffe-helper writes them: what reads its file reads this one. */
+static void test_key_sets_by_domain(void **state)
+{
+    static const char all[] =
+        "{\"example.org\":\"eyJrZXlzIjpbXX0=\",\"more.org\":\"eyJhIjoxfQ==\"}";
+    const struct jwt_key_set sets[] = {{STR_LIT("example.org"), STR_LIT("{\"keys\":[]}")},
+                                       {STR_LIT("more.org"), STR_LIT("{\"a\":1}")}};
+    const struct rotate_material m = {
+        .key_sets = sets, .n_key_sets = 2, .passphrase = "", .now_s = CERTS_NOW};
+    struct conf_rotate *conf = rotate_world_conf(
+        *state, "{name: a, directory: DIR/out, files: [{name: f, what: jwt-bundles}]}");
+    struct rotate_files *files = NULL;
+    struct err err = ERR_INIT;
+    assert_int_equal(rotate_files_new(&conf->outputs[0], &m, &files, &err), 0);
+    struct rotate_file f = rotate_files_get(files, 0);
+    assert_false(f.secret);
+    assert_true(f.len == strlen(all) && begins(&f, all));
+    rotate_files_free(files);
+    conf_rotate_free(conf);
+}
+
 /* --- what a set says ---------------------------------------------------------------------------
  */
 static struct rotate_set set_of(int64_t begins_s, int64_t ends_s)
@@ -412,6 +433,7 @@ int main(void)
         TEST(test_pkcs12),
         TEST(test_truststore),
         TEST(test_tokens),
+        TEST(test_key_sets_by_domain),
         cmocka_unit_test(test_freshness),
         cmocka_unit_test(test_bad_sets),
         TEST(test_set_comes_back),

@@ -93,7 +93,10 @@ static const struct {
     {"cert_dir = \"/c\"\nagent_address = \"run/s\"\n" SVID, "no absolute path of a socket"},
     {"cert_dir = \"/c\"\nagent_address = \"npipe:x\"\n" SVID, "no absolute path of a socket"},
     {BASE "hint = \"db\"\n", "'hint'"},
-    {BASE "jwt_bundle_file_name = \"j\"\n", "'jwt_bundle_file_name'"},
+    {BASE "jwt_bundle_file_name = \"a/j\"\n", "'jwt_bundle_file_name' is not the plain name"},
+    {BASE "jwt_bundle_file_name = \"b.pem\"\n", "two files are called 'b.pem'"},
+    {"cert_dir = \"/c\"\njwt_bundle_file_name = \"j\"\njwt_bundle_file_mode = 0666\n",
+     "'jwt_bundle_file_mode' is 0666"},
     {BASE "pid_file_name = \"p\"\nrenew_signal = \"SIGHUP\"\n", "--executable"},
     {BASE "pid_file_name = \"p\"\n", "without 'renew_signal'"},
     {BASE "daemon_mode = false\npid_file_name = \"p\"\nrenew_signal = \"SIGHUP\"\n",
@@ -106,7 +109,7 @@ static const struct {
     {BASE "cmd = \"a\"\ncmd_args = \"b\\\"c\"\n", "a quote inside"},
     {BASE "cmd = \"a\"\ncmd_args = \"\\\"b\"\n", "not ended"},
     {BASE "cmd = \"a\"\ncmd_args = \"b\\nc\"\n", "control characters"},
-    {BASE "key_file_mode = 0444\n", "never readable by everybody"},
+    {BASE "key_file_mode = 0444\n", "--key-mode 0440"},
     {BASE "key_file_mode = 444\n", "without a 0 in front"},
     {BASE "key_file_mode = 0660\n", "'key_file_mode' is 0660"},
     {BASE "cert_file_mode = 0666\n", "'cert_file_mode' is 0666"},
@@ -225,6 +228,53 @@ static void test_all_keys(void **state)
     conf_rotate_free(r);
 }
 
+/* The example that its own documentation gives, but for the mode of its keys. */
+static void test_its_own_example(void **state)
+{
+    static const char file[] =
+        "agent_address = \"/tmp/spire-agent/public/api.sock\"\ncmd = \"ghostunnel\"\n"
+        "cmd_args = \"server --listen localhost:8002 --keystore certs/svid_key.pem\"\n"
+        "cert_dir = \"certs\"\nrenew_signal = \"SIGUSR1\"\n" SVID
+        "jwt_svids = [{jwt_audience=\"your-audience\",jwt_extra_audiences=[\"b\", \"c\"], "
+        "jwt_svid_file_name=\"jwt_svid.token\"}]\njwt_bundle_file_name = \"bundle.json\"\n"
+        "cert_file_mode = 0444\nkey_file_mode = 0444\njwt_bundle_file_mode = 0444\n"
+        "jwt_svid_file_mode = 0444\n";
+    struct spiffe_helper_options o = plain;
+    char why[4096], notes[4096], text[8192];
+    struct conf_rotate *r;
+
+    (void)state;
+    assert_null(convert(file, &plain, why, notes, text));
+    assert_non_null(strstr(why, "'key_file_mode' is 0444"));
+    assert_non_null(strstr(why, "'jwt_svid_file_mode' is 0444"));
+    o.key_mode = 0440;
+    r = good(file, &o, notes, text);
+    assert_int_equal(r->outputs[0].n_files, 5);
+    assert_int_equal(r->outputs[0].files[4].what, CONF_ROTATE_JWT_BUNDLES);
+    assert_string_equal(r->outputs[0].files[4].name, "bundle.json");
+    assert_int_equal(r->outputs[0].mode, 0440);
+    assert_int_equal(r->outputs[0].public_mode, 0444);
+    assert_null(strstr(notes, "bundle.json"));
+    conf_rotate_free(r);
+}
+
+static void test_key_sets(void **state)
+{
+    char notes[4096], text[8192];
+    struct conf_rotate *r = good(BASE "jwt_bundle_file_name = \"j\"\n", &plain, notes, text);
+
+    (void)state;
+    assert_int_equal(r->outputs[0].n_files, 4);
+    assert_int_equal(r->outputs[0].public_mode, 0644);
+    assert_non_null(strstr(notes, "'j' has the mode of 'cert_file_mode' (0644)"));
+    conf_rotate_free(r);
+    r = good("cert_dir = \"/c\"\njwt_bundle_file_name = \"j\"\n", &plain, notes, text);
+    assert_int_equal(r->outputs[0].n_files, 1);
+    assert_int_equal(r->outputs[0].files[0].what, CONF_ROTATE_JWT_BUNDLES);
+    assert_int_equal(r->outputs[0].public_mode, 0600);
+    conf_rotate_free(r);
+}
+
 static void test_reload_command(void **state)
 {
     char notes[4096], text[8192];
@@ -290,6 +340,8 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_all_keys),
+        cmocka_unit_test(test_its_own_example),
+        cmocka_unit_test(test_key_sets),
         cmocka_unit_test(test_reload_command),
         cmocka_unit_test(test_child_and_pid_file),
         cmocka_unit_test(test_once),
