@@ -79,7 +79,7 @@ def markdown(doc, classes):
         f"{doc['date']}; {m['system']}, kernel {m['kernel']}, {m['cpus']} CPUs ({m['cpu']}); {m['haproxy']}; "
         f"{m['nginx']}; {m['openssl']}; {''.join(x + '; ' for x in m['others'].values())}{doc['postern']}.",
         "",
-        f"{s['rounds']} rounds, {s['seconds']} s a load, {s['workers']} workers a proxy, {peers.SUITE}, TLS 1.3, mutual "
+        f"{s['rounds']} rounds, and {s['latencies']} of the fixed rate alone, {s['seconds']} s a load, {s['workers']} workers a proxy, {peers.SUITE}, TLS 1.3, mutual "
         "authentication, full handshakes, no access log. Load generator, both proxies and the origin (nginx) share the "
         "machine. CPU is user and system time of both proxies with their helpers, memory their anonymous memory. Rates "
         "are the best of the rounds, everything else is the median; memory is measured in the first round.",
