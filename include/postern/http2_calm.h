@@ -15,12 +15,16 @@
 enum {
     HTTP2_CALM_BURST = 1000, /* frames that cost us something and bring nothing ... */
     HTTP2_CALM_RATE = 100,   /* ... and how many more a second */
+    /* A WINDOW_UPDATE or PING is free for so many bytes of DATA that we sent: peers give windows
+     * back by stream and by session, many at once, and measure the way while they read. */
+    HTTP2_CALM_WORTH = 512,
+    HTTP2_CALM_SENT_MAX = 1 << 24, /* that is counted at once */
 };
 
 /* A bucket of tokens; one is a thousand of `milli`. */
 struct http2_calm {
     uint64_t milli, at_ms;
-    uint64_t sent;        /* DATA bytes since the last WINDOW_UPDATE that came: the owner adds */
+    uint64_t sent;        /* DATA bytes of ours that no WINDOW_UPDATE or PING has used up */
     uint32_t block_bytes; /* of the header block that is being read */
     uint32_t block_max;   /* no block may have more, as it is on the wire */
 };
@@ -37,6 +41,8 @@ struct http2_calm_frame {
 void http2_calm_init(struct http2_calm *c, uint32_t block_max, uint64_t now_ms);
 /* Something that costs. False: that was too much. */
 bool http2_calm_pay(struct http2_calm *c, uint64_t now_ms);
+/* DATA of ours went out. */
+void http2_calm_sent(struct http2_calm *c, size_t n);
 /* It brought something: that many are forgiven. */
 void http2_calm_earn(struct http2_calm *c, unsigned n);
 enum http2_calm_says http2_calm_frame(struct http2_calm *c, const struct http2_calm_frame *f,

@@ -304,7 +304,7 @@ int hbone_stream_put(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
         }
         return r;
     }
-    s->calm.sent += length;
+    http2_calm_sent(&s->calm, length);
     if (kept) {
         buf_consume(&st->base.out, length);
         s->held -= length;

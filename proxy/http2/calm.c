@@ -7,7 +7,7 @@
 
 #include <nghttp2/nghttp2.h>
 
-enum { MILLI = 1000, UPDATE_WORTH = 512 };
+enum { MILLI = 1000 };
 
 static const uint64_t FULL = (uint64_t)HTTP2_CALM_BURST * MILLI;
 
@@ -37,17 +37,25 @@ void http2_calm_earn(struct http2_calm *c, unsigned n)
     c->milli = c->milli + earned > FULL ? FULL : c->milli + earned;
 }
 
+void http2_calm_sent(struct http2_calm *c, size_t n)
+{
+    uint64_t room = HTTP2_CALM_SENT_MAX - c->sent;
+    c->sent += n < room ? n : room;
+}
+
 static bool costs(struct http2_calm *c, const struct http2_calm_frame *f)
 {
     switch (f->type) {
     case NGHTTP2_DATA: /* padding is nothing too */
         return (f->flags & NGHTTP2_FLAG_END_STREAM) == 0 &&
                (f->length == 0 || (f->flags & NGHTTP2_FLAG_PADDED) != 0);
-    case NGHTTP2_WINDOW_UPDATE: {
-        bool earned = c->sent >= UPDATE_WORTH;
-        c->sent = 0;
-        return !earned;
-    }
+    case NGHTTP2_WINDOW_UPDATE:
+    case NGHTTP2_PING:
+        if (c->sent < HTTP2_CALM_WORTH) {
+            return true;
+        }
+        c->sent -= HTTP2_CALM_WORTH;
+        return false;
     case NGHTTP2_HEADERS:
     case NGHTTP2_RST_STREAM:
         return !f->brought;

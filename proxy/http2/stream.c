@@ -146,7 +146,7 @@ int http2_stream_put(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
     memcpy(at, head, FRAME_HEADER);
     memcpy(at + FRAME_HEADER, p, length);
     buf_commit(&s->emit, FRAME_HEADER + length);
-    s->calm.sent += length;
+    http2_calm_sent(&s->calm, length);
     if (kept) {
         buf_consume(&st->out, length);
         s->held -= length;
