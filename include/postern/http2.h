@@ -127,6 +127,9 @@ struct http2_ops {
     /* Client: a head; several if interim. */
     void (*response)(struct http2_stream *st, const struct http2_head *head);
     void (*data)(struct http2_stream *st, const uint8_t *p, size_t n);
+    /* The last of it, in place of `data` and `ended`: n is not 0, and it is as long as its head
+     * said. */
+    void (*data_last)(struct http2_stream *st, const uint8_t *p, size_t n);
     void (*trailers)(struct http2_stream *st, const struct http2_head *trailers);
     /* The peer's direction ended, without trailers, and not with its head. */
     void (*ended)(struct http2_stream *st);

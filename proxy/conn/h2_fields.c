@@ -14,6 +14,13 @@ static bool is_for_one_hop(struct str name)
     return str_eq(name, STR_LIT("connection")) || str_eq(name, STR_LIT("te"));
 }
 
+/* A value that no other message has: in the tables of HPACK it would find a place, which costs both
+ * ends more than its text does, and each search for it goes over all that were before. */
+static bool is_new_each_time(struct str name)
+{
+    return str_eq(name, STR_LIT("traceparent")) || str_eq(name, STR_LIT("x-request-id"));
+}
+
 static struct http2_field line_of(uint8_t *line, size_t len)
 {
     const uint8_t *colon = (const uint8_t *)memchr(line, ':', len);
@@ -47,8 +54,8 @@ size_t h2_fields_add(uint8_t *head, size_t len, bool skip_host, const uint64_t *
             return HTTP2_FIELDS_MAX + 1;
         }
         if (!out) {
-            f.never_indexed =
-                never != NULL && line < 128 && (never[line / 64] >> (line % 64) & 1) != 0;
+            bool said = never != NULL && line < 128 && (never[line / 64] >> (line % 64) & 1) != 0;
+            f.never_indexed = said || is_new_each_time(f.name);
             fields[n++] = f;
         }
         line++;

@@ -240,7 +240,7 @@ static void refuse_rest(struct h2_exchange *x)
     }
 }
 
-static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
+static void take_data(struct http2_stream *st, const uint8_t *p, size_t n, bool last)
 {
     struct h2_exchange *x = (struct h2_exchange *)st->arg;
     x->bytes_up += n;
@@ -252,8 +252,23 @@ static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
     if (body_is_long(x)) {
         http2_stream_consumed(st, n);
         refuse_rest(x);
-    } else if (!http2_stream_send(&x->up, p, n)) {
+    } else if (!(last ? http2_stream_send_last : http2_stream_send)(&x->up, p, n)) {
         http2_stream_reset(&x->up, HTTP2_INTERNAL_ERROR);
+    }
+}
+
+static void down_data(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    take_data(st, p, n, false);
+}
+
+static void down_data_last(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    struct h2_exchange *x = (struct h2_exchange *)st->arg;
+    x->req_ended = true;
+    take_data(st, p, n, true);
+    if (!h2_is_over(x->conn)) {
+        h2_time_sent(x);
     }
 }
 
@@ -321,6 +336,7 @@ const struct http2_ops h2_down_ops = {
     .request = on_request,
     .malformed = on_malformed,
     .data = down_data,
+    .data_last = down_data_last,
     .trailers = down_trailers,
     .ended = down_ended,
     .taken = down_taken,

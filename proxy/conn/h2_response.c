@@ -92,7 +92,7 @@ static void on_response(struct http2_stream *st, const struct http2_head *head)
     }
 }
 
-static void up_data(struct http2_stream *st, const uint8_t *p, size_t n)
+static void take_data(struct http2_stream *st, const uint8_t *p, size_t n, bool last)
 {
     struct h2_exchange *x = (struct h2_exchange *)st->arg;
     if (h2_is_over(x->conn) || x->res_ended || !http2_stream_is_live(&x->down)) {
@@ -101,9 +101,21 @@ static void up_data(struct http2_stream *st, const uint8_t *p, size_t n)
     }
     h2_exchange_moved(x);
     x->bytes_down += n;
-    if (!http2_stream_send(&x->down, p, n)) {
+    x->res_ended = last;
+    if (!(last ? http2_stream_send_last : http2_stream_send)(&x->down, p, n)) {
+        x->res_ended = false;
         bad_response(x, "no_memory");
     }
+}
+
+static void up_data(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    take_data(st, p, n, false);
+}
+
+static void up_data_last(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    take_data(st, p, n, true);
 }
 
 static void up_trailers(struct http2_stream *st, const struct http2_head *t)
@@ -177,6 +189,7 @@ const struct http2_ops h2_up_ops = {
     .wake = h2_on_wake,
     .response = on_response,
     .data = up_data,
+    .data_last = up_data_last,
     .trailers = up_trailers,
     .ended = up_ended,
     .taken = up_taken,

@@ -48,6 +48,10 @@ struct http2_session {
     uint32_t head_bytes, head_ms;
     uint64_t now_ms, heard_ms, ping_ms; /* 0: no PING is unanswered */
     uint64_t head_began_ms;             /* 0: none is being read */
+    /* Of the frame of DATA that ends a stream: how much of it is to come, and the last that came,
+     * which waits until nghttp2 has seen that the message is whole. Lent by who feeds. */
+    size_t ending_left, last_n;
+    const uint8_t *last;
     enum http2_abuse why;
     uint32_t said_code; /* of a GOAWAY of ours that nghttp2 made */
     int32_t last_id;    /* the last stream that the second GOAWAY leaves */

@@ -73,6 +73,12 @@ static bool has_brought(struct http2_session *s, const nghttp2_frame_hd *hd)
     return st != NULL && st->head_out;
 }
 
+static bool ends_with_data(const nghttp2_frame_hd *hd)
+{
+    return hd->type == NGHTTP2_DATA && (hd->flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
+           (hd->flags & NGHTTP2_FLAG_PADDED) == 0;
+}
+
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
 {
     struct http2_session *s = (struct http2_session *)arg;
@@ -82,6 +88,8 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
     if (hd->type == NGHTTP2_HEADERS) {
         s->head_began_ms = s->now_ms;
     }
+    s->last_n = 0;
+    s->ending_left = ends_with_data(hd) ? hd->length : 0;
     switch (http2_calm_frame(&s->calm, &f, s->now_ms)) {
     case HTTP2_CALM:
         break;
@@ -196,8 +204,15 @@ static void on_headers(struct http2_session *s, const nghttp2_frame *f)
 static void on_data_end(struct http2_session *s, int32_t id)
 {
     struct http2_stream *st = http2_find(s->ng, id);
-    if (st != NULL) {
-        st->remote_ended = true;
+    size_t n = s->last_n;
+    s->last_n = 0;
+    if (st == NULL) {
+        return;
+    }
+    st->remote_ended = true;
+    if (n > 0) {
+        s->ops->data_last(st, s->last, n);
+    } else {
         s->ops->ended(st);
     }
 }
@@ -238,10 +253,17 @@ static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const u
     struct http2_session *s = (struct http2_session *)arg;
     struct http2_stream *st = http2_find(ng, id);
     (void)flags;
+    bool last = n > 0 && n == s->ending_left;
+    s->ending_left -= n < s->ending_left ? n : s->ending_left;
     if (st != NULL) {
         st->unread += (uint32_t)n;
         http2_calm_earn(&s->calm, n > 0 ? 1 : 0);
-        s->ops->data(st, p, n);
+        if (last) { /* on_frame_recv follows at once, unless the message is not whole */
+            s->last = p;
+            s->last_n = n;
+        } else {
+            s->ops->data(st, p, n);
+        }
     } else { /* nobody reads it any more */
         (void)nghttp2_session_consume_connection(ng, n);
     }

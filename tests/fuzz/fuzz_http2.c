@@ -94,6 +94,13 @@ static void on_ended(struct http2_stream *st)
     http2_stream_end(st);
 }
 
+static void on_data_last(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    MUST(n > 0 && st->remote_ended);
+    on_data(st, p, n);
+    on_ended(st);
+}
+
 static void on_taken(struct http2_stream *st, size_t n)
 {
     (void)st;
@@ -111,6 +118,7 @@ static const struct http2_ops OPS = {
     .request = on_request,
     .response = on_response,
     .data = on_data,
+    .data_last = on_data_last,
     .trailers = on_response,
     .ended = on_ended,
     .taken = on_taken,

@@ -22,9 +22,9 @@ struct h2_side {
     size_t n_streams;
     struct http2_stream *by_id[2 * SIDE_STREAMS]; /* of those that were accepted or opened */
     char said[65536];                             /* what happened, in words */
-    uint64_t got, taken;
-    bool lazy, deaf; /* does not consume; does not accept */
-    unsigned n_requests, n_malformed;
+    uint64_t got, taken, never;                   /* never: bits of the last head */
+    bool lazy, deaf;                              /* does not consume; does not accept */
+    unsigned n_requests, n_malformed, n_last;
 };
 
 struct pair {
@@ -53,6 +53,7 @@ static inline void on_wake(void *arg)
 static inline void saw_head(struct h2_side *e, const char *what, int32_t id,
                             const struct http2_head *h)
 {
+    e->never = h->never_indexed[0];
     saw(e, "%s %d%s%s%s%s%s\n%.*s", what, id, h->ends ? " ends" : "", h->too_long ? " long" : "",
         h->te_trailers ? " te" : "", h->host_mismatch ? " mismatch" : "",
         h->bad_scheme ? " scheme" : "", STR_ARG(h->text));
@@ -95,14 +96,21 @@ static inline void on_data(struct http2_stream *st, const uint8_t *p, size_t n)
     }
 }
 
-static inline void on_trailers(struct http2_stream *st, const struct http2_head *h)
-{
-    saw_head((struct h2_side *)st->arg, "trailers", st->id, h);
-}
-
 static inline void on_ended(struct http2_stream *st)
 {
     saw((struct h2_side *)st->arg, "ended %d\n", st->id);
+}
+
+static inline void on_data_last(struct http2_stream *st, const uint8_t *p, size_t n)
+{
+    ((struct h2_side *)st->arg)->n_last++;
+    on_data(st, p, n);
+    on_ended(st);
+}
+
+static inline void on_trailers(struct http2_stream *st, const struct http2_head *h)
+{
+    saw_head((struct h2_side *)st->arg, "trailers", st->id, h);
 }
 
 static inline void on_taken(struct http2_stream *st, size_t n)
@@ -121,6 +129,7 @@ static const struct http2_ops OPS = {
     .malformed = on_malformed,
     .response = on_response,
     .data = on_data,
+    .data_last = on_data_last,
     .trailers = on_trailers,
     .ended = on_ended,
     .taken = on_taken,

@@ -269,6 +269,38 @@ static void test_exchange(void **state)
     world_free(w);
 }
 
+/* An answer's end goes with its last bytes, and not before they are all that were said. What is new
+ * in each message has no place in the workload's tables (host, user-agent, traceparent, x-...). */
+static void test_last_bytes(void **state)
+{
+    (void)state;
+    static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    struct world *w = world_new_explicit("http", ALLOW_PUB, true);
+    struct end *c = client_new(w);
+    ask(c, true, FIELDS(TO("/pub")));
+    struct end *s = workload_new(w);
+    see(s, c, "request 1");
+    answer(s, s->side.by_id[1], false, FIELDS(":status", "200", "content-length", "3"));
+    assert_true(http2_stream_send_last(s->side.by_id[1], (const uint8_t *)"ab", 2));
+    see(c, s, "closed 2\n");
+    expect_not(&c->side, "ended");
+    assert_int_equal(c->side.n_last, 0);
+    struct http2_stream *st =
+        ask(c, false,
+            FIELDS(TO("/pub"), "user-agent", "a", "traceparent", parent, "content-length", "5"));
+    assert_true(http2_stream_send_last(st, (const uint8_t *)"hello", 5));
+    see(s, c, "data 3 hello\nended 3\n");
+    assert_int_equal(s->side.n_last, 1);
+    assert_int_equal(s->side.never, 1U << 2);
+    answer(s, s->side.by_id[3], false, FIELDS(":status", "200", "content-length", "3"));
+    assert_true(http2_stream_send_last(s->side.by_id[3], (const uint8_t *)"abc", 3));
+    see(c, s, "data 3 abc\nended 3\nclosed 0\n");
+    assert_int_equal(c->side.n_last, 1);
+    end_free(s);
+    end_free(c);
+    world_free(w);
+}
+
 static void test_resets(void **state)
 {
     (void)state;
@@ -501,7 +533,7 @@ int main(void)
         cmocka_unit_test(test_slow_workload), cmocka_unit_test(test_policy_changes),
         cmocka_unit_test(test_drain),         cmocka_unit_test(test_detected),
         cmocka_unit_test(test_unseen),        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_limits_change),
+        cmocka_unit_test(test_limits_change), cmocka_unit_test(test_last_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

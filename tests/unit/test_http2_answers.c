@@ -87,11 +87,75 @@ static void test_end_is_in_the_last_frame(void **state)
     }
 }
 
+/* The last bytes of a body and its end are one thing, which is not said before the message is known
+ * to be whole: else its end would be passed on, and the error came too late. */
+static void test_last_of_a_body(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *length, *first; /* first: in a frame before; NULL: none */
+        uint8_t flags;              /* of the last frame */
+        const char *last;
+        size_t n;
+        const char *saw;
+        unsigned n_last;
+    } cases[] = {
+        {"3", NULL, END_STREAM, "ab", 2, "closed 1\n", 0},
+        {"1", NULL, END_STREAM, "ab", 2, "closed 1\n", 0},
+        {"5", "ab", END_STREAM, "cd", 2, "data 1 ab\nclosed 1\n", 0},
+        {"3", NULL, END_STREAM | 8, "\1ab\0", 4, "data 1 ab\nclosed 1\n", 0}, /* padded */
+        {"2", "ab", END_STREAM, "", 0, "data 1 ab\nended 1\nclosed 0\n", 0},
+        {"2", NULL, END_STREAM | 8, "\1ab\0", 4, "data 1 ab\nended 1\nclosed 0\n", 0},
+        {"2", NULL, END_STREAM, "ab", 2, "data 1 ab\nended 1\nclosed 0\n", 1},
+        {"4", "ab", END_STREAM, "cd", 2, "data 1 ab\ndata 1 cd\nended 1\nclosed 0\n", 1},
+    };
+    static const struct http2_field get[] = {{{":method", 7}, {"GET", 3}, false},
+                                             {{":scheme", 7}, {"http", 4}, false},
+                                             {{":path", 5}, {"/", 1}, false},
+                                             {{":authority", 10}, {"a", 1}, false}};
+    struct raw *r = (struct raw *)calloc(1, sizeof(*r));
+    assert_non_null(r);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pair *p = pair_new();
+        struct http2_stream *st = &p->client.streams[p->client.n_streams++];
+        assert_true(http2_stream_open(p->client.s, st, &p->client, get, 4, true));
+        (void)carry(&p->client, NULL, p->now);
+        raw_head(r, 1, END_HEADERS,
+                 (const char *const[]){":status", "200", "content-length", cases[i].length, NULL});
+        if (cases[i].first != NULL) {
+            raw_frame(r, 0, 0, 1, cases[i].first, strlen(cases[i].first));
+        }
+        raw_frame(r, 0, cases[i].flags, 1, cases[i].last, cases[i].n);
+        raw_say(&p->client, r, p->now);
+        (void)carry(&p->client, NULL, p->now);
+        const char *said = strstr(p->client.said, "\r\n\r\n");
+        assert_non_null(said);
+        assert_string_equal(said + 4, cases[i].saw);
+        assert_int_equal(p->client.n_last, cases[i].n_last);
+        pair_free(p);
+    }
+    /* The last frame byte by byte: what comes before its last byte is passed on at once. */
+    struct pair *p = pair_new();
+    struct http2_stream *st = &p->client.streams[p->client.n_streams++];
+    assert_true(http2_stream_open(p->client.s, st, &p->client, get, 4, true));
+    (void)carry(&p->client, NULL, p->now);
+    raw_head(r, 1, END_HEADERS, (const char *const[]){":status", "200", NULL});
+    raw_frame(r, 0, END_STREAM, 1, "abc", 3);
+    for (size_t i = 0; i < r->n; i++) {
+        (void)http2_session_feed(p->client.s, r->bytes + i, 1, p->now);
+    }
+    expect(&p->client, "data 1 a\ndata 1 b\ndata 1 c\nended 1\nclosed 0\n");
+    assert_int_equal(p->client.n_last, 1);
+    pair_free(p);
+    free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_left_to_refuse),
         cmocka_unit_test(test_end_is_in_the_last_frame),
+        cmocka_unit_test(test_last_of_a_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
