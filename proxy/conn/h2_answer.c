@@ -146,31 +146,50 @@ void h2_answer(struct h2_exchange *x, unsigned status, const char *reason, const
     h2_exchange_finish(x);
 }
 
-void h2_cut(struct h2_exchange *x, const char *reason, const char *near_miss)
+/* gRPC's way to end a response that has begun. */
+static bool end_grpc(struct h2_exchange *x, unsigned grpc_status, const char *text)
 {
-    char message[128];
-    if (x->decision[0] == '\0') {
-        conn_decision_new(x->conn->worker, x->decision);
-    }
+    char number[8], message[192];
+    snprintf(number, sizeof(number), "%u", grpc_status);
+    snprintf(message, sizeof(message), "%s (reason %s, decision %s)", text, x->reason, x->decision);
+    const struct http2_field fields[] = {field(STR_LIT("grpc-status"), number),
+                                         field(STR_LIT("grpc-message"), message)};
+    x->grpc_status = (int)grpc_status;
+    x->down.unwanted = true;
+    return http2_stream_end_with(&x->down, fields, 2);
+}
+
+/* What has begun is over; of gRPC with that status, if the response has not ended. */
+static void end_begun(struct h2_exchange *x, unsigned grpc_status, const char *text,
+                      enum http2_code code, const char *near_miss)
+{
+    bool grpc = x->grpc && !x->res_ended && http2_stream_is_live(&x->down);
     x->busy++;
-    x->reason = reason;
-    http2_stream_forget(&x->down);
-    if (x->grpc && !x->res_ended) {
-        snprintf(message, sizeof(message), "no longer allowed (reason %s, decision %s)", reason,
-                 x->decision);
-        const struct http2_field fields[] = {field(STR_LIT("grpc-status"), "7"),
-                                             field(STR_LIT("grpc-message"), message)};
-        x->grpc_status = 7;
-        x->down.unwanted = true;
-        if (!http2_stream_end_with(&x->down, fields, 2)) {
-            http2_stream_reset(&x->down, HTTP2_CANCEL);
-        }
-    } else {
-        http2_stream_reset(&x->down, HTTP2_CANCEL);
+    if (!grpc || !end_grpc(x, grpc_status, text)) {
+        http2_stream_reset(&x->down, code);
     }
     x->res_ended = true;
     h2_record(x, near_miss);
     http2_stream_reset(&x->up, HTTP2_CANCEL);
     x->busy--;
     h2_exchange_finish(x);
+}
+
+void h2_cut(struct h2_exchange *x, const char *reason, const char *near_miss)
+{
+    if (x->decision[0] == '\0') {
+        conn_decision_new(x->conn->worker, x->decision);
+    }
+    x->reason = reason;
+    http2_stream_forget(&x->down);
+    end_begun(x, 7, "no longer allowed", HTTP2_CANCEL, near_miss);
+}
+
+void h2_break(struct h2_exchange *x, unsigned status, const char *reason)
+{
+    if (x->decision[0] == '\0') {
+        conn_decision_new(x->conn->worker, x->decision);
+    }
+    x->reason = x->reason != NULL ? x->reason : reason; /* the client may have left before */
+    end_begun(x, http2_grpc_status(status), http1_status_text(status), HTTP2_INTERNAL_ERROR, NULL);
 }

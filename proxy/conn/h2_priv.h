@@ -152,8 +152,10 @@ void h2_exchange_lost(struct h2_exchange *x, unsigned status, const char *reason
 /* Answers by ourselves, and wants no more of the request. near_miss NULL: none. */
 void h2_answer(struct h2_exchange *x, unsigned status, const char *reason, const char *text,
                const char *near_miss);
-/* gRPC's way to say it once the response has begun. */
+/* Once the response has begun: with trailers of gRPC, if it is that, else by a reset. It is no
+ * longer allowed, and what waits for the client is dropped; or the rest of it will not come. */
 void h2_cut(struct h2_exchange *x, const char *reason, const char *near_miss);
+void h2_break(struct h2_exchange *x, unsigned status, const char *reason);
 void h2_record(struct h2_exchange *x, const char *near_miss);
 
 /* --- h2_upstream.c ---------------------------------------------------------------------------- */

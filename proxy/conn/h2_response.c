@@ -12,8 +12,7 @@ void h2_exchange_lost(struct h2_exchange *x, unsigned status, const char *reason
     } else if (!x->head_passed) {
         h2_answer(x, status, reason, NULL, NULL);
     } else {
-        x->reason = reason;
-        http2_stream_reset(&x->down, HTTP2_INTERNAL_ERROR);
+        h2_break(x, status, reason);
     }
 }
 

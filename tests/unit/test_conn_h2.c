@@ -330,11 +330,16 @@ static void test_resets(void **state)
     ask(c, true, FIELDS(TO("/pub")));
     ask(c, true, FIELDS(GRPC("/pub.S/M")));
     ask(c, true, FIELDS(TO("/pub")));
-    see(s, c, "request 13");
+    ask(c, false, FIELDS(GRPC("/pub.S/Both")));
+    see(s, c, "request 15");
     answer(s, s->side.by_id[9], false, FIELDS(":status", "200"));
+    answer(s, s->side.by_id[15], false, FIELDS(":status", "200"));
+    assert_true(http2_stream_send(s->side.by_id[15], (const uint8_t *)"some", 4));
     see(c, s, "response 9\n");
+    see(c, s, "data 15 some\n");
     s = end_free(s);
     see(c, NULL, "closed 2\n");
+    see(c, NULL, "trailers 15 ends\ngrpc-status: 14\r\n"); /* of gRPC that is said */
     see(c, NULL, "response 11 ends\nHTTP/1.1 200 \r\n");
     expect(&c->side, "grpc-status: 14\r\n");
     see(c, NULL, "x-postern-reason: upstream_closed\r\n");
@@ -344,7 +349,7 @@ static void test_resets(void **state)
     s = workload_new(w);
     see(s, c, "request 1 ends");
     answer(s, s->side.by_id[1], true, FIELDS(":status", "204"));
-    see(c, s, "response 15 ends");
+    see(c, s, "response 17 ends");
     end_free(s);
     end_free(c);
     world_free(w);
