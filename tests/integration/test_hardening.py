@@ -18,7 +18,7 @@ import tempfile
 
 import pytest
 
-from lab import free_port, wait_for
+from lab import children_of, free_port, wait_for
 from node import ALLOW_CLIENT, TD, UIDS, spiffe_id
 from servers import TcpServer, echo
 
@@ -287,8 +287,7 @@ def mesh(node):
 def processes(node, *proxies):
     """name -> pid of everything that runs."""
     found = {"supervisor": node.agent.pid}
-    for pid in pathlib.Path(f"/proc/{node.agent.pid}/task/{node.agent.pid}/children").read_text().split():
-        found[os.path.basename(os.readlink(f"/proc/{pid}/exe"))] = int(pid)
+    found |= children_of(node.agent.pid)
     for p in proxies:
         found[p.process.name] = p.process.pid
     return found

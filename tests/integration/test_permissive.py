@@ -96,7 +96,7 @@ def test_turns_strict(agent):
         )
         turned = server.wait_event("port_turned_strict", timeout=20)
         assert turned["listener"] == "in"
-        assert server.events("connection", transport="plaintext")
+        server.wait_event("connection", transport="plaintext")
         assert not ask("GET").startswith(b"HTTP/")
         status, ports = readiness(agent, server)
         assert status == 0 and ports["in"]["mode"] == "strict"

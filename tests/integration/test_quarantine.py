@@ -82,7 +82,7 @@ def test_each_change_is_told_with_the_version_after_it(agent):
     for order in ("add", "remove"):
         quarantine(agent, order, ID)
         versions.append(listed(agent)["version"])
-    assert [x["version"] for x in agent.events("quarantine")] == versions
+    wait_for("each to be told", lambda: [x["version"] for x in agent.events("quarantine")] == versions)
     agent.process.stop()
     shown = run(agent.postern, "journal", "show", "--json", "--dir", agent.state / "journal").stdout.splitlines()
     told = [x for x in map(json.loads, shown) if x["event"] == "quarantine"]
@@ -94,7 +94,7 @@ def test_time_limit(agent):
     quarantine(agent, "add", "--for", "1s", ID)
     wait_for("the end of it", lambda: agent.identity() == ID)
     assert listed(agent)["items"] == []
-    assert [e["change"] for e in agent.events("quarantine")] == ["added", "over"]
+    wait_for("both to be told", lambda: [e["change"] for e in agent.events("quarantine")] == ["added", "over"])
 
 
 def test_damaged_file_is_no_empty_set(agent):

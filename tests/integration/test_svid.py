@@ -112,7 +112,7 @@ def test_files_in_others_eyes(node, key):
         assert ext.get_extension_for_oid(ExtensionOID.KEY_USAGE).value.key_cert_sign
         uris = ext.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
         assert uris.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://test.example"]
-        assert ca.not_valid_after >= leaf.not_valid_after
+        assert ca.not_valid_after_utc >= leaf.not_valid_after_utc
 
     for purpose in ("sslserver", "sslclient"):
         p = openssl("verify", "-x509_strict", "-purpose", purpose, "-CAfile", out / "bundle.pem", "-untrusted",

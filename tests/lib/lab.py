@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import secrets
 import shutil
 import signal
@@ -231,18 +232,43 @@ def _setns(fd):
         raise OSError(ctypes.get_errno(), "setns")
 
 
+PORTS = range(20000, 32768)  # below those that the kernel gives to whoever connects
 _given = set()
 
 
+def own_ports():
+    """What of them is for this process alone, where several run tests at once."""
+    n = max(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 1)
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[mine % n :: n]
+
+
 def free_port(host="127.0.0.1"):
-    """Free, and not given out before by this process: who got one may not have bound it yet."""
-    while True:
+    """Free, and given to nobody before it is bound, which may be long after: to no other test, and to no connection
+    as its own end."""
+    for port in random.sample(own_ports(), len(own_ports())):
+        if port in _given:
+            continue
         with socket.socket() as s:
-            s.bind((host, 0))
-            port = s.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+            try:
+                s.bind((host, port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+    raise LabError("no port is free")
+
+
+def children_of(pid):
+    """{executable's name: pid} of what a process has started; a child is there under its own name once it runs it."""
+    found = {}
+    for d in pathlib.Path("/proc").iterdir():
+        if not d.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int((d / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found[pathlib.Path(os.readlink(d / "exe")).name] = int(d.name)
+    return found
 
 
 def admin_ask(path, request, timeout=20.0):
