@@ -4,25 +4,28 @@
  *   worker.c    the thread, its mail, snapshots, drain          listener.c  accepting
  *   state.c     states, reasons, the one way out                inbound.c   mesh -> workload
  *   pump.c      bytes both ways                                 outbound.c  workload -> mesh
- *   judge.c     asking the policy, again after a change         http.c      requests (http_*.c)
- *   record.c    log lines                                       dial.c      connecting upstream
- *   leg.c       an end of a connection, of any kind             rejudge.c   whom a change concerns
- *   h2.c        requests over HTTP/2 (h2_*.c)
- *   index.c     who is connected (index_*.c)                    expiry.c    the end of certificates
- *   tls_leg.c   handshakes of both sides                        hello.c     choosing by server name
- *   carry_priv.h: connections as streams of others: session.c and more
- *   prelude.c   before the first byte                           tunnel.c    HTTP CONNECT
- *   detect.c    which protocol an undeclared port carries       told.c      whom a peer speaks for
- *   audit.c     decisions for the audit log       plain.c     plaintext beside mTLS
+ *   leg.c       an end of a connection, of any kind             record.c    log lines
+ *   tls_leg.c   handshakes of both sides                        expiry.c    the end of certificates
+ *
+ *   before_priv.h    what is read or said before it is known what a connection is
+ *   reach_priv.h     connecting upstream: which endpoint, how many may
+ *   carry_priv.h     connections as streams of others: session.c and more
+ *   judge_priv.h     asking the policy, again after a change, and who is told
+ *   requests_priv.h  what has requests: http.c, h2.c, and finding that out
+ *   index_priv.h     who is connected (index_*.c)
  */
 #ifndef POSTERN_CONN_PRIV_H
 #define POSTERN_CONN_PRIV_H
 
 #include <postern/conn.h>
 
+#include "before_priv.h"
 #include "carry_priv.h"
 #include "expiry_priv.h"
 #include "index_priv.h"
+#include "judge_priv.h"
+#include "reach_priv.h"
+#include "requests_priv.h"
 #include <postern/denials.h>
 #include <postern/hbone.h>
 #include <postern/http1.h>
@@ -34,7 +37,6 @@ enum {
     CONN_ACCEPT_BATCH = 32,    /* of one listener in one turn */
     CONN_LINGER_MS = 2000,     /* for the peer to read our last word */
     CONN_LINGER_BYTES = 65536, /* and what we read away meanwhile */
-    CONN_DECISION_TEXT = 33,
     CONN_POOL_BUCKETS = 64,
     CONN_TRY_MS = 1000, /* that a connection waits for HBONE which it does not know to be there */
 };
@@ -147,62 +149,6 @@ struct conn_leg {
 
 struct conn_http;
 struct conn_http2;
-
-/* A client's first message, where the listener chooses by server name. */
-struct conn_hello {
-    struct client_hello_scan scan;
-    struct buf in; /* what came so far; gone when it was handed on */
-    struct client_hello said;
-    bool done;
-    uint64_t took_ms;
-};
-
-/* What a PROXY protocol header says: docs/proxy-protocol.md. */
-struct conn_told {
-    struct buf in; /* what came so far, later the TLVs that go on */
-    bool done;
-    uint64_t took_ms;
-    struct net_addr via;         /* who said it; none: that is the source itself */
-    struct net_addr destination; /* whom the source connected to; none: not told */
-};
-
-/* What a permissive port got first. */
-struct conn_plain {
-    uint8_t bytes[PERMISSIVE_BYTES]; /* not handed on yet */
-    uint8_t n;
-    bool done;     /* it is known what it is */
-    bool unheard;  /* plaintext by silence, and the client has still said nothing */
-    uint8_t class; /* enum permissive_class */
-    uint16_t port; /* as the configuration knows it */
-    uint64_t took_ms;
-    struct permissive_visit visit;
-};
-
-struct conn_tunnel {
-    struct buf in; /* the proxy's answer */
-};
-
-/* Where a connection goes by a listener's target and routes. */
-struct conn_place {
-    long route;                           /* of its `sni`; -1: none */
-    const struct snapshot_target *target; /* NULL: not explicit */
-    bool passthrough;
-};
-
-/* Which endpoints a connection has tried, and where it is counted. */
-struct conn_balance {
-    struct balance_endpoint *tried[BALANCE_TRIES_MAX]; /* the last is the one in use; references */
-    uint8_t n_tried, n_services;
-    bool told; /* how the last one turned out */
-    bool in_use;
-    struct balance_service *services[SNAPSHOT_SETS_MAX]; /* taken */
-};
-
-/* What a refusal says in the log. */
-struct conn_denial {
-    char decision[CONN_DECISION_TEXT];
-    char near_miss[240];
-};
 
 struct conn {
     struct conn_worker *worker;
@@ -367,127 +313,6 @@ enum stream_outcome conn_tls_step(struct conn *c, struct conn_leg *leg);
 /* Whether the peer of a leg, if it has one, would be let in by the connection's snapshot too. */
 bool conn_tls_holds(struct conn *c, const struct conn_leg *leg);
 
-/* --- dial.c ----------------------------------------------------------------------------------- */
-/* A descriptor that connects to the connection's upstream, as net_dial gives it. */
-int conn_dial_fd(struct conn *c, bool *ret_done);
-/* Before the first try: which addresses there are, and until when. */
-void conn_dial_begin(struct conn *c);
-/* How long the try that was begun may take. */
-uint32_t conn_dial_ms(const struct conn *c);
-void conn_dial_timeout(struct conn *c);
-const struct snapshot_target *conn_next_hop(const struct conn *c);
-/* False: a name that is not resolved yet. */
-bool conn_has_address(const struct conn *c);
-/* Starts to dial on a leg: true when connected. False: it waits (state DIAL), or closed. */
-bool conn_dial(struct conn *c, struct conn_leg *leg);
-/* After an event in DIAL: true when connected. */
-bool conn_dial_step(struct conn *c, struct conn_leg *leg);
-/* Its handshake with an endpoint came to nothing: dials another one, as conn_dial does. False if
- * there is none to try, or no time: *ret_connected is of no meaning then. */
-bool conn_dial_another(struct conn *c, struct conn_leg *leg, bool *ret_connected);
-/* How long the handshake that begins may take. */
-uint32_t conn_dial_handshake_ms(const struct conn *c);
-enum conn_reason conn_dial_reason(int sys_errno);
-
-/* --- balance.c: endpoints and limits of services (docs/outbound.md) ----------------------------
- */
-/* Once the route is known: counts it, and chooses an endpoint, which is c->upstream from then on,
- * before the transport is chosen. Without endpoints upstream stays. False: closed, too many. */
-bool conn_balance_begin(struct conn *c);
-/* False: no endpoint has an address yet. */
-bool conn_balance_has_address(const struct conn *c);
-/* How many endpoints may be tried. */
-size_t conn_balance_tries(const struct conn *c);
-/* Where its service's connection goes: the endpoint in use, else the original destination. */
-struct net_addr conn_balance_address(const struct conn *c);
-/* The one in use failed, in its handshake or before: another one is upstream now. False: there is
- * none left to try. */
-bool conn_balance_next(struct conn *c, bool in_handshake);
-/* Whether it is said of an endpoint that came to its handshake, and not through it. */
-bool conn_balance_handshake(enum conn_reason r);
-/* The one in use is who it should be. */
-void conn_balance_succeeded(struct conn *c);
-/* Its upstream side is given up: if it is the endpoint that failed, that counts. */
-void conn_balance_ended(struct conn *c, enum conn_reason why);
-/* Whether its listener's target is a list. */
-bool conn_is_listed(const struct conn *c);
-/* Of a relay, which may connect upstream several times: if it has none in use, forgets what it
- * tried, and chooses. False: no memory. */
-bool conn_balance_again(struct conn *c);
-/* Its connection upstream has ended, and it goes on. */
-void conn_balance_leave(struct conn *c);
-/* Is not counted any more. */
-void conn_balance_end(struct conn *c);
-void conn_balance_free(struct conn *c);
-/* After a change, of one without TLS: whether the map leads to its upstream still. */
-bool conn_balance_holds(const struct conn *c);
-/* After a change, of one that stays: counts it where the map says now that it is. */
-void conn_balance_recount(struct conn *c);
-
-/* --- identity_limit.c ------------------------------------------------------------------------- */
-/* Inbound, once it is known who the peer is, of everything that is a connection: false, closed, if
- * this identity has too many. */
-bool conn_identity_enter(struct conn *c);
-void conn_identity_leave(struct conn *c);
-/* Of a stream that leaves its session: the session counts in its place, if it is the last. */
-void conn_identity_hand_back(struct conn *c);
-/* Closes, and tells it once a second at most. */
-void conn_limit_refuse(struct conn *c, enum conn_reason reason);
-
-/* --- plain.c: plaintext beside mTLS (docs/permissive.md) ---------------------------------------
- */
-/* Whether its first bytes have to be seen, before it is known what it is. */
-bool conn_plain_wanted(const struct conn *c);
-void conn_plain_start(struct conn *c);
-void conn_plain_step(struct conn *c); /* FIRST_BYTES */
-void conn_plain_timeout(struct conn *c);
-/* What was read for it, to whoever reads on. */
-struct str conn_plain_take(struct conn *c);
-/* Of a pump: what its client said first. False: closed, it is TLS. */
-bool conn_plain_heard(struct conn *c, const uint8_t *data, size_t n);
-/* Whether plaintext, if it is that, would be taken still. */
-bool conn_plain_holds(const struct conn *c);
-/* It, or a request in it, was judged. */
-void conn_plain_decided(struct conn *c, bool allowed);
-/* It came with a certificate. */
-void conn_plain_not(struct conn *c);
-void conn_plain_free(struct conn *c);
-
-/* --- told.c, hello.c, prelude.c, tunnel.c ------------------------------------------------------
- */
-/* Whether it has to be read first, of whom this one speaks. */
-bool conn_told_wanted(const struct conn *c);
-void conn_told_start(struct conn *c);
-void conn_told_step(struct conn *c);
-void conn_told_timeout(struct conn *c);
-void conn_told_free(struct conn *c);
-struct conn_place conn_place_in(const struct conn *c, const struct snapshot_listener *l);
-/* By the connection's snapshot: target and passthrough. */
-void conn_place(struct conn *c);
-bool conn_hello_wanted(const struct conn *c);
-void conn_hello_start(struct conn *c);
-void conn_hello_step(struct conn *c);
-void conn_hello_free(struct conn *c);
-/* What is left for the handshake. */
-uint64_t conn_handshake_ms(const struct conn *c);
-/* What the target gets before the client's first byte; false: the leg failed. */
-bool conn_prelude_send(struct conn *c, struct conn_leg *leg);
-bool conn_tunnel_wanted(const struct conn *c);
-/* STREAM_OK: it stands. STREAM_AGAIN: the leg is watched. STREAM_FAILED: there is none. */
-enum stream_outcome conn_tunnel_start(struct conn *c, struct conn_leg *leg);
-enum stream_outcome conn_tunnel_step(struct conn *c, struct conn_leg *leg);
-void conn_tunnel_free(struct conn *c);
-
-/* What the listener says of a port of the workload; NULL: nothing. */
-const struct conf_port *conn_declared_port(const struct conf_listener *l, uint16_t port);
-
-/* --- canary.c --------------------------------------------------------------------------------- */
-/* Whether its original destination is a canary's: then it is noted and closed, or answered. */
-bool conn_canary_took(struct conn *c);
-void conn_asked_step(struct conn *c); /* ASKED */
-/* Whether the empty line after an HTTP head is among these bytes; *at is 0 at first, and kept. */
-bool conn_asked_whole(uint8_t *at, const uint8_t *p, size_t n);
-
 /* --- inbound.c, outbound.c -------------------------------------------------------------------- */
 void conn_inbound_start(struct conn *c);
 void conn_inbound_handshake(struct conn *c);
@@ -528,111 +353,6 @@ void conn_pump_step(struct conn *c);
 /* What the streams have moved since the last time, into the counters. */
 void conn_count_bytes(struct conn *c);
 
-/* --- detect.c ----------------------------------------------------------------------------------
- * What a port carries that nobody declared: docs/detection.md. */
-/* Whether it has to be found out before anything is judged. */
-bool conn_detect_wanted(const struct conn *c);
-void conn_detect_start(struct conn *c);
-void conn_detect_step(struct conn *c); /* DETECT */
-void conn_detect_timeout(struct conn *c);
-/* After a change: if the policy speaks of requests no more, it is a connection like any other, and
- * what it has said so far goes first. It may be closed afterwards. */
-void conn_detect_review(struct conn *c);
-/* What is declared needs no finding out. */
-void conn_detect_declared(struct conn *c);
-/* Of a pump with c->detecting: what was read from one side. */
-void conn_detect_look(struct conn *c, const struct conn_leg *from, const uint8_t *data, size_t n);
-/* It ends: whatever was not found out counts as such. */
-void conn_detect_end(struct conn *c);
-/* False: it was judged as a connection, and would not be any more. */
-bool conn_detect_holds(const struct conn *c);
-
-/* --- judge.c ---------------------------------------------------------------------------------- */
-/* For what is said of a refusal; NULL: no memory. Lent. */
-struct conn_denial *conn_denial_new(struct conn *c);
-/* The connection by itself; fills verdict, and for a denial decision and near miss. */
-bool conn_judge(struct conn *c);
-void conn_decision_new(struct conn_worker *w, char ret_text[CONN_DECISION_TEXT]);
-struct str conn_peer_id(const struct conn *c);
-/* Of a relay: who answered upstream. */
-struct str conn_upstream_id(const struct conn *c);
-struct str conn_own_id(const struct conn *c);
-/* The port that policies speak of. Of a target that has none it is the listener's. */
-uint16_t conn_port(const struct conn *c);
-/* The address likewise; NULL: it has none. */
-const struct sockaddr *conn_source(const struct conn *c);
-/* Whether its peer, as far as it is known, or this process itself is quarantined. */
-bool conn_quarantined(const struct conn *c);
-/* After a change: moves it to the current snapshot. CONN_CLOSE_DONE if it may stay, else why not.
- */
-enum conn_reason conn_rejudge(struct conn *c);
-/* The same of one that the change does not concern. False: it has to be judged all the same. */
-bool conn_move(struct conn *c);
-
-/* --- audit.c ----------------------------------------------------------------------------------
- * A decision for the audit log, where there is one. Each is called once a decision, when it is
- * made.
- */
-struct conn_audit {
-    const struct policy_verdict *verdict; /* NULL: a denial without one */
-    const char *protocol;                 /* "tcp", "http1", "http2" */
-    struct str method, host, path;        /* of a request, as judged */
-    char *decision;                       /* CONN_DECISION_TEXT; made and filled in if it is empty
-                                           * and the decision is recorded; NULL: nobody's */
-    const char *near_miss;                /* of a denial; NULL: not known */
-    const char *reason;                   /* NULL: the verdict's */
-    bool ended;                           /* it was allowed, and is ended after a change */
-    bool refused;                         /* the verdict allows it, and something else says no:
-                                           * `reason` */
-};
-/* By c->verdict and c->denial; reason NULL: the verdict's. */
-void conn_audit_connection(struct conn *c, const char *reason);
-void conn_audit_request(struct conn *c, const struct conn_audit *a);
-/* It was allowed, and is ended after a change. */
-void conn_audit_ended(struct conn *c, enum conn_reason reason);
-
-/* --- denied.c ----------------------------------------------------------------------------------
- * A denial, kept for whoever asks why (docs/policy-tools.md): what rules ask about, and no
- * credentials. */
-struct conn_denied {
-    const struct policy_query *query;
-    const struct policy_verdict *verdict;
-    char *decision;       /* CONN_DECISION_TEXT; made if it is empty */
-    const char *protocol; /* "tcp", "http1", "http2" */
-    const char *reason;   /* NULL: the verdict's */
-    bool other_reading;   /* its path is the second one */
-};
-void conn_denied(struct conn *c, const struct conn_denied *d);
-/* A request, and where its outcome goes. */
-struct conn_question {
-    struct policy_query *query;
-    struct str other_path; /* a second reading of its path; n 0: there is none */
-    const char *protocol;
-    struct policy_verdict *verdict;
-    char *decision;  /* CONN_DECISION_TEXT; made if it is empty and the answer is no */
-    char *near_miss; /* what would have allowed it but for a clause, or "" */
-    size_t near_miss_size;
-};
-/* A path that has a second reading has to be allowed by both. A denial is kept. */
-bool conn_judge_request(struct conn *c, const struct conn_question *ask);
-/* The word for a verdict in logs. */
-const char *conn_verdict_word(const struct policy_verdict *v);
-
-/* --- rejudge.c -------------------------------------------------------------------------------- */
-/* Its peer is known (again): for the index, and the end of the certificates. */
-void conn_live_known(struct conn *c);
-/* It is allowed, and by what. */
-void conn_live_allowed(struct conn *c);
-/* Before what it does next is decided: by what holds now. False: it is closed. */
-bool conn_catch_up(struct conn *c);
-/* Marks whom it concerns; c NULL, or not of the snapshot `since`: all. */
-void live_mark_change(struct live_index *x, const struct snapshot_change *c, uint64_t since);
-/* After the current snapshot has become another one than that of generation `since`. */
-void worker_concern(struct conn_worker *w, uint64_t since);
-/* A millisecond's, and no more cuts than that: each is two resets and a line. */
-enum { CONN_CUTS_A_TURN = 64 };
-void worker_rejudge(void *worker);
-
 /* --- expiry.c --------------------------------------------------------------------------------- */
 void conn_expiry_begin(struct conn *c);
 void conn_expiry_end(struct conn *c);
@@ -654,39 +374,6 @@ void conn_record_common(struct log_line *l, const struct conn *c);
 void conn_record_session(struct conn *c, const char *step);
 /* It takes no new streams; by whom. */
 void conn_record_leave(struct conn *c, const char *by);
-
-/* --- http.c ----------------------------------------------------------------------------------- */
-bool conn_http_start(struct conn *c); /* false: no memory */
-void conn_http_step(struct conn *c);
-void conn_http_timeout(struct conn *c);
-/* False: the request in flight is no longer allowed. */
-bool conn_http_rejudge(struct conn *c);
-/* The worker drains: no further request on this connection. */
-void conn_http_drain(struct conn *c);
-void conn_http_free(struct conn *c);
-/* It closes, for c->reason: what it has of the workload may be of use to others. */
-void conn_http_leave(struct conn *c);
-void http_pool_init(struct conn_worker *w);
-void http_pool_flush(struct conn_worker *w);
-
-/* --- h2.c: HTTP/2 (docs/http2.md) --------------------------------------------------------------
- */
-/* Whether it was agreed on; whether the preface of it may come unasked. */
-bool conn_h2_wanted(const struct conn *c);
-bool conn_h2_may_follow(const struct conn *c);
-/* With what was read already. It may be closed afterwards. */
-void conn_h2_start(struct conn *c, const uint8_t *p, size_t n);
-/* The same, with what the reader of HTTP/1.1 has kept; that one is gone then. */
-void conn_h2_from_http(struct conn *c);
-void conn_h2_step(struct conn *c);
-void conn_h2_timeout(struct conn *c);
-/* Streams in flight that are no longer allowed are ended: true. */
-bool conn_h2_rejudge(struct conn *c);
-/* Says GOAWAY after that time, and ends with its last stream. */
-void conn_h2_drain(struct conn *c, uint64_t delay_ms);
-/* It closes: what is in flight is told of. */
-void conn_h2_end(struct conn *c, enum conn_reason reason);
-void conn_h2_free(struct conn *c);
 
 /* --- worker.c, listener.c --------------------------------------------------------------------- */
 void worker_conn_gone(struct conn_worker *w);
