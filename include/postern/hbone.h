@@ -126,13 +126,10 @@ bool hbone_session_tick(struct hbone_session *s, uint64_t now_ms);
 void hbone_session_goaway(struct hbone_session *s);
 /* Why it is over. */
 enum hbone_abuse hbone_session_why(const struct hbone_session *s);
-size_t hbone_session_streams(const struct hbone_session *s);
 /* Client: how many more it takes now; 0 also when the peer said that it goes away. */
 size_t hbone_session_room(const struct hbone_session *s);
 /* Client: whether there may be room again: neither side leaves. */
 bool hbone_session_usable(const struct hbone_session *s);
-/* Bytes that its streams keep for either side. */
-size_t hbone_session_held(const struct hbone_session *s);
 void *hbone_session_arg(const struct hbone_session *s);
 
 /* Server, in ops->request. Told to be ready once, whatever it wants. */

@@ -1,6 +1,7 @@
 /* The index of live connections: slots, and the entries that they share. */
 #include "index_priv.h"
 
+#include "index_look.h"
 #include "index_table.h"
 #include <stdlib.h>
 #include <string.h>

@@ -38,9 +38,6 @@ enum live_by {
 struct live_index;
 struct live_index *live_index_new(void);
 struct live_index *live_index_free(struct live_index *x);
-size_t live_count(const struct live_index *x);
-/* Bytes that it holds. */
-size_t live_memory(const struct live_index *x);
 
 /* --- slots ------------------------------------------------------------------------------------ */
 /* Never 0. Of a new connection, in no queue. */
@@ -86,7 +83,5 @@ void live_mark_all(struct live_index *x, enum live_rank rank);
 void *live_next(struct live_index *x, enum live_rank *ret_rank);
 /* Takes a slot out of its queue: it is being looked at. The rank that it had. */
 enum live_rank live_take(struct live_index *x, uint32_t slot);
-enum live_rank live_rank_of(const struct live_index *x, uint32_t slot);
-size_t live_queued(const struct live_index *x, enum live_rank rank);
 
 #endif

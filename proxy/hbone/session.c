@@ -1,6 +1,8 @@
 /* A session: nghttp2's callbacks, and the transport on both its ends. */
 #include "hbone_priv.h"
 
+#include "hbone_look.h"
+
 #include <errno.h>
 #include <stdlib.h>
 

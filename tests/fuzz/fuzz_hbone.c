@@ -4,6 +4,7 @@
  * windows, a session that is over stays over, and the same bytes in pieces end the same way. An
  * authority that is taken is the one that its address is written as.
  */
+#include <hbone_look.h>
 #include <postern/hbone.h>
 
 #include <stdio.h>

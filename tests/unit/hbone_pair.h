@@ -5,6 +5,7 @@
 #ifndef POSTERN_TEST_HBONE_PAIR_H
 #define POSTERN_TEST_HBONE_PAIR_H
 
+#include <hbone_look.h>
 #include <postern/hbone.h>
 #include <postern/http2_calm.h>
 #include <setjmp.h>

@@ -3,6 +3,7 @@
 #include "conn_priv.h"
 
 #include "hbone_world.h"
+#include "index_look.h"
 #include <sys/socket.h>
 
 enum { ALL = 5000, REVOKED = 250 };

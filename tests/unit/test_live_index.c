@@ -2,7 +2,7 @@
  * Whom a change concerns: the index against a full look. Over random policies, everybody whom a
  * full look would end is among the concerned; over chosen ones, nobody else is.
  */
-#include <index_priv.h>
+#include <index_look.h>
 
 #include "conn_priv.h"
 #include <postern/mem.h>
