@@ -4,6 +4,7 @@
  *   told.c     whom a peer speaks for              hello.c     choosing by server name
  *   plain.c    plaintext beside mTLS               canary.c    whether traffic is captured
  *   prelude.c  before the target's first byte      tunnel.c    HTTP CONNECT
+ *   first.c    what the readers of first bytes share
  */
 #ifndef POSTERN_CONN_BEFORE_PRIV_H
 #define POSTERN_CONN_BEFORE_PRIV_H
@@ -11,6 +12,7 @@
 #include <postern/buf.h>
 #include <postern/client_hello.h>
 #include <postern/conf.h>
+#include <postern/conn.h>
 #include <postern/net.h>
 #include <postern/permissive.h>
 #include <postern/snapshot.h>
@@ -22,7 +24,6 @@ struct conn_leg;
 struct conn_told {
     struct buf in; /* what came so far, later the TLVs that go on */
     bool done;
-    uint64_t took_ms;
     struct net_addr via;         /* who said it; none: that is the source itself */
     struct net_addr destination; /* whom the source connected to; none: not told */
 };
@@ -33,7 +34,6 @@ struct conn_hello {
     struct buf in; /* what came so far; gone when it was handed on */
     struct client_hello said;
     bool done;
-    uint64_t took_ms;
 };
 
 /* What a permissive port got first. */
@@ -44,7 +44,6 @@ struct conn_plain {
     bool unheard;  /* plaintext by silence, and the client has still said nothing */
     uint8_t class; /* enum permissive_class */
     uint16_t port; /* as the configuration knows it */
-    uint64_t took_ms;
     struct permissive_visit visit;
 };
 
@@ -58,6 +57,19 @@ struct conn_place {
     const struct snapshot_target *target; /* NULL: not explicit */
     bool passthrough;
 };
+
+/* --- first.c ----------------------------------------------------------------------------------
+ */
+/* Zeroed memory of a reader, in its state, with what is left of the handshake's time. NULL: closed.
+ */
+void *conn_first_begin(struct conn *c, struct conn_leg *leg, enum conn_state state, size_t size);
+/* Whether something may have come; that is used up then. */
+bool conn_first_wanted(struct conn_leg *leg);
+/* False: it waits, or is closed: more bytes are wanted than come. */
+bool conn_first_got(struct conn *c, struct conn_leg *leg, enum stream_outcome o);
+void conn_first_done(struct conn *c, struct conn_leg *leg);
+/* What is left for the handshake. */
+uint64_t conn_handshake_ms(const struct conn *c);
 
 /* --- plain.c: plaintext beside mTLS (docs/permissive.md) ---------------------------------------
  */
@@ -93,8 +105,6 @@ bool conn_hello_wanted(const struct conn *c);
 void conn_hello_start(struct conn *c);
 void conn_hello_step(struct conn *c);
 void conn_hello_free(struct conn *c);
-/* What is left for the handshake. */
-uint64_t conn_handshake_ms(const struct conn *c);
 /* What the target gets before the client's first byte; false: the leg failed. */
 bool conn_prelude_send(struct conn *c, struct conn_leg *leg);
 bool conn_tunnel_wanted(const struct conn *c);

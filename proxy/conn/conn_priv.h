@@ -208,6 +208,8 @@ struct conn {
     uint32_t linger_bytes;
     int sys_errno;
     uint64_t opened_ms, active_ms;
+    uint64_t first_began_ms;       /* of the reader of first bytes, if there is one */
+    uint32_t first_used_ms;        /* of the handshake's time, by all of them */
     uint64_t ends_ms;              /* by its listener's limits.lifetime; 0: never */
     struct expiry expiry;          /* of its certificates */
     uint32_t live;                 /* its place in the index */

@@ -45,27 +45,11 @@ bool conn_hello_wanted(const struct conn *c)
 
 void conn_hello_start(struct conn *c)
 {
-    c->hello = (struct conn_hello *)calloc(1, sizeof(*c->hello));
-    if (c->hello == NULL || !conn_leg_watch(c, &c->peer)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
+    c->hello = (struct conn_hello *)conn_first_begin(c, &c->peer, CONN_HELLO, sizeof(*c->hello));
+    if (c->hello != NULL) {
+        c->hello->in = (struct buf)BUF_INIT(CLIENT_HELLO_WIRE_MAX);
+        conn_hello_step(c);
     }
-    c->hello->in = (struct buf)BUF_INIT(CLIENT_HELLO_WIRE_MAX);
-    conn_set_state(c, CONN_HELLO);
-    loop_timer_arm(&c->timer, conn_handshake_ms(c));
-    c->peer.ready = LOOP_READ; /* the client speaks first, and mostly has by now */
-    conn_hello_step(c);
-}
-
-/* The time for the handshake runs from the accept on. */
-uint64_t conn_handshake_ms(const struct conn *c)
-{
-    uint64_t all = conn_conf(c)->timeouts.handshake_ms;
-    uint64_t used = c->plain != NULL && c->plain->done   ? c->plain->took_ms
-                    : c->hello != NULL && c->hello->done ? c->hello->took_ms
-                    : c->told != NULL                    ? c->told->took_ms
-                                                         : 0;
-    return used < all ? all - used : 1;
 }
 
 static void refuse(struct conn *c, enum client_hello_result r)
@@ -82,9 +66,8 @@ static void refuse(struct conn *c, enum client_hello_result r)
 static void found(struct conn *c)
 {
     c->hello->done = true;
-    c->hello->took_ms = loop_now_ms(c->worker->loop) - c->opened_ms;
     conn_place(c);
-    conn_leg_want(&c->peer, 0); /* what comes next waits in the kernel, also while it is held */
+    conn_first_done(c, &c->peer);
     if (c->target->conf->kind == CONF_TARGET_NONE) {
         conn_close(c, CONN_CLOSE_NO_SNI_ROUTE);
         return;
@@ -97,20 +80,9 @@ void conn_hello_step(struct conn *c)
     struct conn_hello *h = c->hello;
     struct conn_leg *leg = &c->peer;
     size_t n = 0;
-    if ((leg->ready & LOOP_READ) == 0) {
-        return;
-    }
-    leg->ready = 0;
-    switch (stream_read(&leg->s, c->worker->scratch.plain, h->in.max - buf_len(&h->in), &n)) {
-    case STREAM_OK:
-        break;
-    case STREAM_AGAIN:
-        conn_leg_want(leg, LOOP_READ);
-        return;
-    case STREAM_EOF:
-    case STREAM_FAILED:
-        c->sys_errno = leg->s.sys_errno;
-        conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
+    if (!conn_first_wanted(leg) || !conn_first_got(c, leg,
+                                                   stream_read(&leg->s, c->worker->scratch.plain,
+                                                               h->in.max - buf_len(&h->in), &n))) {
         return;
     }
     if (!buf_append(&h->in, c->worker->scratch.plain, n)) {

@@ -50,25 +50,21 @@ static bool silence_tells(const struct conn *c)
 
 void conn_plain_start(struct conn *c)
 {
-    c->plain = (struct conn_plain *)calloc(1, sizeof(*c->plain));
-    if (c->plain == NULL || !conn_leg_watch(c, &c->peer)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
+    c->plain =
+        (struct conn_plain *)conn_first_begin(c, &c->peer, CONN_FIRST_BYTES, sizeof(*c->plain));
+    if (c->plain == NULL) {
         return;
     }
-    uint64_t wait_ms = conn_handshake_ms(c);
-    if (silence_tells(c) && rules(c)->wait_ms < wait_ms) {
-        wait_ms = rules(c)->wait_ms;
+    if (silence_tells(c) && rules(c)->wait_ms < conn_handshake_ms(c)) {
+        loop_timer_arm(&c->timer, rules(c)->wait_ms);
     }
-    conn_set_state(c, CONN_FIRST_BYTES);
-    loop_timer_arm(&c->timer, wait_ms);
-    c->peer.ready = LOOP_READ; /* it mostly has spoken by now */
     conn_plain_step(c);
 }
 
 static void known(struct conn *c)
 {
     c->plain->done = true;
-    c->plain->took_ms = loop_now_ms(c->worker->loop) - c->opened_ms;
+    conn_first_done(c, &c->peer);
 }
 
 static void is_tls(struct conn *c)
@@ -102,27 +98,18 @@ void conn_plain_step(struct conn *c)
     struct conn_plain *p = c->plain;
     struct conn_leg *leg = &c->peer;
     size_t n = 0;
-    if ((leg->ready & LOOP_READ) == 0) {
+    if (!conn_first_wanted(leg)) {
         return;
     }
-    leg->ready = 0;
-    switch (stream_read(&leg->s, p->bytes + p->n, sizeof(p->bytes) - p->n, &n)) {
-    case STREAM_OK:
-        break;
-    case STREAM_AGAIN:
-        conn_leg_want(leg, LOOP_READ);
+    enum stream_outcome o = stream_read(&leg->s, p->bytes + p->n, sizeof(p->bytes) - p->n, &n);
+    if (o == STREAM_EOF && p->n == 0) {
+        conn_close(c, CONN_CLOSE_DONE); /* it wanted nothing */
         return;
-    case STREAM_EOF:
-        /* It wanted nothing; or it is the beginning of a record, and no more than that. */
-        conn_close(c, p->n == 0 ? CONN_CLOSE_DONE : CONN_CLOSE_DOWNSTREAM_RESET);
-        return;
-    case STREAM_FAILED:
-        c->sys_errno = leg->s.sys_errno;
-        conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
+    }
+    if (!conn_first_got(c, leg, o)) { /* or is the beginning of a record, and no more than that */
         return;
     }
     p->n = (uint8_t)(p->n + n);
-    conn_leg_want(leg, 0); /* what comes next waits in the kernel */
     switch (permissive_first(p->bytes, p->n)) {
     case PERMISSIVE_TLS:
         is_tls(c);
@@ -142,7 +129,6 @@ void conn_plain_timeout(struct conn *c)
     if (c->plain->n > 0) {
         is_tls(c);
     } else if (silence_tells(c)) {
-        conn_leg_want(&c->peer, 0);
         is_plaintext(c);
     } else {
         conn_record_handshake_timeout(c, &c->peer);

@@ -19,16 +19,11 @@ bool conn_told_wanted(const struct conn *c)
 void conn_told_start(struct conn *c)
 {
     struct conn_leg *leg = conn_downstream(c);
-    c->told = (struct conn_told *)calloc(1, sizeof(*c->told));
-    if (c->told == NULL || !conn_leg_watch(c, leg)) {
-        conn_close(c, CONN_CLOSE_NO_MEMORY);
-        return;
+    c->told = (struct conn_told *)conn_first_begin(c, leg, CONN_PROXY_HEADER, sizeof(*c->told));
+    if (c->told != NULL) {
+        c->told->in = (struct buf)BUF_INIT(PROXY_PROTOCOL_V2_MAX);
+        conn_told_step(c);
     }
-    c->told->in = (struct buf)BUF_INIT(PROXY_PROTOCOL_V2_MAX);
-    conn_set_state(c, CONN_PROXY_HEADER);
-    loop_timer_arm(&c->timer, conn_conf(c)->timeouts.handshake_ms);
-    leg->ready = LOOP_READ; /* it speaks first, and mostly has by now */
-    conn_told_step(c);
 }
 
 static void refuse(struct conn *c, const char *step)
@@ -75,8 +70,7 @@ static void go_on(struct conn *c, const struct proxy_protocol *h)
         return;
     }
     c->told->done = true;
-    c->told->took_ms = loop_now_ms(c->worker->loop) - c->opened_ms;
-    conn_leg_want(conn_downstream(c), 0); /* what comes next waits in the kernel */
+    conn_first_done(c, conn_downstream(c));
     if (c->direction == CONF_INBOUND) {
         conn_inbound_start(c);
     } else {
@@ -89,16 +83,17 @@ static enum stream_outcome take_bytes(struct conn *c)
 {
     struct buf *in = &c->told->in;
     uint8_t *raw = c->worker->scratch.raw;
-    int fd = conn_downstream(c)->s.fd;
+    struct stream *s = &conn_downstream(c)->s;
+    int fd = s->fd;
     size_t before = buf_len(in);
     ssize_t n = recv(fd, raw, in->max - before, MSG_PEEK);
     if (n <= 0) {
         bool later = n < 0 && (errno == EAGAIN || errno == EINTR);
-        c->sys_errno = n < 0 && !later ? errno : 0;
+        s->sys_errno = n < 0 && !later ? errno : 0;
         return later ? STREAM_AGAIN : n == 0 ? STREAM_EOF : STREAM_FAILED;
     }
     if (!buf_append(in, raw, (size_t)n)) {
-        c->sys_errno = ENOMEM;
+        s->sys_errno = ENOMEM;
         return STREAM_FAILED;
     }
     in->len = proxy_protocol_bound(buf_head(in), buf_len(in));
@@ -113,19 +108,7 @@ void conn_told_step(struct conn *c)
     struct buf *in = &c->told->in;
     struct proxy_protocol h = {.spiffe_id_tlv = 0}; /* an identity is never believed */
     size_t used = 0;
-    if ((leg->ready & LOOP_READ) == 0) {
-        return;
-    }
-    leg->ready = 0;
-    switch (take_bytes(c)) {
-    case STREAM_OK:
-        break;
-    case STREAM_AGAIN:
-        conn_leg_want(leg, LOOP_READ);
-        return;
-    case STREAM_EOF:
-    case STREAM_FAILED:
-        conn_close(c, CONN_CLOSE_DOWNSTREAM_RESET);
+    if (!conn_first_wanted(leg) || !conn_first_got(c, leg, take_bytes(c))) {
         return;
     }
     switch (proxy_protocol_read(buf_head(in), buf_len(in), &h, &used)) {

@@ -7,6 +7,8 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <postern/os.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -101,6 +103,32 @@ static void test_identity_clauses(void **state)
     assert_int_equal(row(w, 0)->allowed, 1);
     assert_int_equal(row(w, 0)->key.port, 0);
     assert_int_equal(row(w, 1)->key.who, PERMISSIVE_MTLS);
+    world_free(w);
+}
+
+/* What it was held before there was an identity is not taken from its handshake: that had a
+ * millisecond, once the wait was longer than the handshake may take. */
+static void test_held(void **state)
+{
+    (void)state;
+    struct world *w =
+        world_new_explicit("tcp" PERMISSIVE "\ntimeouts:\n  handshake: 1s", BY_ADDRESS, false);
+    const struct conn_counters *n = conn_worker_counters(w->server.worker);
+    int c = dial(w->tls);
+    assert_int_equal(send(c, "\x16\x03\x01\x01\x00\x01\x00\x00\xfc", 9, MSG_NOSIGNAL), 9);
+    uint64_t end = os_now_ms() + WAIT_MS;
+    while (atomic_load(&n->states[CONF_INBOUND][CONN_HELD]) == 0) {
+        assert_true(os_now_ms() < end);
+        (void)poll(NULL, 0, 1);
+    }
+    (void)poll(NULL, 0, 1300);
+    w->server.identity = make_identity(w, "spiffe://a.b/server");
+    side_post(&w->server);
+    const char *l = log_line(&w->server, "\"connection\"", "handshake_timeout");
+    const char *took = strstr(l, "\"duration_ms\":");
+    assert_non_null(took);
+    assert_true(strtol(took + strlen("\"duration_ms\":"), NULL, 10) > 1300 + 700);
+    close(c);
     world_free(w);
 }
 
@@ -299,11 +327,12 @@ static void test_policy_changes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strict),       cmocka_unit_test(test_identity_clauses),
-        cmocka_unit_test(test_no_way_back),  cmocka_unit_test(test_in_pieces),
-        cmocka_unit_test(test_silence),      cmocka_unit_test(test_too_late),
-        cmocka_unit_test(test_http),         cmocka_unit_test(test_http2),
-        cmocka_unit_test(test_turns_strict), cmocka_unit_test(test_policy_changes),
+        cmocka_unit_test(test_strict),         cmocka_unit_test(test_identity_clauses),
+        cmocka_unit_test(test_held),           cmocka_unit_test(test_no_way_back),
+        cmocka_unit_test(test_in_pieces),      cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_too_late),       cmocka_unit_test(test_http),
+        cmocka_unit_test(test_http2),          cmocka_unit_test(test_turns_strict),
+        cmocka_unit_test(test_policy_changes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
