@@ -7,19 +7,25 @@
  *                  makes COUNT handshakes, for counting instructions: valgrind --tool=callgrind,
  * the difference of two COUNTs. forgetful: as postern, but each with a new worker, so that no chain
  * has been verified before handshake      CPU time and memory of all, one JSON object
+ *
+ *   handshake threads N shared|own
+ *                  CPU time of a bare handshake where N threads make them at the same time, with
+ * one library context of OpenSSL's for all or one for each (docs/performance.md). Only N idle cores
+ * say anything: else the threads seldom meet
  */
 #include <malloc.h>
 #include <openssl/err.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/tls.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
-enum { HELD = 512 };
+enum { HELD = 512, THREADS_MAX = 16 };
 
 enum kind { BARE, POSTERN, FORGETFUL, N_KINDS };
 
@@ -74,9 +80,9 @@ static void make_certificates(void)
     EVP_PKEY_free(middle_key);
 }
 
-static SSL_CTX *bare(const SSL_METHOD *method, const struct party_of *own)
+static SSL_CTX *bare(OSSL_LIB_CTX *lib, const SSL_METHOD *method, const struct party_of *own)
 {
-    SSL_CTX *c = SSL_CTX_new(method);
+    SSL_CTX *c = SSL_CTX_new_ex(lib, NULL, method);
     if (c == NULL || SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION) != 1 ||
         SSL_CTX_set_ciphersuites(c, "TLS_AES_128_GCM_SHA256") != 1 ||
         SSL_CTX_use_certificate(c, own->leaf) != 1 || SSL_CTX_add1_chain_cert(c, w.middle) != 1 ||
@@ -129,9 +135,9 @@ struct our_pair {
     struct tls_stream client, server;
 };
 
-static struct bare_pair bare_open(void)
+static struct bare_pair bare_open_of(SSL_CTX *client, SSL_CTX *server)
 {
-    struct bare_pair p = {SSL_new(w.bare_client), SSL_new(w.bare_server)};
+    struct bare_pair p = {SSL_new(client), SSL_new(server)};
     BIO *a = NULL, *b = NULL;
     if (p.client == NULL || p.server == NULL || BIO_new_bio_pair(&a, 65536, &b, 65536) != 1) {
         die("SSL_new");
@@ -148,6 +154,11 @@ static struct bare_pair bare_open(void)
     }
     die("the handshake did not end");
     return p;
+}
+
+static struct bare_pair bare_open(void)
+{
+    return bare_open_of(w.bare_client, w.bare_server);
 }
 
 static void bare_close(struct bare_pair *p)
@@ -274,19 +285,82 @@ static double held_kb(bool postern)
     return ((double)(after - before) / HELD + streams) / 1024;
 }
 
+/* --- threads ---------------------------------------------------------------------------------- */
+struct thread {
+    pthread_t id;
+    pthread_barrier_t *together;
+    OSSL_LIB_CTX *lib; /* owned; NULL: the process's own */
+    double us;
+};
+
+static double thread_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static void *work(void *arg)
+{
+    enum { N = 300, WARM = 10 };
+    struct thread *t = (struct thread *)arg;
+    SSL_CTX *client = bare(t->lib, TLS_client_method(), &w.client);
+    SSL_CTX *server = bare(t->lib, TLS_server_method(), &w.server);
+    double start = 0;
+    for (int i = 0; i < WARM + N; i++) {
+        if (i == WARM) {
+            (void)pthread_barrier_wait(t->together);
+            start = thread_us();
+        }
+        struct bare_pair p = bare_open_of(client, server);
+        bare_close(&p);
+    }
+    t->us = (thread_us() - start) / N;
+    SSL_CTX_free(client);
+    SSL_CTX_free(server);
+    return NULL;
+}
+
+static void run_threads(size_t n, bool own)
+{
+    static struct thread threads[THREADS_MAX];
+    pthread_barrier_t together;
+    double us = 0;
+    if (n < 1 || n > THREADS_MAX || pthread_barrier_init(&together, NULL, (unsigned)n) != 0) {
+        die("1 to 16 threads");
+    }
+    for (size_t i = 0; i < n; i++) {
+        /* Never freed: OpenSSL keeps what it made in them with the certificates and keys. */
+        threads[i] = (struct thread){.together = &together, .lib = own ? OSSL_LIB_CTX_new() : NULL};
+        if (pthread_create(&threads[i].id, NULL, work, &threads[i]) != 0) {
+            die("a thread");
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        pthread_join(threads[i].id, NULL);
+        us += threads[i].us / (double)n;
+    }
+    pthread_barrier_destroy(&together);
+    printf(
+        "{\"threads\": %zu, \"contexts\": \"%s\", \"handshake_us\": %.1f, \"library\": \"%s\"}\n",
+        n, own ? "own" : "shared", us, OpenSSL_version(OPENSSL_VERSION));
+}
+
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"bare", "postern", "forgetful"};
     make_certificates();
-    w.bare_client = bare(TLS_client_method(), &w.client);
-    w.bare_server = bare(TLS_server_method(), &w.server);
+    w.bare_client = bare(NULL, TLS_client_method(), &w.client);
+    w.bare_server = bare(NULL, TLS_server_method(), &w.server);
     w.ours_client = ours(false, &w.client);
     w.ours_server = ours(true, &w.server);
     if (net_scratch_init(&w.scratch, NULL) == -1) {
         die("memory");
     }
     new_worker();
-    if (argc == 3 && strcmp(argv[1], "messages") == 0) {
+    if (argc == 4 && strcmp(argv[1], "threads") == 0) {
+        run_threads(strtoul(argv[2], NULL, 10), strcmp(argv[3], "own") == 0);
+    } else if (argc == 3 && strcmp(argv[1], "messages") == 0) {
         talk((unsigned)strtoul(argv[2], NULL, 10));
     } else if (argc == 3) {
         unsigned kind = 0;
