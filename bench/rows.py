@@ -177,6 +177,12 @@ def demands(results, bare, classes):
             {"pair": own, "row": row, "key": key, "what": what, "is": mine, "must": most, "of": of, "more_is_better": more,
              "digits": digits, "held": held}
         )  # fmt: skip
+    lost = {n: sum(of_row.get("errors", 0) for of_row in results[n].values()) for n in results if n.startswith("postern")}
+    out.append(
+        {"pair": "postern, all pairs", "row": "errors", "key": "errors", "what": "connections and requests that failed, all rows",
+         "is": sum(lost.values()), "must": 0, "of": ", ".join(n for n in lost if lost[n] > 0) or "none", "more_is_better": False,
+         "digits": 0, "held": not any(lost.values())}
+    )  # fmt: skip
     return out
 
 
