@@ -40,7 +40,7 @@ static void arm_expiry(struct identity_client *c)
 }
 
 /* There is no identity any more. */
-void client_withdraw(struct identity_client *c)
+static void withdraw(struct identity_client *c)
 {
     bool had_one = c->state != NULL;
     loop_timer_disarm(&c->expiry_timer);
@@ -99,7 +99,7 @@ static void on_expiry(void *arg)
         err_set(&why, ERR_UNAVAILABLE, "the agent did not renew it in time");
     }
     err_prefix(&why, "'%.200s' has expired", c->state->svid->spiffe_id);
-    client_withdraw(c);
+    withdraw(c);
     client_notice(c, IDENTITY_EXPIRED, &why);
     if (!c->retry_armed && !c->status.gave_up) {
         client_arm_retry(c, 0); /* nothing has failed: the clock was set */
@@ -165,7 +165,7 @@ void client_denied(struct identity_client *c, const struct err *why)
     bool first = !c->status.denied;
     c->status.denied = true;
     client_failed(c, why);
-    client_withdraw(c);
+    withdraw(c);
     if (first) {
         client_notice(c, IDENTITY_DENIED, why);
     }
@@ -294,6 +294,6 @@ void identity_client_key_lost(struct identity_client *c)
     EVP_PKEY_free(c->pending_key);
     c->pending_key = NULL;
     c->published_svid = false;
-    client_withdraw(c);
+    withdraw(c);
     identity_client_renew(c);
 }

@@ -43,8 +43,6 @@ struct identity_client {
 
 /* --- client.c --- */
 void client_notice(struct identity_client *c, enum identity_notice what, const struct err *why);
-/* There is no identity any more. */
-void client_withdraw(struct identity_client *c);
 /* If both halves are there, the owner gets a new whole. */
 void client_publish(struct identity_client *c);
 void client_arm_retry(struct identity_client *c, uint64_t delay_ms);

@@ -82,8 +82,4 @@ size_t source_secret(const struct source *s);
 /* What the agent says, of a workload's; NULL: nothing any more. */
 void source_take_state(struct source *s, const struct identity_state *state);
 
-/* --- credentials.c: for the sources of Workload APIs ---------------------------------------------
- */
-int credentials_start_workload(struct source *s, struct loop *loop, struct err *err);
-
 #endif

@@ -215,7 +215,7 @@ static void on_client_notice(void *arg, enum identity_notice what, const struct 
     }
 }
 
-int credentials_start_workload(struct source *s, struct loop *loop, struct err *err)
+static int start_workload(struct source *s, struct loop *loop, struct err *err)
 {
     static const struct identity_client_events events = {.on_state = on_state,
                                                          .on_notice = on_client_notice};
@@ -267,7 +267,7 @@ static int add(struct credentials *c, struct credentials_set *set, struct source
     }
     set_add(set, fresh);
     if (!fresh->is_trust && fresh->kind == CREDENTIAL_WORKLOAD_API) {
-        return credentials_start_workload(fresh, c->loop, err);
+        return start_workload(fresh, c->loop, err);
     }
     return source_load(fresh, &changed, err);
 }

@@ -157,7 +157,8 @@ int holder_asker_ask(struct holder_asker *a, uint32_t deadline_ms, struct holder
     return r;
 }
 
-void holder_asker_tell(struct holder_asker *a, struct holder_question *q)
+/* Sends q; nothing comes back. */
+static void tell(struct holder_asker *a, struct holder_question *q)
 {
     struct holder_channel *c = take(a);
     if (c != NULL) {
@@ -203,7 +204,7 @@ static void release(void *arg)
 {
     struct use *u = (struct use *)arg;
     struct holder_question q = {.type = HOLDER_DROP, .holder = u->holder, .key = u->key};
-    holder_asker_tell(u->asker, &q);
+    tell(u->asker, &q);
     free(u);
 }
 

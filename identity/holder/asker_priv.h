@@ -28,8 +28,6 @@ struct holder_asker *holder_asker_free(struct holder_asker *a);
 /* Sends q, with an id of its own, and waits for the answer of ret_size bytes. */
 int holder_asker_ask(struct holder_asker *a, uint32_t deadline_ms, struct holder_question *q,
                      void *ret, size_t ret_size, struct err *err);
-/* Sends q; nothing comes back. */
-void holder_asker_tell(struct holder_asker *a, struct holder_question *q);
 /* An EVP_PKEY of what was made. */
 EVP_PKEY *holder_asker_key(struct holder_asker *a, struct away_keys *keys,
                            const struct holder_made *made, struct err *err);

@@ -52,7 +52,8 @@ static int compare(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-bool keeper_deny_finish(struct keeper_deny *d, const struct agent_msg_deny_begin *commit)
+/* false: it is not what was announced. */
+static bool finish(struct keeper_deny *d, const struct agent_msg_deny_begin *commit)
 {
     for (size_t k = 0; k < 2; k++) {
         qsort(d->kinds[k].texts, d->kinds[k].n, sizeof(char *), compare);
@@ -110,7 +111,7 @@ int keeper_deny_commit(struct keeper *k, const struct agent_msg_deny_begin *msg,
 {
     struct agent_msg_deny_begin applied = *msg;
 
-    if (k->deny_incoming == NULL || !keeper_deny_finish(k->deny_incoming, msg)) {
+    if (k->deny_incoming == NULL || !finish(k->deny_incoming, msg)) {
         return err_set(err, ERR_PROTOCOL, "a quarantine was committed that was not begun");
     }
     keeper_deny_free(k->deny);

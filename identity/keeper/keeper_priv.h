@@ -337,8 +337,6 @@ struct keeper_deny; /* one set; NULL: nothing is quarantined */
 struct keeper_deny *keeper_deny_new(uint64_t version, size_t expected);
 struct keeper_deny *keeper_deny_free(struct keeper_deny *d);
 void keeper_deny_add(struct keeper_deny *d, const struct agent_msg_deny_item *msg);
-/* false: it is not what was announced. */
-bool keeper_deny_finish(struct keeper_deny *d, const struct agent_msg_deny_begin *commit);
 /* Whether this caller may not have this identity: ask before anything is signed for it. */
 bool keeper_deny_stops(const struct keeper_deny *d, const struct keeper_facts *facts,
                        const char *spiffe_id);

@@ -57,7 +57,8 @@ static void append_text(struct rotate_bytes *b, const char *text)
     rotate_bytes_append(b, text, strlen(text));
 }
 
-void rotate_pem_append(struct rotate_bytes *b, const char *label, const uint8_t *der, size_t len)
+/* One PEM block. */
+static void append_block(struct rotate_bytes *b, const char *label, const uint8_t *der, size_t len)
 {
     uint8_t line[LINE_CHARS + 2];
     append_text(b, "-----BEGIN ");
@@ -82,7 +83,7 @@ int rotate_pem_cert(struct rotate_bytes *b, X509 *cert, struct err *err)
     if (x509_to_der(cert, &der, &len, err) == -1) {
         return -1;
     }
-    rotate_pem_append(b, "CERTIFICATE", der, len);
+    append_block(b, "CERTIFICATE", der, len);
     return 0;
 }
 
@@ -100,8 +101,7 @@ static int append_sec1(struct rotate_bytes *b, EVP_PKEY *key, struct err *err)
     uint8_t *end = der;
     bool ok = i2d_PrivateKey(key, &end) == len;
     if (ok) {
-        rotate_pem_append(b, id == EVP_PKEY_EC ? "EC PRIVATE KEY" : "RSA PRIVATE KEY", der,
-                          (size_t)len);
+        append_block(b, id == EVP_PKEY_EC ? "EC PRIVATE KEY" : "RSA PRIVATE KEY", der, (size_t)len);
     }
     mem_secret_free(der);
     return ok ? 0 : err_set(err, ERR_CRYPTO, "cannot write the key");
@@ -119,7 +119,7 @@ int rotate_pem_key(struct rotate_bytes *b, EVP_PKEY *key, enum conf_rotate_encod
     if (x509_key_to_pkcs8(key, &der, &len, err) == -1) {
         return -1;
     }
-    rotate_pem_append(b, "PRIVATE KEY", der, len);
+    append_block(b, "PRIVATE KEY", der, len);
     mem_secret_free(der);
     return 0;
 }

@@ -16,8 +16,6 @@ struct rotate_bytes {
 void rotate_bytes_append(struct rotate_bytes *b, const void *p, size_t n);
 void rotate_bytes_reset(struct rotate_bytes *b);
 
-/* One PEM block. */
-void rotate_pem_append(struct rotate_bytes *b, const char *label, const uint8_t *der, size_t len);
 int rotate_pem_cert(struct rotate_bytes *b, X509 *cert, struct err *err);
 int rotate_pem_key(struct rotate_bytes *b, EVP_PKEY *key, enum conf_rotate_encoding encoding,
                    struct err *err);

@@ -132,7 +132,8 @@ void service_on_conn_closed(void *arg, void *conn_context)
     }
 }
 
-void service_caller_gone(struct service_caller *c)
+/* The process that connected has ended: nothing more for this connection. */
+static void caller_gone(struct service_caller *c)
 {
     if (!c->gone) {
         c->gone = true;
@@ -153,6 +154,6 @@ void service_on_attestor_push(struct service *s, const union agent_msg *msg, int
         c = c->next;
     }
     if (c != NULL) {
-        service_caller_gone(c);
+        caller_gone(c);
     }
 }

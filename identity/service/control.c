@@ -26,7 +26,8 @@ void service_trim_later(struct service *s)
 
 /* --- ending ----------------------------------------------------------------------------------- */
 
-void service_fail(struct service *s, const struct err *err)
+/* Ends the process with status 1. */
+static void fail(struct service *s, const struct err *err)
 {
     log_failure(s->log, LOG_ERROR, "service_failed", err);
     s->exit_status = 1;
@@ -39,7 +40,7 @@ static void on_stop_timer(void *arg)
     loop_stop(s->loop);
 }
 
-void service_stop(struct service *s)
+static void stop(struct service *s)
 {
     if (s->stopping) {
         return;
@@ -61,7 +62,7 @@ void service_channel_lost(struct service_channel *ch, bool bad)
     ch->lost = true;
     loop_io_want(ch->io, 0);
     if (ch == &s->control && !bad) {
-        service_stop(s); /* closing it means: end orderly */
+        stop(s); /* closing it means: end orderly */
         return;
     }
     if (s->stopping && !bad) {
@@ -72,7 +73,7 @@ void service_channel_lost(struct service_channel *ch, bool bad)
     } else {
         (void)err_set(&err, ERR_UNAVAILABLE, "the %s closed its channel", ch->peer);
     }
-    service_fail(s, &err);
+    fail(s, &err);
 }
 
 /* --- the keeper ------------------------------------------------------------------------------- */
@@ -108,7 +109,7 @@ static void get_bundle(struct service *s)
     s->bundle_ask = service_channel_ask(&s->keeper, &msg, AGENT_MSG_BUNDLE, on_bundle, s);
 }
 
-void service_on_keeper_push(struct service *s, const union agent_msg *msg, int fd)
+static void on_keeper_push(struct service *s, const union agent_msg *msg, int fd)
 {
     (void)fd; /* none comes with any message of the keeper */
     s->changed = msg->changed;
@@ -144,7 +145,7 @@ static void on_listener(struct service *s, const struct agent_msg_listener *msg,
     }
 }
 
-void service_on_control_push(struct service *s, const union agent_msg *msg, int fd)
+static void on_control_push(struct service *s, const union agent_msg *msg, int fd)
 {
     switch (msg->head.type) { /* agent_ipc_recv let none but these pass */
     case AGENT_MSG_LISTENER:
@@ -182,7 +183,7 @@ void service_on_control_push(struct service *s, const union agent_msg *msg, int 
         s->kubelet_state = msg->kubelet_state;
         break;
     case AGENT_MSG_STOP:
-        service_stop(s);
+        stop(s);
         break;
     default:
         service_channel_lost(&s->control, true); /* a second START_SERVICE */
@@ -248,11 +249,10 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
     }
     s->server = grpc_server_new(s->loop, service_methods, service_n_methods, &limits, &events, s);
     service_channel_init(&s->control, s, control, AGENT_WAY_SUPERVISOR_SERVICE, "supervisor",
-                         service_on_control_push);
+                         on_control_push);
     service_channel_init(&s->attestor, s, attestor, AGENT_WAY_ATTESTOR_SERVICE, "attestor",
                          service_on_attestor_push);
-    service_channel_init(&s->keeper, s, keeper, AGENT_WAY_KEEPER_SERVICE, "keeper",
-                         service_on_keeper_push);
+    service_channel_init(&s->keeper, s, keeper, AGENT_WAY_KEEPER_SERVICE, "keeper", on_keeper_push);
     return 0;
 }
 

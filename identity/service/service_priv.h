@@ -100,8 +100,6 @@ void service_on_conn_closed(void *arg, void *conn_context);
 /* Counts a call; false: the uid or the service has too many. */
 bool service_caller_charge(struct service_caller *c);
 void service_caller_discharge(struct service_caller *c);
-/* The process that connected has ended: nothing more for this connection. */
-void service_caller_gone(struct service_caller *c);
 void service_accounts_deinit(struct service *s);
 
 /* --- whose turn it is (turns.c) ----------------------------------------------------------------
@@ -494,16 +492,11 @@ int service_open(struct service *s, int control, int attestor, int keeper, struc
 void service_close(struct service *s);
 int service_drop_privileges(const struct agent_msg_start_service *start,
                             struct agent_msg_report *ret_report, struct err *err);
-void service_on_control_push(struct service *s, const union agent_msg *msg, int fd);
-void service_on_keeper_push(struct service *s, const union agent_msg *msg, int fd);
 /* Whether the wall clock was set forward since the last look: what has become due is renewed. */
 void service_look_at_clock(struct service *s);
 /* A channel is closed or broke its protocol. */
 void service_channel_lost(struct service_channel *ch, bool bad);
-void service_stop(struct service *s);
 /* Memory was freed, or will be: what the heap does not need goes back in a while. */
 void service_trim_later(struct service *s);
-/* Ends the process with status 1. */
-void service_fail(struct service *s, const struct err *err);
 
 #endif

@@ -105,8 +105,9 @@ static int open_unix(struct supervisor_socket *s, const char *path, int type, mo
     return 0;
 }
 
-int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
-                           struct err *err)
+/* A listening Unix socket. Makes the last directory of its path; one that others may write to is
+ * refused. A stale socket is removed only if nobody answers on it. */
+static int open_socket(struct supervisor_socket *s, const char *path, mode_t mode, struct err *err)
 {
     return open_unix(s, path, SOCK_STREAM, mode, err);
 }
@@ -116,8 +117,7 @@ int supervisor_socket_open_control(struct supervisor_socket *s, const char *path
     return open_unix(s, path, SOCK_SEQPACKET, 0600, err);
 }
 
-int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,
-                               struct err *err)
+static int open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr, struct err *err)
 {
     const int on = 1;
     os_autofd int fd =
@@ -162,16 +162,15 @@ int supervisor_socket_take_or_open(struct supervisor_socket *s, const struct ser
             return check_directory(path, true, err);
         }
     }
-    return supervisor_socket_open(s, path, mode, err);
+    return open_socket(s, path, mode, err);
 }
 
 int supervisor_socket_take_or_open_tcp(struct supervisor_socket *s,
                                        const struct service_sockets *from,
                                        const struct conf_sockaddr *addr, struct err *err)
 {
-    return take(s, from, (const struct sockaddr *)&addr->ss, addr->len)
-               ? 0
-               : supervisor_socket_open_tcp(s, addr, err);
+    return take(s, from, (const struct sockaddr *)&addr->ss, addr->len) ? 0
+                                                                        : open_tcp(s, addr, err);
 }
 
 void supervisor_socket_close(struct supervisor_socket *s)

@@ -58,14 +58,8 @@ struct supervisor_socket {
     const char *path; /* lent; NULL: TCP */
     struct stat file; /* which one was made, so that no other is removed at the end */
 };
-/* A listening Unix socket. Makes the last directory of its path; one that others may write to is
- * refused. A stale socket is removed only if nobody answers on it. */
-int supervisor_socket_open(struct supervisor_socket *s, const char *path, mode_t mode,
-                           struct err *err);
 /* For orders: SOCK_SEQPACKET, 0600, and not even a sticky directory of others will do. */
 int supervisor_socket_open_control(struct supervisor_socket *s, const char *path, struct err *err);
-int supervisor_socket_open_tcp(struct supervisor_socket *s, const struct conf_sockaddr *addr,
-                               struct err *err);
 void supervisor_socket_close(struct supervisor_socket *s);
 /* The same, with the socket of that address that the service manager opened, if there is one: its
  * file, mode and removal are the manager's. */

@@ -128,10 +128,8 @@ void ghost_put_quoted(struct ghost_made *m, const char *text);
 void ghost_put_path(struct ghost_made *m, const char *path);
 /* identity, credentials and trust: who we are, and who others have to be. */
 void ghost_put_names(struct ghost_made *m);
-/* Whether the certificate and the authorities come from a Workload API; whether there is a
- * certificate of our own. */
+/* Whether the certificate and the authorities come from a Workload API. */
 bool ghost_is_spiffe(const struct ghost_line *l);
-bool ghost_has_certificate(const struct ghost_line *l);
 /* `allow`, or `verify` and `identities`. host: what a client connects to. */
 void ghost_put_allow(struct ghost_made *m);
 void ghost_put_verify(struct ghost_made *m, const char *host);

@@ -50,7 +50,7 @@ static bool is_token(const struct ghost_line *l)
     return ghost_text(l, GHOST_PKCS11_MODULE)[0] != '\0';
 }
 
-bool ghost_has_certificate(const struct ghost_line *l)
+static bool has_certificate(const struct ghost_line *l)
 {
     return ghost_text(l, GHOST_KEYSTORE)[0] != '\0' || ghost_text(l, GHOST_CERT)[0] != '\0';
 }
@@ -223,7 +223,7 @@ void ghost_put_names(struct ghost_made *m)
         put_identity(m);
         return;
     }
-    if (ghost_has_certificate(m->line)) {
+    if (has_certificate(m->line)) {
         put_credentials(m);
     }
     if (asks) {

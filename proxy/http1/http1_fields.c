@@ -85,7 +85,9 @@ enum http1_field http1_field_of_folded(const char *folded, size_t n, bool exact)
     return HTTP1_FIELD_OTHER;
 }
 
-enum http1_field http1_field_of(struct str name)
+/* By name, any case. Bytes that some servers fold into '-' (RFC 3875 4.1.18 makes all names
+ * variables; '_' and '-' then meet) count as '-' where that would let a header through. */
+static enum http1_field field_of(struct str name)
 {
     char folded[HTTP1_FOLD_MAX];
     if (name.n == 0) {
@@ -255,7 +257,7 @@ static enum http1_reason read_option(struct str option, struct http1_header *hea
         f->wants_upgrade = true;
         return HTTP1_NONE;
     }
-    if (meant_for_server(http1_field_of(option))) {
+    if (meant_for_server(field_of(option))) {
         return HTTP1_CONNECTION_LISTS;
     }
     for (unsigned i = 0; i < n; i++) {
@@ -331,7 +333,7 @@ static enum http1_reason classify(struct http1_header *h, enum http1_kind kind,
                                   struct http1_fields *f, unsigned *n_protocols, bool *traces)
 {
     bool request = kind == HTTP1_KIND_REQUEST;
-    h->id = (uint8_t)http1_field_of(h->name);
+    h->id = (uint8_t)field_of(h->name);
     switch ((enum http1_field)h->id) {
     case HTTP1_FIELD_CONTENT_LENGTH:
         return set_once(&f->content_length, h, HTTP1_LENGTH_DUPLICATE);

@@ -87,9 +87,6 @@ enum http1_field {
     HTTP1_FIELD_LOOKALIKE,  /* refused */
 };
 
-/* By name, any case. Bytes that some servers fold into '-' (RFC 3875 4.1.18 makes all names
- * variables; '_' and '-' then meet) count as '-' where that would let a header through. */
-enum http1_field http1_field_of(struct str name);
 /* The same of a name of n > 0 bytes, of which the first HTTP1_FOLD_MAX are there, each through
  * http1_fold_byte; exact: that changed letters only. */
 enum http1_field http1_field_of_folded(const char *folded, size_t n, bool exact);

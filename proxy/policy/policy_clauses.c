@@ -4,7 +4,7 @@
  */
 #include "policy_priv.h"
 
-bool policy_dim_is_from(enum dim dim)
+static bool is_from(enum dim dim)
 {
     return dim == DIM_PRINCIPAL || dim == DIM_NAMESPACE || dim == DIM_ACCOUNT ||
            dim == DIM_DOMAIN || dim == DIM_SOURCE || dim == DIM_CLAIM;
@@ -47,7 +47,7 @@ const struct clause *policy_atom_clause(const struct policy *p, const struct ato
     if (dim == DIM_TARGET) {
         return a->to >= 0 && a->from == ENTRY_EACH ? &nothing : &p->rules[a->rule].target;
     }
-    if (policy_dim_is_from(dim)) {
+    if (is_from(dim)) {
         return a->from >= 0 ? policy_from_clause(&p->from[a->from], dim) : &nothing;
     }
     return a->to >= 0 ? policy_to_clause(&p->to[a->to], dim) : &nothing;
@@ -158,7 +158,8 @@ bool policy_item_holds(struct ask *a, enum dim dim, const struct named_item *ite
     return dim == DIM_CLAIM || grants ? !any : !all;
 }
 
-bool policy_named_holds(struct ask *a, enum dim dim, const struct named *c, enum conf_action action)
+/* All of a list with names. */
+static bool named_holds(struct ask *a, enum dim dim, const struct named *c, enum conf_action action)
 {
     const struct named_item *items = a->policy->items;
     for (uint32_t i = 0; i < c->pos.n; i++) {
@@ -197,7 +198,7 @@ bool policy_atom_holds(struct ask *a, const struct atom *atom)
         }
     }
     for (enum dim d = DIM_PLAIN_COUNT; d < DIM_COUNT; d++) {
-        if (!policy_named_holds(a, d, policy_atom_named(p, atom, d), action)) {
+        if (!named_holds(a, d, policy_atom_named(p, atom, d), action)) {
             return false;
         }
     }

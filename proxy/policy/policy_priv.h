@@ -411,8 +411,6 @@ static inline bool dim_is_named(enum dim dim)
 const struct clause *policy_from_clause(const struct from *f, enum dim dim);
 const struct clause *policy_to_clause(const struct to *t, enum dim dim);
 const struct named *policy_to_named(const struct to *t, enum dim dim);
-/* NULL: it is no dimension of from (to). */
-bool policy_dim_is_from(enum dim dim);
 bool policy_to_is_request(const struct to *t);
 /* docs/authorization.md, "What is not known": whether what is missing counts as true. */
 static inline bool action_grants(enum conf_action action)
@@ -426,9 +424,6 @@ bool policy_not_list_holds(struct ask *a, enum dim dim, const struct run *neg,
 /* One element of a list with names, positive or of a `not`. */
 bool policy_item_holds(struct ask *a, enum dim dim, const struct named_item *item, bool negative,
                        enum conf_action action);
-/* All of a list with names. */
-bool policy_named_holds(struct ask *a, enum dim dim, const struct named *c,
-                        enum conf_action action);
 /* All of an atom, one clause after the other. */
 bool policy_atom_holds(struct ask *a, const struct atom *atom);
 bool policy_has_ended(const struct rule *r, const struct policy_query *q);
