@@ -2,6 +2,7 @@
 #include <postern/conf.h>
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,10 +96,7 @@ void diag_add(struct conf_diag *d, unsigned file_no, unsigned line, unsigned col
     if (d->n == CONFIG_ERRORS_MAX) {
         d->n--; /* the last by position gives way */
     }
-    if (d->n == d->cap) {
-        d->cap = d->cap == 0 ? 4 : d->cap * 2;
-        d->items = mem_must_realloc(d->items, d->cap * sizeof(d->items[0]));
-    }
+    MEM_GROW(d->items, d->n, d->cap, 4);
     memmove(&d->items[at + 1], &d->items[at], (d->n - at) * sizeof(d->items[0]));
     d->items[at] =
         (struct diag_item){.file_no = file_no, .line = line, .column = column, .err = *err};

@@ -4,7 +4,7 @@
 #include "proxy_priv.h"
 
 #include <jansson.h>
-#include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <postern/metrics.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +20,7 @@ struct names {
 static void add_name(void *arg, const char *host)
 {
     struct names *names = (struct names *)arg;
-    if (names->n == names->room) {
-        names->room = names->room > 0 ? 2 * names->room : 16;
-        names->list =
-            (const char **)mem_must_realloc(names->list, names->room * sizeof(const char *));
-    }
+    MEM_GROW(names->list, names->n, names->room, 16);
     names->list[names->n++] = host;
 }
 

@@ -1,6 +1,7 @@
 #include <postern/agent_docs.h>
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,10 +47,7 @@ static bool add_item(struct agent_doc *d, uint32_t line, struct str text)
         (d->n_items > 0 && d->items[d->n_items - 1].line > line)) {
         return false;
     }
-    if (d->n_items == d->cap_items) {
-        d->cap_items = d->cap_items > 0 ? 2 * d->cap_items : 16;
-        d->items = mem_must_realloc(d->items, d->cap_items * sizeof(*d->items));
-    }
+    MEM_GROW(d->items, d->n_items, d->cap_items, 16);
     d->items[d->n_items++] = (struct agent_doc_item){.line = line,
                                                      .text_at = buf_len(&d->text),
                                                      .n_text = text.n,

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -39,10 +40,7 @@ static int compare_ids(const void *a, const void *b)
 
 static void add_id(struct attest_mounts *m, uint64_t id)
 {
-    if (m->n == m->cap) {
-        m->cap = m->cap > 0 ? 2 * m->cap : 256;
-        m->ids = mem_must_realloc(m->ids, m->cap * sizeof(*m->ids));
-    }
+    MEM_GROW(m->ids, m->n, m->cap, 256);
     m->ids[m->n++] = id;
 }
 

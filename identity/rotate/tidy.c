@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <postern/os.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,10 +140,7 @@ static int on_name(void *arg, const char *name, struct err *err)
         !rotate_generation_parse(str_of(name), &g.seq, &g.made_ms)) {
         return 0;
     }
-    if (l->n == l->cap) {
-        l->cap = l->cap == 0 ? 16 : l->cap * 2;
-        l->items = mem_must_realloc(l->items, l->cap * sizeof(*l->items));
-    }
+    MEM_GROW(l->items, l->n, l->cap, 16);
     memcpy(g.name, name, strlen(name) + 1);
     l->items[l->n++] = g;
     return 0;

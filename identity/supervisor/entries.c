@@ -1,7 +1,7 @@
 #include "supervisor_priv.h"
 
 #include <malloc.h>
-#include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 
 static int take_entry(struct supervisor *s, void *arg, struct err *err)
@@ -15,10 +15,7 @@ static int take_entry(struct supervisor *s, void *arg, struct err *err)
     if (s->n_loaded >= AGENT_ENTRIES_MAX) {
         return err_set(err, ERR_LIMIT, "more than %d entries", AGENT_ENTRIES_MAX);
     }
-    if (s->n_loaded == *cap) {
-        *cap = *cap > 0 ? 2 * *cap : 16;
-        s->loaded = mem_must_realloc(s->loaded, *cap * sizeof(*s->loaded));
-    }
+    MEM_GROW(s->loaded, s->n_loaded, *cap, 16);
     s->loaded[s->n_loaded++] = s->in.entry;
     return 0;
 }

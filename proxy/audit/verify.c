@@ -3,7 +3,7 @@
 
 #include <openssl/evp.h>
 #include <postern/jsonl.h>
-#include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +29,7 @@ void audit_verify_deinit(struct audit_verify *v)
 
 static void remember(struct audit_verify *v)
 {
-    if (v->n_hashes == v->room) {
-        v->room = v->room > 0 ? 2 * v->room : 1024;
-        v->hashes = mem_must_realloc(v->hashes, v->room * sizeof(*v->hashes));
-    }
+    MEM_GROW(v->hashes, v->n_hashes, v->room, 1024);
     memcpy(v->hashes[v->n_hashes++], v->head, AUDIT_HASH_SIZE);
 }
 

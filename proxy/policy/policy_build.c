@@ -6,16 +6,14 @@
 #include "policy_priv.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 
 enum { ENTRIES_FREE = 4096 }; /* atoms that a rule may take in any case */
 
 static void add_atom(struct policy *p, struct atom atom)
 {
-    if (p->n_atoms == p->cap_atoms) {
-        p->cap_atoms = p->cap_atoms > 0 ? p->cap_atoms * 2 : 16;
-        p->atoms = mem_must_realloc(p->atoms, p->cap_atoms * sizeof(p->atoms[0]));
-    }
+    MEM_GROW(p->atoms, p->n_atoms, p->cap_atoms, 16);
     p->atoms[p->n_atoms++] = atom;
 }
 
@@ -67,10 +65,7 @@ static void add_requests(struct policy *p, uint32_t rule)
 static void add_each(struct policy *p, uint32_t rule)
 {
     const struct rule *r = &p->rules[rule];
-    if (p->n_each == p->cap_each) {
-        p->cap_each = p->cap_each > 0 ? p->cap_each * 2 : 4;
-        p->each = mem_must_realloc(p->each, p->cap_each * sizeof(p->each[0]));
-    }
+    MEM_GROW(p->each, p->n_each, p->cap_each, 4);
     p->each[p->n_each++] = (struct each){.rule = rule, .first_atom = p->n_atoms};
     for (uint32_t j = 0; j < r->n_to; j++) {
         add_atom(p, (struct atom){.rule = rule, .from = ENTRY_EACH, .to = (int32_t)(r->to_at + j)});

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +18,7 @@ struct policy_edited {
 
 static void *keep(struct policy_edited *e, void *p)
 {
-    if (e->n == e->cap) {
-        e->cap = e->cap > 0 ? e->cap * 2 : 16;
-        e->owned = mem_must_realloc(e->owned, e->cap * sizeof(e->owned[0]));
-    }
+    MEM_GROW(e->owned, e->n, e->cap, 16);
     e->owned[e->n++] = p;
     return p;
 }

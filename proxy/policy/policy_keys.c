@@ -4,6 +4,7 @@
 #include "policy_hash.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,10 +63,7 @@ static void add_length(struct lengths *l, uint32_t len)
     if (i < l->n && l->items[i] == len) {
         return;
     }
-    if (l->n == l->cap) {
-        l->cap = l->cap > 0 ? l->cap * 2 : 8;
-        l->items = mem_must_realloc(l->items, l->cap * sizeof(l->items[0]));
-    }
+    MEM_GROW(l->items, l->n, l->cap, 8);
     memmove(&l->items[i + 1], &l->items[i], (l->n - i) * sizeof(l->items[0]));
     l->items[i] = len;
     l->n++;

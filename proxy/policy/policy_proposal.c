@@ -10,6 +10,7 @@
 #include "policy_proposal.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,10 +32,7 @@ struct work {
 
 static void add_edit(struct work *w, struct policy_edit edit)
 {
-    if (w->n == w->cap) {
-        w->cap = w->cap > 0 ? w->cap * 2 : 8;
-        w->edits = mem_must_realloc(w->edits, w->cap * sizeof(w->edits[0]));
-    }
+    MEM_GROW(w->edits, w->n, w->cap, 8);
     w->edits[w->n++] = edit;
 }
 

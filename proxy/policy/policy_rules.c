@@ -2,6 +2,7 @@
 #include "policy_priv.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,10 +18,7 @@ struct compiler {
 
 static void push(struct compiler *c, uint32_t key)
 {
-    if (c->n == c->cap) {
-        c->cap = c->cap > 0 ? c->cap * 2 : 64;
-        c->keys = mem_must_realloc(c->keys, c->cap * sizeof(c->keys[0]));
-    }
+    MEM_GROW(c->keys, c->n, c->cap, 64);
     c->keys[c->n++] = key;
 }
 
@@ -131,10 +129,7 @@ static int compile_items(struct compiler *c, enum dim dim, const struct conf_pol
         if (compile_item(c, dim, &list->items[i], &item) != 0) {
             return -1;
         }
-        if (p->n_items == p->cap_items) {
-            p->cap_items = p->cap_items > 0 ? p->cap_items * 2 : 16;
-            p->items = mem_must_realloc(p->items, p->cap_items * sizeof(p->items[0]));
-        }
+        MEM_GROW(p->items, p->n_items, p->cap_items, 16);
         p->items[p->n_items++] = item;
         ret->n++;
     }

@@ -9,6 +9,7 @@
 #include "policy_priv.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,10 +40,7 @@ static void set_bit(struct line *lines, uint32_t position)
 
 static void add_pair(struct builder *b, uint32_t key, unsigned kind, uint32_t position)
 {
-    if (b->n == b->cap) {
-        b->cap = b->cap > 0 ? b->cap * 2 : 256;
-        b->pairs = mem_must_realloc(b->pairs, b->cap * sizeof(b->pairs[0]));
-    }
+    MEM_GROW(b->pairs, b->n, b->cap, 256);
     uint32_t no = policy_key(&b->p->table, key)->no;
     b->pairs[b->n++] = (struct pair){no * SETS_A_KEY + kind, position};
 }

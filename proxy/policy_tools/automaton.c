@@ -1,6 +1,7 @@
 #include "automaton.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,19 +20,13 @@ void automaton_deinit(struct automaton *a)
 
 static void add(struct automaton *a, struct element e)
 {
-    if (a->n == a->cap) {
-        a->cap = a->cap > 0 ? a->cap * 2 : 256;
-        a->items = mem_must_realloc(a->items, a->cap * sizeof(*a->items));
-    }
+    MEM_GROW(a->items, a->n, a->cap, 256);
     a->items[a->n++] = e;
 }
 
 void automaton_begin(struct automaton *a)
 {
-    if (a->n_starts == a->cap_starts) {
-        a->cap_starts = a->cap_starts > 0 ? a->cap_starts * 2 : 64;
-        a->starts = mem_must_realloc(a->starts, a->cap_starts * sizeof(*a->starts));
-    }
+    MEM_GROW(a->starts, a->n_starts, a->cap_starts, 64);
     a->starts[a->n_starts++] = (uint32_t)a->n;
 }
 
@@ -175,10 +170,7 @@ static void keep(struct run *r, enum place place, uint32_t from, uint8_t c)
     size_t before = r->known.n;
     (void)tally_take(&r->known, (struct str){(const char *)key, (r->n_list + 1) * sizeof(*key)});
     if (r->known.n > before) {
-        if (r->n == r->cap) {
-            r->cap = r->cap > 0 ? r->cap * 2 : 256;
-            r->states = mem_must_realloc(r->states, r->cap * sizeof(*r->states));
-        }
+        MEM_GROW(r->states, r->n, r->cap, 256);
         uint32_t *at = mem_must_calloc(r->n_list + 1, sizeof(*at));
         memcpy(at, key + 1, r->n_list * sizeof(*at));
         r->states[r->n++] = (struct state){

@@ -2,6 +2,7 @@
 #include "classes.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +23,7 @@ struct making {
 struct class_value *fact_add(struct fact *f, enum class_kind kind, const char *value,
                              const char *like)
 {
-    if (f->n == f->cap) {
-        f->cap = f->cap > 0 ? f->cap * 2 : 16;
-        f->classes = mem_must_realloc(f->classes, f->cap * sizeof(*f->classes));
-    }
+    MEM_GROW(f->classes, f->n, f->cap, 16);
     struct class_value *c = &f->classes[f->n++];
     *c = (struct class_value){.kind = kind,
                               .value = value != NULL ? mem_must_strdup(value) : NULL,

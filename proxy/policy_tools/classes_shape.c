@@ -3,6 +3,7 @@
 #include "classes_priv.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,10 +16,7 @@ void shapes_deinit(struct shapes *s)
 
 static void begin(struct shapes *s, const char *item, bool exact, size_t weight)
 {
-    if (s->n == s->cap) {
-        s->cap = s->cap > 0 ? s->cap * 2 : 64;
-        s->items = mem_must_realloc(s->items, s->cap * sizeof(*s->items));
-    }
+    MEM_GROW(s->items, s->n, s->cap, 64);
     s->items[s->n++] = (struct shape){item, exact, weight};
     automaton_begin(&s->automaton);
 }

@@ -3,6 +3,7 @@
 #include "fmt_priv.h"
 
 #include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -22,14 +23,6 @@ struct reader {
     struct fmt_node *open;     /* the collection that has begun last */
     struct fmt_entry *waiting; /* a key without its value */
 };
-
-#define GROW(list, count, room)                                                                    \
-    do {                                                                                           \
-        if ((count) == (room)) {                                                                   \
-            (room) = (room) > 0 ? (room) * 2 : 8;                                                  \
-            (list) = mem_must_realloc((list), (room) * sizeof(*(list)));                           \
-        }                                                                                          \
-    } while (0)
 
 /* --- the tree ----------------------------------------------------------------------------------
  */
@@ -86,9 +79,9 @@ static struct fmt_entry *add_entry(struct reader *r, yaml_mark_t at)
     e->in = r->open;
     e->start = offset_of(r, at);
     e->line = (unsigned)at.line;
-    GROW(r->open->entries, r->open->n, r->open->cap);
+    MEM_GROW(r->open->entries, r->open->n, r->open->cap, 8);
     r->open->entries[r->open->n++] = e;
-    GROW(r->doc->entries, r->doc->n, r->doc->cap);
+    MEM_GROW(r->doc->entries, r->doc->n, r->doc->cap, 8);
     r->doc->entries[r->doc->n++] = e;
     return e;
 }
@@ -120,7 +113,7 @@ static int take_scalar(struct reader *r, const yaml_event_t *e, struct err *err)
             }
         }
     }
-    GROW(r->scalars, r->n_scalars, r->cap_scalars);
+    MEM_GROW(r->scalars, r->n_scalars, r->cap_scalars, 8);
     r->scalars[r->n_scalars++] = at;
     if (r->open != NULL && r->open->kind == FMT_MAP && r->waiting == NULL) {
         r->waiting = add_entry(r, e->start_mark);
@@ -278,7 +271,7 @@ static struct fmt_entry *ends_line_of(const struct fmt_doc *d, size_t at, unsign
 
 static void add_comment(struct fmt_comments *list, struct str text, bool blank)
 {
-    GROW(list->items, list->n, list->cap);
+    MEM_GROW(list->items, list->n, list->cap, 8);
     list->items[list->n++] = (struct fmt_comment){text, blank};
 }
 

@@ -2,7 +2,7 @@
 #include "lint_priv.h"
 
 #include <jansson.h>
-#include <postern/mem.h>
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,10 +76,7 @@ void lint_add(struct lint *l, enum policy_finding_code code, bool error,
 {
     struct policy_findings *f = l->found;
     const struct fmt_entry *e = at != NULL && l->doc.root != NULL ? find(l, at) : NULL;
-    if (f->n == f->cap) {
-        f->cap = f->cap > 0 ? f->cap * 2 : 16;
-        f->items = mem_must_realloc(f->items, f->cap * sizeof(*f->items));
-    }
+    MEM_GROW(f->items, f->n, f->cap, 16);
     f->items[f->n++] = (struct policy_finding){
         .code = code,
         .error = error,

@@ -1,6 +1,7 @@
 /* space: the atoms of policies, and for which classes of each fact they hold. */
 #include "space_priv.h"
 
+#include <postern/mem_grow.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -208,10 +209,7 @@ static uint32_t keep_set(struct making *m, size_t fact, uint64_t *bits, size_t n
         free(bits);
         return (uint32_t)at + 1;
     }
-    if (s->n_sets == s->cap_sets) {
-        s->cap_sets = s->cap_sets > 0 ? s->cap_sets * 2 : 64;
-        s->sets = mem_must_realloc(s->sets, s->cap_sets * sizeof(*s->sets));
-    }
+    MEM_GROW(s->sets, s->n_sets, s->cap_sets, 64);
     struct space_set *set = &s->sets[s->n_sets++];
     *set = (struct space_set){.bits = bits, .none = true};
     for (size_t i = 0; i < words; i++) {
@@ -304,10 +302,7 @@ static int add_atom(struct making *m, size_t side, size_t rule, const struct con
         return err_set(m->err, ERR_LIMIT, "more than %d combinations of from and to entries",
                        ATOMS_MAX);
     }
-    if (s->n_atoms == s->cap_atoms) {
-        s->cap_atoms = s->cap_atoms > 0 ? s->cap_atoms * 2 : 64;
-        s->atoms = mem_must_realloc(s->atoms, s->cap_atoms * sizeof(*s->atoms));
-    }
+    MEM_GROW(s->atoms, s->n_atoms, s->cap_atoms, 64);
     struct space_atom *a = &s->atoms[s->n_atoms++];
     *a = (struct space_atom){
         .rule = (uint32_t)rule,
