@@ -172,7 +172,10 @@ def test_serials_before_a_bad_one_are_in_force(agent):
 
 # --- an image -------------------------------------------------------------------------------------------
 class Pod:
-    """A place in this machine's cgroups such as a kubelet gives to a container, and that kubelet."""
+    """A place in this machine's cgroups such as a kubelet gives to a container, and that kubelet.
+
+    Under `kubelet/`, where a kubelet is told to work that is a container itself: a real one of this machine removes what
+    it does not know right under `kubepods/`, and did so while this test ran."""
 
     def __init__(self, agent, digest):
         self.uid = str(uuid.uuid4())
@@ -190,7 +193,7 @@ class Pod:
         self.made = []
         for top in cgroup_tops():
             place = top
-            for part in ("kubepods", "besteffort", f"pod{self.uid}", self.container):
+            for part in ("kubelet", "kubepods", "besteffort", f"pod{self.uid}", self.container):
                 place = place / part
                 try:
                     place.mkdir()
