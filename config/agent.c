@@ -19,7 +19,9 @@ static const struct field fields_state[] = {
      .type = TYPE_PATH,
      AT(struct conf_agent, state.policy_path),
      .def_doc = "none: each proxy's own",
-     .doc = "Who may do what, a file of kind Policy. A proxy gets the rules that can speak of it."},
+     .doc =
+         "Who may do what, a file of kind Policy, or of Istio's or Kubernetes' policies. A proxy "
+         "gets the rules that can speak of it."},
     {.name = "mesh",
      .type = TYPE_PATH,
      AT(struct conf_agent, state.mesh_path),
@@ -183,6 +185,10 @@ static const struct field fields_agent[] = {
      .table = &table_state,
      .doc = "What proxies with `state: {from: agent}` are told. Each file is read again when it "
             "changes, and on SIGHUP."},
+    {.name = "policy_context",
+     .type = TYPE_MAP,
+     .table = &table_agent_policy_context,
+     .doc = "What a policy that is Istio's or Kubernetes' does not say itself."},
     {.name = "ca", .type = TYPE_MAP, .table = &table_ca, .doc = "The authority."},
     {.name = "svid", .type = TYPE_MAP, .table = &table_svid, .doc = "What it issues."},
     {.name = "jwt", .type = TYPE_MAP, .table = &table_jwt, .doc = "JWT-SVIDs."},

@@ -369,7 +369,8 @@ bool sockaddr_equal(const struct conf_sockaddr *a, const struct conf_sockaddr *b
 void listener_refuse_identity_limits(struct context *c, const struct node *map, const char *what);
 
 extern const struct table table_proxy, table_gateway, table_mesh, table_policy, table_agent,
-    table_entries, table_modes, table_rotate, table_policy_test;
+    table_entries, table_modes, table_rotate, table_policy_test, table_policy_context,
+    table_agent_policy_context;
 extern const struct table table_ca, table_token; /* of an Agent file */
 extern const struct table table_admin, table_dataplane_admin, table_metrics, table_port,
     table_kubernetes, table_probes;
@@ -442,6 +443,18 @@ void proxy_protocol_check(struct context *c, const struct node *map, const struc
          .empty_advice = "leave it out to pass none on",                                           \
          .doc = "With `proxy_protocol_from` and `proxy_protocol: v2` and its like: types of TLVs " \
                 "that go on to the target as they came: 5, or 224 to 247."}
+/* Of a Proxy and a Gateway alike; policy_context.c. */
+#define POLICY_FIELDS(none, what)                                                                  \
+    {.name = "policy",                                                                             \
+     .type = TYPE_PATH,                                                                            \
+     AT(struct conf_proxy, policy_path),                                                           \
+     .def_doc = (none),                                                                            \
+     .doc = what ", a file of kind Policy, or of Istio's or Kubernetes' policies. Read again on "  \
+                 "SIGHUP."},                                                                       \
+        {.name = "policy_context",                                                                 \
+         .type = TYPE_MAP,                                                                         \
+         .table = &table_policy_context,                                                           \
+         .doc = "What `policy` needs to know, where it is Istio's or Kubernetes'."}
 /* jwt.c: of a Proxy and a Gateway alike. */
 extern const struct table table_request_jwt;
 void jwt_check(struct context *c, const struct node *map, const struct conf_proxy *p);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "config_priv.h"
 
@@ -68,4 +69,41 @@ void conf_documents_report(const struct conf_documents *d, enum conf_severity se
         }
     }
     report_at(&c, at->line, at->column, expected, advice, "%s", what);
+}
+
+/* --- which of the two ------------------------------------------------------------------------- */
+static bool begins_a_line(struct str text, const char *what)
+{
+    size_t n = strlen(what);
+    const char *p = text.p;
+    for (const char *end = text.p + text.n; p != NULL && (size_t)(end - p) >= n;) {
+        if (memcmp(p, what, n) == 0) {
+            return true;
+        }
+        p = memchr(p, '\n', (size_t)(end - p));
+        p = p != NULL ? p + 1 : NULL;
+    }
+    return false;
+}
+
+/* Ours has no apiVersion, but may name one far inside: so the first document is looked at, where
+ * the word stands anywhere. */
+bool conf_policy_is_foreign(struct str text)
+{
+    static const char word[] = "apiVersion";
+    if (text.n == 0 || text.n > CONFIG_FILE_MAX ||
+        memmem(text.p, text.n, word, sizeof(word) - 1) == NULL) {
+        return false;
+    }
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_documents *d = conf_documents_parse("", text.p, text.n, diag, diag);
+    const struct node *n = d != NULL ? conf_documents_list(d)->child : NULL;
+    while (n != NULL && node_is_null(n)) {
+        n = n->next;
+    }
+    bool foreign = d != NULL ? n != NULL && n->kind == NODE_MAP && node_get(n, word) != NULL
+                             : begins_a_line(text, "apiVersion:");
+    conf_documents_free(d);
+    conf_diag_free(diag);
+    return foreign;
 }

@@ -302,6 +302,17 @@ static void check_named(int kind, const char *path, struct conf_diag *diag)
     }
 }
 
+static void check_policy(const char *path, struct conf_diag *diag)
+{
+    mem_autofree char *text = NULL;
+    size_t len = 0;
+    struct err err = ERR_INIT;
+    if (path == NULL || os_read_file(path, CONFIG_FILE_MAX, false, &text, &len, &err) != 0 ||
+        !conf_policy_is_foreign((struct str){text, len})) {
+        check_named(KIND_POLICY, path, diag);
+    }
+}
+
 /* Entries are of the agent's trust domain, or nothing would be issued for them. */
 static void check_agent_entries(const struct conf_agent *a, struct conf_diag *diag)
 {
@@ -339,15 +350,15 @@ int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind)
     if (k == &kinds[KIND_PROXY] || k == &kinds[KIND_GATEWAY]) {
         const struct conf_proxy *p = conf;
         check_named(KIND_MESH, p->mesh_path, diag);
-        check_named(KIND_POLICY, p->policy_path, diag);
+        check_policy(p->policy_path, diag);
     } else if (k == &kinds[KIND_AGENT]) {
         const struct conf_agent *a = conf;
         check_agent_entries(a, diag);
-        check_named(KIND_POLICY, a->state.policy_path, diag);
+        check_policy(a->state.policy_path, diag);
         check_named(KIND_MESH, a->state.mesh_path, diag);
         check_named(KIND_MODES, a->state.modes_path, diag);
     } else if (k == &kinds[KIND_POLICY_TEST]) {
-        check_named(KIND_POLICY, ((const struct conf_policy_test *)conf)->policy_path, diag);
+        check_policy(((const struct conf_policy_test *)conf)->policy_path, diag);
     }
     kind_free(k, conf);
     if (diag_total(diag) != before) {

@@ -509,11 +509,7 @@ static const struct field fields_proxy[] = {
      .doc = "Whether names in the mesh map are looked up, by a process that is started with this "
             "one. `auto`: if the file that `mesh` names has any. `on`: also for what the agent "
             "tells, or a reload brings."},
-    {.name = "policy",
-     .type = TYPE_PATH,
-     AT(struct conf_proxy, policy_path),
-     .def_doc = "none: everything is denied",
-     .doc = "Who may do what, a file of kind Policy. Read again on SIGHUP."},
+    POLICY_FIELDS("none: everything is denied", "Who may do what"),
     JWT_FIELD,
     {.name = "listeners",
      .type = TYPE_MAP,

@@ -507,6 +507,7 @@ bool proxy_has_identity(const struct proxy *p)
 /* What a file says and a reader of the log should know. */
 static void warn(const struct proxy *p)
 {
+    proxy_policy_warn(p);
     for (size_t i = 0; i < p->files->n_listeners; i++) {
         const struct conf_listener *c = p->files->listeners[i].conf;
         if (c->client_certificate == CONF_CLIENT_CERTIFICATE_NONE) {

@@ -242,8 +242,10 @@ static json_t *file_json(const struct proxy *p)
     mem_autofree char *text = NULL;
     size_t len = 0;
     bool there = os_read_file(path, POLICY_TEXT_MAX, false, &text, &len, &err) == 0;
-    return policy_json("file", path, p->files->policy, there ? (struct str){text, len} : STR_NONE,
-                       err.what);
+    json_t *o = policy_json("file", path, p->files->policy,
+                            there ? (struct str){text, len} : STR_NONE, err.what);
+    json_object_set_new(o, "for", proxy_policy_for(p));
+    return o;
 }
 
 static json_t *state_json(const struct snapshot_state *s)

@@ -277,6 +277,12 @@ void proxy_holder_metrics(const struct proxy *p, struct buf *out);
 /* What is told of the listeners (proxy_listeners.c); the report is the caller's. */
 struct json_t;
 struct json_t *proxy_listeners_report(const struct proxy *p);
+
+/* --- proxy_policy.c: of a policy that is Istio's or Kubernetes' --- */
+void proxy_policy_warn(const struct proxy *p);
+struct json_t *proxy_policy_report(const struct proxy *p);
+/* For whom it is read, as policy_source_read takes it. */
+struct json_t *proxy_policy_for(const struct proxy *p);
 void proxy_listeners_metrics(const struct proxy *p, struct buf *out);
 
 /* The audit log (proxy_audit.c). Each does nothing where the file does not say so. Made before the

@@ -235,11 +235,7 @@ bool proxy_report_status(void *arg, struct buf *out)
         json_object_set_new(o, "token_keys", proxy_claims_status(p));
     }
     json_object_set_new(o, "generation", json_integer((json_int_t)p->generation));
-    json_t *policy = json_object();
-    json_object_set_new(policy, "file", report_text_or_null(conf->policy_path));
-    json_object_set_new(policy, "rules", json_integer((json_int_t)p->files->n_rules));
-    json_object_set_new(policy, "generation", json_integer((json_int_t)p->files->generation));
-    json_object_set_new(o, "policy", policy);
+    json_object_set_new(o, "policy", proxy_policy_report(p));
     json_t *mesh = json_object();
     json_object_set_new(mesh, "file", report_text_or_null(conf->mesh_path));
     json_object_set_new(mesh, "services", json_integer((json_int_t)route_count(p->files->routes)));

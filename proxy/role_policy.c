@@ -27,15 +27,17 @@ static const struct command {
     const char *use;
 } commands[] = {
     {"fmt", fmt_main, "fmt [-w | --check] FILE..."},
-    {"test", test_main, "test [--policy POLICY] [--tap] [--junit OUTPUT] FILE..."},
+    {"test", test_main, "test [--policy POLICY] [--for FILE] [--tap] [--junit OUTPUT] FILE..."},
     {"lint", policy_lint_main,
-     "lint [--proxy FILE | --gateway FILE] [--mesh FILE] [--json] POLICY..."},
+     "lint [--proxy FILE | --gateway FILE] [--mesh FILE] [--for FILE] [--json] POLICY..."},
     {"explain", policy_explain_main,
-     "explain [--json] --target ID --port PORT [--peer ID] [--method M --path P] ... POLICY"},
-    {"explain", policy_explain_main, "explain [--json] --log LOG --decision ID POLICY"},
+     "explain [--json] [--for FILE] --target ID --port PORT [--peer ID] [--method M --path P] ... "
+     "POLICY"},
+    {"explain", policy_explain_main,
+     "explain [--json] [--for FILE] --log LOG --decision ID POLICY"},
     {"explain", policy_explain_main, "explain [--json] --proxy SOCKET [ID [POLICY]]"},
-    {"diff", policy_diff_main, "diff [--json] OLD NEW"},
-    {"replay", policy_replay_main, "replay [--json] LOG POLICY"},
+    {"diff", policy_diff_main, "diff [--json] [--for FILE] OLD NEW"},
+    {"replay", policy_replay_main, "replay [--json] [--for FILE] LOG POLICY"},
     {"suggest", policy_suggest_main, "suggest [--paths] [--denied] LOG..."},
     {"convert", policy_convert_main,
      "convert [--trust-domain TD] [--tcp-ports LIST | none] [OPTIONS] FILE..."},
@@ -66,37 +68,6 @@ int policy_print(const struct buf *b)
         return 2;
     }
     return 0;
-}
-
-int policy_load(const char *path, struct role_policy *ret)
-{
-    struct conf_diag *diag = conf_diag_new();
-    struct err err = ERR_INIT;
-    int rc = 0;
-    *ret = (struct role_policy){.conf = NULL};
-    if (conf_load_policy(path, diag, &ret->conf) != 0) {
-        role_print_diag(diag);
-        rc = 2;
-    } else {
-        ret->policy = policy_new(ret->conf, &err);
-        if (ret->policy == NULL) {
-            if (err.where[0] == '\0') {
-                err_where(&err, "%s", path);
-            }
-            rc = role_say("policy", &err, 2);
-            conf_policy_free(ret->conf);
-            ret->conf = NULL;
-        }
-    }
-    conf_diag_free(diag);
-    return rc;
-}
-
-void policy_unload(struct role_policy *p)
-{
-    policy_free(p->policy);
-    conf_policy_free(p->conf);
-    *p = (struct role_policy){.conf = NULL};
 }
 
 /* --- fmt ---------------------------------------------------------------------------------------
@@ -177,7 +148,7 @@ static int fmt_main(int argc, char **argv)
 /* --- test --------------------------------------------------------------------------------------
  */
 struct test_options {
-    const char *policy, *junit;
+    const char *policy, *junit, *for_whom;
     bool tap;
 };
 
@@ -213,7 +184,8 @@ static int test_file(const struct test_options *o, const char *path)
         role_print_diag(diag);
     } else if (o->policy == NULL && test->policy_path == NULL) {
         fprintf(stderr, "postern: %s names no policy: say 'policy' there, or --policy\n", path);
-    } else if (policy_load(o->policy != NULL ? o->policy : test->policy_path, &policy) == 0) {
+    } else if (policy_load(o->policy != NULL ? o->policy : test->policy_path, o->for_whom,
+                           &policy) == 0) {
         struct policy_test_result *results =
             policy_test_run(test, policy.conf, policy.policy, os_wall_s());
         rc = tell_results(o, test, results);
@@ -231,12 +203,13 @@ static int test_file(const struct test_options *o, const char *path)
 static int test_main(int argc, char **argv)
 {
     struct test_options o = {.policy = NULL};
-    const struct role_text texts[] = {{"--policy", &o.policy}, {"--junit", &o.junit}};
+    const struct role_text texts[] = {
+        {"--policy", &o.policy}, {"--junit", &o.junit}, {"--for", &o.for_whom}};
     int first = 1;
     for (; first < argc && argv[first][0] == '-'; first++) {
         if (strcmp(argv[first], "--tap") == 0) {
             o.tap = true;
-        } else if (!role_take_text(texts, 2, argc, argv, &first)) {
+        } else if (!role_take_text(texts, 3, argc, argv, &first)) {
             return policy_usage();
         }
     }

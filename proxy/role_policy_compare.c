@@ -44,17 +44,19 @@ static int load_beside(const char *proxy, const char *gateway, const char *mesh,
 
 /* 0: nothing; 1: a doubt or more; 2: not valid, or it is not known whether there is one. */
 static int lint_text(const char *path, struct str text, const struct policy_lint_options *o,
-                     bool json)
+                     const struct policy_source *source, bool json)
 {
     struct conf_diag *diag = conf_diag_new();
+    struct conf_diag *doubts = conf_diag_new();
     struct conf_policy *conf = NULL;
     struct buf out = BUF_INIT(POLICY_TOOLS_TEXT_MAX);
     int rc = 2;
-    if (conf_parse_policy(path, text.p, text.n, diag, &conf) != 0) {
+    if (policy_source_parse(source, path, text, diag, doubts, &conf) != 0) {
         role_print_diag(diag);
     } else {
         struct policy_findings found;
-        policy_lint(conf, text, o, &found);
+        policy_tell_doubts(doubts);
+        policy_lint(conf, conf_policy_is_foreign(text) ? STR_NONE : text, o, &found);
         rc = policy_findings_print(&found, path, json, &out) ? policy_print(&out) : 2;
         for (size_t i = 0; i < found.n && rc != 2; i++) {
             rc = found.items[i].code == POLICY_FINDING_NOT_KNOWN ? 2 : 1;
@@ -63,6 +65,7 @@ static int lint_text(const char *path, struct str text, const struct policy_lint
     }
     buf_reset(&out);
     conf_policy_free(conf);
+    conf_diag_free(doubts);
     conf_diag_free(diag);
     return rc;
 }
@@ -72,14 +75,15 @@ int policy_lint_main(int argc, char **argv)
     const char *proxy = NULL;
     const char *gateway = NULL;
     const char *mesh = NULL;
+    const char *for_whom = NULL;
     bool json = false;
     const struct role_text texts[] = {
-        {"--proxy", &proxy}, {"--gateway", &gateway}, {"--mesh", &mesh}};
+        {"--proxy", &proxy}, {"--gateway", &gateway}, {"--mesh", &mesh}, {"--for", &for_whom}};
     int first = 1;
     for (; first < argc && argv[first][0] == '-'; first++) {
         if (strcmp(argv[first], "--json") == 0) {
             json = true;
-        } else if (!role_take_text(texts, 3, argc, argv, &first)) {
+        } else if (!role_take_text(texts, 4, argc, argv, &first)) {
             return policy_usage();
         }
     }
@@ -87,8 +91,14 @@ int policy_lint_main(int argc, char **argv)
     if (first == argc || (json && argc - first > 1) || (proxy != NULL && gateway != NULL)) {
         return policy_usage();
     }
+    struct policy_source source;
     int rc = load_beside(proxy, gateway, mesh, &beside);
     if (rc != 0) {
+        return rc;
+    }
+    rc = policy_source_for(for_whom, &source);
+    if (rc != 0) {
+        unload(&beside);
         return rc;
     }
     const struct policy_lint_options o = {
@@ -99,9 +109,10 @@ int policy_lint_main(int argc, char **argv)
         struct err err = ERR_INIT;
         int r = os_read_file(argv[i], FILE_MAX_BYTES, false, &text, &len, &err) != 0
                     ? role_say("policy lint", &err, 2)
-                    : lint_text(argv[i], (struct str){text, len}, &o, json);
+                    : lint_text(argv[i], (struct str){text, len}, &o, &source, json);
         rc = r > rc ? r : rc;
     }
+    policy_source_deinit(&source);
     unload(&beside);
     return rc;
 }
@@ -110,16 +121,17 @@ int policy_lint_main(int argc, char **argv)
  */
 int policy_diff_main(int argc, char **argv)
 {
-    bool json = argc > 1 && strcmp(argv[1], "--json") == 0;
-    int first = json ? 2 : 1;
+    bool json = false;
+    const char *for_whom = NULL;
+    int first = policy_take_json_for(argc, argv, &json, &for_whom);
     struct role_policy before, now;
     if (argc - first != 2) {
         return policy_usage();
     }
-    if (policy_load(argv[first], &before) != 0) {
+    if (policy_load(argv[first], for_whom, &before) != 0) {
         return 2;
     }
-    int rc = policy_load(argv[first + 1], &now);
+    int rc = policy_load(argv[first + 1], for_whom, &now);
     if (rc == 0) {
         const struct policy_diff_options o = {
             .now_s = os_wall_s(), .max = DIFFERENCES_TOLD, .json = json};

@@ -6,6 +6,7 @@
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/policy_convert.h>
+#include <postern/policy_tools.h>
 #include <postern/spiffe.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,14 +83,6 @@ static int add_file(struct policy_convert *c, const char *path)
     return 0;
 }
 
-static void tell_doubts(const struct conf_diag *doubts)
-{
-    char text[1200];
-    for (size_t i = 0; i < conf_diag_count(doubts); i++) {
-        fprintf(stderr, "warning: %s\n", err_text(conf_diag_get(doubts, i), text, sizeof(text)));
-    }
-}
-
 static int convert(struct policy_convert *c, char **paths, int n)
 {
     struct buf out = BUF_INIT(INPUT_MAX);
@@ -98,12 +91,12 @@ static int convert(struct policy_convert *c, char **paths, int n)
     for (int i = 0; i < n && rc == 0; i++) {
         rc = add_file(c, paths[i]);
     }
-    if (rc == 0 && policy_convert_write(c, &out, &err) != 0) {
+    if (rc == 0 && policy_converted_print(c, &out, &err) != 0) {
         role_print_diag(policy_convert_errors(c));
         rc = role_say("policy convert", &err, 2);
     }
     if (rc == 0) {
-        tell_doubts(policy_convert_doubts(c));
+        policy_tell_doubts(policy_convert_doubts(c));
         rc = policy_print(&out);
         rc = rc == 0 && conf_diag_count(policy_convert_doubts(c)) > 0 ? 1 : rc;
     }
@@ -143,8 +136,7 @@ int policy_convert_main(int argc, char **argv)
         return policy_usage();
     }
     o.tcp_ports_known = list != NULL;
-    o.tcp_ports = ports.items;
-    o.n_tcp_ports = ports.n;
+    o.tcp_ports = (struct policy_convert_ports){ports.items, ports.n};
     struct policy_convert *c = policy_convert_new(&o);
     int rc = convert(c, argv + first, argc - first);
     policy_convert_free(c);

@@ -22,12 +22,12 @@ struct explain_options {
     const char *values[VALUES_MAX]; /* of the keys of a request, as a file would say them */
     const char *headers[SAID_MAX], *claims[SAID_MAX];
     size_t n_headers, n_claims;
-    const char *policy;
+    const char *policy, *for_whom;
 };
 
 static const char *const keys[] = {"peer", "source", "target", "port", "method",
                                    "host", "path",   "grpc",   "time"};
-enum { N_KEYS = sizeof(keys) / sizeof(keys[0]), N_OTHERS = 5 };
+enum { N_KEYS = sizeof(keys) / sizeof(keys[0]), N_OTHERS = 6 };
 
 static bool has_values(const struct explain_options *o)
 {
@@ -46,11 +46,9 @@ static bool take_options(int argc, char **argv, struct explain_options *o)
     for (int i = 1; i < argc; i++) {
         const char *header = NULL;
         const char *claim = NULL;
-        struct role_text texts[N_KEYS + N_OTHERS] = {{"--log", &o->log},
-                                                     {"--decision", &o->decision},
-                                                     {"--header", &header},
-                                                     {"--claim", &claim},
-                                                     {"--proxy", &o->proxy}};
+        struct role_text texts[N_KEYS + N_OTHERS] = {
+            {"--log", &o->log},  {"--decision", &o->decision}, {"--header", &header},
+            {"--claim", &claim}, {"--proxy", &o->proxy},       {"--for", &o->for_whom}};
         for (size_t k = 0; k < N_KEYS; k++) {
             texts[k + N_OTHERS] = (struct role_text){flags[k], &o->values[k]};
         }
@@ -223,9 +221,9 @@ int policy_explain_main(int argc, char **argv)
     }
     if (o.proxy != NULL) {
         return policy_explain_running(
-            &(const struct policy_running){o.proxy, o.decision, o.policy, o.json});
+            &(const struct policy_running){o.proxy, o.decision, o.policy, o.for_whom, o.json});
     }
-    int rc = policy_load(o.policy, &p);
+    int rc = policy_load(o.policy, o.for_whom, &p);
     if (rc == 0) {
         rc = o.log != NULL ? explain_decision(&o, &p, &out) : explain_request(&o, &p, &out);
     }

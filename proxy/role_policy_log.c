@@ -110,13 +110,14 @@ static int replay(const char *log, const struct role_policy *p, bool json)
 
 int policy_replay_main(int argc, char **argv)
 {
-    bool json = argc > 1 && strcmp(argv[1], "--json") == 0;
-    int first = json ? 2 : 1;
+    bool json = false;
+    const char *for_whom = NULL;
+    int first = policy_take_json_for(argc, argv, &json, &for_whom);
     if (argc - first != 2) {
         return policy_usage();
     }
     struct role_policy p;
-    int rc = policy_load(argv[first + 1], &p);
+    int rc = policy_load(argv[first + 1], for_whom, &p);
     if (rc == 0) {
         rc = replay(argv[first], &p, json);
     }

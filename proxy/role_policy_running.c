@@ -189,15 +189,23 @@ static void running_deinit(struct running *r)
 static bool take_policy(const json_t *o, struct running *ret)
 {
     struct conf_diag *diag = conf_diag_new();
+    struct conf_diag *doubts = conf_diag_new();
     struct err err = ERR_INIT;
+    struct policy_source source = {.texts = NULL};
     const json_t *t = json_object_get(o, "text");
+    const json_t *whom = json_object_get(o, "for");
     const char *from = text(o, "path") != NULL ? text(o, "path") : "the agent's policy";
     *ret = (struct running){.name = mem_must_strdup(from)};
     if (!json_is_string(t)) {
         fprintf(stderr, "postern: the proxy cannot tell its policy: ");
         fprintf(stderr, "%s\n", text(o, "why") != NULL ? text(o, "why") : "no text");
-    } else if (conf_parse_policy(from, json_string_value(t), json_string_length(t), diag,
-                                 &ret->p.conf) != 0) {
+    } else if (json_is_string(whom) &&
+               !policy_source_read((struct str){json_string_value(whom), json_string_length(whom)},
+                                   &source)) {
+        fprintf(stderr, "postern: for whom the proxy reads its policy is not understood\n");
+    } else if (policy_source_parse(&source, from,
+                                   (struct str){json_string_value(t), json_string_length(t)}, diag,
+                                   doubts, &ret->p.conf) != 0) {
         role_print_diag(diag);
     } else if ((ret->p.policy = policy_new(ret->p.conf, &err)) == NULL) {
         (void)role_say("policy explain", &err, 2);
@@ -208,18 +216,21 @@ static bool take_policy(const json_t *o, struct running *ret)
         ret->as_loaded =
             text(o, "fingerprint") != NULL && strcmp(text(o, "fingerprint"), print) == 0;
     }
+    policy_source_deinit(&source);
+    conf_diag_free(doubts);
     conf_diag_free(diag);
     return ret->p.policy != NULL;
 }
 
 /* The one that denies, or the first. 0: it is there. */
-static int find_policy(const char *socket, const char *file, const struct policy_query *q,
+static int find_policy(const struct policy_running *o, const struct policy_query *q,
                        struct running *ret)
 {
+    const char *socket = o->socket;
     int rc = 0;
-    if (file != NULL) {
-        *ret = (struct running){.name = mem_must_strdup(file), .as_loaded = true};
-        return policy_load(file, &ret->p);
+    if (o->policy != NULL) {
+        *ret = (struct running){.name = mem_must_strdup(o->policy), .as_loaded = true};
+        return policy_load(o->policy, o->for_whom, &ret->p);
     }
     json_t *doc = ask(socket, "policies", &rc);
     const json_t *list = json_object_get(doc, "policies");
@@ -301,7 +312,7 @@ static int explain_one(const struct policy_running *o, json_t *d, struct buf *ou
         return 2;
     }
     record.query.now_s = os_wall_s();
-    int rc = find_policy(o->socket, o->policy, &record.query, &r);
+    int rc = find_policy(o, &record.query, &r);
     if (rc == 0) {
         rc = o->json ? explain_json(d, &r, &record.query, out)
                      : explain_text(d, &r, &record.query, out);

@@ -3,6 +3,7 @@
 #include "loader_priv.h"
 
 #include <postern/agent_docs.h>
+#include <postern/policy_source.h>
 
 struct saying {
     struct agent_msg_doc_part msg;
@@ -75,29 +76,58 @@ static int on_part(void *arg, const struct conf_part *part)
     return say_item(s, part);
 }
 
-int loader_load_document(enum agent_document which, const char *name, const char *text, size_t len,
-                         struct err *err)
+/* A policy may be Istio's or Kubernetes'; what is doubtful about one of these comes at its end. */
+static int split(struct saying *s, const char *name, struct str text, const char *reader,
+                 struct conf_diag *diag, struct conf_diag *doubts)
 {
     static const enum conf_document kinds[AGENT_N_DOCUMENTS] = {
         CONF_DOCUMENT_POLICY, CONF_DOCUMENT_MESH, CONF_DOCUMENT_MODES};
-    struct saying s = {.which = which, .too_large = ERR_INIT, .err = err};
-    struct conf_diag *diag = conf_diag_new();
+    struct policy_source source;
     int r;
 
-    if (say(&s, AGENT_DOC_SOURCE, 0, str_of(name)) == -1) {
-        conf_diag_free(diag);
-        return -1;
+    if (s->which != AGENT_DOCUMENT_POLICY) {
+        return conf_split(kinds[s->which], name, text.p, text.n, diag, on_part, s);
     }
-    if (conf_split(kinds[which], name, text, len, diag, on_part, &s) == 0) {
-        r = loader_tell_loaded(s.n_items, 0, err);
-    } else if (conf_diag_count(diag) > 0) {
-        r = loader_tell_refusal(diag, err);
-    } else if (s.too_large.code != ERR_NONE) {
-        err_where(&s.too_large, "%s", name);
-        r = loader_tell_diagnostic(&s.too_large, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
-    } else {
-        r = -1;
+    if (!policy_source_read(str_of(reader), &source)) {
+        return err_set(s->err, ERR_USAGE, "for whom the policy is read is not understood");
     }
+    r = policy_source_split(&source, name, text, diag, doubts, on_part, s);
+    policy_source_deinit(&source);
+    return r;
+}
+
+static int tell_end(struct saying *s, int split, const char *name, const struct conf_diag *diag,
+                    const struct conf_diag *doubts)
+{
+    if (split == 0) {
+        return loader_tell_doubts(doubts, s->err) == -1 ? -1
+                                                        : loader_tell_loaded(s->n_items, 0, s->err);
+    }
+    if (conf_diag_count(diag) > 0) {
+        return loader_tell_refusal(diag, s->err);
+    }
+    if (s->too_large.code != ERR_NONE) {
+        err_where(&s->too_large, "%s", name);
+        return loader_tell_diagnostic(&s->too_large, s->err) == -1
+                   ? -1
+                   : loader_tell_loaded(0, 1, s->err);
+    }
+    return -1;
+}
+
+int loader_load_document(enum agent_document which, const char *name, const char *text, size_t len,
+                         const char *reader, struct err *err)
+{
+    struct saying s = {.which = which, .too_large = ERR_INIT, .err = err};
+    struct conf_diag *diag = conf_diag_new();
+    struct conf_diag *doubts = conf_diag_new();
+    int r = say(&s, AGENT_DOC_SOURCE, 0, str_of(name));
+
+    if (r == 0) {
+        r = split(&s, name, (struct str){text, len}, reader, diag, doubts);
+        r = tell_end(&s, r, name, diag, doubts);
+    }
+    conf_diag_free(doubts);
     conf_diag_free(diag);
     return r;
 }

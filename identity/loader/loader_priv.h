@@ -8,13 +8,16 @@
 
 int loader_tell(const void *msg, struct err *err);
 int loader_tell_diagnostic(const struct err *diagnostic, struct err *err);
+/* Of a file that is taken. */
+int loader_tell_doubts(const struct conf_diag *doubts, struct err *err);
 /* All of diag, then the end. */
 int loader_tell_refusal(const struct conf_diag *diag, struct err *err);
 int loader_tell_loaded(size_t n_items, size_t n_diagnostics, struct err *err);
 
-/* Says a document in parts, or what is wrong with it; then the end. -1: it cannot be said. */
+/* Says a document in parts, or what is wrong with it; then the end. reader: for whom a policy is
+ * read (policy_source_read). -1: it cannot be said. */
 int loader_load_document(enum agent_document which, const char *name, const char *text, size_t len,
-                         struct err *err);
+                         const char *reader, struct err *err);
 
 /* What to become, if this is root; then nothing but its list (privs.c). */
 int loader_drop_privileges(uint32_t uid, uint32_t gid, struct agent_msg_report *ret_report,

@@ -4,7 +4,8 @@
  * here, where it can do nothing but answer: no root, no keys, no socket, no file but the one that
  * was opened for it and the lists of users and groups.
  *
- * Arguments: the file's name (for messages), uid and gid to become, what the file is. Descriptors:
+ * Arguments: the file's name (for messages), uid and gid to become, what the file is, and of a
+ * policy for whom it is read. Descriptors:
  * AGENT_FD_CONTROL, AGENT_FD_LOADER_FILE. Ends with 0 once everything is said, good or bad.
  */
 #include "loader_priv.h"
@@ -111,6 +112,20 @@ static int tell_entries(const struct conf_entries *set, struct err *err)
     return loader_tell_loaded(set->n_entries, 0, err);
 }
 
+int loader_tell_doubts(const struct conf_diag *doubts, struct err *err)
+{
+    struct agent_msg_failed m;
+
+    for (size_t i = 0; i < conf_diag_count(doubts); i++) {
+        agent_ipc_init(&m, AGENT_MSG_DOUBT, 0);
+        m.error = *conf_diag_get(doubts, i);
+        if (loader_tell(&m, err) == -1) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 int loader_tell_refusal(const struct conf_diag *diag, struct err *err)
 {
     for (size_t i = 0; i < conf_diag_count(diag); i++) {
@@ -122,7 +137,7 @@ int loader_tell_refusal(const struct conf_diag *diag, struct err *err)
 }
 
 /* document: AGENT_N_DOCUMENTS for a file of entries. */
-static int load(const char *name, enum agent_document document, struct err *err)
+static int load(const char *name, enum agent_document document, const char *reader, struct err *err)
 {
     mem_autofree char *text = NULL;
     size_t len = 0;
@@ -136,7 +151,7 @@ static int load(const char *name, enum agent_document document, struct err *err)
         err_where(&unreadable, "%s", name);
         r = loader_tell_diagnostic(&unreadable, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
     } else if (document < AGENT_N_DOCUMENTS) {
-        r = loader_load_document(document, name, text, len, err);
+        r = loader_load_document(document, name, text, len, reader, err);
     } else if (conf_parse_entries(name, text, len, diag, &set) == 0) {
         r = tell_entries(set, err);
     } else {
@@ -164,9 +179,10 @@ static int start(int argc, char **argv, enum agent_document *ret_document, struc
     struct agent_msg_report report;
     uint64_t uid, gid;
 
-    if (argc != 5 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
+    if (argc != 6 || !str_to_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) ||
         !str_to_u64(str_of(argv[3]), UINT32_MAX - 1, &gid) || !find_job(argv[4], ret_document)) {
-        err_set(err, ERR_USAGE, "usage: postern-loader NAME UID GID entries|policy|mesh|modes");
+        err_set(err, ERR_USAGE,
+                "usage: postern-loader NAME UID GID entries|policy|mesh|modes READER");
         return err_advise(err, "postern-loader is started by `postern agent`");
     }
     (void)setrlimit(RLIMIT_CPU, &cpu);
@@ -181,7 +197,7 @@ int main(int argc, char **argv)
     struct err err = ERR_INIT;
     enum agent_document document = AGENT_N_DOCUMENTS;
 
-    if (start(argc, argv, &document, &err) == -1 || load(argv[1], document, &err) == -1) {
+    if (start(argc, argv, &document, &err) == -1 || load(argv[1], document, argv[5], &err) == -1) {
         char text[1200];
 
         (void)dprintf(STDERR_FILENO, "postern-loader: %s\n", err_text(&err, text, sizeof(text)));

@@ -500,9 +500,11 @@ static bool put_document(struct buf *out, const struct agent_doc_state *d, const
     if (d->error.code != ERR_NONE) {
         err_text(&d->error, text, sizeof(text));
     }
-    return buf_printf(out, ",\"%s\":{\"configured\":%s,\"items\":%u,\"loads\":%u,\"failed\":%u",
+    return buf_printf(out,
+                      ",\"%s\":{\"configured\":%s,\"items\":%u,\"loads\":%u,\"failed\":%u"
+                      ",\"warnings\":%u",
                       name, d->configured ? "true" : "false", d->n_items, d->n_loads,
-                      d->n_failed_loads) &&
+                      d->n_failed_loads, d->n_warnings) &&
            put_time(out, "loaded", d->loaded_s) && put_text(out, "last_error", text) &&
            buf_printf(out, "}");
 }

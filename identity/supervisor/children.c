@@ -283,7 +283,13 @@ int supervisor_spawn_loader(struct supervisor *s, const struct supervisor_job *j
                             pid_t *ret_pid, int *ret_pidfd, int *ret_channel, struct err *err)
 {
     char uid[16], gid[16];
-    const char *argv[] = {"postern-loader", supervisor_job_source(job), uid, gid, job->name, NULL};
+    const char *argv[] = {"postern-loader",
+                          supervisor_job_source(job),
+                          uid,
+                          gid,
+                          job->name,
+                          job->reader != NULL ? job->reader : "",
+                          NULL};
     int pair[2];
     int r;
 

@@ -15,12 +15,18 @@
 #include <postern/agent_docs.h>
 #include <postern/mem.h>
 #include <postern/os.h>
+#include <postern/policy_source.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { DIGEST_BYTES = 32, DIGEST_TEXT = 2 * DIGEST_BYTES + 1, RECORD_MAX = 128 };
+enum {
+    DIGEST_BYTES = 32,
+    DIGEST_TEXT = 2 * DIGEST_BYTES + 1,
+    RECORD_MAX = 128,
+    READER_MAX = 16384
+};
 static const char *const RECORD = "documents", *const RECORD_NEW = "documents.new";
 
 struct supervisor_document {
@@ -181,6 +187,7 @@ struct loading {
     struct agent_doc *doc;
     void (*on_error)(void *arg, const struct err *error);
     void *arg;
+    uint32_t n_doubts;
 };
 
 static int take_part(struct supervisor *s, void *arg, struct err *err)
@@ -211,25 +218,46 @@ static void hear_error(void *arg, const struct err *error)
     }
 }
 
+/* What the loader has to know of us, where a policy is Istio's or Kubernetes'. */
+static int name_reader(struct supervisor *s, struct buf *out, struct err *err)
+{
+    struct policy_source source;
+    bool fits;
+
+    policy_source_of_agent(s->conf, &source);
+    fits = policy_source_write(&source, out) && buf_append(out, "", 1);
+    policy_source_deinit(&source);
+    return fits ? 0 : err_set(err, ERR_LIMIT, "policy_context says too much");
+}
+
 /* Into l->doc; source: what messages call it, NULL: its path. */
 static int load_file(struct supervisor *s, struct loading *l, const char *path, const char *source,
                      struct err *ret_said, struct err *err)
 {
     static const char *const WHAT[AGENT_N_DOCUMENTS] = {
         "the policy for proxies", "the mesh map for proxies", "the modes for proxies"};
-    const struct supervisor_job job = {.name = agent_document_name(l->which),
-                                       .path = path,
-                                       .source = source,
-                                       .what = WHAT[l->which],
-                                       .refused = "document_refused",
-                                       .take = take_part,
-                                       .n_taken = count_items,
-                                       .on_error = hear_error,
-                                       .arg = l,
-                                       .last_error = ret_said};
+    struct buf reader = BUF_INIT(READER_MAX);
+    struct supervisor_job job = {.name = agent_document_name(l->which),
+                                 .path = path,
+                                 .source = source,
+                                 .what = WHAT[l->which],
+                                 .refused = "document_refused",
+                                 .take = take_part,
+                                 .n_taken = count_items,
+                                 .on_error = hear_error,
+                                 .arg = l,
+                                 .n_doubts = &l->n_doubts,
+                                 .last_error = ret_said};
+    int r;
 
     agent_doc_deinit(l->doc);
-    if (supervisor_load(s, &job, err) == -1) {
+    if (l->which == AGENT_DOCUMENT_POLICY && name_reader(s, &reader, err) == -1) {
+        return -1;
+    }
+    job.reader = buf_len(&reader) > 0 ? (const char *)buf_head(&reader) : NULL;
+    r = supervisor_load(s, &job, err);
+    buf_reset(&reader);
+    if (r == -1) {
         agent_doc_deinit(l->doc);
         return -1;
     }
@@ -281,6 +309,7 @@ static bool load(struct supervisor *s, struct supervisor_document *d)
     agent_doc_move(&d->now, &d->next);
     d->good = true;
     st->error = (struct err)ERR_INIT;
+    st->n_warnings = l.n_doubts;
     st->n_items = (uint32_t)d->now.n_items;
     st->loaded_s = os_wall_s();
     log_loaded(s, d);

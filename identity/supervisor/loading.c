@@ -28,6 +28,7 @@ static int hear(struct supervisor *s, const struct supervisor_job *job, int chan
 {
     struct pollfd p = {.fd = channel, .events = POLLIN};
     uint64_t until_ms = os_now_ms() + LOADER_MS;
+    uint32_t n_doubts = 0;
     int fd = -1;
 
     for (;;) {
@@ -53,7 +54,14 @@ static int hear(struct supervisor *s, const struct supervisor_job *job, int chan
                 job->on_error(job->arg, &s->in.failed.error);
             }
             break;
+        case AGENT_MSG_DOUBT:
+            log_failure(s->log, LOG_WARN, "policy_warning", &s->in.failed.error);
+            n_doubts++;
+            break;
         case AGENT_MSG_LOADED:
+            if (job->n_doubts != NULL) {
+                *job->n_doubts = n_doubts;
+            }
             return on_loaded(s, job, err);
         case AGENT_MSG_REPORT:
             break;

@@ -180,6 +180,8 @@ struct supervisor_job {
     const char *path;    /* and where */
     const char *source;  /* what messages call it; NULL: path */
     const char *what;    /* for messages: "the entry file" */
+    const char *reader;  /* for whom, of a policy: policy_source_write; NULL: nobody */
+    uint32_t *n_doubts;  /* warnings of a file that was taken; may be NULL */
     const char *refused; /* the event of a log line for each error of the file */
     int (*take)(struct supervisor *s, void *arg, struct err *err);
     size_t (*n_taken)(const struct supervisor *s, const void *arg);

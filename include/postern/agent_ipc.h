@@ -101,8 +101,9 @@ enum agent_msg_type {
     AGENT_MSG_DOCS_STATE,    /* agent_msg_docs_state: for status and metrics */
     AGENT_MSG_HISTORY,       /* agent_msg_history; also service -> supervisor, to be kept */
     AGENT_MSG_STOP,          /* agent_msg_plain: end orderly; closing the channel means the same */
-    /* loader -> supervisor: ENTRY... or DOC_PART..., or DIAGNOSTIC..., then LOADED */
+    /* loader -> supervisor: ENTRY... or DOC_PART... and DOUBT..., or DIAGNOSTIC..., then LOADED */
     AGENT_MSG_DIAGNOSTIC, /* agent_msg_failed: one error of the file */
+    AGENT_MSG_DOUBT,      /* agent_msg_failed: one warning about a file that is taken */
     AGENT_MSG_LOADED,     /* agent_msg_loaded: the end */
     /* kubelet <-> supervisor, for each question: KUBELET_WANT; then KUBELET_FILE... and last
      * KUBELET_CONNECTION, or KUBELET_REFUSED instead */

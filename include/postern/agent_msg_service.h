@@ -99,6 +99,7 @@ struct agent_doc_state {
     bool configured;
     uint32_t n_items;
     uint32_t n_loads, n_failed_loads; /* since the start */
+    uint32_t n_warnings;              /* of the one in force; they are in the log */
     int64_t loaded_s;                 /* when the one in force was; 0: none yet */
     struct err error;                 /* of the last load, code ERR_NONE if it was good */
 };

@@ -26,6 +26,7 @@
 #include <postern/conf_lists.h>
 #include <postern/conf_permissive.h>
 #include <postern/conf_policy.h>
+#include <postern/conf_policy_context.h>
 #include <postern/err.h>
 #include <postern/log.h>
 #include <postern/str.h>
@@ -309,8 +310,9 @@ struct conf_proxy {
     char *mesh_path;                       /* NULL: none */
     enum conf_resolve_names resolve_names; /* of the mesh map; of a Gateway: auto */
     char *policy_path;                     /* NULL: none, everything is denied */
-    struct conf_jwts jwt;                  /* whose tokens in requests count */
-    struct conf_credential *credentials;   /* Gateway only, as is trust */
+    struct conf_policy_context policy_context;
+    struct conf_jwts jwt;                /* whose tokens in requests count */
+    struct conf_credential *credentials; /* Gateway only, as is trust */
     size_t n_credentials;
     struct conf_trust *trust;
     size_t n_trust;
@@ -454,6 +456,9 @@ bool conf_connect_proxy_parse(struct str url, struct conf_connect_proxy *ret);
 bool conf_trusts_spiffe(const struct conf_proxy *c, const struct conf_tls_side *side);
 struct conf_mesh *conf_mesh_free(struct conf_mesh *c);
 struct conf_policy *conf_policy_free(struct conf_policy *c);
+/* Whether a policy's text is Istio's or Kubernetes' (its first document has an apiVersion), which
+ * conf_load_policy does not read: policy_source.h. */
+bool conf_policy_is_foreign(struct str text);
 struct conf_agent *conf_agent_free(struct conf_agent *c);
 struct conf_entries *conf_entries_free(struct conf_entries *c);
 struct conf_modes *conf_modes_free(struct conf_modes *c);
@@ -475,7 +480,8 @@ typedef int (*conf_part_fn)(void *arg, const struct conf_part *part);
 int conf_split(enum conf_document kind, const char *name, const char *text, size_t len,
                struct conf_diag *diag, conf_part_fn emit, void *arg);
 
-/* Reads the file's `kind:` and loads it as that, files that it names included; for `postern check`.
+/* Reads the file's `kind:` and loads it as that, files that it names included (but a policy that
+ * is foreign); for `postern check`.
  * *ret_kind (may be NULL) is a constant, such as "Proxy". */
 int conf_check(const char *path, struct conf_diag *diag, const char **ret_kind);
 

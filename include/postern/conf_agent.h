@@ -3,6 +3,7 @@
 #define POSTERN_CONF_AGENT_H
 
 #include <postern/conf_common.h>
+#include <postern/conf_policy_context.h>
 #include <postern/log.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -55,6 +56,7 @@ struct conf_agent {
     struct {
         char *policy_path, *mesh_path, *modes_path; /* NULL: none */
     } state;                                        /* what proxies are told */
+    struct conf_policy_context policy_context;
     struct conf_ca ca;
     uint32_t root_ttl_s, node_ttl_s, svid_ttl_s;
     uint32_t jwt_ttl_s, jwt_key_ttl_s;

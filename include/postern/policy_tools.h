@@ -14,6 +14,7 @@
 #include <postern/conf_policy_test.h>
 #include <postern/err.h>
 #include <postern/policy.h>
+#include <postern/policy_convert.h>
 #include <postern/policy_record.h>
 #include <postern/str.h>
 #include <stdbool.h>
@@ -26,6 +27,11 @@ enum { POLICY_TOOLS_TEXT_MAX = 64 << 20 };
 /* The canonical form of a Policy file that conf_parse_policy has taken: means the same, has the
  * same comments, and is its own canonical form. -1: it cannot be had without losing something. */
 int policy_fmt(const char *name, struct str text, struct buf *out, struct err *err);
+
+/* --- convert -----------------------------------------------------------------------------------
+ */
+/* policy_convert_write, in the canonical form and proved by the engine. */
+int policy_converted_print(struct policy_convert *c, struct buf *out, struct err *err);
 
 /* --- test --------------------------------------------------------------------------------------
  */

@@ -60,6 +60,7 @@ struct snapshot_files {
     struct conf_proxy *conf;             /* owned */
     struct policy *policy;               /* owned; NULL: none, everything is denied */
     size_t n_rules;                      /* of the policy */
+    struct conf_diag *policy_doubts;     /* owned; of a policy that is not ours */
     struct claims_keys *claims;          /* a reference; NULL: no token is looked for */
     struct route_table *routes;          /* owned */
     struct snapshot_listener *listeners; /* owned; in the order of the file */

@@ -3,6 +3,7 @@
 
 #include <postern/mem.h>
 #include <postern/os.h>
+#include <postern/policy_source.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +70,12 @@ static int load_policy(struct snapshot_files *f, struct conf_diag *diag, struct 
         return 0;
     }
     struct conf_policy *conf = NULL;
-    if (conf_load_policy(f->conf->policy_path, diag, &conf) == -1) {
+    struct policy_source source;
+    policy_source_of_proxy(f->conf, &source);
+    f->policy_doubts = conf_diag_new();
+    int r = policy_source_load(&source, f->conf->policy_path, diag, f->policy_doubts, &conf);
+    policy_source_deinit(&source);
+    if (r == -1) {
         return err_set(err, ERR_CONFIG, "the policy %s has errors", f->conf->policy_path);
     }
     f->n_rules = conf->n_rules;
@@ -150,6 +156,7 @@ struct snapshot_files *snapshot_files_unref(struct snapshot_files *f)
         }
         free(f->listeners);
         policy_free(f->policy);
+        conf_diag_free(f->policy_doubts);
         claims_keys_unref(f->claims);
         route_table_free(f->routes);
         conf_proxy_free(f->conf);

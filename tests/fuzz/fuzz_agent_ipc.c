@@ -64,7 +64,8 @@ static void check_passed(enum agent_way way, const union agent_msg *m, size_t le
         require(m->jwt_sign.n_audiences <= AGENT_AUDIENCES_MAX &&
                 m->jwt_sign.audiences_len <= AGENT_AUDIENCES_BYTES);
     }
-    if (m->head.type == AGENT_MSG_FAILED || m->head.type == AGENT_MSG_DIAGNOSTIC) {
+    if (m->head.type == AGENT_MSG_FAILED || m->head.type == AGENT_MSG_DIAGNOSTIC ||
+        m->head.type == AGENT_MSG_DOUBT) {
         char text[2048];
 
         require(strlen(m->failed.error.what) < sizeof(m->failed.error.what));

@@ -128,7 +128,7 @@ static void test_refused(void **state)
         struct buf out = BUF_INIT(TEXT_MAX);
         struct err err = ERR_INIT;
         policy_convert_add(c, "f", str_of(refused[i].text));
-        assert_int_equal(policy_convert_write(c, &out, &err), -1);
+        assert_int_equal(policy_converted_print(c, &out, &err), -1);
         assert_int_equal(buf_len(&out), 0);
         if (conf_diag_count(policy_convert_errors(c)) == 0) {
             fail_msg("%s: no error", refused[i].text);
@@ -153,7 +153,7 @@ static void test_nothing_there(void **state)
         struct buf out = BUF_INIT(TEXT_MAX);
         struct err err = ERR_INIT;
         policy_convert_add(c, "f", str_of(texts[i]));
-        assert_int_equal(policy_convert_write(c, &out, &err), -1);
+        assert_int_equal(policy_converted_print(c, &out, &err), -1);
         assert_int_not_equal(err.code, ERR_NONE);
         policy_convert_free(c);
     }
@@ -212,7 +212,7 @@ static char *convert(const char *name, const struct policy_convert_options *o, s
     char *text = read_data(name, ".yaml", &len);
     policy_convert_add(c, name, (struct str){text, len});
     free(text);
-    if (policy_convert_write(c, &out, &err) != 0) {
+    if (policy_converted_print(c, &out, &err) != 0) {
         fail_msg("%s: %s: %s", name, err.what,
                  conf_diag_count(policy_convert_errors(c)) > 0
                      ? conf_diag_get(policy_convert_errors(c), 0)->what
@@ -228,7 +228,7 @@ static char *convert(const char *name, const struct policy_convert_options *o, s
 static void test_decides_as_its_source(void **state)
 {
     (void)state;
-    static const uint16_t tcp[] = {9000, 9001};
+    static uint16_t tcp[] = {9000, 9001};
     static const struct {
         const char *name;
         struct policy_convert_options options;
@@ -237,7 +237,7 @@ static void test_decides_as_its_source(void **state)
         {"allow", {.tcp_ports_known = true}, 2},
         {"nothing", {.tcp_ports_known = true}, 2},
         {"deny", {.tcp_ports_known = true}, 1},
-        {"tcp", {.tcp_ports_known = true, .tcp_ports = tcp, .n_tcp_ports = 2}, 2},
+        {"tcp", {.tcp_ports_known = true, .tcp_ports = {tcp, 2}}, 2},
         {"tokens", {.tcp_ports_known = false}, 3},
         {"values", {.trust_domain = "td.example"}, 2},
         {"trial", {.trust_domain = NULL}, 3},

@@ -22,7 +22,8 @@ bool istio_and(const struct istio_rule *r, const struct node *at, struct entries
                      key);
         return false;
     case ENTRIES_TOO_MANY:
-        convert_fail(r->object, at, NULL, "divide the rule", "more than %d alternatives in a rule",
+        convert_fail(r->object, at, NULL, "divide the rule",
+                     "more than %d alternatives in a rule, or too many in all",
                      CONVERT_ENTRIES_MAX);
         return false;
     }
@@ -33,7 +34,8 @@ static bool istio_or(const struct istio_rule *r, const struct node *at, struct e
                      const struct entries *other)
 {
     if (entries_or(&r->c->arena, e, other) != ENTRIES_OK) {
-        convert_fail(r->object, at, NULL, "divide the rule", "more than %d alternatives in a rule",
+        convert_fail(r->object, at, NULL, "divide the rule",
+                     "more than %d alternatives in a rule, or too many in all",
                      CONVERT_ENTRIES_MAX);
         return false;
     }
@@ -94,18 +96,36 @@ static struct entry without_requests(const struct entry *e)
     return left;
 }
 
-/* The ports that carry no HTTP, of those that the entry is about. */
-static struct texts tcp_ports_of(struct istio_rule *r, const struct entry *e)
+/* The ports that carry no HTTP, of those that the entry is about; entries_all for all of them, and
+ * none where there are none. */
+static struct entries tcp_ports_of(struct istio_rule *r, const struct entry *e)
 {
-    struct texts ports = {NULL, 0};
-    for (size_t i = 0; i < r->c->options.n_tcp_ports; i++) {
-        const char *port = arena_printf(&r->c->arena, "%u", r->c->options.tcp_ports[i]);
+    struct arena *arena = &r->c->arena;
+    const struct policy_convert_options *o = &r->c->options;
+    const struct policy_convert_ports *known = o->tcp_rest ? &o->http_ports : &o->tcp_ports;
+    struct texts listed = {NULL, 0}, ports = {NULL, 0};
+    for (size_t i = 0; i < known->n; i++) {
+        texts_add_new(arena, &listed, arena_printf(arena, "%u", known->items[i]));
+    }
+    if (o->tcp_rest && e->lists[LIST_PORTS].n == 0) { /* all but HTTP's */
+        struct entry rest = {.lists = {[LIST_NOT_PORTS] = e->lists[LIST_NOT_PORTS]}};
+        for (size_t i = 0; i < listed.n; i++) {
+            texts_add_new(arena, &rest.lists[LIST_NOT_PORTS], listed.items[i]);
+        }
+        return entry_is_empty(&rest)
+                   ? entries_all(arena)
+                   : entries_list(arena, LIST_NOT_PORTS, &rest.lists[LIST_NOT_PORTS]);
+    }
+    const struct texts *from = o->tcp_rest ? &e->lists[LIST_PORTS] : &listed;
+    for (size_t i = 0; i < from->n; i++) {
+        const char *port = from->items[i];
+        bool tcp = !o->tcp_rest || !texts_have(&listed, port);
         bool asked = e->lists[LIST_PORTS].n == 0 || texts_have(&e->lists[LIST_PORTS], port);
-        if (asked && !texts_have(&e->lists[LIST_NOT_PORTS], port)) {
-            texts_add_new(&r->c->arena, &ports, port);
+        if (tcp && asked && !texts_have(&e->lists[LIST_NOT_PORTS], port)) {
+            texts_add_new(arena, &ports, port);
         }
     }
-    return ports;
+    return ports.n > 0 ? entries_list(arena, LIST_PORTS, &ports) : (struct entries){NULL, 0};
 }
 
 /* What a DENY or AUDIT rule says where there are no requests. */
@@ -117,7 +137,9 @@ static void add_tcp_rule(struct istio_rule *r, const struct node *at, const stru
         return;
     }
     if (!c->options.tcp_ports_known) {
-        convert_doubt(r->object, at, "say --tcp-ports LIST, or none",
+        convert_doubt(r->object, at,
+                      c->options.strict ? "say 'policy_context.tcp_ports', or none"
+                                        : "say --tcp-ports LIST, or none",
                       "on a port that carries no HTTP Istio %s by what else this rule asks for; "
                       "which these are is not known, so nothing is said of them",
                       rule->action == CONF_DENY ? "denies" : "marks");
@@ -130,11 +152,8 @@ static void add_tcp_rule(struct istio_rule *r, const struct node *at, const stru
         (void)entries_or(&c->arena, &tcp.from, &(struct entries){&e, 1}); /* no more than before */
     }
     for (size_t i = 0; i < rule->to.n; i++) {
-        struct texts ports = tcp_ports_of(r, &rule->to.items[i]);
-        struct entries e = entries_list(&c->arena, LIST_PORTS, &ports);
-        if (ports.n > 0) {
-            (void)entries_or(&c->arena, &tcp.to, &e);
-        }
+        struct entries e = tcp_ports_of(r, &rule->to.items[i]);
+        (void)entries_or(&c->arena, &tcp.to, &e);
     }
     if (tcp.to.n > 0) {
         tcp.name = arena_printf(&c->arena, "%s:tcp", rule->name);
@@ -166,6 +185,8 @@ static void read_rule(struct istio_rule *r, const struct node *n, size_t number,
     }
     rule->name = convert_rule_name(r->c, r->object, number);
     rule->comment = convert_comment(r->c, r->object, n);
+    rule->reason = convert_reason(r->c, r->object, number, n);
+    rule->line = n->line;
     convert_rule(r->c, rule);
     if (rule->action != CONF_ALLOW) {
         add_tcp_rule(r, n, rule);
@@ -208,12 +229,15 @@ static bool read_scope(struct policy_convert *c, const struct object *o, const s
     if (selector_is_empty(selector)) {
         return true;
     }
+    if (own_selects(c, o, selector, root, ret)) {
+        return true;
+    }
     struct texts namespaces = {NULL, 0};
     if (!root) {
         texts_add(&c->arena, &namespaces, o->ns);
     }
     *ret = (struct scope){.all = false};
-    return selector_ids(c, o, selector, &namespaces, &ret->ids);
+    return selector_ids(c, o, selector, &namespaces, true, &ret->ids);
 }
 
 static bool is_dry_run(const struct object *o)
@@ -238,7 +262,7 @@ void istio_convert(struct policy_convert *c, const struct object *o)
     }
     struct rule rule = {.action = r.action, .dry_run = is_dry_run(o)};
     scope_targets(c, &scope, &rule.targets);
-    if (r.action == CONF_ALLOW && !rule.dry_run) {
+    if (r.action == CONF_ALLOW && !rule.dry_run && !scope.none) {
         coverage_add(c, &scope);
     }
     const struct node *rules = field_get(spec, "rules");
@@ -253,7 +277,9 @@ void istio_convert(struct policy_convert *c, const struct object *o)
         return;
     }
     size_t number = 0;
+    size_t before = c->n_rules;
     for (const struct node *n = rules->child; n != NULL; n = n->next) {
         read_rule(&r, n, ++number, &rule);
     }
+    c->n_rules = scope.none ? before : c->n_rules;
 }

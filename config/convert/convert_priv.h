@@ -6,11 +6,14 @@
  *   arena.c      texts, lists, entries: how they are put together
  *   fields.c     reading objects: keys that are known, lists of texts, items that a policy takes
  *   workloads.c  manifests -> who has which labels; labels -> identities
+ *   own.c        the one workload that a proxy reads for
  *   istio.c  istio_source.c  istio_operation.c  istio_when.c   AuthorizationPolicy
- *   peer_auth.c  PeerAuthentication
+ *   peer_auth.c  PeerAuthentication; peer_own.c: held against the ports of one workload
  *   network.c    NetworkPolicy
  *   implied.c    what is allowed because nothing is said of it
  *   write.c      rules -> text
+ *   source.c  source_own.c  source_text.c   a policy out of a file, ours or theirs; who reads it,
+ *                and that as a text
  */
 #ifndef POSTERN_CONVERT_PRIV_H
 #define POSTERN_CONVERT_PRIV_H
@@ -20,9 +23,11 @@
 
 enum {
     CONVERT_OBJECTS_MAX = 20000,
-    CONVERT_ENTRIES_MAX = 2000, /* of one rule */
-    CONVERT_PORTS_MAX = 1000,   /* of one range */
-    CONVERT_TEXT_MAX = 8 << 20, /* twice of what a file can be */
+    CONVERT_ENTRIES_MAX = 2000,    /* of one rule */
+    CONVERT_LIST_MAX = 2000,       /* items of one list */
+    CONVERT_PORTS_MAX = 1000,      /* of one range */
+    CONVERT_MEMORY_MAX = 64 << 20, /* of what alternatives take */
+    CONVERT_TEXT_MAX = 8 << 20,    /* twice of what a file can be */
 };
 
 /* --- the arena and what is in it ---------------------------------------------------------------
@@ -30,6 +35,7 @@ enum {
 struct arena_block;
 struct arena {
     struct arena_block *blocks;
+    size_t taken;
 };
 void *arena_take(struct arena *p, size_t n) __attribute__((returns_nonnull));
 char *arena_text(struct arena *p, struct str s) __attribute__((returns_nonnull));
@@ -37,7 +43,8 @@ char *arena_printf(struct arena *p, const char *fmt, ...)
     __attribute__((returns_nonnull, format(printf, 2, 3)));
 void arena_deinit(struct arena *p);
 
-/* Adding never changes an array that another list may share, so lists are copied by assignment. */
+/* Adding never changes what another list may share of an array, so lists are copied by assignment.
+ */
 struct texts {
     const char *const *items;
     size_t n;
@@ -107,6 +114,8 @@ bool entry_wants_request(const struct entry *e);
 struct rule {
     const char *name;
     const char *comment; /* one line */
+    const char *reason;  /* likewise, and short: for logs */
+    unsigned line;       /* of what it was made from; 0: of nothing in the file */
     enum conf_action action;
     bool dry_run;
     struct texts targets; /* none: every workload */
@@ -139,6 +148,7 @@ struct workload {
 /* Which workloads are spoken of. */
 struct scope {
     bool all;
+    bool none;        /* one workload reads, and it is not selected */
     const char *ns;   /* not NULL: all of this namespace */
     struct texts ids; /* else these */
 };
@@ -151,7 +161,8 @@ struct coverage {
 
 struct policy_convert {
     struct policy_convert_options options;
-    struct conf_diag *errors, *doubts;
+    struct conf_diag *errors, *doubts;         /* of the options, or own_* */
+    struct conf_diag *own_errors, *own_doubts; /* owned */
     struct arena arena;
     struct conf_documents **docs; /* owned */
     size_t n_docs;
@@ -160,7 +171,8 @@ struct policy_convert {
     size_t n_workloads;
     struct texts namespaces; /* that anything speaks of */
     struct coverage coverage;
-    struct rule *rules; /* owned */
+    const struct node *own_labels; /* of the one workload that reads; NULL: not known */
+    struct rule *rules;            /* owned */
     size_t n_rules, cap_rules;
     struct texts head; /* comments before the policy, lines */
 };
@@ -176,6 +188,8 @@ void convert_rule(struct policy_convert *c, const struct rule *rule);
 const char *convert_rule_name(struct policy_convert *c, const struct object *o, size_t number);
 const char *convert_comment(struct policy_convert *c, const struct object *o,
                             const struct node *at);
+const char *convert_reason(struct policy_convert *c, const struct object *o, size_t number,
+                           const struct node *at);
 
 /* --- fields ----------------------------------------------------------------------------------- */
 /* The value under a key, NULL where it is not there or null. */
@@ -184,6 +198,8 @@ const char *field_text(const struct node *map, const char *key); /* NULL: no tex
 /* It is a mapping, else that was reported. */
 bool field_is_map(const struct object *o, const struct node *n, const char *what);
 bool field_is_list(const struct object *o, const struct node *n, const char *what);
+/* And no longer than CONVERT_LIST_MAX. */
+bool field_is_short_list(const struct object *o, const struct node *n, const char *what);
 /* The first element of a list that may be empty or not there; what is no list is reported, and
  * *sound is false then. */
 const struct node *field_first(const struct object *o, const struct node *n, const char *what,
@@ -210,10 +226,20 @@ bool selector_matches(const struct node *selector, const struct node *labels);
 /* The identities of the workloads that it selects in any of the namespaces (none: in every one).
  * False: none is known, or an identity is shared with a workload that is not selected. */
 bool selector_ids(struct policy_convert *c, const struct object *o, const struct node *selector,
-                  const struct texts *namespaces, struct texts *ret);
+                  const struct texts *namespaces, bool target, struct texts *ret);
 const char *workload_pattern(struct policy_convert *c, const char *ns); /* all of a namespace */
 void scope_targets(struct policy_convert *c, const struct scope *s, struct texts *ret);
 void coverage_add(struct policy_convert *c, const struct scope *s);
+
+/* --- the one workload that reads ---------------------------------------------------------------
+ */
+void own_read(struct policy_convert *c);
+/* Whether the labels of the one workload that reads decide about the selector; *ret is whom it is
+ * about then. root: also in other namespaces than the object's. */
+bool own_selects(struct policy_convert *c, const struct object *o, const struct node *selector,
+                 bool root, struct scope *ret);
+/* What to do where labels select nobody. */
+const char *own_advice(const struct policy_convert *c, bool target);
 
 /* --- kinds ------------------------------------------------------------------------------------ */
 void istio_convert(struct policy_convert *c, const struct object *o);
@@ -242,6 +268,17 @@ bool istio_and(const struct istio_rule *r, const struct node *at, struct entries
                const struct entries *other);
 
 void peer_auth_convert(struct policy_convert *c);
+enum peer_mode { MODE_UNSET, MODE_DISABLE, MODE_PERMISSIVE, MODE_STRICT };
+/* A mapping with `mode`, or NULL. False: it was reported. */
+bool peer_read_mode(const struct object *o, const struct node *map, enum peer_mode *ret);
+bool peer_is_sound(struct policy_convert *c, const struct object *o);
+/* What counts for a port of a workload, of what is said near it: the mesh, the namespace, it. */
+enum peer_mode peer_mode_of(const struct object *const levels[3]);
+enum peer_mode peer_mode_of_port(const struct object *nearest, uint16_t port, enum peer_mode all);
+/* False: there are two that speak of the same, which was reported. */
+bool peer_find_levels(struct policy_convert *c, const char *ns, const struct node *labels,
+                      const char *who, const struct object *levels[3]);
+void peer_own_check(struct policy_convert *c);
 void network_convert(struct policy_convert *c, const struct object *o);
 void implied_allow(struct policy_convert *c);
 

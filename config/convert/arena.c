@@ -4,6 +4,8 @@
 
 #include <postern/mem.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +30,34 @@ void *arena_take(struct arena *p, size_t n)
     }
     void *taken = p->blocks->data + p->blocks->used;
     p->blocks->used += n;
+    p->taken += n;
     return taken;
+}
+
+/* Room for `more` behind n items, which stay as they are for every list that shares them: in place
+ * for the one whose end is the array's, else in a new array. */
+struct array {
+    size_t used, cap;
+    _Alignas(16) char data[];
+};
+
+static void *array_grow(struct arena *p, const void *items, size_t n, size_t more, size_t size)
+{
+    struct array *a = NULL;
+    if (items != NULL) {
+        a = (struct array *)((uintptr_t)items - offsetof(struct array, data));
+    }
+    if (a == NULL || a->used != n || a->cap - n < more) {
+        size_t cap = n + more < 2 ? n + more : 2 * (n + more);
+        struct array *next = arena_take(p, sizeof(*next) + cap * size);
+        if (n > 0) {
+            memcpy(next->data, items, n * size);
+        }
+        next->cap = cap;
+        a = next;
+    }
+    a->used = n + more;
+    return a->data;
 }
 
 char *arena_text(struct arena *p, struct str s)
@@ -64,13 +93,9 @@ void arena_deinit(struct arena *p)
 }
 
 /* --- lists of texts --------------------------------------------------------------------------- */
-/* Always a new array: lists are copied by assignment, and are short. */
 void texts_add(struct arena *p, struct texts *t, const char *text)
 {
-    const char **items = arena_take(p, (t->n + 1) * sizeof(*items));
-    if (t->n > 0) {
-        memcpy(items, t->items, t->n * sizeof(*items));
-    }
+    const char **items = array_grow(p, t->items, t->n, 1, sizeof(*items));
     items[t->n] = text;
     *t = (struct texts){items, t->n + 1};
 }
@@ -120,7 +145,7 @@ const struct key_info named_keys[N_NAMED] = {
 
 static struct entries entries_of(struct arena *p, const struct entry *e)
 {
-    struct entry *copy = arena_take(p, sizeof(*copy));
+    struct entry *copy = array_grow(p, NULL, 0, 1, sizeof(*copy));
     *copy = *e;
     return (struct entries){copy, 1};
 }
@@ -153,13 +178,10 @@ struct entries entries_named(struct arena *p, enum named_key key, const char *na
 
 enum entries_outcome entries_or(struct arena *p, struct entries *e, const struct entries *other)
 {
-    if (e->n + other->n > CONVERT_ENTRIES_MAX) {
+    if (e->n + other->n > CONVERT_ENTRIES_MAX || p->taken > CONVERT_MEMORY_MAX) {
         return ENTRIES_TOO_MANY;
     }
-    struct entry *items = arena_take(p, (e->n + other->n + 1) * sizeof(*items));
-    if (e->n > 0) {
-        memcpy(items, e->items, e->n * sizeof(*items));
-    }
+    struct entry *items = array_grow(p, e->items, e->n, other->n, sizeof(*items));
     if (other->n > 0) {
         memcpy(items + e->n, other->items, other->n * sizeof(*items));
     }
@@ -226,10 +248,10 @@ enum entries_outcome entries_and(struct arena *p, struct entries *e, const struc
                                  const char **ret_key)
 {
     size_t n = e->n * other->n; /* each at most CONVERT_ENTRIES_MAX */
-    if (n > CONVERT_ENTRIES_MAX) {
+    if (n > CONVERT_ENTRIES_MAX || p->taken > CONVERT_MEMORY_MAX) {
         return ENTRIES_TOO_MANY;
     }
-    struct entry *items = arena_take(p, (n + 1) * sizeof(*items));
+    struct entry *items = array_grow(p, NULL, 0, n, sizeof(*items));
     for (size_t i = 0; i < n; i++) {
         items[i] = e->items[i / other->n];
         const char *twice = and_entry(p, &items[i], &other->items[i % other->n]);

@@ -1,9 +1,6 @@
-/* write: rules as the text of a Policy file, brought into its canonical form, and read again by the
- * reader of policies and by the engine: what they do not take is no result. */
+/* write: rules as the text of a Policy file, read again by the reader of policies: what it does not
+ * take is no result. */
 #include "convert_priv.h"
-
-#include <postern/policy.h>
-#include <postern/policy_tools.h>
 
 bool write_quoted(struct buf *out, const char *text)
 {
@@ -71,13 +68,20 @@ static bool write_entries(struct buf *out, const char *key, const struct entries
     return ok;
 }
 
-static bool write_rule(struct buf *out, const struct rule *r)
+static bool write_reason(struct buf *out, const struct rule *r)
+{
+    return buf_printf(out, "    reason: ") && write_quoted(out, r->reason) &&
+           buf_append(out, "\n", 1);
+}
+
+static bool write_rule(const struct policy_convert *c, struct buf *out, const struct rule *r)
 {
     static const char *const actions[] = {
         [CONF_ALLOW] = "ALLOW", [CONF_DENY] = "DENY", [CONF_AUDIT] = "AUDIT"};
     return buf_printf(out, "\n  # %s\n  - name: %s\n    action: %s\n", r->comment, r->name,
                       actions[r->action]) &&
            (!r->dry_run || buf_printf(out, "    mode: dry-run\n")) &&
+           (!c->options.strict || write_reason(out, r)) &&
            (r->targets.n == 0 ||
             (buf_printf(out, "    target:\n      principals: ") &&
              write_texts(out, &r->targets, true) && buf_append(out, "\n", 1))) &&
@@ -85,7 +89,7 @@ static bool write_rule(struct buf *out, const struct rule *r)
 }
 
 /* PeerAuthentications alone are none: `rules: []` would deny everything to whoever takes it. */
-static bool has_policy(const struct policy_convert *c)
+bool policy_convert_has_policy(const struct policy_convert *c)
 {
     return c->istio.n + c->network.n > 0;
 }
@@ -96,32 +100,25 @@ static bool write_all(const struct policy_convert *c, struct buf *out)
     for (size_t i = 0; i < c->head.n && ok; i++) {
         ok = buf_printf(out, "#%s%s\n", c->head.items[i][0] != '\0' ? " " : "", c->head.items[i]);
     }
-    if (!has_policy(c)) {
+    if (!policy_convert_has_policy(c)) {
         return ok;
     }
     ok = ok && buf_printf(out, "kind: Policy\nlevel: 2\nrules:%s\n", c->n_rules == 0 ? " []" : "");
     for (size_t i = 0; i < c->n_rules && ok; i++) {
-        ok = write_rule(out, &c->rules[i]);
+        ok = write_rule(c, out, &c->rules[i]);
     }
     return ok;
 }
 
-/* As a proxy would take it. */
+/* As its reader takes it. */
 static int prove(struct str text, struct err *err)
 {
     struct conf_diag *diag = conf_diag_new();
     struct conf_policy *conf = NULL;
-    struct policy *p = NULL;
-    int rc = -1;
-    if (conf_parse_policy("the converted policy", text.p, text.n, diag, &conf) != 0) {
-        if (err != NULL) {
-            *err = *conf_diag_get(diag, 0);
-        }
-    } else {
-        p = policy_new(conf, err);
-        rc = p != NULL ? 0 : -1;
+    int rc = conf_parse_policy("the converted policy", text.p, text.n, diag, &conf);
+    if (rc != 0 && err != NULL) {
+        *err = *conf_diag_get(diag, 0);
     }
-    policy_free(p);
     conf_policy_free(conf);
     conf_diag_free(diag);
     return rc;
@@ -130,20 +127,15 @@ static int prove(struct str text, struct err *err)
 int write_policy(struct policy_convert *c, struct buf *out, struct err *err)
 {
     struct buf made = BUF_INIT(CONVERT_TEXT_MAX);
-    struct buf pretty = BUF_INIT(CONVERT_TEXT_MAX);
-    int rc;
+    int rc = 0;
     if (!write_all(c, &made)) {
         rc = err_set(err, ERR_LIMIT, "the policy would be larger than a file may be");
-    } else if (has_policy(c)) {
-        rc = policy_fmt("the converted policy", buf_str(&made), &pretty, err);
-        rc = rc == 0 ? prove(buf_str(&pretty), err) : rc;
-    } else {
-        rc = buf_append_str(&pretty, buf_str(&made)) ? 0 : -1;
+    } else if (policy_convert_has_policy(c)) {
+        rc = prove(buf_str(&made), err);
     }
-    if (rc == 0 && !buf_append_str(out, buf_str(&pretty))) {
+    if (rc == 0 && !buf_append_str(out, buf_str(&made))) {
         rc = err_set(err, ERR_LIMIT, "the policy does not fit");
     }
     buf_reset(&made);
-    buf_reset(&pretty);
     return rc;
 }

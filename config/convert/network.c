@@ -12,8 +12,8 @@ static bool add(struct policy_convert *c, const struct object *o, const struct n
     if (entries_or(&c->arena, e, more) == ENTRIES_OK) {
         return true;
     }
-    convert_fail(o, at, NULL, "divide the policy", "more than %d alternatives in a rule",
-                 CONVERT_ENTRIES_MAX);
+    convert_fail(o, at, NULL, "divide the policy",
+                 "more than %d alternatives in a rule, or too many in all", CONVERT_ENTRIES_MAX);
     return false;
 }
 
@@ -99,7 +99,7 @@ static bool read_pods(struct policy_convert *c, const struct object *o, const st
         return false;
     }
     if (pods != NULL && !selector_is_empty(pods)) {
-        if (!selector_ids(c, o, pods, &namespaces, &items)) {
+        if (!selector_ids(c, o, pods, &namespaces, false, &items)) {
             return false;
         }
     } else if (namespaces.n == 0) {
@@ -236,6 +236,8 @@ static void read_ingress(struct policy_convert *c, const struct object *o, const
     scope_targets(c, scope, &rule.targets);
     rule.name = convert_rule_name(c, o, number);
     rule.comment = convert_comment(c, o, n);
+    rule.reason = convert_reason(c, o, number, n);
+    rule.line = n->line;
     convert_rule(c, &rule);
 }
 
@@ -261,8 +263,11 @@ static bool read_types(struct policy_convert *c, const struct object *o, const s
     }
     if (out != NULL && !c->options.ignore_egress) {
         convert_fail(o, egress != NULL ? egress->key : out, NULL,
-                     "'unlisted' and 'allow_unlisted' of a Mesh file say where workloads may go; "
-                     "--ignore-egress converts the rest",
+                     c->options.strict
+                         ? "'unlisted' and 'allow_unlisted' of a Mesh file say where workloads may "
+                           "go; 'policy_context.ignore_egress' takes the rest"
+                         : "'unlisted' and 'allow_unlisted' of a Mesh file say where workloads may "
+                           "go; --ignore-egress converts the rest",
                      "'egress' has no counterpart: a policy is asked where a call arrives");
         return false;
     }
@@ -289,15 +294,18 @@ void network_convert(struct policy_convert *c, const struct object *o)
     if (selector != NULL && !selector_is_sound(o, selector, true)) {
         return;
     }
-    if (selector != NULL && !selector_is_empty(selector)) {
+    if (selector != NULL && !selector_is_empty(selector) &&
+        !own_selects(c, o, selector, false, &scope)) {
         struct texts namespaces = {NULL, 0};
         texts_add(&c->arena, &namespaces, o->ns);
         scope = (struct scope){.all = false};
-        if (!selector_ids(c, o, selector, &namespaces, &scope.ids)) {
+        if (!selector_ids(c, o, selector, &namespaces, true, &scope.ids)) {
             return;
         }
     }
-    coverage_add(c, &scope);
+    if (!scope.none) {
+        coverage_add(c, &scope);
+    }
     const struct node *list = field_get(spec, "ingress");
     if (list == NULL || list->n == 0) {
         texts_add(&c->arena, &c->head,
@@ -305,8 +313,10 @@ void network_convert(struct policy_convert *c, const struct object *o)
                                convert_comment(c, o, o->map)));
     }
     size_t number = 0;
+    size_t before = c->n_rules;
     bool sound = true;
     for (const struct node *n = field_first(o, list, "ingress", &sound); n != NULL; n = n->next) {
         read_ingress(c, o, n, ++number, &scope);
     }
+    c->n_rules = scope.none ? before : c->n_rules;
 }

@@ -34,6 +34,18 @@ bool field_is_list(const struct object *o, const struct node *n, const char *wha
     return n->kind == NODE_LIST && n->n > 0;
 }
 
+bool field_is_short_list(const struct object *o, const struct node *n, const char *what)
+{
+    if (!field_is_list(o, n, what)) {
+        return false;
+    }
+    if (n->n > CONVERT_LIST_MAX) {
+        convert_fail(o, n, NULL, "divide the rule", "'%s' has more than %d items", what,
+                     CONVERT_LIST_MAX);
+    }
+    return n->n <= CONVERT_LIST_MAX;
+}
+
 const struct node *field_first(const struct object *o, const struct node *n, const char *what,
                                bool *sound)
 {

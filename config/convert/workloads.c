@@ -190,7 +190,7 @@ bool selector_matches(const struct node *selector, const struct node *labels)
 }
 
 bool selector_ids(struct policy_convert *c, const struct object *o, const struct node *selector,
-                  const struct texts *namespaces, struct texts *ret)
+                  const struct texts *namespaces, bool target, struct texts *ret)
 {
     struct texts ids = {NULL, 0};
     for (size_t i = 0; i < c->n_workloads; i++) {
@@ -201,9 +201,7 @@ bool selector_ids(struct policy_convert *c, const struct object *o, const struct
         }
     }
     if (ids.n == 0) {
-        convert_fail(o, selector, NULL,
-                     "give the manifests of the workloads as well (Deployments, Pods, ...): they "
-                     "say which labels and service account each has",
+        convert_fail(o, selector, NULL, own_advice(c, target),
                      "the labels select no workload of those that were given");
         return false;
     }

@@ -41,7 +41,7 @@ bool istio_identity(struct istio_rule *r, const struct node *list, enum list_key
 {
     struct texts items = {NULL, 0};
     bool principals = key == LIST_PRINCIPALS || key == LIST_NOT_PRINCIPALS;
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {
@@ -93,7 +93,7 @@ bool istio_accounts(struct istio_rule *r, const struct node *list, bool negative
     struct entries any = {NULL, 0};
     const char *ns = NULL;
     const char *name = NULL;
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {
@@ -197,7 +197,7 @@ bool istio_request_principals(struct istio_rule *r, const struct node *list, boo
                               struct entries *from)
 {
     struct entries e = negative ? entries_all(&r->c->arena) : (struct entries){NULL, 0};
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {

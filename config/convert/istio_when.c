@@ -36,7 +36,7 @@ static bool named_values(struct istio_rule *r, const struct node *list, enum nam
                          const char *name, struct entries *to)
 {
     struct texts values = {NULL, 0};
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {

@@ -13,8 +13,10 @@ struct policy_convert *policy_convert_new(const struct policy_convert_options *o
     c->options.trust_domain = o->trust_domain != NULL ? o->trust_domain : "cluster.local";
     c->options.root_namespace = o->root_namespace != NULL ? o->root_namespace : "istio-system";
     c->options.default_namespace = o->default_namespace != NULL ? o->default_namespace : "default";
-    c->errors = conf_diag_new();
-    c->doubts = conf_diag_new();
+    c->own_errors = conf_diag_new();
+    c->own_doubts = conf_diag_new();
+    c->errors = o->errors != NULL ? o->errors : c->own_errors;
+    c->doubts = o->doubts != NULL ? o->doubts : c->own_doubts;
     return c;
 }
 
@@ -34,8 +36,8 @@ struct policy_convert *policy_convert_free(struct policy_convert *c)
     free(c->workloads);
     free(c->rules);
     arena_deinit(&c->arena);
-    conf_diag_free(c->errors);
-    conf_diag_free(c->doubts);
+    conf_diag_free(c->own_errors);
+    conf_diag_free(c->own_doubts);
     free(c);
     return NULL;
 }
@@ -108,6 +110,12 @@ static bool read_metadata(struct policy_convert *c, struct object *o)
     const char *ns = field_text(metadata, "namespace");
     o->name = name != NULL ? name : "unnamed";
     o->ns = ns != NULL ? ns : c->options.default_namespace;
+    if (ns == NULL && c->options.strict && c->options.own_namespace == NULL &&
+        strcmp(o->kind, "Namespace") != 0) {
+        convert_fail(o, metadata != NULL ? metadata : o->map, "'metadata.namespace'",
+                     "or say 'policy_context.namespace'", "whose namespace this is, nobody says");
+        return false;
+    }
     if (!field_is_segment(o->ns)) {
         convert_fail(o, ns != NULL ? field_get(metadata, "namespace") : o->map,
                      "small letters, digits and -", NULL, "no namespace has such a name");
@@ -156,7 +164,7 @@ static void take_object(struct policy_convert *c, const struct conf_documents *d
         take_policy(c, &o, version, &c->network, network);
     } else if (strcmp(o.kind, "RequestAuthentication") == 0) {
         convert_fail(&o, field_get(n, "kind"), NULL,
-                     "say its issuers as 'jwt' in the Proxy files, and leave it out here",
+                     "say its issuers as 'jwt' in the Proxy file, and leave it out here",
                      "RequestAuthentication has no counterpart in a policy");
     } else if (is_other_policy(version, o.kind)) {
         convert_fail(&o, field_get(n, "kind"),
@@ -235,10 +243,21 @@ const char *convert_comment(struct policy_convert *c, const struct object *o, co
                         field_shown(c, str_of(conf_documents_name(o->docs))), at->line);
 }
 
+const char *convert_reason(struct policy_convert *c, const struct object *o, size_t number,
+                           const struct node *at)
+{
+    return arena_printf(&c->arena, "%s %.80s/%.80s, rule %zu, line %u", o->kind, o->ns, o->name,
+                        number, at->line);
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 static void convert_all(struct policy_convert *c)
 {
+    own_read(c);
     workloads_read(c);
+    if (c->options.own && c->options.own_namespace != NULL) {
+        texts_add_new(&c->arena, &c->namespaces, c->options.own_namespace);
+    }
     if (c->istio.n > 0 && c->network.n > 0) {
         convert_fail(&c->network.items[0], c->network.items[0].map, NULL,
                      "convert them apart: a proxy asks two policies, its own and its agent's, and "
@@ -252,9 +271,34 @@ static void convert_all(struct policy_convert *c)
     for (size_t i = 0; i < c->network.n; i++) {
         network_convert(c, &c->network.items[i]);
     }
-    peer_auth_convert(c);
+    if (c->options.strict) {
+        peer_own_check(c);
+    } else {
+        peer_auth_convert(c);
+    }
     if (c->istio.n + c->network.n > 0) {
         implied_allow(c);
+    }
+}
+
+size_t policy_convert_count(const struct policy_convert *c)
+{
+    return c->n_rules;
+}
+
+unsigned policy_convert_line(const struct policy_convert *c, size_t rule)
+{
+    POSTERN_ASSERT(rule < c->n_rules);
+    return c->rules[rule].line;
+}
+
+/* Rules stand in the order of the file; what was made of nothing in it is the last. */
+static void order_lines(struct policy_convert *c)
+{
+    unsigned line = 1;
+    for (size_t i = 0; i < c->n_rules; i++) {
+        line = c->rules[i].line > line ? c->rules[i].line : line;
+        c->rules[i].line = line;
     }
 }
 
@@ -270,5 +314,6 @@ int policy_convert_write(struct policy_convert *c, struct buf *out, struct err *
     if (conf_diag_count(c->errors) > 0) {
         return err_set(err, ERR_UNSUPPORTED, "nothing is converted");
     }
+    order_lines(c);
     return write_policy(c, out, err);
 }

@@ -7,10 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum mode { MODE_UNSET, MODE_DISABLE, MODE_PERMISSIVE, MODE_STRICT };
-
-/* False: it was reported. */
-static bool read_mode(const struct object *o, const struct node *map, enum mode *ret)
+bool peer_read_mode(const struct object *o, const struct node *map, enum peer_mode *ret)
 {
     static const char *const words[] = {"UNSET", "DISABLE", "PERMISSIVE", "STRICT"};
     static const char *const keys[] = {"mode", NULL};
@@ -27,7 +24,7 @@ static bool read_mode(const struct object *o, const struct node *map, enum mode 
     }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (n->kind == NODE_SCALAR && str_eq(n->text, str_of(words[i]))) {
-            *ret = (enum mode)i;
+            *ret = (enum peer_mode)i;
         }
     }
     if (*ret == MODE_DISABLE) {
@@ -49,12 +46,12 @@ static const struct node *spec_of(const struct object *o)
     return field_get(o->map, "spec");
 }
 
-static bool is_sound(struct policy_convert *c, const struct object *o)
+bool peer_is_sound(struct policy_convert *c, const struct object *o)
 {
     static const char *const keys[] = {"selector", "mtls", "portLevelMtls", NULL};
     static const char *const top[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
     const struct node *spec = spec_of(o);
-    enum mode mode;
+    enum peer_mode mode;
     if (!field_only(o, o->map, "a PeerAuthentication", top)) {
         return false;
     }
@@ -62,7 +59,7 @@ static bool is_sound(struct policy_convert *c, const struct object *o)
         return true;
     }
     if (!field_is_map(o, spec, "spec") || !field_only(o, spec, "a PeerAuthentication", keys) ||
-        !read_mode(o, field_get(spec, "mtls"), &mode)) {
+        !peer_read_mode(o, field_get(spec, "mtls"), &mode)) {
         return false;
     }
     const struct node *selector = field_get(spec, "selector");
@@ -78,43 +75,44 @@ static bool is_sound(struct policy_convert *c, const struct object *o)
     }
     for (const struct node *n = ports != NULL ? ports->child : NULL; n != NULL; n = n->next) {
         uint16_t port;
-        if (!field_port(o, n->key, &port) || !read_mode(o, n, &mode)) {
+        if (!field_port(o, n->key, &port) || !peer_read_mode(o, n, &mode)) {
             return false;
         }
     }
     struct texts namespaces = {NULL, 0}, ids = {NULL, 0};
+    struct scope scope;
     texts_add(&c->arena, &namespaces, o->ns);
-    return whole || selector_ids(c, o, selector, &namespaces, &ids);
+    return whole || own_selects(c, o, selector, false, &scope) ||
+           selector_ids(c, o, selector, &namespaces, true, &ids);
 }
 
 /* --- what counts ------------------------------------------------------------------------------ */
-static bool speaks_of(const struct object *o, const struct workload *w, const char *root,
-                      unsigned *ret_near)
+static bool speaks_of(const struct object *o, const char *ns, const struct node *labels,
+                      const char *root, unsigned *ret_near)
 {
     const struct node *selector = field_get(spec_of(o), "selector");
-    bool same = strcmp(o->ns, w->ns) == 0;
+    bool same = strcmp(o->ns, ns) == 0;
     if (selector != NULL && !selector_is_empty(selector)) {
         *ret_near = 2;
-        return same && selector_matches(selector, w->labels);
+        return same && selector_matches(selector, labels);
     }
     *ret_near = strcmp(o->ns, root) == 0 ? 0 : 1;
     return same || *ret_near == 0;
 }
 
-/* Of each distance the one that speaks of it; false: there are two, which was reported. */
-static bool find_levels(struct policy_convert *c, const struct workload *w,
-                        const struct object *levels[3])
+bool peer_find_levels(struct policy_convert *c, const char *ns, const struct node *labels,
+                      const char *who, const struct object *levels[3])
 {
     for (size_t i = 0; i < c->peers.n; i++) {
         const struct object *o = &c->peers.items[i];
         unsigned near;
-        if (!speaks_of(o, w, c->options.root_namespace, &near)) {
+        if (!speaks_of(o, ns, labels, c->options.root_namespace, &near)) {
             continue;
         }
         if (levels[near] != NULL) {
             convert_fail(o, o->map, "one of a kind", NULL,
-                         "%.60s speaks of workload %.60s too, and the older one counts",
-                         levels[near]->name, w->object->name);
+                         "%.60s speaks of %.80s too, and the older one counts", levels[near]->name,
+                         who);
             return false;
         }
         levels[near] = o;
@@ -122,34 +120,34 @@ static bool find_levels(struct policy_convert *c, const struct workload *w,
     return true;
 }
 
-static enum mode mode_of(const struct object *const levels[3])
+enum peer_mode peer_mode_of(const struct object *const levels[3])
 {
-    enum mode mode = MODE_UNSET;
+    enum peer_mode mode = MODE_UNSET;
     for (unsigned near = 3; near-- > 0 && mode == MODE_UNSET;) {
         if (levels[near] != NULL) {
-            (void)read_mode(levels[near], field_get(spec_of(levels[near]), "mtls"), &mode);
+            (void)peer_read_mode(levels[near], field_get(spec_of(levels[near]), "mtls"), &mode);
         }
     }
     return mode == MODE_UNSET ? MODE_PERMISSIVE : mode;
 }
 
-/* What is said of one port, or what holds for all. */
-static enum mode mode_of_port(const struct object *nearest, uint16_t port, enum mode all)
+enum peer_mode peer_mode_of_port(const struct object *nearest, uint16_t port, enum peer_mode all)
 {
     const struct node *ports =
         nearest != NULL ? field_get(spec_of(nearest), "portLevelMtls") : NULL;
     for (const struct node *n = ports != NULL ? ports->child : NULL; n != NULL; n = n->next) {
         uint64_t number = 0;
-        enum mode mode = MODE_UNSET;
+        enum peer_mode mode = MODE_UNSET;
         if (str_to_u64(n->key->text, 65535, &number) && number == port &&
-            read_mode(nearest, n, &mode) && mode != MODE_UNSET) {
+            peer_read_mode(nearest, n, &mode) && mode != MODE_UNSET) {
             return mode;
         }
     }
     return all;
 }
 
-static void add_port(struct policy_convert *c, struct texts *lines, uint16_t port, enum mode mode)
+static void add_port(struct policy_convert *c, struct texts *lines, uint16_t port,
+                     enum peer_mode mode)
 {
     if (mode == MODE_PERMISSIVE) {
         texts_add_new(&c->arena, lines,
@@ -162,19 +160,20 @@ static void tell_workload(struct policy_convert *c, const struct workload *w)
 {
     const struct object *levels[3] = {NULL, NULL, NULL};
     struct texts lines = {NULL, 0};
-    if (!find_levels(c, w, levels)) {
+    const char *who = arena_printf(&c->arena, "workload %s", w->object->name);
+    if (!peer_find_levels(c, w->ns, w->labels, who, levels)) {
         return;
     }
-    enum mode all = mode_of(levels);
+    enum peer_mode all = peer_mode_of(levels);
     for (const struct pod_port *p = w->ports; p != NULL; p = p->next) {
-        add_port(c, &lines, p->port, mode_of_port(levels[2], p->port, all));
+        add_port(c, &lines, p->port, peer_mode_of_port(levels[2], p->port, all));
     }
     const struct node *said =
         levels[2] != NULL ? field_get(spec_of(levels[2]), "portLevelMtls") : NULL;
     for (const struct node *n = said != NULL ? said->child : NULL; n != NULL; n = n->next) {
         uint16_t port;
         if (field_port(levels[2], n->key, &port)) {
-            add_port(c, &lines, port, mode_of_port(levels[2], port, all));
+            add_port(c, &lines, port, peer_mode_of_port(levels[2], port, all));
         }
     }
     const char *whose =
@@ -203,10 +202,10 @@ void peer_auth_convert(struct policy_convert *c)
     bool all_strict = true;
     for (size_t i = 0; i < c->peers.n; i++) {
         const struct object *o = &c->peers.items[i];
-        enum mode mode = MODE_UNSET;
-        sound = is_sound(c, o) && sound;
+        enum peer_mode mode = MODE_UNSET;
+        sound = peer_is_sound(c, o) && sound;
         if (sound) {
-            (void)read_mode(o, field_get(spec_of(o), "mtls"), &mode);
+            (void)peer_read_mode(o, field_get(spec_of(o), "mtls"), &mode);
             all_strict = all_strict && mode == MODE_STRICT;
         }
     }

@@ -17,7 +17,7 @@ static bool scalar(const struct istio_rule *r, const struct node *n)
 bool istio_ports(struct istio_rule *r, const struct node *list, bool negative, struct entries *to)
 {
     struct texts items = {NULL, 0};
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {
@@ -122,7 +122,7 @@ static bool operation_list(struct istio_rule *r, const struct node *list, enum l
 {
     struct texts items = {NULL, 0};
     bool any_method = false;
-    if (!field_is_list(r->object, list, list->key->text.p)) {
+    if (!field_is_short_list(r->object, list, list->key->text.p)) {
         return false;
     }
     for (const struct node *n = list->child; n != NULL; n = n->next) {
