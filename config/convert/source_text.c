@@ -73,8 +73,11 @@ static bool take_ports(const char *list, struct policy_convert_ports *ret)
         }
         ret->items[ret->n++] = (uint16_t)port;
         p += len;
-        if (*p == ',' && *++p == '\0') {
-            return false;
+        if (*p == ',') {
+            p++;
+            if (*p == '\0') {
+                return false;
+            }
         }
     }
     return true;
