@@ -3,7 +3,7 @@
 
 #include "config_priv.h"
 
-static const char *const words_probe_protocol[] = {"tcp", "http", NULL};
+static const char *const words_probe_protocol[] = {"tcp", "http", "grpc", NULL};
 
 static void check_probe(struct context *c, const struct node *map, void *value);
 
@@ -24,7 +24,8 @@ static const struct field fields_probe[] = {
      .words = words_probe_protocol,
      AT(struct conf_probe, protocol),
      .def = "tcp",
-     .doc = "`tcp`: whether a connection comes about. `http`: the status of `GET path`."},
+     .doc = "`tcp`: whether a connection comes about. `http`: the status of `GET path`. "
+            "`grpc`: what gRPC's health service says, in plaintext: 200 for SERVING, else 503."},
     {.name = "path",
      .type = TYPE_TEXT,
      .max = 1024,
@@ -42,6 +43,12 @@ static const struct field fields_probe[] = {
      .max = 512,
      LIST_AT(struct conf_probe, headers.items, headers.n),
      .doc = "With `http`: further headers, `Name: value`; 16 at most."},
+    {.name = "service",
+     .type = TYPE_TEXT,
+     .max = 255,
+     AT(struct conf_probe, service),
+     .def_doc = "none: the server as a whole",
+     .doc = "With `grpc`: whose health is asked for."},
 };
 static const struct table table_probe = {.name = "a probe",
                                          .size = sizeof(struct conf_probe),
@@ -123,10 +130,14 @@ static void check_probe(struct context *c, const struct node *map, void *value)
             break;
         }
     }
-    if (p->protocol == CONF_PROTOCOL_TCP &&
+    if (p->protocol != CONF_PROBE_HTTP &&
         (p->path != NULL || p->host != NULL || p->headers.n > 0)) {
         report(c, map, NULL, "say 'protocol: http', or remove them",
-               "a path, host or headers of a probe that only connects");
+               "a path, host or headers of a probe that is not 'http'");
+    }
+    if (p->protocol != CONF_PROBE_GRPC && p->service != NULL) {
+        report(c, node_get(map, "service"), NULL, "say 'protocol: grpc', or remove it",
+               "a service of a probe that is not 'grpc'");
     }
 }
 

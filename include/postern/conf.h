@@ -274,11 +274,13 @@ enum conf_state_from { CONF_STATE_FILES, CONF_STATE_AGENT };
 enum conf_resolve_names { CONF_RESOLVE_AUTO, CONF_RESOLVE_ON };
 
 /* A question that a kubelet would ask of the workload. */
+enum conf_probe_protocol { CONF_PROBE_TCP, CONF_PROBE_HTTP, CONF_PROBE_GRPC };
 struct conf_probe {
     char *name;
     uint16_t port;
-    enum conf_protocol protocol;
+    enum conf_probe_protocol protocol;
     char *path, *host; /* http only; NULL: "/", and address with port */
+    char *service;     /* grpc only; NULL: "" */
     struct conf_strings headers;
 };
 

@@ -15,11 +15,14 @@ enum {
     PATH_MAX_BYTES = 1000,
     HEADERS_MAX = 16,
     HEADER_MAX_BYTES = 400,
+    SERVICE_MAX_BYTES = 255,
     PROBES_MAX = 64,
     ALL_MAX_BYTES = 48 * 1024 /* the kernel takes 128 KiB in a variable */
 };
 
 const char *const probe_kinds[] = {"startupProbe", "livenessProbe", "readinessProbe", NULL};
+/* What of a probe says what is asked, of those that can be led. */
+static const char *const handlers[] = {"httpGet", "tcpSocket", "grpc", NULL};
 static const char *const lists[] = {"initContainers", "containers", NULL};
 
 uint16_t port_of(const json_t *c, const json_t *port)
@@ -97,18 +100,27 @@ static bool can_lead_http(const json_t *http)
     return ok;
 }
 
+/* Its port is a number, and no name. */
+static bool can_lead_grpc(const json_t *grpc)
+{
+    const char *service = tree_text(grpc, "service");
+    return json_is_integer(json_object_get(grpc, "port")) &&
+           (service == NULL || is_safe(service, false, SERVICE_MAX_BYTES));
+}
+
 bool probe_can_be_led(const json_t *c, const json_t *probe, const struct wishes *w,
                       const struct inject_options *o, uint16_t *ret_port)
 {
     const json_t *http = tree_object(probe, "httpGet"), *tcp = tree_object(probe, "tcpSocket");
-    const json_t *handler = http != NULL ? http : tcp;
-    if (handler == NULL || (http != NULL && tcp != NULL) || !is_label(tree_text(c, "name")) ||
-        json_object_get(handler, "host") != NULL) {
+    const json_t *grpc = tree_object(probe, "grpc");
+    const json_t *handler = http != NULL ? http : tcp != NULL ? tcp : grpc;
+    int n = (http != NULL) + (tcp != NULL) + (grpc != NULL);
+    if (n != 1 || !is_label(tree_text(c, "name")) || json_object_get(handler, "host") != NULL) {
         return false;
     }
     *ret_port = port_of(c, json_object_get(handler, "port"));
     return *ret_port != 0 && wishes_capture(w, o, *ret_port) &&
-           (http == NULL || can_lead_http(http));
+           (http == NULL || can_lead_http(http)) && (grpc == NULL || can_lead_grpc(grpc));
 }
 
 void refuse_probes(struct pod *p, const struct wishes *w, const struct inject_options *o)
@@ -142,18 +154,23 @@ static void probe_name(const json_t *c, const char *kind, char *ret, size_t size
                    (int)(strlen(kind) - strlen("Probe")), kind);
 }
 
-/* As the proxy's file says it: {name, port, http, path, host, headers: [text]}. */
-static json_t *make_question(const char *name, const json_t *http, uint16_t port)
+/* As the proxy's file says it: {name, port, protocol, path, host, headers: [text], service}. */
+static json_t *make_question(const char *name, const json_t *probe, uint16_t port)
 {
-    json_t *q = json_pack("{s:s, s:i, s:b}", "name", name, "port", (int)port, "http", http != NULL);
+    const json_t *http = tree_object(probe, "httpGet"), *grpc = tree_object(probe, "grpc");
+    const char *protocol = http != NULL ? "http" : grpc != NULL ? "grpc" : "tcp";
+    json_t *q = json_pack("{s:s, s:i, s:s}", "name", name, "port", (int)port, "protocol", protocol);
     json_t *lines = json_array();
-    const char *path = tree_text(http, "path");
+    const char *path = tree_text(http, "path"), *service = tree_text(grpc, "service");
     size_t i;
     json_t *h;
     POSTERN_ASSERT(q != NULL);
     if (path != NULL && path[0] != '\0') {
         mem_autofree char *whole = mem_must_printf("%s%s", path[0] == '/' ? "" : "/", path);
         json_object_set_new(q, "path", json_string(whole));
+    }
+    if (service != NULL && service[0] != '\0') {
+        json_object_set_new(q, "service", json_string(service));
     }
     json_array_foreach(tree_array(http, "httpHeaders"), i, h)
     {
@@ -172,11 +189,10 @@ static json_t *make_question(const char *name, const json_t *http, uint16_t port
 static void lead_one(const json_t *c, const char *kind, json_t *probe, uint16_t port,
                      json_t *questions, json_t *before)
 {
-    static const char *const handlers[] = {"httpGet", "tcpSocket", NULL};
     char name[100], path[120];
     probe_name(c, kind, name, sizeof(name));
     (void)snprintf(path, sizeof(path), "/probe/%s", name);
-    json_array_append_new(questions, make_question(name, tree_object(probe, "httpGet"), port));
+    json_array_append_new(questions, make_question(name, probe, port));
     json_t *was = json_object();
     for (const char *const *h = handlers; *h != NULL; h++) {
         json_t *handler = json_object_get(probe, *h);
@@ -228,24 +244,25 @@ static void restore_one(json_t *c, const char *kind, const json_t *before)
     const json_t *http = tree_object(probe, "httpGet");
     const char *path = tree_text(http, "path");
     char name[100], ours[120];
-    const char *key;
-    json_t *handler;
     if (path == NULL || tree_text(c, "name") == NULL) {
         return;
     }
     probe_name(c, kind, name, sizeof(name));
     (void)snprintf(ours, sizeof(ours), "/probe/%s", name);
     json_t *was = tree_object(before, name);
-    bool known = tree_object(was, "httpGet") != NULL || tree_object(was, "tcpSocket") != NULL;
+    bool known = false;
+    for (const char *const *h = handlers; *h != NULL; h++) {
+        known = known || tree_object(was, *h) != NULL;
+    }
     if (strcmp(path, ours) != 0 || !known ||
         json_integer_value(json_object_get(http, "port")) != INJECT_PROBE_PORT) {
         return;
     }
     json_object_del(probe, "httpGet");
-    json_object_foreach(was, key, handler)
-    {
-        if (strcmp(key, "httpGet") == 0 || strcmp(key, "tcpSocket") == 0) {
-            json_object_set_new(probe, key, json_deep_copy(handler));
+    for (const char *const *h = handlers; *h != NULL; h++) {
+        json_t *handler = json_object_get(was, *h);
+        if (handler != NULL) {
+            json_object_set_new(probe, *h, json_deep_copy(handler));
         }
     }
 }

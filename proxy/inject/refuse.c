@@ -257,7 +257,7 @@ static void check_kubelet(struct pod *p, const char *path, const json_t *c, cons
 static void refuse_own_port(struct pod *p, const char *path, const json_t *c, const char *what,
                             const json_t *handler)
 {
-    static const char *const kinds[] = {"httpGet", "tcpSocket", NULL};
+    static const char *const kinds[] = {"httpGet", "tcpSocket", "grpc", NULL};
     for (const char *const *k = kinds; *k != NULL; k++) {
         const json_t *h = tree_object(handler, *k);
         uint16_t port = port_of(c, json_object_get(h, "port"));

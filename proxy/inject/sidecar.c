@@ -29,13 +29,15 @@ static bool put_questions(struct buf *out, const json_t *questions, const char *
     json_array_foreach(questions, i, q)
     {
         const char *path = tree_text(q, "path"), *host = tree_text(q, "host");
+        const char *service = tree_text(q, "service");
         const json_t *headers = tree_array(q, "headers");
         ok = ok &&
              buf_printf(out, "    - name: %s\n      port: %d\n      protocol: %s\n",
                         tree_text(q, "name"), (int)json_integer_value(json_object_get(q, "port")),
-                        tree_true(q, "http") ? "http" : "tcp");
+                        tree_text(q, "protocol"));
         ok = ok && (path == NULL || buf_printf(out, "      path: \"%s\"\n", path)) &&
              (host == NULL || buf_printf(out, "      host: \"%s\"\n", host)) &&
+             (service == NULL || buf_printf(out, "      service: \"%s\"\n", service)) &&
              (json_array_size(headers) == 0 || buf_printf(out, "      headers:\n"));
         json_array_foreach(headers, k, line)
         {

@@ -1,5 +1,5 @@
 /* probes: callers, one question each. See probes.h. */
-#include <postern/probes.h>
+#include "probes_priv.h"
 
 #include <errno.h>
 #include <postern/mem.h>
@@ -17,6 +17,7 @@ enum step {
     STEP_CONNECT, /* to the workload */
     STEP_SEND,    /* the question */
     STEP_STATUS,  /* waiting for its first line */
+    STEP_HEALTH,  /* waiting for what gRPC's health service says */
     STEP_GONE,    /* freed at the end of the turn */
 };
 
@@ -26,6 +27,7 @@ struct caller {
     enum step step;
     int fd, workload_fd;
     struct loop_io *io, *workload_io;
+    struct probes_grpc *health;
     struct loop_timer timer;
     struct loop_deferred gone;
     const struct conf_probe *probe;
@@ -50,6 +52,7 @@ static void caller_free(struct caller *c)
     loop_timer_disarm(&c->timer);
     loop_io_free(c->io);
     loop_io_free(c->workload_io);
+    probes_grpc_free(c->health);
     if (c->workload_fd != -1) {
         close(c->workload_fd);
     }
@@ -146,14 +149,36 @@ static void send_request(struct caller *c)
     }
 }
 
+static void on_health(void *arg, bool serving)
+{
+    answer(arg, serving ? 200 : 503);
+}
+
+static void ask_health(struct caller *c)
+{
+    const char *service = c->probe->service;
+    int fd = c->workload_fd;
+    c->workload_io = loop_io_free(c->workload_io);
+    c->workload_fd = -1; /* the call's from here on */
+    c->step = STEP_HEALTH;
+    c->health = probes_grpc_ask(c->owner->loop, fd, service != NULL ? service : "", CALLER_MS,
+                                on_health, c);
+    if (c->health == NULL) {
+        answer(c, 503);
+    }
+}
+
 static void on_workload(void *arg, unsigned ready)
 {
     struct caller *c = arg;
     if (c->step == STEP_CONNECT && (ready & LOOP_WRITE) != 0) {
         if (net_dial_error(c->workload_fd) != 0) {
             answer(c, 503);
-        } else if (c->probe->protocol == CONF_PROTOCOL_TCP) {
+        } else if (c->probe->protocol == CONF_PROBE_TCP) {
             answer(c, 200);
+        } else if (c->probe->protocol == CONF_PROBE_GRPC) {
+            ask_health(c);
+            return;
         } else {
             c->step = STEP_SEND;
         }

@@ -61,6 +61,80 @@ enum probes_parsed probes_read_status(struct str text, unsigned *ret_status)
     return PROBES_DONE;
 }
 
+/* Protocol buffers' varint, in 64 bits. */
+static bool take_varint(struct str *s, uint64_t *ret)
+{
+    uint64_t v = 0;
+    for (unsigned shift = 0; shift < 64 && s->n > 0; shift += 7) {
+        uint8_t byte = (uint8_t)s->p[0];
+        s->p++;
+        s->n--;
+        v |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            *ret = v;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool skip(struct str *s, uint64_t n)
+{
+    if (n > s->n) {
+        return false;
+    }
+    s->p += n;
+    s->n -= (size_t)n;
+    return true;
+}
+
+bool probes_read_health(struct str message)
+{
+    enum { STATUS_VARINT = 1 << 3, SERVING = 1 };
+    uint64_t tag = 0, value = 0, status = 0;
+    while (message.n > 0) {
+        bool ok = take_varint(&message, &tag);
+        switch (tag & 7) {
+        case 0:
+            ok = ok && take_varint(&message, &value);
+            status = ok && tag == STATUS_VARINT ? value : status;
+            break;
+        case 1:
+            ok = ok && skip(&message, 8);
+            break;
+        case 2:
+            ok = ok && take_varint(&message, &value) && skip(&message, value);
+            break;
+        case 5:
+            ok = ok && skip(&message, 4);
+            break;
+        default:
+            ok = false;
+            break;
+        }
+        if (!ok) {
+            return false;
+        }
+    }
+    return status == SERVING;
+}
+
+bool probes_write_health(const char *service, struct buf *out)
+{
+    size_t n = strlen(service);
+    uint8_t head[3] = {1 << 3 | 2, (uint8_t)(n & 0x7f), 0};
+    size_t n_head = 2;
+    if (n == 0) {
+        return true;
+    }
+    if (n > 0x7f) {
+        head[1] |= 0x80;
+        head[2] = (uint8_t)(n >> 7);
+        n_head = 3;
+    }
+    return n < 1 << 14 && buf_append(out, head, n_head) && buf_append(out, service, n);
+}
+
 bool probes_write_request(const struct conf_probe *probe, const char *address, struct buf *out)
 {
     bool ok =

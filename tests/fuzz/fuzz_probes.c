@@ -29,5 +29,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert((unsigned char)target.p[i] > ' ' && (unsigned char)target.p[i] < 0x7f);
     }
     assert(answer != PROBES_DONE || (status >= 200 && status <= 599));
+    (void)probes_read_health(text);
     return 0;
 }

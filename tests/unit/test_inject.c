@@ -233,7 +233,8 @@ static const struct {
     {POD("  securityContext: {runAsUser: 7}\n  containers: [{name: app, securityContext: "
          "{allowPrivilegeEscalation: false}}]\n"),
      NULL},
-    {ONE("securityContext: {capabilities: {drop: [ALL]}}, startupProbe: {grpc: {port: 82}}"),
+    {ONE("securityContext: {capabilities: {drop: [ALL]}}, startupProbe: {grpc: {port: 82, service: "
+         "'a\"b'}}"),
      "startupProbe asks port 82 by grpc"},
     {ONE("securityContext: {capabilities: {drop: [ALL]}}, lifecycle: {preStop: {httpGet: {port: "
          "83}}}"),

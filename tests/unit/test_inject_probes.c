@@ -117,10 +117,10 @@ static void test_probes(void **state)
     assert_int_equal(conf->probes.n, 2);
     const struct conf_probe *live = &conf->probes.items[0], *ready = &conf->probes.items[1];
     assert_string_equal(live->name, "app.liveness");
-    assert_int_equal(live->protocol, CONF_PROTOCOL_TCP);
+    assert_int_equal(live->protocol, CONF_PROBE_TCP);
     assert_int_equal(live->port, 81);
     assert_string_equal(ready->name, "app.readiness");
-    assert_int_equal(ready->protocol, CONF_PROTOCOL_HTTP);
+    assert_int_equal(ready->protocol, CONF_PROBE_HTTP);
     assert_int_equal(ready->port, 80);
     assert_string_equal(ready->path, "/r?a=b&c='d'");
     assert_string_equal(ready->host, "h.example");
@@ -131,6 +131,64 @@ static void test_probes(void **state)
     json_decref(pod);
 }
 
+static const struct conf_probe *only_probe(json_t *pod, struct conf_proxy **ret_conf)
+{
+    struct conf_diag *diag = conf_diag_new();
+    size_t at;
+    const json_t *env =
+        json_object_get(pod_find(pod, "initContainers", "postern-proxy", &at), "env");
+    const char *text = json_string_value(json_object_get(json_array_get(env, 0), "value"));
+    assert_int_equal(conf_parse_proxy("x", text, strlen(text), diag, ret_conf), 0);
+    conf_diag_free(diag);
+    assert_int_equal((*ret_conf)->probes.n, 1);
+    return &(*ret_conf)->probes.items[0];
+}
+
+/* The API server fills in `service: ""` where there is none. */
+static void test_grpc_probes(void **state)
+{
+    static const struct {
+        const char *grpc, *service;
+    } cases[] = {{"{port: 82}", NULL},
+                 {"{port: 82, service: ''}", NULL},
+                 {"{port: 82, service: live.v1}", "live.v1"}};
+    struct inject_options o = pod_options();
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pod_said s = {.text = BUF_INIT(1 << 16)};
+        struct inject_tell tell = {pod_on_tell, &s};
+        struct conf_proxy *conf = NULL;
+        struct buf text = BUF_INIT(1 << 16);
+        size_t at;
+        assert_true(buf_printf(&text,
+                               POD("  containers: [{name: app, readinessProbe: {timeoutSeconds: "
+                                   "3, grpc: %s}}]\n"),
+                               cases[i].grpc));
+        assert_true(buf_append(&text, "", 1));
+        json_t *before = pod_tree((const char *)buf_head(&text));
+        json_t *pod = pod_injected((const char *)buf_head(&text), &o);
+        const json_t *probe =
+            json_object_get(pod_find(pod, "containers", "app", &at), "readinessProbe");
+        assert_null(json_object_get(probe, "grpc"));
+        assert_int_equal(json_integer_value(json_object_get(probe, "timeoutSeconds")), 3);
+        assert_string_equal(
+            json_string_value(json_object_get(json_object_get(probe, "httpGet"), "path")),
+            "/probe/app.readiness");
+        const struct conf_probe *asked = only_probe(pod, &conf);
+        assert_int_equal(asked->protocol, CONF_PROBE_GRPC);
+        assert_int_equal(asked->port, 82);
+        assert_true(cases[i].service == NULL ? asked->service == NULL
+                                             : strcmp(asked->service, cases[i].service) == 0);
+        assert_int_equal(uninject_document(pod, &tell), INJECT_CHANGED);
+        assert_true(json_equal(pod, before));
+        conf_proxy_free(conf);
+        json_decref(before);
+        json_decref(pod);
+        buf_reset(&text);
+        buf_reset(&s.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +196,7 @@ int main(void)
         cmocka_unit_test(test_probes_of_a_renamed_container),
         cmocka_unit_test(test_probes_bound),
         cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_grpc_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

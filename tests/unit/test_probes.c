@@ -79,7 +79,53 @@ static void test_answers(void **state)
     }
 }
 
+#define TEXT(s) {(s), sizeof(s) - 1}
+static const struct {
+    struct str message;
+    bool serving;
+} healths[] = {
+    {TEXT(""), false},
+    {TEXT("\x08\x00"), false},
+    {TEXT("\x08\x02"), false},
+    {TEXT("\x08"), false},
+    {TEXT("\x08\x81"), false},
+    {TEXT("\x08\x01\x08"), false},
+    {TEXT("\x0a\x01"), false},
+    {TEXT("\x0a\x02\x08\x01"), false}, /* a text, and not the status */
+    {TEXT("\x08\x01\x0b"), false},     /* a group */
+    {TEXT("\x08\x01\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), false},
+    {TEXT("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), false},
+    {TEXT("\x08\x01\x08\x02"), false}, /* the last one counts */
+    {TEXT("\x08\x01"), true},
+    {TEXT("\x08\x02\x08\x01"), true},
+    {TEXT("\x12\x02\x61\x62\x08\x01\x18\x05"), true},
+};
+
+static void test_health(void **state)
+{
+    struct buf out = BUF_INIT(4096);
+    char service[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof(healths) / sizeof(healths[0]); i++) {
+        if (probes_read_health(healths[i].message) != healths[i].serving) {
+            fail_msg("answer %zu", i);
+        }
+    }
+    assert_true(probes_write_health("", &out) && buf_len(&out) == 0);
+    assert_true(probes_write_health("a.b", &out));
+    assert_true(str_eq(buf_str(&out), STR_LIT("\x0a\x03\x61.b")));
+    buf_reset(&out);
+    memset(service, 'a', sizeof(service) - 1);
+    service[sizeof(service) - 1] = '\0';
+    assert_true(probes_write_health(service, &out) && buf_len(&out) == 3 + 199);
+    assert_memory_equal(buf_head(&out), "\x0a\xc7\x01", 3);
+    buf_reset(&out);
+}
+
 static const char *const bad_files[] = {
+    "address: 127.0.0.1:1\n  list: [{name: a, port: 1, service: x}]\n",
+    "address: 127.0.0.1:1\n  list: [{name: a, port: 1, protocol: http, service: x}]\n",
+    "address: 127.0.0.1:1\n  list: [{name: a, port: 1, protocol: grpc, path: /x}]\n",
     "address: 127.0.0.1:1\n  list: []\n",
     "list: [{name: a, port: 1}]\n",
     "address: 127.0.0.1:1\n  list: [{name: a, port: 0}]\n",
@@ -136,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_health),
         cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
