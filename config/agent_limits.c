@@ -46,7 +46,7 @@ static const struct field fields_agent_limits[] = {
      .min = 1024 * 1024,
      .max = UINT64_C(2) * 1024 * 1024 * 1024,
      AT(struct conf_agent, limits.memory_per_uid),
-     .def = "64MiB",
+     .def = "128MiB",
      .doc = "What connections, calls and messages of one uid, or one container, may take of the "
             "service."},
     {.name = "issue_burst_per_uid",

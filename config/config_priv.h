@@ -23,7 +23,7 @@
 
 /* --- bounds ----------------------------------------------------------------------------------- */
 enum {
-    CONFIG_FILE_MAX = 4 * 1024 * 1024,
+    CONFIG_FILE_MAX = CONF_FILE_MAX,
     CONFIG_DEPTH_MAX = 32,
     CONFIG_NODES_MAX = 200000,
     /* Of a Policy file: one may serve a mesh, with 100,000 rules. */

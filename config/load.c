@@ -17,7 +17,8 @@ struct kind {
     const char *name;
     const struct table *table;
     const char *use; /* how a file of this kind is used, for one that came to the wrong place */
-    struct bounds bounds; /* 0: the usual ones */
+    struct bounds bounds; /* of its text; 0: the usual ones */
+    size_t file_max;      /* 0: as much as the text */
 };
 
 static const struct bounds usual = {CONFIG_FILE_MAX, CONFIG_NODES_MAX};
@@ -38,7 +39,11 @@ enum {
 static const struct kind kinds[N_KINDS] = {
     [KIND_PROXY] = {"Proxy", &table_proxy, "'postern proxy FILE' runs it"},
     [KIND_GATEWAY] = {"Gateway", &table_gateway, "'postern gateway FILE' runs it"},
-    [KIND_MESH] = {"Mesh", &table_mesh, "'mesh' in a Proxy file names it"},
+    [KIND_MESH] = {"Mesh",
+                   &table_mesh,
+                   "'mesh' in a Proxy file names it",
+                   {CONF_MESH_TEXT_MAX, CONFIG_NODES_MAX},
+                   CONFIG_FILE_MAX},
     [KIND_POLICY] = {"Policy",
                      &table_policy,
                      "'policy' in a Proxy or Gateway file names it",
@@ -228,7 +233,8 @@ static const struct kind *load_file(const struct kind *want, const char *path,
     mem_autofree char *text = NULL;
     size_t len = 0;
     struct err err = ERR_INIT;
-    if (os_read_file(path, kind_bounds(want)->bytes, false, &text, &len, &err) != 0) {
+    size_t max = want != NULL && want->file_max > 0 ? want->file_max : kind_bounds(want)->bytes;
+    if (os_read_file(path, max, false, &text, &len, &err) != 0) {
         if (err.where[0] == '\0') {
             err_where(&err, "%s", path);
         }

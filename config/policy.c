@@ -134,6 +134,7 @@ static void check_rule(struct context *c, const struct node *map, void *value)
 {
     struct conf_rule *rule = value;
     rule->line = map->line;
+    rule->column = map->column;
     if (rule->action == CONF_AUDIT && c->level < 2) {
         (void)schema_refuse_level(c, node_get(map, "action"), 2, "the action AUDIT");
     }

@@ -11,8 +11,6 @@
 
 #include "config_priv.h"
 
-enum { PART_MAX = 4 * CONFIG_FILE_MAX };
-
 /* --- printing a tree -------------------------------------------------------------------------- */
 static bool is_plain(uint8_t c)
 {
@@ -108,17 +106,32 @@ static bool put_node(struct buf *out, const struct node *n)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 struct splitting {
+    struct context errors;
     const char *list;                 /* the key whose elements are parts; NULL: none */
     const struct conf_policy *policy; /* NULL: of another kind */
     conf_part_fn emit;
     void *arg;
 };
 
-static int emit_head(const struct splitting *s, const struct node *root)
+static int say_part(struct splitting *s, const struct node *at, struct buf *out, bool whole,
+                    const struct conf_part *part)
 {
-    struct buf out = BUF_INIT(PART_MAX);
-    bool ok = true;
     int r = -1;
+
+    if (whole) {
+        r = s->emit(s->arg, part);
+    } else {
+        report(&s->errors, at, NULL, "split it", "larger than %d MiB as JSON, in one piece",
+               CONF_PART_MAX >> 20);
+    }
+    buf_reset(out);
+    return r;
+}
+
+static int emit_head(struct splitting *s, const struct node *root)
+{
+    struct buf out = BUF_INIT(CONF_PART_MAX);
+    bool ok = true;
 
     for (const struct node *e = root->child; ok && e != NULL; e = e->next) {
         if (s->list != NULL && str_eq(e->key->text, str_of(s->list))) {
@@ -127,31 +140,23 @@ static int emit_head(const struct splitting *s, const struct node *root)
         ok = (out.len == 0 || buf_append(&out, ", ", 2)) && put_text(&out, e->key->text) &&
              buf_append(&out, ": ", 2) && put_node(&out, e);
     }
-    if (ok) {
-        const struct conf_part part = {.text = buf_str(&out)};
-        r = s->emit(s->arg, &part);
-    }
-    buf_reset(&out);
-    return r;
+    const struct conf_part part = {.text = buf_str(&out), .policy = s->policy};
+    return say_part(s, root, &out, ok, &part);
 }
 
-static int emit_item(const struct splitting *s, const struct node *item, size_t i)
+static int emit_item(struct splitting *s, const struct node *item, size_t i)
 {
-    struct buf out = BUF_INIT(PART_MAX);
-    int r = -1;
+    struct buf out = BUF_INIT(CONF_PART_MAX);
+    bool ok = put_node(&out, item);
+    const struct conf_part part = {
+        .line = item->line,
+        .text = buf_str(&out),
+        .targets = s->policy != NULL ? &s->policy->rules[i].target_principals : NULL};
 
-    if (put_node(&out, item)) {
-        const struct conf_part part = {
-            .line = item->line,
-            .text = buf_str(&out),
-            .targets = s->policy != NULL ? &s->policy->rules[i].target_principals : NULL};
-        r = s->emit(s->arg, &part);
-    }
-    buf_reset(&out);
-    return r;
+    return say_part(s, item, &out, ok, &part);
 }
 
-static int emit_all(const struct splitting *s, const struct node *root)
+static int emit_all(struct splitting *s, const struct node *root)
 {
     const struct node *list = s->list != NULL ? node_get(root, s->list) : NULL;
     size_t i = 0;
@@ -167,11 +172,9 @@ static int emit_all(const struct splitting *s, const struct node *root)
     return 0;
 }
 
-static int parse_again(const char *name, const char *text, size_t len, struct conf_diag *diag,
-                       const struct splitting *s)
+static int parse_again(const char *text, size_t len, struct splitting *s)
 {
-    struct context c = {.diag = diag, .file = name, .dir = "/", .file_no = diag_next_file(diag)};
-    struct tree *tree = tree_parse(&c, text, len);
+    struct tree *tree = tree_parse(&s->errors, text, len);
     int r = tree != NULL ? emit_all(s, tree_root(tree)) : -1;
 
     tree_free(tree);
@@ -181,7 +184,8 @@ static int parse_again(const char *name, const char *text, size_t len, struct co
 int conf_split(enum conf_document kind, const char *name, const char *text, size_t len,
                struct conf_diag *diag, conf_part_fn emit, void *arg)
 {
-    struct splitting s = {.emit = emit, .arg = arg};
+    struct splitting s = {
+        .errors = {.diag = diag, .file = name, .dir = "/"}, .emit = emit, .arg = arg};
     struct conf_policy *policy = NULL;
     struct conf_mesh *mesh = NULL;
     struct conf_modes *modes = NULL;
@@ -203,7 +207,8 @@ int conf_split(enum conf_document kind, const char *name, const char *text, size
         break;
     }
     if (r == 0) {
-        r = tree != NULL ? emit_all(&s, tree_root(tree)) : parse_again(name, text, len, diag, &s);
+        s.errors.file_no = diag_next_file(diag);
+        r = tree != NULL ? emit_all(&s, tree_root(tree)) : parse_again(text, len, &s);
     }
     tree_free(tree);
     conf_policy_free(policy);

@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAD_MAX = AGENT_DOC_HEAD_MAX, SOURCE_MAX = 4096 };
-
 void agent_doc_init(struct agent_doc *d)
 {
-    *d = (struct agent_doc){.head = BUF_INIT(HEAD_MAX),
+    *d = (struct agent_doc){.head = BUF_INIT(AGENT_DOC_HEAD_MAX),
                             .text = BUF_INIT(AGENT_DOC_BYTES_MAX),
                             .targets = BUF_INIT(AGENT_DOC_TARGETS_MAX)};
 }
@@ -41,10 +39,16 @@ static bool add_head(struct agent_doc *d, struct str text)
     return buf_append_str(&d->head, text);
 }
 
-static bool add_item(struct agent_doc *d, uint32_t line, struct str text)
+static bool add_bytes(struct agent_doc *d, uint32_t document, struct str text)
+{
+    return text.n <= agent_doc_bytes_max(document) - buf_len(&d->text) &&
+           buf_append_str(&d->text, text);
+}
+
+static bool add_item(struct agent_doc *d, uint32_t document, uint32_t line, struct str text)
 {
     if (!d->present || d->n_items == AGENT_DOC_ITEMS_MAX || line == 0 ||
-        (d->n_items > 0 && d->items[d->n_items - 1].line > line)) {
+        line > AGENT_DOC_LINES_MAX || (d->n_items > 0 && d->items[d->n_items - 1].line > line)) {
         return false;
     }
     MEM_GROW(d->items, d->n_items, d->cap_items, 16);
@@ -52,15 +56,15 @@ static bool add_item(struct agent_doc *d, uint32_t line, struct str text)
                                                      .text_at = buf_len(&d->text),
                                                      .n_text = text.n,
                                                      .targets_at = buf_len(&d->targets)};
-    return buf_append_str(&d->text, text);
+    return add_bytes(d, document, text);
 }
 
-static bool add_text(struct agent_doc *d, struct str text)
+static bool add_text(struct agent_doc *d, uint32_t document, struct str text)
 {
     if (d->n_items == 0) {
         return d->present && buf_append_str(&d->head, text);
     }
-    if (!buf_append_str(&d->text, text)) {
+    if (!add_bytes(d, document, text)) {
         return false;
     }
     d->items[d->n_items - 1].n_text += text.n;
@@ -79,7 +83,7 @@ static bool add_target(struct agent_doc *d, struct str text)
 
 static bool add_source(struct agent_doc *d, struct str text)
 {
-    if (d->source != NULL || text.n == 0 || text.n > SOURCE_MAX) {
+    if (d->source != NULL || text.n == 0 || text.n > AGENT_DOC_SOURCE_MAX) {
         return false;
     }
     d->source = mem_must_strndup(text.p, text.n);
@@ -96,11 +100,11 @@ static bool add(struct agent_doc *d, const struct agent_msg_doc_part *part)
     case AGENT_DOC_HEAD:
         return add_head(d, text);
     case AGENT_DOC_ITEM:
-        return add_item(d, part->line, text);
+        return add_item(d, part->document, part->line, text);
     case AGENT_DOC_TARGET:
         return add_target(d, text);
     case AGENT_DOC_TEXT:
-        return add_text(d, text);
+        return add_text(d, part->document, text);
     }
     return false;
 }
@@ -274,25 +278,25 @@ static bool concerns(const struct agent_doc *d, const struct agent_doc_item *ite
     return false;
 }
 
-/* Line ends up to the line that is wanted, while there is room for such niceties. */
-static bool pad(struct buf *out, uint32_t *line, uint32_t want, size_t *left)
+/* Line ends up to the line that is wanted. */
+static bool pad(struct buf *out, uint32_t *line, uint32_t want)
 {
-    while (*line < want && *left > 0) {
+    for (; *line < want; (*line)++) {
         if (!buf_append(out, "\n", 1)) {
             return false;
         }
-        (*line)++;
-        (*left)--;
     }
     return true;
 }
+
+#define LIST_BEGIN ", \"services\": ["
+_Static_assert(sizeof("{" LIST_BEGIN "]}\n") <= AGENT_DOC_FRAME_MAX, "the longest name of a list");
 
 bool agent_doc_write(const struct agent_doc *d, enum agent_document which, const struct str *ids,
                      size_t n_ids, struct buf *out)
 {
     static const char *const LISTS[AGENT_N_DOCUMENTS] = {"rules", "services", NULL};
     uint32_t line = 1;
-    size_t left = AGENT_DOC_PADDING_MAX;
     bool first = true;
     bool ok = buf_append(out, "{", 1) && buf_append_str(out, buf_str(&d->head));
 
@@ -300,8 +304,7 @@ bool agent_doc_write(const struct agent_doc *d, enum agent_document which, const
         ok = buf_printf(out, ", \"%s\": [", LISTS[which]);
         for (size_t i = 0; ok && i < d->n_items; i++) {
             if (concerns(d, &d->items[i], ids, n_ids)) {
-                ok = (first || buf_append(out, ", ", 2)) &&
-                     pad(out, &line, d->items[i].line, &left) &&
+                ok = (first || buf_append(out, ", ", 2)) && pad(out, &line, d->items[i].line) &&
                      buf_append_str(out, item_text(d, &d->items[i]));
                 first = false;
             }

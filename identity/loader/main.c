@@ -23,7 +23,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { FILE_MAX = 4 << 20, CPU_MAX_S = 10 };
+enum { CPU_MAX_S = 30 };
 
 int loader_tell(const void *msg, struct err *err)
 {
@@ -146,8 +146,8 @@ static int load(const char *name, enum agent_document document, const char *read
     struct err unreadable = ERR_INIT;
     int r = 0;
 
-    if (read_file(document == AGENT_DOCUMENT_POLICY ? CONF_POLICY_FILE_MAX : FILE_MAX, &text, &len,
-                  &unreadable) == -1) {
+    if (read_file(document == AGENT_DOCUMENT_POLICY ? CONF_POLICY_FILE_MAX : CONF_FILE_MAX, &text,
+                  &len, &unreadable) == -1) {
         err_where(&unreadable, "%s", name);
         r = loader_tell_diagnostic(&unreadable, err) == -1 ? -1 : loader_tell_loaded(0, 1, err);
     } else if (document < AGENT_N_DOCUMENTS) {

@@ -24,8 +24,8 @@
 #include <postern/x509.h>
 
 enum {
-    SERVICE_ANSWER_MAX = 48 << 20, /* unsent bytes of a call: a state of all documents fits */
-    SERVICE_REQUEST_MAX = 65536,   /* bytes of a request message */
+    SERVICE_ANSWER_MAX = STATE_MESSAGE_MAX, /* unsent bytes of a call */
+    SERVICE_REQUEST_MAX = 65536,            /* bytes of a request message */
     SERVICE_FDS_MAX = 16384,
     SERVICE_JOB_TIMEOUT_MS = 10000, /* without an answer of attestor or keeper */
     SERVICE_WAIT_MS = 30000,        /* for its turn */

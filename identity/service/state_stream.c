@@ -15,7 +15,7 @@
 
 enum { NAME_MAX_BYTES = 64, VERSION_MAX_BYTES = 64, ERROR_MAX_BYTES = 512, DIGEST_BYTES = 32 };
 enum { REFUSALS_LOGGED = 5, REFUSALS_PAUSE_MS = 60000 };
-enum { REPORTED_IDS = 8, STRICT_MAX = 256 };
+enum { REPORTED_IDS = 8, STRICT_MAX = STATE_STRICT_MAX };
 
 struct service_subscriber {
     struct service_subscriber *prev, *next;
@@ -27,10 +27,10 @@ struct service_subscriber {
     char policy_sha256[2 * DIGEST_BYTES + 1];
     uint32_t level;
     uint64_t runs_generation, runs_deny_version, refused_generation;
-    unsigned n_refused; /* lines about it since the last pause */
-    uint64_t refused_ms;
-    int64_t said_s;           /* when it said so last */
-    uint64_t sent_generation; /* 0: nothing yet */
+    unsigned n_refused;             /* lines about it since the last pause */
+    uint64_t refused_ms, unsent_ms; /* when the last such lines were */
+    int64_t said_s;                 /* when it said so last */
+    uint64_t sent_generation;       /* 0: nothing yet */
     int64_t sent_s;
     uint8_t ids[SERVICE_LISTING_DIGEST]; /* of the identities that it was told for */
     char *identity;                      /* owned: the first of them */
@@ -169,13 +169,33 @@ static uint64_t policy_for(const struct service_subscriber *sub, const struct st
     return service_policy_for(sub->s, &p);
 }
 
+/* Its uid, or its connection, has no room for it: others of its streams may, later. */
+static void log_not_sent(struct service_subscriber *sub, size_t bytes)
+{
+    uint64_t now_ms = loop_now_ms(sub->s->loop);
+    struct log_line l;
+
+    if (sub->unsent_ms != 0 && now_ms - sub->unsent_ms < REFUSALS_PAUSE_MS) {
+        return;
+    }
+    sub->unsent_ms = now_ms;
+    log_begin(&l, sub->s->log, LOG_WARN, "state_not_sent");
+    log_str(&l, "identity", sub->identity);
+    log_str(&l, "proxy", sub->name);
+    log_int(&l, "pid", sub->caller->pid);
+    log_uint(&l, "bytes", bytes);
+    log_uint(&l, "memory_per_uid", sub->s->start.max_uid_bytes);
+    log_str(&l, "message", "there is no room for it now: it is tried again");
+    log_end(&l);
+}
+
 static enum grpc_send send_snapshot(struct service_watch *w, struct service_job *job)
 {
     struct service_subscriber *sub = w->data;
     const struct service *s = w->s;
     struct snapshot_parts p = {.texts = {BUF_INIT(AGENT_DOC_WRITTEN_MAX),
-                                         BUF_INIT(AGENT_DOC_WRITTEN_MAX),
-                                         BUF_INIT(AGENT_DOC_WRITTEN_MAX)}};
+                                         BUF_INIT(AGENT_DOC_MESH_WRITTEN_MAX),
+                                         BUF_INIT(AGENT_DOC_MODES_WRITTEN_MAX)}};
     enum grpc_send sent = GRPC_FULL;
     mem_autofree struct str *ids = mem_must_calloc(job->n + 1, sizeof(*ids));
 
@@ -192,6 +212,9 @@ static enum grpc_send send_snapshot(struct service_watch *w, struct service_job 
         fill_deny(&p, &s->deny);
         fill_strict(&p, s, ids, job->n);
         sent = send_message(w->stream.call, &p.message);
+    }
+    if (sent == GRPC_FULL) {
+        log_not_sent(sub, postern__v1__snapshot__get_packed_size(&p.message));
     }
     parts_deinit(&p);
     if (sent == GRPC_SENT) {

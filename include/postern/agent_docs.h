@@ -8,22 +8,30 @@
  * parses what it gets as strictly as a file. docs/state-stream.md.
  *
  * A document is built with agent_doc_add from messages that agent_ipc_recv has let pass, bounded
- * in bytes and parts, and is immutable after agent_doc_close. Thread: any, one at a time.
+ * in bytes and parts (state_bounds.h). Thread: any, one at a time.
  */
 #ifndef POSTERN_AGENT_DOCS_H
 #define POSTERN_AGENT_DOCS_H
 
 #include <postern/agent_ipc.h>
 #include <postern/buf.h>
+#include <postern/state_bounds.h>
 #include <postern/str.h>
 
-enum {
-    AGENT_DOC_BYTES_MAX = 40 << 20,   /* of JSON, one document */
-    AGENT_DOC_HEAD_MAX = 1 << 20,     /* of it what is outside of its list: roles */
-    AGENT_DOC_TARGETS_MAX = 16 << 20, /* bytes of target principals, one document */
-    AGENT_DOC_PADDING_MAX = 1 << 18,  /* line ends, so that positions are the source's */
-    AGENT_DOC_WRITTEN_MAX = AGENT_DOC_BYTES_MAX + AGENT_DOC_HEAD_MAX + AGENT_DOC_PADDING_MAX + 4096,
+/* Bytes of a document's elements; of it as text. */
+size_t agent_doc_bytes_max(uint32_t document);
+size_t agent_doc_written_max(uint32_t document);
+
+/* How large a document becomes, for whoever makes it: each part before it is said. -1: it passes a
+ * bound, and err says which one, and at which line of its file. Begins zeroed, but for `which`. */
+struct agent_doc_size {
+    enum agent_document which;
+    size_t n_items, n_bytes, n_target_bytes;
 };
+int agent_doc_size_head(struct str text, struct err *err);
+int agent_doc_size_item(struct agent_doc_size *s, const char *source, uint32_t line,
+                        struct str text, const char *const *targets, size_t n_targets,
+                        struct err *err);
 
 struct agent_doc_item {
     uint32_t line;
@@ -55,7 +63,7 @@ int agent_doc_send(const struct agent_doc *d, uint32_t document, agent_doc_tell_
 /* Whether a target principal ("*", exact, "prefix*", "*suffix", or a glob) means this identity. */
 bool agent_doc_target_matches(struct str target, struct str id);
 /* The document for a caller with these identities: one text of JSON, each item on the line that it
- * has in its source. False: `out` is full. */
+ * has in its source. False: `out` is full, which one of agent_doc_written_max never is. */
 bool agent_doc_write(const struct agent_doc *d, enum agent_document which, const struct str *ids,
                      size_t n_ids, struct buf *out);
 

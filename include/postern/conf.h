@@ -473,6 +473,7 @@ struct conf_part {
     unsigned line;                      /* where it begins in the file; 0: the head */
     struct str text;                    /* lent */
     const struct conf_strings *targets; /* lent; a rule's target principals; NULL: no rule */
+    const struct conf_policy *policy;   /* lent; with the head of a Policy: the whole, as parsed */
 };
 /* -1: stop. */
 typedef int (*conf_part_fn)(void *arg, const struct conf_part *part);

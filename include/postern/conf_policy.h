@@ -8,13 +8,12 @@
 #ifndef POSTERN_CONF_POLICY_H
 #define POSTERN_CONF_POLICY_H
 
+#include <postern/conf_bounds.h>
 #include <postern/conf_lists.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-enum { CONF_POLICY_FILE_MAX = 64 << 20 }; /* bytes */
 
 enum conf_action { CONF_ALLOW, CONF_DENY, CONF_AUDIT };
 enum conf_rule_mode { CONF_ENFORCE, CONF_DRY_RUN };
@@ -75,8 +74,8 @@ struct conf_role {
 };
 
 struct conf_rule {
-    char *name;    /* unique in the file */
-    unsigned line; /* where it stands in the file */
+    char *name;            /* unique in the file */
+    unsigned line, column; /* where it stands in the file */
     enum conf_action action;
     enum conf_rule_mode mode;
     char *reason;      /* for people; NULL: none */

@@ -430,7 +430,7 @@ static uint32_t nesting(const struct key_table *t, const struct key *k)
     return count;
 }
 
-int policy_keys_finish(struct key_table *t, struct err *err)
+int policy_keys_finish(struct key_table *t, struct str *ret_pattern, struct err *err)
 {
     uint32_t deepest[DIM_COUNT][2] = {0};
     for (size_t at = KEY_ALIGN; at < t->len;) {
@@ -443,8 +443,9 @@ int policy_keys_finish(struct key_table *t, struct err *err)
         uint32_t *d = &deepest[k->dim][k->form == FORM_SUFFIX];
         *d = n > *d ? n : *d;
         if (deepest[k->dim][0] + deepest[k->dim][1] > NESTING_MAX) {
-            err_set(err, ERR_LIMIT, "pattern '%.200s' is contained in too many others",
-                    k->text + k->name_len + (k->name_len > 0 ? 1 : 0));
+            const char *text = (const char *)k->text + k->name_len + (k->name_len > 0 ? 1 : 0);
+            *ret_pattern = str_of(text);
+            err_set(err, ERR_LIMIT, "pattern '%.200s' is contained in too many others", text);
             err_expected(err, "at most %d patterns that contain each other", NESTING_MAX);
             return err_advise(err, "leave out what a wider pattern of the file already says");
         }

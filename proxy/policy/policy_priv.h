@@ -278,7 +278,7 @@ uint32_t policy_key_of_name(struct key_table *t, enum dim dim, const char *name)
 uint32_t policy_key_of_port(struct key_table *t, uint16_t port);
 uint32_t policy_key_of_block(struct key_table *t, const struct conf_cidr *block);
 /* After the last key: -1 if patterns contain each other more deeply than a question can hold. */
-int policy_keys_finish(struct key_table *t, struct err *err);
+int policy_keys_finish(struct key_table *t, struct str *ret_pattern, struct err *err);
 void policy_keys_deinit(struct key_table *t);
 /* How much room a key with a text of this length takes. */
 static inline size_t policy_key_size(size_t len)

@@ -243,6 +243,79 @@ static void collect_ends(struct policy *p)
     }
 }
 
+/* --- whose error it is -------------------------------------------------------------------------*/
+
+static bool has_pattern(const struct conf_strings *list, struct str pattern)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        struct str item = str_of(list->items[i]);
+        if (str_has_prefix_nocase(item, pattern) || str_has_suffix(item, pattern)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool values_have_pattern(const struct conf_policy_values *list, struct str pattern)
+{
+    bool has = false;
+    for (size_t i = 0; i < list->n; i++) {
+        has = has || has_pattern(&list->items[i].values, pattern);
+    }
+    return has;
+}
+
+static bool from_has_pattern(const struct conf_policy_from *f, struct str pattern)
+{
+    return has_pattern(&f->principals, pattern) || has_pattern(&f->not_principals, pattern) ||
+           has_pattern(&f->namespaces, pattern) || has_pattern(&f->not_namespaces, pattern) ||
+           has_pattern(&f->service_accounts, pattern) ||
+           has_pattern(&f->not_service_accounts, pattern) ||
+           values_have_pattern(&f->claims, pattern) || values_have_pattern(&f->not_claims, pattern);
+}
+
+static bool to_has_pattern(const struct conf_policy_to *t, struct str pattern)
+{
+    return has_pattern(&t->hosts, pattern) || has_pattern(&t->not_hosts, pattern) ||
+           has_pattern(&t->paths, pattern) || has_pattern(&t->not_paths, pattern) ||
+           has_pattern(&t->grpc, pattern) || has_pattern(&t->not_grpc, pattern) ||
+           values_have_pattern(&t->query, pattern) || values_have_pattern(&t->not_query, pattern) ||
+           values_have_pattern(&t->headers, pattern) ||
+           values_have_pattern(&t->not_headers, pattern);
+}
+
+/* The first rule that says this pattern, for people; NULL: it is none in particular. */
+static const struct conf_rule *rule_with(const struct conf_policy *conf, struct str pattern)
+{
+    for (size_t i = 0; pattern.n > 0 && i < conf->n_rules; i++) {
+        const struct conf_rule *r = &conf->rules[i];
+        bool has = has_pattern(&r->target_principals, pattern);
+        for (size_t k = 0; !has && k < r->n_from; k++) {
+            has = from_has_pattern(&r->from[k], pattern);
+        }
+        for (size_t k = 0; !has && k < r->n_to; k++) {
+            has = to_has_pattern(&r->to[k], pattern);
+        }
+        if (has) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+static int blame(const struct compiler *c, const struct conf_rule *rule)
+{
+    const char *path = c->conf->path != NULL ? c->conf->path : "policy";
+    if (rule == NULL) {
+        return err_where(c->err, "%s", path);
+    }
+    err_prefix(c->err, "rule '%s'", rule->name);
+    if (rule->column == 0) { /* made by a program, not read */
+        return err_where(c->err, "%s:%u", path, rule->line);
+    }
+    return err_where(c->err, "%s:%u:%u", path, rule->line, rule->column);
+}
+
 static int compile_rules(struct compiler *c)
 {
     struct policy *p = c->p;
@@ -261,13 +334,15 @@ static int compile_rules(struct compiler *c)
     for (size_t i = 0; i < c->conf->n_rules; i++) {
         const struct conf_rule *rule = &c->conf->rules[i];
         if (compile_rule(c, rule) != 0) {
-            err_prefix(c->err, "rule '%s'", rule->name);
-            return err_where(c->err, "%s:%u", c->conf->path != NULL ? c->conf->path : "policy",
-                             rule->line);
+            return blame(c, rule);
         }
     }
     collect_ends(p);
-    return policy_keys_finish(&p->table, c->err);
+    struct str pattern = STR_NONE;
+    if (policy_keys_finish(&p->table, &pattern, c->err) != 0) {
+        return blame(c, rule_with(c->conf, pattern));
+    }
+    return 0;
 }
 
 int policy_compile_rules(struct policy *p, const struct conf_policy *conf, struct err *err)

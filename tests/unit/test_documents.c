@@ -239,10 +239,10 @@ static void test_bad_file_gives_nothing(void **state)
     agent_doc_deinit(&d);
 }
 
-/* A file that is mostly comments: its positions are kept as far as there is room for them. */
+/* A file that is mostly comments: positions are the file's. */
 static void test_far_apart(void **state)
 {
-    enum { LINES = 2 * AGENT_DOC_PADDING_MAX };
+    enum { LINES = 700000 };
     struct buf text = BUF_INIT(4 << 20);
     struct agent_doc d;
     struct conf_policy *p;
@@ -252,15 +252,145 @@ static void test_far_apart(void **state)
     for (int i = 0; i < LINES; i++) {
         assert_true(buf_append(&text, "\n", 1));
     }
-    assert_true(buf_printf(&text, "- {name: r, action: ALLOW}\n"));
+    assert_true(buf_printf(&text, "- {name: r, action: ALLOW}\n- {name: s, action: ALLOW}\n"));
     agent_doc_init(&d);
     assert_true(
         doc_from_text(AGENT_DOCUMENT_POLICY, "/p.yaml", buf_str(&text).p, buf_len(&text), &d));
     p = told(&d, "spiffe://t/a", NULL);
-    assert_int_equal(p->n_rules, 1);
+    assert_int_equal(p->n_rules, 2);
+    assert_int_equal(p->rules[0].line, LINES + 4);
+    assert_int_equal(p->rules[1].line, LINES + 5);
     conf_policy_free(p);
     agent_doc_deinit(&d);
     buf_reset(&text);
+}
+
+/* --- a document that is as large as it may be ---------------------------------------------------
+ */
+/* n bytes, in pieces of a message. */
+static bool add_bytes(struct agent_doc *d, enum agent_document which, enum agent_doc_part_kind kind,
+                      uint32_t line, size_t n)
+{
+    static struct agent_msg_doc_part m;
+    bool ok = true;
+
+    agent_ipc_init(&m, AGENT_MSG_DOC_PART, 0);
+    memset(m.text, 'x', sizeof(m.text));
+    m.document = which;
+    do {
+        m.kind = kind;
+        m.line = line;
+        m.text_len = (uint16_t)(n < AGENT_DOC_PART_MAX ? n : AGENT_DOC_PART_MAX);
+        ok = agent_doc_add(d, &m);
+        n -= m.text_len;
+        kind = AGENT_DOC_TEXT;
+        line = 0;
+    } while (ok && n > 0);
+    return ok;
+}
+
+/* Head, elements, bytes and lines at their bounds at once. */
+static void fill_up(struct agent_doc *d, enum agent_document which)
+{
+    const size_t each = agent_doc_bytes_max(which) / AGENT_DOC_ITEMS_MAX;
+    const size_t rest = agent_doc_bytes_max(which) - each * AGENT_DOC_ITEMS_MAX;
+
+    assert_true(add_bytes(d, which, AGENT_DOC_SOURCE, 0, AGENT_DOC_SOURCE_MAX));
+    assert_true(add_bytes(d, which, AGENT_DOC_HEAD, 0, AGENT_DOC_HEAD_MAX));
+    for (size_t i = 1; agent_doc_bytes_max(which) > 0 && i <= AGENT_DOC_ITEMS_MAX; i++) {
+        bool last = i == AGENT_DOC_ITEMS_MAX;
+        assert_true(add_bytes(d, which, AGENT_DOC_ITEM, last ? AGENT_DOC_LINES_MAX : 1,
+                              last ? each + rest : each));
+    }
+}
+
+static void test_written_at_its_bound(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < AGENT_N_DOCUMENTS; i++) {
+        enum agent_document which = (enum agent_document)i;
+        struct buf out = BUF_INIT(agent_doc_written_max(i));
+        struct agent_doc d;
+
+        agent_doc_init(&d);
+        fill_up(&d, which);
+        assert_true(agent_doc_write(&d, which, NULL, 0, &out));
+        assert_in_range(buf_len(&out), agent_doc_written_max(i) - AGENT_DOC_FRAME_MAX,
+                        agent_doc_written_max(i));
+        assert_false(add_bytes(&d, which, AGENT_DOC_TEXT, 0, 1));
+        buf_reset(&out);
+        agent_doc_deinit(&d);
+    }
+}
+
+static void test_line_beyond_its_bound(void **state)
+{
+    struct agent_doc d;
+
+    (void)state;
+    agent_doc_init(&d);
+    assert_true(add_bytes(&d, AGENT_DOCUMENT_MESH, AGENT_DOC_SOURCE, 0, 1));
+    assert_true(add_bytes(&d, AGENT_DOCUMENT_MESH, AGENT_DOC_HEAD, 0, 1));
+    assert_false(add_bytes(&d, AGENT_DOCUMENT_MESH, AGENT_DOC_ITEM, AGENT_DOC_LINES_MAX + 1, 1));
+    agent_doc_deinit(&d);
+}
+
+/* Each bound, and one above it: what whoever makes a document is told. */
+static void test_sizes(void **state)
+{
+    char target[1024];
+    const char *targets[AGENT_DOC_TARGETS_MAX / sizeof(target) + 1];
+    const struct {
+        struct agent_doc_size before;
+        size_t bytes, n_targets;
+        uint32_t line;
+        const char *expected;
+    } cases[] = {
+        {{.n_items = AGENT_DOC_ITEMS_MAX - 1}, 1, 0, 7, NULL},
+        {{.n_items = AGENT_DOC_ITEMS_MAX}, 1, 0, 7, "at most 131072 elements"},
+        {{.n_bytes = AGENT_DOC_BYTES_MAX - 9}, 9, 0, 7, NULL},
+        {{.n_bytes = AGENT_DOC_BYTES_MAX - 9}, 10, 0, 7, "at most 40 MiB as JSON"},
+        {{.which = AGENT_DOCUMENT_MESH, .n_bytes = AGENT_DOC_MESH_MAX - 9}, 9, 0, 7, NULL},
+        {{.which = AGENT_DOCUMENT_MESH, .n_bytes = AGENT_DOC_MESH_MAX - 9},
+         10,
+         0,
+         7,
+         "at most 8 MiB as JSON"},
+        {{.n_items = 1}, 1, 0, AGENT_DOC_LINES_MAX, NULL},
+        {{.n_items = 1}, 1, 0, AGENT_DOC_LINES_MAX + 1, "elements that begin on the first 4194304"},
+        {{.n_items = 1}, 1, AGENT_DOC_TARGETS_MAX / sizeof(target), 7, NULL},
+        {{.n_items = 1},
+         1,
+         AGENT_DOC_TARGETS_MAX / sizeof(target) + 1,
+         7,
+         "at most 16 MiB of target principals"},
+    };
+
+    (void)state;
+    memset(target, 'x', sizeof(target) - 1);
+    target[sizeof(target) - 1] = '\0';
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+        targets[i] = target;
+    }
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct agent_doc_size s = cases[i].before;
+        struct err err = ERR_INIT;
+        int r = agent_doc_size_item(&s, "/p.yaml", cases[i].line, (struct str){"", cases[i].bytes},
+                                    targets, cases[i].n_targets, &err);
+
+        assert_int_equal(r, cases[i].expected != NULL ? -1 : 0);
+        if (cases[i].expected != NULL) {
+            char where[32];
+            (void)snprintf(where, sizeof(where), "/p.yaml:%u", cases[i].line);
+            assert_string_equal(err.what, "too large to be told to proxies");
+            assert_string_equal(err.where, where);
+            assert_non_null(strstr(err.expected, cases[i].expected));
+        }
+    }
+    struct err err = ERR_INIT;
+    assert_int_equal(agent_doc_size_head((struct str){"", AGENT_DOC_HEAD_MAX}, &err), 0);
+    assert_int_equal(agent_doc_size_head((struct str){"", AGENT_DOC_HEAD_MAX + 1}, &err), -1);
+    assert_non_null(strstr(err.expected, "1 MiB as JSON outside of its list"));
 }
 
 int main(void)
@@ -272,6 +402,9 @@ int main(void)
         cmocka_unit_test(test_filter_and_positions),
         cmocka_unit_test(test_filter_agrees_with_the_policy),
         cmocka_unit_test(test_far_apart),
+        cmocka_unit_test(test_written_at_its_bound),
+        cmocka_unit_test(test_line_beyond_its_bound),
+        cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
