@@ -127,49 +127,6 @@ static void on_notice(void *arg, enum identity_notice notice, const struct err *
     log_end(&l);
 }
 
-static void warn(const struct proxy *p);
-
-/* --- reload ----------------------------------------------------------------------------------- */
-
-static void reload(struct proxy *p)
-{
-    struct conf_diag *diag = conf_diag_new();
-    struct conf_proxy *conf = NULL;
-    struct snapshot_files *next = NULL;
-    struct proxy_credentials_change credentials = {.set = NULL};
-    struct err err = ERR_INIT;
-    p->reload.at_s = os_wall_s();
-    if (proxy_read_conf(p, diag, &conf) == -1 ||
-        snapshot_files_new(conf, p->files->generation + 1, diag, &next, &err) == -1 ||
-        snapshot_files_compatible(p->files, next, &err) == -1 ||
-        proxy_plan_covers(p, next->conf, &err) == -1 || proxy_names_cover(p, next, &err) == -1 ||
-        proxy_credentials_prepare(p, next, &credentials, &err) == -1) {
-        snapshot_files_unref(next);
-        report_reload_failed(&p->reload, p->log, diag, &err);
-    } else {
-        p->reload.ok++;
-        p->reload.last_failed = false;
-        p->reload.error[0] = '\0';
-        snapshot_files_unref(p->files);
-        p->files = next;
-        proxy_credentials_commit(p, &credentials);
-        proxy_claims_use(p);
-        log_set_level(p->log, next->conf->log_level);
-        warn(p);
-        proxy_permissive_use(p);
-        proxy_publish(p);
-        loop_timer_arm(&p->tidy_timer, TIDY_MS);
-        proxy_names_tell(p);
-        struct log_line l;
-        log_begin(&l, p->log, LOG_INFO, "reloaded");
-        log_uint(&l, "generation", p->generation);
-        log_uint(&l, "rules", next->n_rules);
-        log_uint(&l, "services", route_count(next->routes));
-        log_end(&l);
-    }
-    conf_diag_free(diag);
-}
-
 /* An agent that called our question wrong is not asked again by itself; a person may have mended
  * it since. */
 static void ask_again(struct proxy *p)
@@ -237,13 +194,11 @@ static void on_signal(void *arg, int signo)
 {
     struct proxy *p = (struct proxy *)arg;
     if (signo == SIGHUP) {
-        proxy_restart_reloading(p);
-        reload(p);
+        proxy_reload(p);
         if (p->credentials != NULL) {
             credentials_read_again(p->credentials);
         }
         ask_again(p);
-        proxy_restart_reloaded(p);
     } else if (p->draining || !p->serving) {
         loop_stop(p->loop); /* asked twice, or nothing is open: now */
     } else {
@@ -440,6 +395,7 @@ static void tear_down(struct proxy *p)
     snapshot_files_unref(p->probes_from);
     proxy_targets_stop(p);
     proxy_names_stop(p);
+    proxy_reload_stop(p);
     state_client_free(p->state_client);
     identity_client_free(p->client);
     proxy_credentials_stop(p);
@@ -505,7 +461,7 @@ bool proxy_has_identity(const struct proxy *p)
 }
 
 /* What a file says and a reader of the log should know. */
-static void warn(const struct proxy *p)
+void proxy_warn(const struct proxy *p)
 {
     proxy_policy_warn(p);
     for (size_t i = 0; i < p->files->n_listeners; i++) {
@@ -576,7 +532,7 @@ int proxy_run(const struct proxy_role *role, int argc, char **argv)
         log_uint(&l, "rules", p.files->n_rules);
         log_str(&l, "message", policy_message(&p));
         log_end(&l);
-        warn(&p);
+        proxy_warn(&p);
         on_tidy(&p); /* what reading the files has left */
         loop_run(p.loop);
         log_msg(p.log, LOG_INFO, "stopped", "%s", p.draining ? "drained" : "ended");

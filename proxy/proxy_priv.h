@@ -102,6 +102,7 @@ struct proxy {
     struct proxy_canary *canary;         /* NULL: off */
     struct proxy_permissive *permissive; /* NULL: not yet (proxy_permissive.c) */
     struct report_reload reload;
+    struct proxy_reloading *reloading; /* the files are read again just now; NULL: they are not */
 
     struct hardening *hardening;
     struct key_heap_status key_heap;
@@ -125,6 +126,12 @@ struct proxy {
 
 /* The configuration, from where it stands (proxy_source.c). */
 int proxy_read_conf(const struct proxy *p, struct conf_diag *diag, struct conf_proxy **ret);
+
+/* Reads it again, on a thread of its own, and takes it if it can be (proxy_reload.c). */
+void proxy_reload(struct proxy *p);
+void proxy_reload_stop(struct proxy *p); /* before the loop is freed */
+/* What of the configuration in force is doubtful. */
+void proxy_warn(const struct proxy *p);
 
 /* Root becomes `run_as`, if there is one. */
 int proxy_become_user(struct proxy *p, struct err *err);

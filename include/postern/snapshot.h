@@ -142,7 +142,8 @@ struct snapshot_state {
     uint8_t policy_sha256[32];  /* of its text; zeros: none */
     char *policy_text; /* owned, for who asks what it is; NULL: it is long, or there is none */
     size_t policy_text_len;
-    uint8_t digest[32]; /* of all of it: the same content has the same */
+    uint8_t documents_digest[32]; /* of policy, mesh map and modes as they were told */
+    uint8_t digest[32];           /* and of who is denied: the same content has the same */
     struct snapshot_state
         *documents; /* a reference: whose policy and routes these are; NULL: own */
 };
@@ -158,6 +159,8 @@ struct snapshot_told {
     const struct deny_item *deny;
     size_t n_deny;
 };
+/* Of its documents: those of a state that has the same are these. */
+void snapshot_told_digest(const struct snapshot_told *told, uint8_t ret[32]);
 /* Parses as strictly as files are, and compiles. Fails with every error in diag. */
 int snapshot_state_new(const struct snapshot_told *told, struct conf_diag *diag,
                        struct snapshot_state **ret, struct err *err);

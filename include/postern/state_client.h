@@ -3,10 +3,12 @@
  * as the process lives.
  *
  * It connects to the agent's socket if that is root's or our own (identity_agent_connect), keeps a
- * State stream open, parses each snapshot whole and strictly, hands it to the owner and says to the
- * agent what runs. A snapshot that is wrong is refused with its first error, and the one of before
- * stays, but for its deny list, which is the new one's; so does it while the agent is away, and its
- * age counts. Retries go on for ever, with backoff from 100 ms to 2 s.
+ * State stream open, parses and compiles each snapshot whole and strictly, hands it to the owner
+ * and says to the agent what runs. Who is quarantined counts at once; the rest is made by a thread
+ * that lives for one snapshot (loop_job.h), and of those that come meanwhile the newest is next. A
+ * snapshot that is wrong is refused with its first error, and the one of before stays, but for its
+ * deny list, which is the new one's; so does it while the agent is away, and its age counts.
+ * Retries go on for ever, with backoff from 100 ms to 2 s.
  *
  * Thread: one loop. Units: *_ms of os_now_ms.
  */
@@ -16,6 +18,7 @@
 #include <postern/err.h>
 #include <postern/loop.h>
 #include <postern/snapshot.h>
+#include <postern/state_bounds.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -73,7 +76,6 @@ void state_client_get_status(const struct state_client *c, struct state_client_s
 
 /* Ports of ours that have turned strict by themselves, as our agent remembers (docs/permissive.md):
  * of a Snapshot message, those that a listener of ours can be called. */
-enum { STATE_STRICT_MAX = 256, STATE_LISTENER_MAX = 63 };
 struct state_strict {
     char listener[STATE_LISTENER_MAX + 1];
     uint16_t port;
@@ -81,10 +83,11 @@ struct state_strict {
 /* The items are the caller's to free; NULL: there are none, or it is no message. */
 struct state_strict *state_message_read_strict(struct str message, size_t *ret_n);
 
-/* A Snapshot message, whole: the pure part, for its fuzzer. *ret_told's generation is filled as
- * soon as it is known, for a refusal. */
-int state_message_read(struct str message, struct snapshot_state **ret, uint64_t *ret_generation,
-                       struct err *err);
+/* A Snapshot message, whole: the pure part. *ret_generation is filled as soon as it is known, for a
+ * refusal. before (NULL: nothing) is not changed; its documents are used again if the message has
+ * the same. Any thread. */
+int state_message_read(struct str message, struct snapshot_state *before,
+                       struct snapshot_state **ret, uint64_t *ret_generation, struct err *err);
 /* Of a message that was refused: the documents of `before`, and the message's deny list. NULL: it
  * has none that could be read. */
 struct snapshot_state *state_message_read_deny(struct str message, struct snapshot_state *before);

@@ -21,7 +21,7 @@ static void hash_deny(EVP_MD_CTX *md, const struct deny_item *deny, size_t n)
     }
 }
 
-static void digest_of_all(const struct snapshot_told *told, uint8_t ret[32])
+void snapshot_told_digest(const struct snapshot_told *told, uint8_t ret[32])
 {
     const struct snapshot_text *const texts[] = {&told->policy, &told->mesh, &told->modes};
     EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -30,8 +30,17 @@ static void digest_of_all(const struct snapshot_told *told, uint8_t ret[32])
         hash(md, str_of(texts[i]->source));
         hash(md, texts[i]->text);
     }
-    hash_deny(md, told->deny, told->n_deny);
     POSTERN_ASSERT(EVP_DigestFinal_ex(md, ret, NULL) == 1);
+    EVP_MD_CTX_free(md);
+}
+
+static void digest_of_all(struct snapshot_state *s, const struct deny_item *deny, size_t n)
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    POSTERN_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
+    hash(md, (struct str){(const char *)s->documents_digest, sizeof(s->documents_digest)});
+    hash_deny(md, deny, n);
+    POSTERN_ASSERT(EVP_DigestFinal_ex(md, s->digest, NULL) == 1);
     EVP_MD_CTX_free(md);
 }
 
@@ -104,22 +113,11 @@ int snapshot_state_new(const struct snapshot_told *told, struct conf_diag *diag,
         return -1;
     }
     s->deny = deny_set_new(told->deny, told->n_deny);
-    digest_of_all(told, s->digest);
+    snapshot_told_digest(told, s->documents_digest);
+    digest_of_all(s, told->deny, told->n_deny);
     *ret = s;
     s = NULL;
     return 0;
-}
-
-/* The documents of `before`, which stay its own, and other items. */
-static void digest_of_deny(const uint8_t documents[32], const struct deny_item *deny, size_t n,
-                           uint8_t ret[32])
-{
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    POSTERN_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
-    hash(md, (struct str){(const char *)documents, 32});
-    hash_deny(md, deny, n);
-    POSTERN_ASSERT(EVP_DigestFinal_ex(md, ret, NULL) == 1);
-    EVP_MD_CTX_free(md);
 }
 
 struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, uint64_t deny_version,
@@ -129,7 +127,7 @@ struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, ui
     struct snapshot_state *s = mem_must_new(struct snapshot_state);
     atomic_init(&s->refs, 1);
     s->documents = snapshot_state_ref(documents);
-    s->generation = documents->generation;
+    s->generation = before->generation;
     s->deny_version = deny_version;
     s->has_policy = documents->has_policy;
     s->has_mesh = documents->has_mesh;
@@ -139,7 +137,8 @@ struct snapshot_state *snapshot_state_new_deny(struct snapshot_state *before, ui
     s->no_plaintext = documents->no_plaintext;
     memcpy(s->policy_sha256, documents->policy_sha256, sizeof(s->policy_sha256));
     s->deny = deny_set_new(deny, n_deny);
-    digest_of_deny(documents->digest, deny, n_deny, s->digest);
+    memcpy(s->documents_digest, documents->documents_digest, sizeof(s->documents_digest));
+    digest_of_all(s, deny, n_deny);
     return s;
 }
 

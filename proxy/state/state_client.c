@@ -3,6 +3,7 @@
 
 #include <postern/grpc.h>
 #include <postern/identity_client.h>
+#include <postern/loop_job.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <postern/proto.h>
@@ -16,7 +17,18 @@ enum {
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 2000,
     KEEPALIVE_MS = 5000, /* an agent that is stopped and not gone is noticed by this */
-    MESSAGE_MAX = 48 << 20,
+};
+
+/* A snapshot that came, and what is made of it. */
+struct reading {
+    struct state_client *c;
+    struct buf message;
+    struct snapshot_state *before; /* a reference; NULL: there was none */
+    struct snapshot_state *next;   /* a reference; NULL: refused, or not yet read */
+    uint64_t generation;
+    struct err err;
+    struct state_strict *strict; /* owned */
+    size_t n_strict;
 };
 
 struct state_client {
@@ -31,7 +43,9 @@ struct state_client {
     struct grpc_client *conn;
     struct grpc_client_call *call;
     struct loop_timer retry_timer;
-    struct snapshot_state *current; /* a reference; NULL: none yet */
+    struct loop_job *job;             /* reads `reading`; NULL: none is read */
+    struct reading *reading, *newest; /* owned; newest: came meanwhile */
+    struct snapshot_state *current;   /* a reference; NULL: none yet */
     bool quarantined;
     uint64_t heard_ms;           /* when the stream was last known to live */
     struct err refusal;          /* of status.refused_generation */
@@ -81,6 +95,9 @@ static uint8_t *pack_request(const struct state_client *c, const struct err *ref
 static void say(struct state_client *c, const struct err *refusal)
 {
     size_t n = 0;
+    if (c->call == NULL) {
+        return; /* it went away meanwhile; the next one begins with it */
+    }
     mem_autofree uint8_t *packed = pack_request(c, refusal, NULL, &n);
     (void)!grpc_client_send(c->call, (struct str){(const char *)packed, n});
 }
@@ -169,12 +186,90 @@ static void take_deny_alone(struct state_client *c, struct str message)
     publish(c, next);
 }
 
+static struct reading *reading_free(struct reading *r)
+{
+    if (r != NULL) {
+        buf_reset(&r->message);
+        snapshot_state_unref(r->before);
+        snapshot_state_unref(r->next);
+        free(r->strict);
+        free(r);
+    }
+    return NULL;
+}
+
+/* On its own thread: all that takes long. */
+static void read_snapshot(void *arg)
+{
+    struct reading *r = arg;
+    struct str message = buf_str(&r->message);
+    if (state_message_read(message, r->before, &r->next, &r->generation, &r->err) == 0) {
+        r->strict = state_message_read_strict(message, &r->n_strict);
+    }
+}
+
+static void on_read(void *arg);
+
+static void read_next(struct state_client *c)
+{
+    c->reading = c->newest;
+    c->newest = NULL;
+    if (c->reading != NULL) {
+        c->reading->before = c->current != NULL ? snapshot_state_ref(c->current) : NULL;
+        c->job = loop_job_start(c->loop, read_snapshot, on_read, c->reading);
+    }
+}
+
+static void refuse(struct state_client *c, const struct reading *r)
+{
+    c->status.n_refused++;
+    c->status.refused_generation = r->generation;
+    c->status.last_error = c->refusal = r->err;
+    notice(c, STATE_REFUSED, &r->err);
+    say(c, &r->err);
+}
+
+static void accept_read(struct state_client *c, struct reading *r)
+{
+    struct snapshot_state *next = r->next;
+    r->next = NULL;
+    /* Whom the newest says to be quarantined is so already. */
+    struct snapshot_state *denied =
+        c->newest != NULL ? state_message_read_deny(buf_str(&c->newest->message), next) : NULL;
+    if (denied != NULL) {
+        snapshot_state_unref(next);
+        next = denied;
+    }
+    if (c->status.connected) {
+        set_quarantined(c, false); /* else the stream has ended since, and said why */
+    }
+    free(c->strict);
+    c->strict = r->strict;
+    c->n_strict = r->n_strict;
+    r->strict = NULL;
+    take(c, next);
+    say(c, NULL);
+}
+
+static void on_read(void *arg)
+{
+    struct reading *r = arg;
+    struct state_client *c = r->c;
+    c->job = NULL;
+    c->reading = NULL;
+    if (r->next != NULL) {
+        accept_read(c, r);
+    } else {
+        refuse(c, r);
+    }
+    reading_free(r);
+    read_next(c);
+}
+
 static void on_message(void *arg, struct str message)
 {
     struct state_client *c = arg;
-    struct snapshot_state *next = NULL;
-    struct err err = ERR_INIT;
-    uint64_t generation = 0;
+    struct reading *r = mem_must_new(struct reading);
     bool was_away = c->status.failures_in_row > 0;
 
     c->status.connected = true;
@@ -183,20 +278,15 @@ static void on_message(void *arg, struct str message)
     if (was_away) {
         notice(c, STATE_AGENT_BACK, NULL);
     }
-    if (state_message_read(message, &next, &generation, &err) == -1) {
-        c->status.n_refused++;
-        c->status.refused_generation = generation;
-        c->status.last_error = c->refusal = err;
-        notice(c, STATE_REFUSED, &err);
-        take_deny_alone(c, message);
-        say(c, &err);
-        return;
+    *r = (struct reading){.c = c, .message = BUF_INIT(STATE_MESSAGE_MAX), .err = ERR_INIT};
+    bool fits = buf_append_str(&r->message, message); /* it came with this bound */
+    POSTERN_ASSERT(fits);
+    take_deny_alone(c, message);
+    reading_free(c->newest);
+    c->newest = r;
+    if (c->job == NULL) {
+        read_next(c);
     }
-    set_quarantined(c, false);
-    free(c->strict);
-    c->strict = state_message_read_strict(message, &c->n_strict);
-    take(c, next);
-    say(c, NULL);
 }
 
 static void on_end(void *arg, enum grpc_status status, const char *text)
@@ -240,8 +330,8 @@ static const struct grpc_client_events conn_events = {NULL, on_closed};
 static int start(struct state_client *c, struct err *err)
 {
     static const struct grpc_limits limits = {.keepalive_ms = KEEPALIVE_MS,
-                                              .max_message_bytes = MESSAGE_MAX,
-                                              .max_conn_in_bytes = 2 * MESSAGE_MAX};
+                                              .max_message_bytes = STATE_MESSAGE_MAX,
+                                              .max_conn_in_bytes = 2 * (size_t)STATE_MESSAGE_MAX};
     static const struct grpc_metadata workload_header = {PROTO_WORKLOAD_KEY, PROTO_WORKLOAD_VALUE};
     if (c->conn == NULL) {
         int fd = identity_agent_connect(c->socket_path, err);
@@ -305,6 +395,9 @@ struct state_client *state_client_free(struct state_client *c)
 {
     if (c != NULL) {
         loop_timer_disarm(&c->retry_timer);
+        c->job = loop_job_drop(c->job);
+        c->reading = reading_free(c->reading);
+        c->newest = reading_free(c->newest);
         drop_connection(c);
         snapshot_state_unref(c->current);
         free(c->strict);

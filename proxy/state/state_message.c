@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DENY_MAX = 65536 };
+enum { DENY_MAX = AGENT_DENY_MAX };
 
 static bool take_text(const Postern__V1__Document *d, struct snapshot_text *ret)
 {
@@ -37,7 +37,23 @@ static struct deny_item *take_deny(const Postern__V1__Snapshot *m, size_t *ret_n
     return items;
 }
 
-static int build(const Postern__V1__Snapshot *m, struct snapshot_state **ret, struct err *err)
+/* Other items, or nothing that differs: what was compiled is not compiled again. */
+static struct snapshot_state *as_before(const struct snapshot_told *told,
+                                        struct snapshot_state *before)
+{
+    uint8_t digest[sizeof(before->documents_digest)];
+    struct snapshot_state *s;
+    snapshot_told_digest(told, digest);
+    if (memcmp(digest, before->documents_digest, sizeof(digest)) != 0) {
+        return NULL;
+    }
+    s = snapshot_state_new_deny(before, told->deny_version, told->deny, told->n_deny);
+    s->generation = told->generation;
+    return s;
+}
+
+static int build(const Postern__V1__Snapshot *m, struct snapshot_state *before,
+                 struct snapshot_state **ret, struct err *err)
 {
     struct snapshot_told told = {.generation = m->generation, .deny_version = m->deny_version};
     if (m->generation == 0 || m->n_deny > DENY_MAX || !take_text(m->policy, &told.policy) ||
@@ -47,7 +63,13 @@ static int build(const Postern__V1__Snapshot *m, struct snapshot_state **ret, st
     struct conf_diag *diag = conf_diag_new();
     struct deny_item *deny = take_deny(m, &told.n_deny);
     told.deny = deny;
-    int r = snapshot_state_new(&told, diag, ret, err);
+    struct snapshot_state *same = before != NULL ? as_before(&told, before) : NULL;
+    int r = 0;
+    if (same != NULL) {
+        *ret = same;
+    } else {
+        r = snapshot_state_new(&told, diag, ret, err);
+    }
     if (r == -1 && conf_diag_count(diag) > 0) {
         *err = *conf_diag_get(diag, 0);
     }
@@ -56,8 +78,8 @@ static int build(const Postern__V1__Snapshot *m, struct snapshot_state **ret, st
     return r;
 }
 
-int state_message_read(struct str message, struct snapshot_state **ret, uint64_t *ret_generation,
-                       struct err *err)
+int state_message_read(struct str message, struct snapshot_state *before,
+                       struct snapshot_state **ret, uint64_t *ret_generation, struct err *err)
 {
     Postern__V1__Snapshot *m =
         postern__v1__snapshot__unpack(NULL, message.n, (const uint8_t *)message.p);
@@ -66,7 +88,7 @@ int state_message_read(struct str message, struct snapshot_state **ret, uint64_t
         return err_set(err, ERR_PROTOCOL, "the agent's message is no snapshot");
     }
     *ret_generation = m->generation;
-    int r = build(m, ret, err);
+    int r = build(m, before, ret, err);
     postern__v1__snapshot__free_unpacked(m, NULL);
     return r;
 }

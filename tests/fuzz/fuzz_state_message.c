@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct snapshot_state *s = NULL;
     struct err err = ERR_INIT;
     uint64_t generation = 0;
-    int r = state_message_read((struct str){(const char *)data, size}, &s, &generation, &err);
+    int r = state_message_read((struct str){(const char *)data, size}, NULL, &s, &generation, &err);
     assert((r == 0) == (s != NULL) && (r == 0) == (err.code == ERR_NONE));
     if (s != NULL) {
         assert(s->generation == generation && generation != 0);

@@ -1,5 +1,6 @@
 /* loop: timers in order, deferred work once, mail from other threads in order, nothing lost. */
 #include <postern/loop.h>
+#include <postern/loop_job.h>
 #include <postern/os.h>
 
 #include <pthread.h>
@@ -307,6 +308,71 @@ static void test_signal(void **state)
     loop_free(loop);
 }
 
+/* --- jobs ------------------------------------------------------------------------------------- */
+
+struct work {
+    struct loop *loop;
+    pthread_t by;
+    unsigned steps;
+    bool done, stop;
+};
+
+static void do_work(void *arg)
+{
+    struct work *w = arg;
+    sigset_t blocked;
+    w->by = pthread_self();
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &blocked), 0);
+    assert_int_equal(sigismember(&blocked, SIGTERM), 1);
+    for (unsigned i = 0; i < 1000; i++) {
+        w->steps++;
+    }
+}
+
+static void on_work(void *arg)
+{
+    struct work *w = arg;
+    w->done = true;
+    if (w->stop) {
+        loop_stop(w->loop);
+    }
+}
+
+/* The loop sees all that the work has written, without a lock. */
+static void test_job(void **state)
+{
+    (void)state;
+    struct work w = {.loop = loop_new(NULL), .stop = true};
+    assert_non_null(loop_job_start(w.loop, do_work, on_work, &w));
+    assert_false(w.done);
+    loop_run(w.loop);
+    assert_true(w.done);
+    assert_int_equal(w.steps, 1000);
+    assert_false(pthread_equal(w.by, pthread_self()));
+    loop_free(w.loop);
+}
+
+/* Nobody hears of it any more: neither where the loop runs on nor where it is freed. */
+static void test_job_dropped(void **state)
+{
+    (void)state;
+    struct work first = {.loop = loop_new(NULL)};
+    struct work next = {.loop = first.loop, .stop = true};
+    struct work last = {.loop = first.loop};
+    struct loop_job *j = loop_job_start(first.loop, do_work, on_work, &first);
+    assert_null(loop_job_drop(j));
+    assert_int_equal(first.steps, 1000);
+    loop_job_start(first.loop, do_work, on_work, &next);
+    loop_run(first.loop);
+    assert_true(next.done);
+    assert_false(first.done);
+    j = loop_job_start(first.loop, do_work, on_work, &last);
+    assert_null(loop_job_drop(j));
+    loop_free(first.loop); /* with its mail */
+    assert_int_equal(last.steps, 1000);
+    assert_false(last.done);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +383,8 @@ int main(void)
         cmocka_unit_test(test_io),
         cmocka_unit_test(test_wants),
         cmocka_unit_test(test_signal),
+        cmocka_unit_test(test_job),
+        cmocka_unit_test(test_job_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -391,7 +391,8 @@ static int read_message(const Postern__V1__Snapshot *m, struct err *err, uint64_
     mem_autofree uint8_t *packed = mem_must_calloc(1, n + 1);
     struct snapshot_state *s = NULL;
     (void)postern__v1__snapshot__pack(m, packed);
-    int r = state_message_read((struct str){(const char *)packed, n}, &s, ret_generation, err);
+    int r =
+        state_message_read((struct str){(const char *)packed, n}, NULL, &s, ret_generation, err);
     assert_int_equal(r, s != NULL ? 0 : -1);
     snapshot_state_unref(s);
     return r;
@@ -411,7 +412,7 @@ static void test_messages_that_are_not_taken(void **state)
     Postern__V1__Document d;
 
     (void)state;
-    assert_int_equal(state_message_read(STR_LIT("\x0a\xff"), &s, &generation, &err), -1);
+    assert_int_equal(state_message_read(STR_LIT("\x0a\xff"), NULL, &s, &generation, &err), -1);
     postern__v1__snapshot__init(&m);
     assert_int_equal(read_message(&m, &err, &generation), -1); /* generation 0 */
     for (size_t i = 0; i < 3; i++) {
@@ -488,6 +489,55 @@ static void test_quarantine_in_a_refused_message(void **state)
     snapshot_state_unref(old);
 }
 
+/* The same documents are not made again, whatever the number they come under; other ones are. */
+static void test_quarantine_over_documents_of_before(void **state)
+{
+    char text[] = POLICY(ALLOW_A);
+    char source[] = "/etc/postern/policy.yaml";
+    char id[] = "spiffe://t/a";
+    Postern__V1__Snapshot m;
+    Postern__V1__Document d;
+    Postern__V1__Denied denied;
+    Postern__V1__Denied *list[] = {&denied};
+    struct snapshot_state *s[4] = {NULL};
+    uint64_t generation = 0;
+    struct err err = ERR_INIT;
+
+    (void)state;
+    postern__v1__snapshot__init(&m);
+    postern__v1__document__init(&d);
+    postern__v1__denied__init(&denied);
+    d.source = source;
+    d.text = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
+    denied.kind = POSTERN__V1__DENIED__KIND__SPIFFE_ID;
+    denied.text = id;
+    m.policy = &d;
+    for (size_t i = 0; i < 4; i++) {
+        m.generation = 7 + i;
+        m.deny_version = 1 + i;
+        m.deny = list;
+        m.n_deny = i > 0 ? 1 : 0;
+        d.source = source + (i == 3 ? 1 : 0);
+        size_t n = postern__v1__snapshot__get_packed_size(&m);
+        mem_autofree uint8_t *packed = mem_must_calloc(1, n);
+        (void)postern__v1__snapshot__pack(&m, packed);
+        assert_int_equal(state_message_read((struct str){(const char *)packed, n},
+                                            i > 0 ? s[i - 1] : NULL, &s[i], &generation, &err),
+                         0);
+        assert_int_equal(s[i]->generation, 7 + i);
+        assert_int_equal(s[i]->deny_version, 1 + i);
+        assert_true(deny_set_has(s[i]->deny, STR_LIT("spiffe://t/a"), STR_NONE) == (i > 0));
+    }
+    assert_ptr_equal(s[0]->policy, s[1]->policy);
+    assert_ptr_equal(s[0]->policy, s[2]->policy);
+    assert_ptr_not_equal(s[0]->policy, s[3]->policy);
+    assert_memory_not_equal(s[0]->digest, s[1]->digest, sizeof(s[0]->digest));
+    assert_memory_equal(s[1]->digest, s[2]->digest, sizeof(s[0]->digest));
+    for (size_t i = 0; i < 4; i++) {
+        snapshot_state_unref(s[i]);
+    }
+}
+
 /* --- another configuration -------------------------------------------------------------------- */
 static struct snapshot_files *gateway(const char *address, const char *more)
 {
@@ -544,6 +594,7 @@ int main(void)
         cmocka_unit_test(test_quarantine),
         cmocka_unit_test(test_same_content_same_digest),
         cmocka_unit_test(test_quarantine_in_a_refused_message),
+        cmocka_unit_test(test_quarantine_over_documents_of_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
