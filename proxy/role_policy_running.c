@@ -161,6 +161,13 @@ static const char *other_reason(const json_t *d)
         {"rate_limited", "the policy allows it; a rate limit of the port is reached"},
         {"token_refused", "its token does not hold, whatever the policy says: the log has why"},
         {"connect_target", "CONNECT asks for what the port does not name (`connect`)"},
+        {"quarantined", "the identity or certificate of one side is quarantined, whatever the "
+                        "policy says: `postern quarantine list`"},
+        {"not_http", "the policy has rules about requests on this port, and what came is not HTTP: "
+                     "declare the port under `ports` if it is not"},
+        {"protocol_unknown",
+         "the policy has rules about requests on this port, and what came until its end was too "
+         "little to be HTTP: declare the port under `ports` if it is not"},
     };
     const char *reason = text(d, "reason");
     for (size_t i = 0; reason != NULL && i < sizeof(others) / sizeof(others[0]); i++) {

@@ -7,16 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Offsets of the texts in a decision: a record has their lengths in this order, then the bytes. */
-static const size_t texts[] = {
-#define TEXT_AT(name) offsetof(struct audit_decision, name)
-    TEXT_AT(decision),   TEXT_AT(listener), TEXT_AT(own_id),      TEXT_AT(peer_id),
-    TEXT_AT(protocol),   TEXT_AT(method),   TEXT_AT(host),        TEXT_AT(path),
-    TEXT_AT(reason),     TEXT_AT(rule),     TEXT_AT(rule_reason), TEXT_AT(near_miss),
-    TEXT_AT(audit_rule), TEXT_AT(shadow),   TEXT_AT(shadow_rule),
-#undef TEXT_AT
-};
-enum { N_TEXTS = sizeof(texts) / sizeof(texts[0]) };
+/* A record has their lengths in this order, then the bytes. */
+#define TEXTS(x)                                                                                   \
+    {&(x)->decision,    &(x)->listener,  &(x)->own_id,     &(x)->peer_id, &(x)->protocol,          \
+     &(x)->method,      &(x)->host,      &(x)->path,       &(x)->reason,  &(x)->rule,              \
+     &(x)->rule_reason, &(x)->near_miss, &(x)->audit_rule, &(x)->shadow,  &(x)->shadow_rule}
+enum { N_TEXTS = 15 };
 
 /* What is in a record before its texts. */
 struct fixed {
@@ -29,18 +25,6 @@ struct fixed {
     /* One more than may be: it was cut. */
     uint16_t lengths[N_TEXTS];
 };
-
-static struct str *text_of(struct audit_decision *d, size_t i)
-{
-    return (struct str *)(void *)((char *)d + texts[i]);
-}
-
-static struct str text_in(const struct audit_decision *d, size_t i)
-{
-    struct str s;
-    memcpy(&s, (const char *)d + texts[i], sizeof(s));
-    return s;
-}
 
 /* --- life ------------------------------------------------------------------------------------- */
 
@@ -74,6 +58,7 @@ static size_t put(struct audit_ring *r, size_t at, const void *p, size_t n)
 
 static size_t fill(const struct audit_decision *d, uint64_t number, struct fixed *ret)
 {
+    const struct str *const texts[N_TEXTS] = TEXTS(d);
     size_t n = 0;
     memset(ret, 0, sizeof(*ret)); /* padding as well: it is copied */
     ret->kind = (uint8_t)d->kind;
@@ -91,7 +76,7 @@ static size_t fill(const struct audit_decision *d, uint64_t number, struct fixed
     ret->source = d->source;
     ret->via = d->via;
     for (size_t i = 0; i < N_TEXTS; i++) {
-        size_t len = text_in(d, i).n;
+        size_t len = texts[i]->n;
         len = len > AUDIT_TEXT_MAX ? AUDIT_TEXT_MAX + 1 : len;
         ret->lengths[i] = (uint16_t)len;
         n += len;
@@ -111,6 +96,7 @@ void audit_put(struct audit_ring *r, const struct audit_decision *d)
     size_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
     size_t used = head - atomic_load_explicit(&r->tail, memory_order_acquire);
     uint64_t number = atomic_load_explicit(&r->number, memory_order_relaxed) + 1;
+    const struct str *const texts[N_TEXTS] = TEXTS(d);
     struct fixed f;
     uint32_t len = (uint32_t)(sizeof(f) + fill(d, number, &f));
     if (sizeof(len) + len > r->size - used) {
@@ -121,7 +107,7 @@ void audit_put(struct audit_ring *r, const struct audit_decision *d)
     size_t at = put(r, head, &len, sizeof(len));
     at = put(r, at, &f, sizeof(f));
     for (size_t i = 0; i < N_TEXTS; i++) {
-        at = put(r, at, text_in(d, i).p, f.lengths[i]);
+        at = put(r, at, texts[i]->p, f.lengths[i]);
     }
     atomic_store_explicit(&r->head, at, memory_order_seq_cst);
     atomic_store_explicit(&r->number, number, memory_order_release);
@@ -177,13 +163,14 @@ bool audit_record_read(const uint8_t *p, size_t n, struct audit_decision *ret)
                                    .state_generation = f.state_generation,
                                    .source = f.source,
                                    .via = f.via};
+    struct str *const texts[N_TEXTS] = TEXTS(ret);
     p += sizeof(f);
     n -= sizeof(f);
     for (size_t i = 0; i < N_TEXTS; i++) {
         if (f.lengths[i] > n) {
             return false;
         }
-        *text_of(ret, i) = (struct str){(const char *)p, f.lengths[i]};
+        *texts[i] = (struct str){(const char *)p, f.lengths[i]};
         p += f.lengths[i];
         n -= f.lengths[i];
     }

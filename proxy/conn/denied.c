@@ -114,14 +114,8 @@ static void gather_claims(struct gathered *g, const struct policy_claims *claims
 static bool gather_query(struct gathered *g, struct str query)
 {
     bool whole = query.p != NULL;
-    while (whole && query.n > 0) {
-        const char *amp = memchr(query.p, '&', query.n);
-        struct str one = {query.p, amp != NULL ? (size_t)(amp - query.p) : query.n};
-        size_t used = one.n + (amp != NULL);
-        const char *eq = one.n > 0 ? memchr(one.p, '=', one.n) : NULL;
-        struct str name = {one.p, eq != NULL ? (size_t)(eq - one.p) : one.n};
-        struct str value = {name.p + name.n + 1, eq != NULL ? one.n - name.n - 1 : 0};
-        query = (struct str){query.p + used, query.n - used};
+    struct str one, name, value;
+    while (whole && policy_query_take(&query, &one, &name, &value)) {
         if (!policy_asks_parameter(g->first, name) && !policy_asks_parameter(g->second, name)) {
             continue;
         }

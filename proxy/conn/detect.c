@@ -41,8 +41,7 @@ static void deny(struct conn *c, enum conn_reason reason)
                  "port under 'ports' if it is not HTTP",
                  conn_port(c), detect_protocol_name((enum detect_protocol)c->race.protocol));
     }
-    conn_audit_connection(c, conn_reason_token(reason));
-    conn_close(c, reason);
+    conn_close_denied(c, reason);
 }
 
 static void looked(struct conn *c, const uint8_t *data, size_t n);

@@ -3,8 +3,6 @@
 
 #include "http_priv.h"
 
-#include <postern/os.h>
-
 /* What the workload does not get is not there. */
 static size_t headers_of(const struct http1_request *r, struct policy_header *items)
 {
@@ -27,19 +25,15 @@ static void fill_query(struct h2_exchange *x, struct policy_header items[HTTP1_M
     const struct conn *c = x->conn;
     const struct http1_request *r = c->worker->request;
     *headers = (struct policy_headers){headers_of(r, items), items};
-    *ret = (struct policy_query){.target = conn_own_id(c),
-                                 .peer = conn_peer_id(c),
-                                 .source = conn_source(c),
-                                 .port = conn_port(c),
-                                 .now_s = os_wall_s(),
-                                 .http = true,
-                                 .grpc = x->grpc,
-                                 .method = r->method,
-                                 .host = r->host,
-                                 .path = r->judged_path,
-                                 .query = r->has_query ? r->query : STR_LIT(""),
-                                 .headers = headers,
-                                 .claims = conn_claims_list(&x->claims)};
+    conn_query(c, ret);
+    ret->http = true;
+    ret->grpc = x->grpc;
+    ret->method = r->method;
+    ret->host = r->host;
+    ret->path = r->judged_path;
+    ret->query = r->has_query ? r->query : STR_LIT("");
+    ret->headers = headers;
+    ret->claims = conn_claims_list(&x->claims);
 }
 
 /* The worker's request is this one. */

@@ -3,7 +3,6 @@
  */
 #include "http_priv.h"
 
-#include <postern/os.h>
 #include <string.h>
 
 /* --- keeping ---------------------------------------------------------------------------------- */
@@ -152,21 +151,15 @@ static void fill_query(struct conn *c, struct policy_header items[HTTP1_MAX_HEAD
     if (h->headers_known) {
         headers->n = read_headers(f.headers, items);
     }
-    *ret = (struct policy_query){
-        .target = conn_own_id(c),
-        .peer = conn_peer_id(c),
-        .source = conn_source(c),
-        .port = conn_port(c),
-        .now_s = os_wall_s(),
-        .http = true,
-        .grpc = h->grpc,
-        .method = f.method,
-        .host = f.host,
-        .path = f.path,
-        .query = h->query_known ? f.query : STR_NONE,
-        .headers = h->headers_known ? headers : NULL,
-        .claims = conn_claims_list(&h->claims),
-    };
+    conn_query(c, ret);
+    ret->http = true;
+    ret->grpc = h->grpc;
+    ret->method = f.method;
+    ret->host = f.host;
+    ret->path = f.path;
+    ret->query = h->query_known ? f.query : STR_NONE;
+    ret->headers = h->headers_known ? headers : NULL;
+    ret->claims = conn_claims_list(&h->claims);
 }
 
 bool http_judge(struct conn *c)

@@ -50,7 +50,7 @@ const struct sockaddr *conn_source(const struct conn *c)
     return c->source.len > 0 && !net_addr_is_unix(&c->source) ? &c->source.sa : NULL;
 }
 
-static void query(const struct conn *c, struct policy_query *ret)
+void conn_query(const struct conn *c, struct policy_query *ret)
 {
     *ret = (struct policy_query){
         .target = conn_own_id(c),
@@ -100,7 +100,7 @@ bool conn_judge(struct conn *c)
 {
     const struct policy *policy = NULL;
     struct policy_query q;
-    query(c, &q);
+    conn_query(c, &q);
     snapshot_decide(conn_snapshot(c), &q, &c->verdict, &policy);
     c->judged = true;
     if (c->verdict.allow) {
@@ -116,6 +116,29 @@ bool conn_judge(struct conn *c)
         }
     }
     return c->verdict.allow;
+}
+
+/* For whoever asks why; with an id, if it has none yet. */
+static void keep_denial(struct conn *c, enum conn_reason reason)
+{
+    struct conn_denial *denial = c->denial != NULL ? c->denial : conn_denial_new(c);
+    const struct policy_verdict none = {.reason = POLICY_NO_RULE};
+    struct policy_query q;
+    conn_query(c, &q);
+    if (denial != NULL) {
+        conn_denied(c, &(const struct conn_denied){.query = &q,
+                                                   .verdict = &none,
+                                                   .decision = denial->decision,
+                                                   .protocol = "tcp",
+                                                   .reason = conn_reason_token(reason)});
+    }
+}
+
+void conn_close_denied(struct conn *c, enum conn_reason reason)
+{
+    keep_denial(c, reason);
+    conn_audit_connection(c, conn_reason_token(reason));
+    conn_close(c, reason);
 }
 
 /* A route without identities is one where the party alone says who may be there. */
@@ -221,6 +244,7 @@ static enum conn_reason rejudge(struct conn *c)
         return CONN_CLOSE_DONE; /* nothing was decided yet, or nothing is left to decide */
     }
     if (conn_quarantined(c)) {
+        keep_denial(c, CONN_CLOSE_QUARANTINED);
         return CONN_CLOSE_QUARANTINED;
     }
     if (!conn_plain_holds(c)) {

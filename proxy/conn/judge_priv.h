@@ -82,6 +82,11 @@ struct conn_denied {
     bool other_reading;   /* its path is the second one */
 };
 void conn_denied(struct conn *c, const struct conn_denied *d);
+/* The connection is denied by something else than a rule: kept, recorded and closed with that
+ * reason (judge.c). */
+void conn_close_denied(struct conn *c, enum conn_reason reason);
+/* What is asked of the policy about a connection; of a request there is more (judge.c). */
+void conn_query(const struct conn *c, struct policy_query *ret);
 /* A request, and where its outcome goes. */
 struct conn_question {
     struct policy_query *query;

@@ -104,8 +104,7 @@ void conn_outbound_start(struct conn *c)
         return;
     }
     if (conn_quarantined(c)) {
-        conn_audit_connection(c, conn_reason_token(CONN_CLOSE_QUARANTINED));
-        conn_close(c, CONN_CLOSE_QUARANTINED);
+        conn_close_denied(c, CONN_CLOSE_QUARANTINED);
         return;
     }
     if (!find_route(c)) {

@@ -138,7 +138,7 @@ void conn_record_close(struct conn *c)
     }
     if (c->denial != NULL) {
         log_str(&l, "decision", c->denial->decision);
-        log_str(&l, "near_miss", c->denial->near_miss);
+        log_str(&l, "near_miss", c->denial->near_miss[0] != '\0' ? c->denial->near_miss : NULL);
     }
     if (c->reason == CONN_CLOSE_CERTIFICATE_EXPIRED) {
         conn_expiry_record(&l, c);

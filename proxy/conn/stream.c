@@ -97,8 +97,7 @@ void conn_stream_start(struct conn *c)
     } else if (!find_place(c)) {
         return;
     } else if (conn_quarantined(c)) {
-        conn_audit_connection(c, conn_reason_token(CONN_CLOSE_QUARANTINED));
-        conn_close(c, CONN_CLOSE_QUARANTINED);
+        conn_close_denied(c, CONN_CLOSE_QUARANTINED);
     } else if (!session_holds(c)) {
         conn_close(c, CONN_CLOSE_TRUST_CHANGED);
     } else {

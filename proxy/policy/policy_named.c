@@ -5,6 +5,7 @@
  */
 #include "policy_hash.h"
 
+#include <postern/policy_asked.h>
 #include <string.h>
 
 /* --- values of one dimension -------------------------------------------------------------------*/
@@ -91,27 +92,38 @@ bool policy_query_decode(struct str in, char *room, size_t size, size_t *used, s
     return true;
 }
 
+bool policy_query_take(struct str *rest, struct str *ret_one, struct str *ret_name,
+                       struct str *ret_value)
+{
+    while (rest->n > 0) {
+        const char *amp = memchr(rest->p, '&', rest->n);
+        struct str one = {rest->p, amp != NULL ? (size_t)(amp - rest->p) : rest->n};
+        size_t used = one.n + (amp != NULL);
+        *rest = (struct str){rest->p + used, rest->n - used};
+        if (one.n > 0) {
+            const char *eq = memchr(one.p, '=', one.n);
+            *ret_name = (struct str){one.p, eq != NULL ? (size_t)(eq - one.p) : one.n};
+            *ret_value = eq != NULL ? (struct str){eq + 1, one.n - ret_name->n - 1} : STR_NONE;
+            if (ret_one != NULL) {
+                *ret_one = one;
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool add_query(struct ask *a, struct named_match *m)
 {
-    const char *p = a->query->query.p;
-    const char *end = p + a->query->query.n;
-    size_t used = 0;
-    while (p < end) {
-        const char *amp = memchr(p, '&', (size_t)(end - p));
-        struct str one = {p, (size_t)((amp != NULL ? amp : end) - p)};
-        const char *eq = one.n > 0 ? memchr(one.p, '=', one.n) : NULL;
-        struct str name = {one.p, eq != NULL ? (size_t)(eq - one.p) : one.n};
-        struct str value = eq != NULL ? (struct str){eq + 1, one.n - name.n - 1} : STR_NONE;
-        size_t before = used;
-        if (one.n > 0) {
-            if (!policy_query_decode(name, a->named->query_room, QUERY_ROOM, &used, &name) ||
-                !policy_query_decode(value, a->named->query_room, QUERY_ROOM, &used, &value) ||
-                !add_value(&a->policy->table, DIM_QUERY, m, name, value)) {
-                return false;
-            }
+    struct str rest = a->query->query;
+    struct str name, value;
+    while (policy_query_take(&rest, NULL, &name, &value)) {
+        size_t used = 0; /* keys are all that is kept */
+        if (!policy_query_decode(name, a->named->query_room, QUERY_ROOM, &used, &name) ||
+            !policy_query_decode(value, a->named->query_room, QUERY_ROOM, &used, &value) ||
+            !add_value(&a->policy->table, DIM_QUERY, m, name, value)) {
+            return false;
         }
-        used = before; /* keys are all that is kept */
-        p = amp != NULL ? amp + 1 : end;
     }
     return true;
 }

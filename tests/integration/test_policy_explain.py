@@ -259,3 +259,35 @@ def test_what_a_running_proxy_has_denied(node, build):
         last = ask("/other")[1]
         kept = [d["decision"] for d in json.loads(explain("--json").stdout)["denials"]]
         assert kept == [last, secret] and explain(denied).returncode == 1
+
+
+def test_the_policy_that_denies_is_the_one_that_explains(node, build):
+    """An agent's policy alone; then a file of the proxy's beside it, that takes away; then the agent's denies what the file allows."""
+    allow = "kind: Policy\nlevel: 1\nrules:\n  - {{name: {name}, action: ALLOW, from: [{{principals: ['{who}']}}]}}\n"
+    both, nobody = f"spiffe://{TD}/*", f"spiffe://{TD}/nobody"
+    told = node.conf / "told.yaml"
+    told.write_text(allow.format(name="agents", who=nobody))
+    node.start_agent(extra="state:\n  policy: told.yaml\n")
+    with TcpServer(node.netns, http_one) as server:
+        tls, plain = free_port(), free_port()
+        own = allow.format(name="own", who=both).replace("{", "{{").replace("}", "}}")
+        proxy = node.server_side(tls, server.port, protocol="http", policy=own, extra="state:\n  from: agent\n")
+        node.client_side(plain, tls)
+        wait_for("the state", lambda: proxy.status()["state"]["connected"])
+
+        def explained():
+            r, _ = request(node, plain, "GET", "/x")
+            assert r.status == 403
+            why = postern(build, "policy", "explain", "--proxy", proxy.admin, "--json", r.getheader("x-postern-decision"))
+            assert why.returncode == 0, why.stderr
+            why = json.loads(why.stdout)
+            return why["policy"], [x["rule"] for x in why["explanation"]["rules"]]
+
+        policy, rules = explained()
+        assert policy == {"name": "the agent's policy", "as_loaded": True} and rules == ["agents"]
+        proxy.policy_path.write_text(allow.format(name="own", who=nobody))
+        told.write_text(allow.format(name="agents", who=both))
+        before = proxy.status()["policy"]["generation"]
+        proxy.process.p.send_signal(signal.SIGHUP)
+        wait_for("the reload", lambda: proxy.status()["policy"]["generation"] > before)
+        wait_for("the file's word", lambda: explained() == ({"name": str(proxy.policy_path), "as_loaded": True}, ["own"]))

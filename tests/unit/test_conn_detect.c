@@ -9,11 +9,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <postern/denials.h>
 #include <postern/os.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,7 +30,7 @@ static const char NO_SECRETS[] = "kind: Policy\nlevel: 1\nrules:\n  - name: clie
                                  "      - principals: [\"spiffe://a.b/client\"]\n"
                                  "  - name: no-secrets\n    action: DENY\n    to:\n"
                                  "      - paths: [\"/secret*\"]\n";
-static const char DETECT[] = "    capture: intercepted";
+static const char DETECT[] = "    capture: intercepted\nadmin:\n  socket: /nowhere/admin.sock";
 static const char AS_TCP[] = "    capture: intercepted\n    undeclared: tcp";
 
 static struct world *intercepted(const char *listener, const char *policy)
@@ -52,6 +54,23 @@ static void say_bytes(int fd, const char *p, size_t n)
 /* --- request rules ---------------------------------------------------------------------------- */
 
 #define BYTES(s) s, sizeof(s) - 1
+
+/* The denial that this line of the log is about is kept, by its id. */
+static void kept(const struct world *w, const char *reason, const char *log)
+{
+    static struct denial_copy copy;
+    const struct denials *d = conn_worker_denials(w->server.worker);
+    char id[80] = "";
+    for (size_t i = 0; i < denials_count(d) && strstr(log, id[0] != '\0' ? id : "\n") == NULL;
+         i++) {
+        assert_true(denials_read(d, i, &copy));
+        assert_true(str_eq(copy.denial.reason, str_of(reason)));
+        assert_true(str_eq(copy.denial.peer_id, STR_LIT("spiffe://a.b/client")));
+        (void)snprintf(id, sizeof(id), "\"decision\":\"%.*s\"", (int)copy.denial.decision.n,
+                       copy.denial.decision.p);
+    }
+    expect_in(log, id[0] != '\0' ? id : "a denial");
+}
 
 static void test_denied(void **state)
 {
@@ -77,6 +96,7 @@ static void test_denied(void **state)
         expect_in(l, "\"decision\":\"");
         expect_in(l, "\"protocol_by\":\"client\"");
         expect_in(l, "declare the port");
+        kept(w, "not_http", l);
     }
     assert_true(nobody_came(w));
     assert_int_equal(detected(w, DETECT_TCP, DETECT_BY_CLIENT), 4);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <postern/denials.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <setjmp.h>
@@ -259,7 +260,8 @@ static void tell(struct told *t, const char *policy, enum deny_kind kind, const 
 
 static struct world *make_told(struct told *t)
 {
-    struct world *w = make("tcp\nstate:\n  from: agent", NULL);
+    struct world *w =
+        make("tcp\nstate:\n  from: agent\nadmin:\n  socket: /nowhere/admin.sock", NULL);
     *t = (struct told){.w = w};
     use(&w->client, identity(w, "spiffe://a.b/client", LATE_S, 0, NULL));
     w->server.identity = identity(w, "spiffe://a.b/server", LATE_S, 0, NULL);
@@ -315,7 +317,16 @@ static void test_only_the_concerned(void **state)
     tell(&t, ALLOW, DENY_SPIFFE_ID, "spiffe://a.b/client");
     hear_reset(c2);
     hear_reset(s2);
-    log_line(&w->server, "\"connection\"", "quarantined");
+    l = log_line(&w->server, "\"connection\"", "quarantined");
+    /* And is kept for whoever asks, by the id that the log has. */
+    static struct denial_copy kept;
+    char id[80];
+    assert_true(denials_read(conn_worker_denials(w->server.worker), 0, &kept));
+    assert_true(str_eq(kept.denial.reason, STR_LIT("quarantined")));
+    assert_true(str_eq(kept.denial.peer_id, STR_LIT("spiffe://a.b/client")));
+    (void)snprintf(id, sizeof(id), "\"decision\":\"%.*s\"", (int)kept.denial.decision.n,
+                   kept.denial.decision.p);
+    expect_in(l, id);
     end_told(&t);
 }
 
