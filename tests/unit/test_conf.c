@@ -5,6 +5,7 @@
  */
 #include "conf_cases.h"
 
+#include <postern/conf_bounds.h>
 #include <postern/mem.h>
 #include <postern/os.h>
 #include <setjmp.h>
@@ -128,7 +129,7 @@ static void expect_one_error(enum conf_case_kind kind, struct buf *text, const c
 static void test_bounds(void **state)
 {
     (void)state;
-    struct buf text = BUF_INIT(8 * 1024 * 1024);
+    struct buf text = BUF_INIT(CONF_MESH_TEXT_MAX + 1);
     for (int i = 0; i < 1000; i++) {
         assert_true(buf_append(&text, "[", 1));
     }
@@ -149,11 +150,13 @@ static void test_bounds(void **state)
                      "/etc/f.yaml:102:1: unknown key 'k99', expected kind, level or "
                      "rules\nand 50 more\n");
 
-    char *zeros = mem_must_calloc(1, 4 * 1024 * 1024 + 1);
-    memset(zeros, '#', 4 * 1024 * 1024 + 1);
-    assert_true(buf_append(&text, zeros, 4 * 1024 * 1024 + 1));
-    free(zeros);
-    expect_one_error(MESH, &text, "/etc/f.yaml:1:1: larger than 4194304 bytes\n");
+    char *comment = mem_must_calloc(1, CONF_MESH_TEXT_MAX + 1);
+    memset(comment, '#', CONF_MESH_TEXT_MAX + 1);
+    assert_true(buf_append(&text, comment, CONF_FILE_MAX + 1));
+    expect_one_error(PROXY, &text, "/etc/f.yaml:1:1: larger than 4194304 bytes\n");
+    assert_true(buf_append(&text, comment, CONF_MESH_TEXT_MAX + 1));
+    expect_one_error(MESH, &text, "/etc/f.yaml:1:1: larger than 16777216 bytes\n");
+    free(comment);
 
     assert_true(buf_printf(&text, MESH_HEAD "- name: a\n  transport: disable\n  addresses:\n"));
     for (int i = 0; i < 2048; i++) {

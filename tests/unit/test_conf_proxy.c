@@ -24,7 +24,8 @@ static const struct conf_case bad_values[] = {
      "3:13: a listener holds a single value, expected a mapping (key: value)\n"},
     {PROXY, PROXY_HEAD LISTENER "mseh: m.yaml\n",
      "5:1: unknown key 'mseh', expected kind, level, name, workers, run_as, identity, state, tls, "
-     "mesh, resolve_names, policy, jwt, listeners, timeouts, limits, http, admin, metrics, probes, "
+     "mesh, resolve_names, policy, policy_context, jwt, listeners, timeouts, limits, http, admin, "
+     "metrics, probes, "
      "interception, log or audit; did you mean "
      "'mesh'?\n"},
     {PROXY, PROXY_HEAD LISTENER "tls: {min_group: p521, resumption: yes, min: '1.2'}\n",
