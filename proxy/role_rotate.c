@@ -452,8 +452,8 @@ static const struct role_use USE = {
     .command = "rotate",
     .uses = ROLE_USES("rotate [--once [--timeout SECONDS]] FILE", "rotate FILE -- CMD [ARGS]",
                       "rotate --status [--json] FILE",
-                      "rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] "
-                      "[--key-mode MODE]"),
+                      ("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] "
+                       "[--key-mode MODE]")),
     ROLE_OPTIONS(OPTIONS),
     .notes = "  --from-spiffe-helper FILE\n"
              "                     print a file of ours that does the same; its own options:\n"

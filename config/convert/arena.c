@@ -50,7 +50,7 @@ static void *array_grow(struct arena *p, const void *items, size_t n, size_t mor
     if (a == NULL || a->used != n || a->cap - n < more) {
         size_t cap = n + more < 2 ? n + more : 2 * (n + more);
         struct array *next = arena_take(p, sizeof(*next) + cap * size);
-        if (n > 0) {
+        if (items != NULL && n > 0) {
             memcpy(next->data, items, n * size);
         }
         next->cap = cap;
