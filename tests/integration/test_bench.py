@@ -1,5 +1,6 @@
 """bench/: the pair that is a handle for outside tools, and the arithmetic of the comparison."""
 
+import argparse
 import importlib.util
 import math
 import os
@@ -223,7 +224,7 @@ def test_who_fails_is_left_out_and_said(compare, monkeypatch):
 
     monkeypatch.setattr(compare, "measure_pair", measure)
     left_out, not_done, bare = {}, [], []
-    a = type("Args", (), {"rounds": 3})
+    a = argparse.Namespace(rounds=3, latencies=0)
     rounds = compare.rounds_of(a, [Good, Bad, Own], {"end": math.inf}, left_out, not_done, lambda: bare.append(len(tries)))
     assert {n: len(r) for n, r in rounds.items()} == {"haproxy tcp": 3, "postern tcp": 1} and tries.count("stunnel") == 1
     assert bare == [0, 3, 5] and not_done == [], "no proxy at all is measured before each round"
@@ -249,9 +250,40 @@ def test_nothing_begins_after_the_time(compare, monkeypatch):
 
     monkeypatch.setattr(compare, "measure_pair", measure)
     not_done = []
-    rounds = compare.rounds_of(type("Args", (), {"rounds": 3}), [Good, Late], context, {}, not_done, lambda: None)
+    rounds = compare.rounds_of(argparse.Namespace(rounds=3, latencies=0), [Good, Late], context, {}, not_done, lambda: None)
     assert {n: len(r) for n, r in rounds.items()} == {"haproxy tcp": 2, "stunnel": 1}
     assert not_done == ["stunnel in round 2, and what comes behind it: the time was over"]
+
+
+def test_each_round_begins_with_another(compare, monkeypatch):
+    """And the rounds of latencies alone are for those that have the row."""
+
+    class First:
+        name, layer, rows = "haproxy tcp", 4, None
+
+    class Second:
+        name, layer, rows = "postern tcp", 4, None
+
+    class Rateless:
+        name, layer, rows = "postern http audit chain", 7, ("kept",)
+
+    class Apart:
+        name, layer, rows = "postern tcp resuming", -1, None
+
+    tries = []
+
+    def measure(cls, a, context, first):
+        tries.append((context["round"], cls.name.rpartition(" ")[2], a.rows, first))
+        return {"rate": {"p99_ms": 1.0}}
+
+    monkeypatch.setattr(compare, "measure_pair", measure)
+    whole = ["kept", "rate"]
+    a = argparse.Namespace(rounds=2, latencies=2, rows=whole)
+    compare.rounds_of(a, [First, Second, Rateless, Apart], {"end": math.inf}, {}, [], lambda: None)
+    assert [t[1] for t in tries if t[0] == 1] == ["tcp", "tcp", "chain", "resuming"]
+    assert [t[1] for t in tries if t[0] == 2] == ["tcp", "chain", "resuming", "tcp"]
+    assert [(t[0], t[1]) for t in tries if t[2] != whole] == [(3, "tcp"), (3, "tcp"), (4, "tcp"), (4, "tcp")]
+    assert {t[3] for t in tries if t[0] == 1} == {True} and {t[3] for t in tries if t[0] > 1} == {False}
 
 
 def test_a_million_is_projected_from_the_most_that_were_measured(compare):
