@@ -26,8 +26,7 @@ static const struct role_option OPTIONS[] = {
     ROLE_FLAG("--jwt", struct show, jwt, "the keys for tokens"),
     ROLE_FLAG("--json", struct show, json,
               "as JSON: {\"trust_domains\":{NAME:BUNDLE}}, keys as JWKs"),
-    ROLE_TEXT("--socket", "ADDRESS", struct show, socket,
-              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_SOCKET(struct show, socket),
     ROLE_NUMBER("--timeout", "SECONDS", struct show, timeout_s, 3600,
                 "how long to wait (default 10)"),
 };

@@ -34,6 +34,10 @@ struct role_option {
     {name, value, what, ROLE_KIND_TEXT, ROLE_MEMBER(type, member, const char *), 0, NULL}
 #define ROLE_NUMBER(name, value, type, member, max, what)                                          \
     {name, value, what, ROLE_KIND_NUMBER, ROLE_MEMBER(type, member, uint64_t), max, NULL}
+/* Of every command that asks an agent. */
+#define ROLE_SOCKET(type, member)                                                                  \
+    ROLE_TEXT("--socket", "ADDRESS", type, member,                                                 \
+              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)")
 /* A value that is more than a text: `take` keeps it, and may be called once for each time. */
 #define ROLE_TAKE(name, value, take, what) {name, value, what, ROLE_KIND_TAKE, 0, 0, take}
 

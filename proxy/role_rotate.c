@@ -451,9 +451,7 @@ static const struct role_option OPTIONS[] = {
 static const struct role_use USE = {
     .command = "rotate",
     .uses = ROLE_USES("rotate [--once [--timeout SECONDS]] FILE", "rotate FILE -- CMD [ARGS]",
-                      "rotate --status [--json] FILE",
-                      ("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] "
-                       "[--key-mode MODE]")),
+                      "rotate --status [--json] FILE", ROTATE_IMPORT_USE),
     ROLE_OPTIONS(OPTIONS),
     .notes = "  --from-spiffe-helper FILE\n"
              "                     print a file of ours that does the same; its own options:\n"

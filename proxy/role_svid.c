@@ -238,8 +238,7 @@ static bool take_audience(void *options, const char *text)
 }
 
 static const struct role_option OPTIONS[] = {
-    ROLE_TEXT("--socket", "ADDRESS", struct svid_options, socket,
-              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_SOCKET(struct svid_options, socket),
     ROLE_TEXT("--id", "SPIFFE-ID", struct svid_options, spiffe_id,
               "which one of several identities (default: the first offered)"),
     ROLE_TAKE("--key", "agent|csr|auto", take_key,

@@ -21,8 +21,7 @@ struct validate {
 
 static const struct role_option OPTIONS[] = {
     ROLE_TEXT("--audience", "AUDIENCE", struct validate, audience, "whom it has to be for"),
-    ROLE_TEXT("--socket", "ADDRESS", struct validate, socket,
-              "the agent, as unix:/path (default $SPIFFE_ENDPOINT_SOCKET)"),
+    ROLE_SOCKET(struct validate, socket),
     ROLE_TEXT("--bundle", "FILE", struct validate, bundle, "no agent: by this JWK set"),
     ROLE_TEXT("--trust-domain", "NAME", struct validate, trust_domain,
               "whose that set is (default: the token's own, whatever that is)"),

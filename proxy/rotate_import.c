@@ -66,8 +66,7 @@ static const struct role_option OPTIONS[] = {
 };
 static const struct role_use USE = {
     .command = "rotate",
-    .uses = ROLE_USES(("rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] "
-                       "[--key-mode MODE]")),
+    .uses = ROLE_USES(ROTATE_IMPORT_USE),
     ROLE_OPTIONS(OPTIONS),
 };
 

@@ -86,5 +86,8 @@ void rotate_report_set(json_t *o, const struct rotate_set *set, enum rotate_fres
 int rotate_status(const char *path, bool json);
 /* `postern rotate --from-spiffe-helper`: likewise. */
 int rotate_import(int argc, char **argv);
+/* How that is called: a line of the role's usage and of its own. */
+#define ROTATE_IMPORT_USE                                                                          \
+    "rotate --from-spiffe-helper FILE [--executable PATH] [--spiffe-id ID] [--key-mode MODE]"
 
 #endif

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from lab import children_of, free_port, in_netns, run, wait_for
-from named_gateway import connect, ends, gw, tls_connect, web
+from named_gateway import connect, ends, gw, server_listener, tls_connect, web
 from servers import TcpServer, echo, http_one
 
 # --- server names ---------------------------------------------------------------------------------
@@ -82,14 +82,7 @@ def test_slow_hello(gw, web):
             web
             + f"""timeouts: {{handshake: 1s}}
 listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-    sni: [{{names: [x.example], passthrough: true}}]
+{server_listener(port, server.port)}    sni: [{{names: [x.example], passthrough: true}}]
 """
         )
         slow = [connect(gw, port) for _ in range(20)]
@@ -213,14 +206,7 @@ http {{ access_log off;
     gw.start(
         web
         + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{backend}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-    proxy_protocol: {mode}
+{server_listener(port, backend)}    proxy_protocol: {mode}
 """
     )
     args = ["--interface", "10.9.8.7", "--resolve", f"web.example:{port}:127.0.0.1", f"https://web.example:{port}/"]

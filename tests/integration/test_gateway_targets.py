@@ -11,7 +11,7 @@ import time
 
 import pytest
 from lab import free_port, in_netns, wait_for
-from named_gateway import TRUST, connect, ends, gw, web
+from named_gateway import TRUST, connect, ends, gw, server_listener, web
 from servers import TcpServer, echo, http_one
 
 # --- checks, health -------------------------------------------------------------------------------
@@ -38,14 +38,7 @@ def test_health(gw, web):
         + f"""health: {{address: "127.0.0.1:{hport}"}}
 targets: {{interval: 100ms, timeout: 1s}}
 listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{tport}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-    check: {{kind: http, path: /ok, host: web.example}}
+{server_listener(port, tport)}    check: {{kind: http, path: /ok, host: web.example}}
 """
     )
     down = gateway.wait_event("target", notice="down")
@@ -84,14 +77,7 @@ listeners:
         gw.start(
             web
             + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-"""
+{server_listener(port, server.port)}"""
         )
         good = gw.start(client.format(out=out, port=port, name="web.example"))
         good.wait_event("target", notice="up")
@@ -109,14 +95,7 @@ def test_rate(gw, web):
         gateway = gw.start(
             web
             + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-    limits: {{connect_rate: 1, connect_burst: 3}}
+{server_listener(port, server.port)}    limits: {{connect_rate: 1, connect_burst: 3}}
 """
         )
         began = time.monotonic()
@@ -184,14 +163,7 @@ def test_connect_proxy(gw, web):
         gw.start(
             web
             + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{dns: [client.example]}}
-"""
+{server_listener(port, server.port, 'dns: [client.example]')}"""
         )
         client = gw.start(
             "credentials: [{name: me, cert: client.pem, key: client-key.pem}]\n"
@@ -233,14 +205,7 @@ def test_relay_through_proxy(gw, web, protocol):
         gateway = gw.start(
             web.replace("]\n", ", {name: me, cert: client.pem, key: client-key.pem}]\n", 1)
             + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{dns: [client.example]}}
-  - name: border
+{server_listener(port, server.port, 'dns: [client.example]')}  - name: border
     type: relay
     address: 127.0.0.1:{border}
     to: web.example:{port}
@@ -269,14 +234,7 @@ def test_first_name_needs_a_restart(gw, web):
         gateway = gw.start(
             web
             + f"""listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:{server.port}
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-"""
+{server_listener(port, server.port)}"""
         )
         before = gateway.conf.read_text()
         gateway.conf.write_text(before.replace(f"to: 127.0.0.1:{server.port}", f"to: db.test:{server.port}"))
@@ -293,14 +251,7 @@ def test_health_over_a_take_over(gw, web):
         web
         + f"""health: {{address: "127.0.0.1:{hport}"}}
 listeners:
-  - name: in
-    type: server
-    address: 127.0.0.1:{port}
-    to: 127.0.0.1:9
-    credentials: [web]
-    trust: ca
-    allow: {{any: true}}
-"""
+{server_listener(port, 9)}"""
     )
     first = gw.start(text)
     assert health(gw, hport, "/readyz")[0] == 200

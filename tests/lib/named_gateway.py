@@ -24,6 +24,14 @@ def web(gw):
     return "credentials: [{name: web, cert: web.pem, key: web-key.pem}]\n" + TRUST
 
 
+def server_listener(port, to, allow="any: true"):
+    """The listener `in`, which ends TLS for web.example and is plain towards the port `to`; more keys may follow."""
+    return (
+        f"  - name: in\n    type: server\n    address: 127.0.0.1:{port}\n    to: 127.0.0.1:{to}\n"
+        f"    credentials: [web]\n    trust: ca\n    allow: {{{allow}}}\n"
+    )
+
+
 def connect(gw, port, host="127.0.0.1"):
     with in_netns(gw.netns):
         return socket.create_connection((host, port), timeout=15)

@@ -82,6 +82,15 @@ static void caller_start(struct caller *c, const char *path, bool streaming, str
     assert_non_null(c->call);
 }
 
+/* A stream of the server's, of which two messages have come. */
+static void stream_open(struct caller *c, struct fixture *f)
+{
+    caller_init(c, f, NULL);
+    caller_start(c, "/T/Stream", true, STR_NONE, 0);
+    c->stop_at_messages = 2;
+    run(f);
+}
+
 static void test_client_unary(void **state)
 {
     (void)state;
@@ -147,10 +156,7 @@ static void test_bounds_out(void **state)
     struct caller c;
     const struct grpc_limits limits = {.max_call_out_bytes = 200000, .stall_timeout_ms = 50};
     fixture_init(&f, &limits);
-    caller_init(&c, &f, NULL);
-    caller_start(&c, "/T/Stream", true, STR_NONE, 0);
-    c.stop_at_messages = 2;
-    run(&f);
+    stream_open(&c, &f);
     char *part = calloc(1, 100000);
     assert_non_null(part);
     assert_int_equal(grpc_call_send(f.stream_call, part, 100000), GRPC_SENT);
@@ -173,10 +179,7 @@ static void test_account(void **state)
     struct fixture f;
     struct caller c;
     fixture_init(&f, NULL);
-    caller_init(&c, &f, NULL);
-    caller_start(&c, "/T/Stream", true, STR_NONE, 0);
-    c.stop_at_messages = 2;
-    run(&f);
+    stream_open(&c, &f);
     f.account.max_bytes = f.account.bytes + 1000;
     char part[2000] = {0};
     assert_int_equal(grpc_call_send(f.stream_call, part, sizeof(part)), GRPC_FULL);
@@ -207,10 +210,7 @@ static void test_client_of_a_server_that_goes(void **state)
     struct fixture f;
     struct caller c;
     fixture_init(&f, NULL);
-    caller_init(&c, &f, NULL);
-    caller_start(&c, "/T/Stream", true, STR_NONE, 0);
-    c.stop_at_messages = 2;
-    run(&f);
+    stream_open(&c, &f);
     grpc_server_drain(f.server);
     grpc_call_finish(f.stream_call, GRPC_UNAVAILABLE, "restarting");
     while (c.n_closed == 0) {
@@ -238,10 +238,7 @@ static void test_close_ends_calls(void **state)
     struct fixture f;
     struct caller c;
     fixture_init(&f, NULL);
-    caller_init(&c, &f, NULL);
-    caller_start(&c, "/T/Stream", true, STR_NONE, 0);
-    c.stop_at_messages = 2;
-    run(&f);
+    stream_open(&c, &f);
     grpc_conn_close(f.conn);
     while (c.n_closed == 0) {
         run(&f);

@@ -2,8 +2,6 @@
  */
 #include "http2_pair.h"
 
-#include <postern/http2_calm.h>
-
 #define FIELDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define GET ":method", "GET", ":scheme", "https", ":path", "/a", ":authority", "h"
 
@@ -275,31 +273,6 @@ static void test_honest(void **state)
         assert_int_equal(http2_session_why(e.s), HTTP2_OK);
     }
     raw_free(&e, r);
-}
-
-/* Who reads many streams gives all of their windows back in one go, and may measure the way too. */
-static void test_many_readers(void **state)
-{
-    (void)state;
-    static const uint8_t types[] = {8, 6}; /* WINDOW_UPDATE, PING */
-    for (size_t i = 0; i < sizeof(types); i++) {
-        const struct http2_calm_frame f = {.type = types[i], .length = 8};
-        struct http2_calm c;
-        http2_calm_init(&c, 100, 1000);
-        for (unsigned n = 0; n < 3 * HTTP2_CALM_BURST; n++) {
-            http2_calm_sent(&c, 16 * HTTP2_CALM_WORTH);
-            for (unsigned k = 0; k < 16; k++) {
-                assert_int_equal(http2_calm_frame(&c, &f, 1000), HTTP2_CALM);
-            }
-        }
-        assert_int_equal(c.milli, (uint64_t)HTTP2_CALM_BURST * 1000);
-        http2_calm_sent(&c, SIZE_MAX); /* nothing is saved up without end */
-        unsigned n = 0;
-        while (http2_calm_frame(&c, &f, 1000) == HTTP2_CALM) {
-            n++;
-        }
-        assert_int_equal(n, HTTP2_CALM_SENT_MAX / HTTP2_CALM_WORTH + HTTP2_CALM_BURST);
-    }
 }
 
 /* Answers that nobody reads. */
@@ -590,16 +563,15 @@ static void test_silence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_malformed),     cmocka_unit_test(test_body_and_trailers),
-        cmocka_unit_test(test_head_text),     cmocka_unit_test(test_no_http2),
-        cmocka_unit_test(test_floods),        cmocka_unit_test(test_answers_pile_up),
-        cmocka_unit_test(test_many_readers),  cmocka_unit_test(test_updates_pile_up),
-        cmocka_unit_test(test_honest),        cmocka_unit_test(test_head_bomb),
-        cmocka_unit_test(test_slow_head),     cmocka_unit_test(test_too_many_streams),
-        cmocka_unit_test(test_exchange),      cmocka_unit_test(test_resets),
-        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_windows_grow),
-        cmocka_unit_test(test_goaway),        cmocka_unit_test(test_many_fields),
-        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_malformed),        cmocka_unit_test(test_body_and_trailers),
+        cmocka_unit_test(test_head_text),        cmocka_unit_test(test_no_http2),
+        cmocka_unit_test(test_floods),           cmocka_unit_test(test_answers_pile_up),
+        cmocka_unit_test(test_updates_pile_up),  cmocka_unit_test(test_honest),
+        cmocka_unit_test(test_head_bomb),        cmocka_unit_test(test_slow_head),
+        cmocka_unit_test(test_too_many_streams), cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_resets),           cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_windows_grow),     cmocka_unit_test(test_goaway),
+        cmocka_unit_test(test_many_fields),      cmocka_unit_test(test_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
